@@ -1,0 +1,4 @@
+//! What runs on a bitSpire machine, in two processes.
+//!
+//! `vault` owns the serial ports, the journal, policy and the transaction machines, and has no
+//! network; `net` owns relay, bunker, session and kiosk, and has no serial port.

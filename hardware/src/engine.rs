@@ -1,0 +1,67 @@
+//! The shape that every protocol engine has.
+//!
+//! Promise: an engine owns polling, acknowledgement, sequence bits, retries and timeouts, and reads
+//! no clock: `now` is an argument. The same engine runs behind a serial port, a pty, an in-memory
+//! pair and the simulation.
+
+use bitspire_shared::time::Mono;
+
+/// What an engine wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Output<E> {
+    /// Bytes for the device, in order.
+    pub write: Vec<u8>,
+    /// What happened, in order.
+    pub events: Vec<E>,
+    /// When to call [`Engine::on_tick`] if nothing else comes first; `None` = only on bytes.
+    pub wake_at: Option<Mono>,
+}
+
+impl<E> Default for Output<E> {
+    fn default() -> Self {
+        Self { write: Vec::new(), events: Vec::new(), wake_at: None }
+    }
+}
+
+/// Parity of a serial line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parity {
+    /// No parity bit.
+    None,
+    /// Even parity.
+    Even,
+}
+
+/// The line settings that a protocol needs; tested as data, since a pty carries no parity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineSettings {
+    /// Bits per second.
+    pub baud: u32,
+    /// Data bits: 7 or 8.
+    pub data_bits: u8,
+    /// Parity.
+    pub parity: Parity,
+    /// Stop bits: 1 or 2.
+    pub stop_bits: u8,
+}
+
+/// One protocol with one device, sans-IO.
+pub trait Engine: Send + 'static {
+    /// What the host may ask.
+    type Command: Send + 'static;
+    /// What the host is told.
+    type Event: Send + 'static;
+
+    /// The serial settings of this protocol.
+    fn line(&self) -> LineSettings;
+    /// The link is up, for the first time or again after a loss.
+    fn on_link_up(&mut self, now: Mono) -> Output<Self::Event>;
+    /// The link is gone; commands are answered with a fault until it is up again.
+    fn on_link_down(&mut self, now: Mono) -> Output<Self::Event>;
+    /// Bytes came, in any split.
+    fn on_bytes(&mut self, bytes: &[u8], now: Mono) -> Output<Self::Event>;
+    /// The time of the last output's `wake_at` has come.
+    fn on_tick(&mut self, now: Mono) -> Output<Self::Event>;
+    /// The host asks for something.
+    fn command(&mut self, command: Self::Command, now: Mono) -> Output<Self::Event>;
+}

@@ -1,0 +1,2 @@
+//! The operator's daemon: pairs machines, publishes fees and cassettes, answers their RPC, settles
+//! and distributes payments, keeps the ledger.

@@ -1,0 +1,1 @@
+//! The whole of bitSpire as one world: structure, crash and end-to-end tests.
