@@ -24,6 +24,7 @@ pub mod document;
 pub mod error;
 pub mod ids;
 pub mod money;
+pub mod nip44;
 pub mod nip46;
 pub mod rate;
 pub mod rpc;
