@@ -1,0 +1,3 @@
+//! Relays: the pool of connections to them.
+
+pub mod pool;

@@ -1,0 +1,183 @@
+//! The shape of the workspace, held from what cargo itself says of it.
+//!
+//! Each test names the loss that it prevents: a rule that only a document holds is gone in a year.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(vec!["--locked".into(), "--offline".into()])
+        .exec()
+        .unwrap()
+}
+
+/// Names of all packages that `package` is built with, at any depth, without dev-dependencies.
+fn closure(metadata: &Metadata, package: &str) -> BTreeSet<String> {
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let name = |id| metadata.packages.iter().find(|p| p.id == *id).unwrap().name.to_string();
+    let start = metadata.packages.iter().find(|p| p.name == package).unwrap().id.clone();
+    let (mut seen, mut todo) = (BTreeSet::new(), vec![start]);
+    while let Some(id) = todo.pop() {
+        let node = resolve.nodes.iter().find(|node| node.id == id).unwrap();
+        for dep in &node.deps {
+            let built = dep.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
+            if built && seen.insert(name(&dep.pkg)) {
+                todo.push(dep.pkg.clone());
+            }
+        }
+    }
+    seen
+}
+
+/// Loss prevented: protocol code that does I/O cannot be simulated, so its money rules go untested.
+#[test]
+fn shared_is_pure() {
+    let built_with = closure(&metadata(), "bitspire-shared");
+    assert!(built_with.contains("nostr"), "the closure is read wrongly: {built_with:?}");
+    for forbidden in ["tokio", "rusqlite", "serialport", "mio", "async-wsocket", "socket2"] {
+        assert!(!built_with.contains(forbidden), "shared is built with {forbidden}");
+    }
+}
+
+/// Loss prevented: a device driver that can reach the network is a way to the dispenser.
+#[test]
+fn hardware_knows_no_nostr_client() {
+    let built_with = closure(&metadata(), "bitspire-hardware");
+    assert!(built_with.contains("serialport"), "the closure is read wrongly: {built_with:?}");
+    for forbidden in ["nostr-sdk", "nostr-relay-pool", "async-wsocket", "rusqlite"] {
+        assert!(!built_with.contains(forbidden), "hardware is built with {forbidden}");
+    }
+}
+
+/// Loss prevented: a machine that ships the operator's ledger, or the other way round.
+#[test]
+fn agent_and_operator_do_not_know_each_other() {
+    let metadata = metadata();
+    let agent = closure(&metadata, "bitspire-agent");
+    assert!(agent.contains("bitspire-hardware"));
+    assert!(!agent.contains("bitspire-operator"));
+    let operator = closure(&metadata, "bitspire-operator");
+    assert!(operator.contains("bitspire-shared"));
+    assert!(!operator.contains("bitspire-agent"));
+    assert!(!operator.contains("bitspire-hardware"));
+}
+
+/// Where each crate that does I/O may be named: (crate, package folder, the one module).
+const ONE_MODULE: [(&str, &str, &str); 5] = [
+    ("nostr_sdk", "agent", "src/relay"),
+    ("nostr_sdk", "operator", "src/relay"),
+    ("rusqlite", "agent", "src/journal"),
+    ("rusqlite", "operator", "src/store"),
+    ("serialport", "hardware", "src/port"),
+];
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Whether a line of code (not a comment) names the crate as a path.
+fn names(line: &str, name: &str) -> bool {
+    let code = line.split("//").next().unwrap_or(line);
+    code.contains(&format!("{name}::")) || code.contains(&format!("use {name}"))
+}
+
+/// Loss prevented: a second way to the database or the serial port that nobody reviews.
+#[test]
+fn io_crates_are_named_in_one_module_each() {
+    let mut offenders = Vec::new();
+    for (name, package, module) in ONE_MODULE {
+        let folder = root().join(package).join("src");
+        let mut files = Vec::new();
+        rust_files(&folder, &mut files);
+        assert!(!files.is_empty());
+        for file in files {
+            let inside = file.strip_prefix(root().join(package)).unwrap().to_owned();
+            if inside.to_str().unwrap().starts_with(module) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            if text.lines().any(|line| names(line, name)) {
+                offenders.push(format!("{package}/{} names {name}", inside.display()));
+            }
+        }
+    }
+    assert!(offenders.is_empty(), "{offenders:#?}");
+}
+
+/// Loss prevented: a stray folder at the top level becomes a second home for something.
+#[test]
+fn the_top_level_holds_what_it_should() {
+    let listed = std::process::Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "git ls-files: {listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let top: BTreeSet<&str> = listed.lines().filter_map(|path| path.split('/').next()).collect();
+    let known = BTreeSet::from([
+        ".cargo",
+        ".ci",
+        ".gitignore",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "agent",
+        "clippy.toml",
+        "docs",
+        "hardware",
+        "operator",
+        "rustfmt.toml",
+        "shared",
+        "systemd",
+        "tests",
+    ]);
+    let unknown: Vec<_> = top.difference(&known).collect();
+    assert!(unknown.is_empty(), "not expected at the top level: {unknown:?}");
+}
+
+/// Loss prevented: a promise in docs/invariants.md that no test holds any more.
+#[test]
+fn each_named_invariant_has_its_tests() {
+    let text = std::fs::read_to_string(root().join("docs/invariants.md")).unwrap();
+    let mut sources = String::new();
+    for package in ["shared", "hardware", "agent", "operator", "tests"] {
+        let mut files = Vec::new();
+        rust_files(&root().join(package), &mut files);
+        files.retain(|file| !file.starts_with(root().join("tests/fuzz")));
+        for file in files {
+            sources.push_str(&std::fs::read_to_string(file).unwrap());
+        }
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| id"));
+    let mut named = 0;
+    for row in rows {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let tests: Vec<_> = last.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test is named in: {row}");
+        for test in tests {
+            let name = test.rsplit("::").next().unwrap();
+            assert!(sources.contains(&format!("fn {name}(")), "no test {name}, named in: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 0, "docs/invariants.md names no test");
+}
