@@ -5,16 +5,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 fn metadata() -> Metadata {
+    // for this platform only: the others' packages need not have been fetched
+    let version = std::process::Command::new("rustc").arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
-        .other_options(vec!["--locked".into(), "--offline".into()])
+        .other_options(vec!["--locked".into(), format!("--filter-platform={host}")])
         .exec()
         .unwrap()
 }
@@ -22,7 +26,8 @@ fn metadata() -> Metadata {
 /// Names of all packages that `package` is built with, at any depth, without dev-dependencies.
 fn closure(metadata: &Metadata, package: &str) -> BTreeSet<String> {
     let resolve = metadata.resolve.as_ref().unwrap();
-    let name = |id| metadata.packages.iter().find(|p| p.id == *id).unwrap().name.to_string();
+    let name =
+        |id: &PackageId| metadata.packages.iter().find(|p| p.id == *id).unwrap().name.to_string();
     let start = metadata.packages.iter().find(|p| p.name == package).unwrap().id.clone();
     let (mut seen, mut todo) = (BTreeSet::new(), vec![start]);
     while let Some(id) = todo.pop() {
