@@ -1,4 +1,6 @@
 //! The operator's daemon: pairs machines, publishes fees and cassettes, answers their RPC, settles
 //! and distributes payments, keeps the ledger.
 
+pub mod clock;
 pub mod relay;
+pub mod wallet;

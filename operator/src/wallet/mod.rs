@@ -1,0 +1,162 @@
+//! The Lightning wallet port: what the service needs of any wallet, and nothing more.
+//!
+//! Promise: amounts are integers in millisats; a payment has a state and "unknown" is one of them.
+//! A push from a wallet is a hint: what it says is looked up before anything is believed.
+//!
+//! Failure policy: a timeout or a dropped connection while paying is [`WalletError::Unknown`],
+//! never "failed". Only [`PayState::Failed`], given for that very payment hash, allows another
+//! attempt.
+
+#[cfg(test)]
+mod battery;
+pub mod simulated;
+
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::time::Unix;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::sync::broadcast;
+
+/// What a wallet answers.
+pub type WalletResult<'a, T> = BoxFuture<'a, Result<T, WalletError>>;
+
+/// Why a wallet did not do it, and whether it might have.
+#[derive(Debug, Error)]
+pub enum WalletError {
+    /// It was not reached, and the request had no effect.
+    #[error("wallet {wallet} cannot be reached: {reason}; nothing was done, try again later")]
+    Unreachable {
+        /// Which wallet.
+        wallet: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// It refused.
+    #[error("wallet {wallet} refused: {reason}")]
+    Refused {
+        /// Which wallet.
+        wallet: String,
+        /// Its own words.
+        reason: String,
+    },
+    /// The request may have had its effect: look the payment up by its hash.
+    #[error("wallet {wallet} gave no answer: {reason}; the payment may have gone out")]
+    Unknown {
+        /// Which wallet.
+        wallet: String,
+        /// What was seen.
+        reason: String,
+    },
+}
+
+impl Classified for WalletError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Unreachable { .. } => Kind::Transient,
+            Self::Refused { .. } => Kind::Permanent,
+            Self::Unknown { .. } => Kind::Uncertain,
+        }
+    }
+}
+
+/// An invoice that the service wants.
+#[derive(Clone, Debug)]
+pub struct InvoiceRequest {
+    /// Its exact amount.
+    pub amount: Sats,
+    /// The text that the payer sees.
+    pub memo: String,
+    /// Seconds until it expires.
+    pub expiry_s: u32,
+    /// The settlement stamp, kept by the wallet beside the payment.
+    pub extra: Value,
+}
+
+/// An invoice that the wallet made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoice {
+    /// What identifies the payment.
+    pub payment_hash: PaymentHash,
+    /// The BOLT11 text.
+    pub bolt11: String,
+    /// When it expires by the wallet's own word.
+    pub expires_at: Unix,
+}
+
+/// Which way a payment went, from the wallet's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flow {
+    /// Into the wallet.
+    Inbound,
+    /// Out of the wallet.
+    Outbound,
+}
+
+/// Where a payment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum PayState {
+    /// Not final yet.
+    Pending,
+    /// It moved.
+    Succeeded {
+        /// What moved, without the routing fee; a magnitude.
+        amount: Msat,
+        /// What routing cost (outbound only).
+        fee: Msat,
+        /// When, by the wallet's clock.
+        at: Unix,
+    },
+    /// It did not and will not move: final.
+    Failed,
+}
+
+/// A payment as the wallet itself tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    /// What identifies it.
+    pub payment_hash: PaymentHash,
+    /// Which way it goes.
+    pub flow: Flow,
+    /// Where it stands.
+    pub state: PayState,
+    /// What was given when the invoice was made or the payment was asked for.
+    pub extra: Value,
+}
+
+/// How far a list of payments has been read; the wallet's own counting.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Cursor(pub u64);
+
+/// A Lightning wallet.
+pub trait Wallet: Send + Sync + 'static {
+    /// The wallet's id in our configuration.
+    fn id(&self) -> &str;
+
+    /// Makes an invoice.
+    fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice>;
+
+    /// Pays an invoice with at most `fee_limit` of routing fees. Paying a hash that was paid, or is
+    /// under way, never pays again: its state is answered.
+    fn pay(&self, bolt11: String, fee_limit: Sats, extra: Value) -> WalletResult<'_, PayState>;
+
+    /// The payment of this hash as the wallet has it; `None` where it knows none.
+    fn lookup(&self, payment_hash: PaymentHash) -> WalletResult<'_, Option<Payment>>;
+
+    /// Payments that changed after `since`, oldest first, and where to go on from.
+    fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)>;
+
+    /// What can be spent.
+    fn balance(&self) -> WalletResult<'_, Msat>;
+
+    /// Hints: a payment of this hash may have changed. Lost hints cost seconds, never a payment.
+    fn watch(&self) -> broadcast::Receiver<PaymentHash>;
+}
