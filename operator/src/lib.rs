@@ -2,5 +2,4 @@
 //! and distributes payments, keeps the ledger.
 
 pub mod clock;
-pub mod relay;
 pub mod wallet;

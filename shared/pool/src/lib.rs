@@ -1,4 +1,5 @@
-//! The service's and the bunker's connection to relays: nostr-sdk's client, kept on a short leash.
+//! The connection to relays that machine, service and bunker share: nostr-sdk's client on a short
+//! leash. A package of its own, since `shared` is pure and the two programs do not know each other.
 //!
 //! Promise: an event that comes out of [`Pool::next`] passed the caller's frame filter *before*
 //! any signature was checked, then id and signature were verified, and it comes out once however

@@ -1,3 +1,0 @@
-//! Relays: the pool of connections to them.
-
-pub mod pool;
