@@ -22,6 +22,7 @@ pub mod canonical;
 pub mod cash;
 pub mod document;
 pub mod error;
+pub mod exact;
 pub mod ids;
 pub mod money;
 pub mod nip44;
