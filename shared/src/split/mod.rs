@@ -15,6 +15,8 @@ use thiserror::Error;
 use crate::error::{Classified, Kind};
 use crate::money::{Direction, FeePpm, Fiat, MoneyError, Sats};
 
+pub use charge::{Charge, FeePair, wire_of};
+
 /// Why there is no split of these amounts.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SplitError {
