@@ -2,3 +2,5 @@
 //!
 //! `vault` owns the serial ports, the journal, policy and the transaction machines, and has no
 //! network; `net` owns relay, bunker, session and kiosk, and has no serial port.
+
+pub mod ipc;

@@ -1,0 +1,370 @@
+//! What crosses the socket between `vault` and `net`.
+//!
+//! Promise: versioned JSON messages behind a 4-byte big-endian length. Neither side trusts the
+//! other: `net` may be broken into, so nothing that it says moves a note or mints a sat; what
+//! counts is signed by the pinned service or operator key and checked by the vault itself.
+//!
+//! Failure policy: a frame that is too long, is no message, or comes before both have said
+//! [`Hello`](ToVault::Hello) with the same version ends the connection; `net` connects again and
+//! the vault repeats what is still open. Nothing is lost by a cut, since requests carry ids that
+//! the vault made and journaled.
+
+use std::io::{self, Read, Write};
+
+use bitspire_shared::canonical::Sig;
+use bitspire_shared::ids::{EventId, JournalHead, JournalSeq, PubKey, RequestId};
+use bitspire_shared::time::Unix;
+use nostr::Event;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// The version of this protocol; both sides must speak the same.
+pub const VERSION: u32 = 1;
+
+/// The longest message, in bytes: a document with its event fits.
+pub const MAX_FRAME: usize = 512 * 1024;
+
+/// A text that must not be printed: the seed URL on its way to the vault, or a bunker URL with its
+/// secret on its way to `net`. Wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself: never log it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(redacted)")
+    }
+}
+
+/// How the bunker is reached, as screens and alerts show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BunkerState {
+    /// Not asked yet.
+    Unknown,
+    /// It answers.
+    Ready,
+    /// It answers nothing: its key is locked, or it is down.
+    SignerLocked,
+    /// It refuses this client: revoked or expired.
+    Refused,
+}
+
+/// What `net` knows about the way to the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetState {
+    /// Relays connected.
+    pub relays: u32,
+    /// The bunker.
+    pub bunker: BunkerState,
+    /// Whether a session is open, so that requests need no bunker.
+    pub session: bool,
+}
+
+/// What a customer does at the kiosk. Whether it fits the screen is the vault's to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum CustomerAction {
+    /// Wants to sell notes for sats.
+    StartCashIn,
+    /// Wants notes for sats, to this amount in minor units.
+    StartCashOut {
+        /// One of the amounts on the screen.
+        fiat_minor: i64,
+    },
+    /// Agrees to what the screen shows.
+    Confirm,
+    /// No more notes: asks for the withdraw.
+    Finish,
+    /// Changes their mind.
+    Cancel,
+    /// Types or scans a claim code, to resume a paid sale that waits.
+    ClaimCode {
+        /// As typed.
+        code: SecretText,
+    },
+    /// The kiosk's page is up and shows the given screen: its number as it came with the screen.
+    Seen {
+        /// The screen's number.
+        screen: u64,
+    },
+}
+
+/// From `net` to the vault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ToVault {
+    /// First message of a connection.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// A seed URL, from the command line or the first-boot page.
+    Seed {
+        /// `spire-seed:v1:...`.
+        seed_url: SecretText,
+    },
+    /// The bunker took the secret and its key is the seed's: pin it all.
+    Connected {
+        /// The client key that the bunker now knows.
+        client: PubKey,
+        /// What `get_public_key` said.
+        spire: PubKey,
+    },
+    /// The bunker did not take the secret: nothing is pinned.
+    ConnectFailed {
+        /// In words for the screen.
+        reason: String,
+    },
+    /// `net` opens a session and needs the vault's proof.
+    ProveSession {
+        /// The session's key, made by `net`, in its memory only.
+        session: PubKey,
+        /// The session's end.
+        expires_at: Unix,
+    },
+    /// The service answered a request.
+    Reply {
+        /// The request.
+        request_id: RequestId,
+        /// The signed event that carried the answer; its `created_at` is trusted time.
+        event: Box<Event>,
+        /// The decrypted answer: the envelope's JSON.
+        envelope: Value,
+    },
+    /// The service pushed something.
+    Push {
+        /// The signed event that carried it.
+        event: Box<Event>,
+        /// The decrypted envelope.
+        envelope: Value,
+    },
+    /// A configuration document came, decrypted by the bunker.
+    Document {
+        /// The signed event.
+        event: Box<Event>,
+        /// Its plaintext.
+        plaintext: String,
+    },
+    /// A relay took the machine's cassettes-state document.
+    StatePublished {
+        /// The event that was published.
+        event_id: EventId,
+    },
+    /// The way to the service changed.
+    State(NetState),
+    /// The customer did something.
+    Customer(CustomerAction),
+}
+
+/// From the vault to `net`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ToNet {
+    /// First message of a connection.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+        /// The keys that this machine is paired with, if it is.
+        pins: Option<NetPins>,
+    },
+    /// A good seed came and the machine is free: connect to the bunker with the secret in it.
+    Connect {
+        /// `bunker://...&secret=...`; the secret lives in memory only.
+        bunker_url: SecretText,
+        /// The relays of the seed.
+        relays: Vec<String>,
+        /// What will be pinned once the bunker has taken the secret.
+        pins: NetPins,
+    },
+    /// Why a seed was refused; nothing is stored.
+    SeedRefused {
+        /// In words.
+        reason: String,
+    },
+    /// The machine is paired: `net` stores its side.
+    Paired {
+        /// The pins.
+        pins: NetPins,
+    },
+    /// The vault's part of `open_session`.
+    SessionProof {
+        /// The session that it is for.
+        session: PubKey,
+        /// The vault key.
+        vault: PubKey,
+        /// Its signature over the session text.
+        vault_proof: Sig,
+        /// Where the journal stands.
+        journal_seq: JournalSeq,
+        /// Its head there.
+        journal_head: JournalHead,
+    },
+    /// To be asked of the service until it is answered or forgotten, always with the same id.
+    Request {
+        /// Made and, where money hangs on it, journaled by the vault.
+        request_id: RequestId,
+        /// `get_quote`, `create_invoice`, ...
+        rpc_name: String,
+        /// The body, with the vault's signature where it has one.
+        body: Value,
+    },
+    /// Nobody waits for this request any more.
+    Forget {
+        /// The request.
+        request_id: RequestId,
+    },
+    /// The machine's cassettes-state, to be encrypted to the operator, signed by the spire key and
+    /// published.
+    PublishState {
+        /// The plaintext, signed by the vault.
+        plaintext: String,
+    },
+    /// What the customer sees from now on.
+    Screen {
+        /// Counts the screens of this run of the vault.
+        number: u64,
+        /// The screen as data; the kiosk renders it.
+        screen: Value,
+    },
+}
+
+/// The keys that `net` must know: none of them secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetPins {
+    /// The machine's Nostr identity, held by the bunker.
+    pub spire: PubKey,
+    /// The operator's key.
+    pub operator: PubKey,
+    /// The service's key.
+    pub service: PubKey,
+}
+
+/// Why the socket was closed.
+#[derive(Debug, Error)]
+pub enum IpcError {
+    /// The socket broke or was closed.
+    #[error("the socket between vault and net broke")]
+    Io(#[from] io::Error),
+    /// A frame beyond the limit.
+    #[error("expected a message of at most {MAX_FRAME} bytes, got {got}")]
+    TooLong {
+        /// Its length.
+        got: usize,
+    },
+    /// A frame that is no message of this side.
+    #[error("expected a message of version {VERSION}")]
+    NoMessage(#[source] serde_json::Error),
+}
+
+/// The bytes of one message: length, then JSON.
+///
+/// # Errors
+/// [`IpcError::TooLong`], [`IpcError::NoMessage`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, IpcError> {
+    let body = serde_json::to_vec(message).map_err(IpcError::NoMessage)?;
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= MAX_FRAME);
+    let length = length.ok_or(IpcError::TooLong { got: body.len() })?;
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    Ok(frame)
+}
+
+/// Reads one message; `None` at a clean end between two messages.
+///
+/// # Errors
+/// [`IpcError`]; the connection is of no use after one.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, IpcError> {
+    let mut length = [0u8; 4];
+    match from.read(&mut length)? {
+        0 => return Ok(None),
+        got => from.read_exact(length.get_mut(got..).unwrap_or_default())?,
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MAX_FRAME {
+        return Err(IpcError::TooLong { got: length });
+    }
+    let mut body = Zeroizing::new(vec![0u8; length]);
+    from.read_exact(&mut body)?;
+    serde_json::from_slice(&body).map(Some).map_err(IpcError::NoMessage)
+}
+
+/// Writes one message.
+///
+/// # Errors
+/// [`IpcError`]; the connection is of no use after one.
+pub fn write<T: Serialize>(to: &mut impl Write, message: &T) -> Result<(), IpcError> {
+    let frame = Zeroizing::new(encode(message)?);
+    to.write_all(&frame)?;
+    Ok(to.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a message cut or merged on the socket becomes another message.
+    #[test]
+    fn messages_survive_the_socket_and_any_split() {
+        let messages = [
+            ToVault::Hello { version: VERSION },
+            ToVault::Customer(CustomerAction::StartCashOut { fiat_minor: 2_000 }),
+        ];
+        let mut bytes = Vec::new();
+        for message in &messages {
+            write(&mut bytes, message).unwrap();
+        }
+        /// Gives one byte a call, as a slow socket may.
+        struct Trickle(std::collections::VecDeque<u8>);
+        impl Read for Trickle {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let Some(byte) = self.0.pop_front() else { return Ok(0) };
+                buffer[0] = byte;
+                Ok(1)
+            }
+        }
+        let mut trickle = Trickle(bytes.into());
+        for message in messages {
+            assert_eq!(read::<ToVault>(&mut trickle).unwrap(), Some(message));
+        }
+        assert_eq!(read::<ToVault>(&mut trickle).unwrap(), None);
+    }
+
+    /// Loss prevented: a hostile `net` makes the vault allocate without end, or crash.
+    #[test]
+    fn long_broken_and_unknown_frames_end_the_connection() {
+        let huge = u32::MAX.to_be_bytes();
+        assert!(matches!(read::<ToVault>(&mut &huge[..]), Err(IpcError::TooLong { .. })));
+        let cut = [0, 0, 0, 9, b'{'];
+        assert!(matches!(read::<ToVault>(&mut &cut[..]), Err(IpcError::Io(_))));
+        let mut unknown = vec![0, 0, 0, 14];
+        unknown.extend_from_slice(b"{\"type\":\"pay\"}");
+        assert!(matches!(read::<ToVault>(&mut &unknown[..]), Err(IpcError::NoMessage(_))));
+        let long = ToVault::ConnectFailed { reason: "x".repeat(MAX_FRAME) };
+        assert!(matches!(encode(&long), Err(IpcError::TooLong { .. })));
+    }
+
+    /// Loss prevented: a seed secret in a log is a stolen machine.
+    #[test]
+    fn secrets_are_not_printed() {
+        let seed = ToVault::Seed { seed_url: SecretText::new("spire-seed:v1:abc".into()) };
+        assert!(!format!("{seed:?}").contains("abc"));
+    }
+}
