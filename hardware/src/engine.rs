@@ -6,6 +6,8 @@
 
 use bitspire_shared::time::Mono;
 
+use crate::trace::Direction;
+
 /// What an engine wants done.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Output<E> {
@@ -13,7 +15,8 @@ pub struct Output<E> {
     pub write: Vec<u8>,
     /// What happened, in order.
     pub events: Vec<E>,
-    /// When to call [`Engine::on_tick`] if nothing else comes first; `None` = only on bytes.
+    /// When to call [`Engine::on_tick`]; `None` = never. Each output replaces the time of the one
+    /// before it.
     pub wake_at: Option<Mono>,
 }
 
@@ -56,12 +59,17 @@ pub trait Engine: Send + 'static {
     fn line(&self) -> LineSettings;
     /// The link is up, for the first time or again after a loss.
     fn on_link_up(&mut self, now: Mono) -> Output<Self::Event>;
-    /// The link is gone; commands are answered with a fault until it is up again.
-    fn on_link_down(&mut self, now: Mono) -> Output<Self::Event>;
+    /// The link is gone, or could not be opened; `why` says so in words for a person. Commands are
+    /// answered with a fault until it is up again.
+    fn on_link_down(&mut self, why: &str, now: Mono) -> Output<Self::Event>;
     /// Bytes came, in any split.
     fn on_bytes(&mut self, bytes: &[u8], now: Mono) -> Output<Self::Event>;
     /// The time of the last output's `wake_at` has come.
     fn on_tick(&mut self, now: Mono) -> Output<Self::Event>;
     /// The host asks for something.
     fn command(&mut self, command: Self::Command, now: Mono) -> Output<Self::Event>;
+    /// Whether this event is a fault: the frames that led to it are then logged.
+    fn is_fault(event: &Self::Event) -> bool;
+    /// The bytes of one trace record in words, one line.
+    fn in_words(direction: Direction, bytes: &[u8]) -> String;
 }
