@@ -1,0 +1,165 @@
+//! The heartbeat: what a machine says about itself.
+//!
+//! Promise: counts are the vault's own and signed by it. Texts are short and come from the machine;
+//! whoever shows them escapes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BayId, ChangeId, EventId, JournalHead, JournalSeq, TxnId};
+use crate::money::{Denomination, Direction};
+use crate::rpc::body::Notes;
+use crate::rpc::signed::VaultBody;
+use crate::time::Unix;
+
+/// Most entries in any list of a report.
+const MAX_ENTRIES: usize = 512;
+/// Most bytes in any text of a report.
+const MAX_TEXT: usize = 256;
+
+/// What a device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceRole {
+    /// Takes notes.
+    Acceptor,
+    /// Gives notes.
+    Dispenser,
+    /// Both.
+    Recycler,
+}
+
+/// How a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceStatus {
+    /// It works.
+    Ready,
+    /// It is starting or being set up.
+    Starting,
+    /// It does not answer, or its port is gone.
+    Silent,
+    /// It answers and needs a hand.
+    Fault,
+}
+
+/// One device of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// What it does.
+    pub role: DeviceRole,
+    /// The protocol that it is spoken to in.
+    pub protocol: String,
+    /// Model and firmware as it gives them, once it has.
+    pub version: Option<String>,
+    /// How it is.
+    pub status: DeviceStatus,
+    /// The fault in words, where there is one.
+    pub fault: Option<String>,
+}
+
+/// What lies in one bay by the machine's own ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BayCount {
+    /// One note's value in minor units.
+    pub denomination_minor: Denomination,
+    /// Notes in the cassette.
+    pub count: u32,
+}
+
+/// What lies in the cashbox by the machine's own ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cashbox {
+    /// Notes since the last emptying.
+    pub notes: Notes,
+    /// Notes that it can hold.
+    pub capacity: u32,
+    /// The journal position of the last emptying; 0 if there was none.
+    pub emptied_seq: JournalSeq,
+}
+
+/// A transaction that does not rest yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTxn {
+    /// The transaction.
+    pub txid: TxnId,
+    /// Which way the cash goes.
+    pub direction: Direction,
+    /// Its state's name.
+    pub state: String,
+    /// The amount in minor units, where it is known.
+    pub fiat_minor: Option<i64>,
+    /// When it was opened.
+    pub since: Unix,
+}
+
+/// Something that a person should know; it is gone from the next report when it is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// What, as a stable name.
+    pub code: String,
+    /// In words, and what to do.
+    pub detail: String,
+    /// Since when.
+    pub since: Unix,
+}
+
+/// `report_state`: the machine's heartbeat, signed by its vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReport {
+    /// Versions of the machine's parts by name.
+    pub versions: BTreeMap<String, String>,
+    /// Its devices by name.
+    pub devices: BTreeMap<String, Device>,
+    /// Its cassettes.
+    pub cassettes: BTreeMap<BayId, BayCount>,
+    /// Its cashbox, if it takes notes.
+    pub cashbox: Option<Cashbox>,
+    /// The event of each configuration document in force, by `d` tag.
+    pub applied_documents: BTreeMap<String, EventId>,
+    /// The cassette changes applied that the cassette document in force still names.
+    pub applied_changes: BTreeSet<ChangeId>,
+    /// Transactions that do not rest.
+    pub open_transactions: Vec<OpenTxn>,
+    /// What a person should know.
+    pub alerts: Vec<Alert>,
+    /// How far the journal has come.
+    pub journal_seq: JournalSeq,
+    /// Its head there.
+    pub journal_head: JournalHead,
+}
+
+impl VaultBody for StateReport {
+    const PREFIX: &'static str = "bitspire-state:v1:";
+    const WHAT: &'static str = "the state report";
+}
+
+impl StateReport {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let lists = [
+            ("versions", self.versions.len()),
+            ("devices", self.devices.len()),
+            ("applied_documents", self.applied_documents.len()),
+            ("applied_changes", self.applied_changes.len()),
+            ("open_transactions", self.open_transactions.len()),
+            ("alerts", self.alerts.len()),
+        ];
+        if let Some((name, got)) = lists.into_iter().find(|(_, len)| *len > MAX_ENTRIES) {
+            return Err(format!("{name}: expected at most {MAX_ENTRIES} entries, got {got}"));
+        }
+        let versions = self.versions.iter().flat_map(|(name, text)| [name, text]);
+        let devices = self.devices.iter().flat_map(|(name, device)| {
+            [name, &device.protocol].into_iter().chain(&device.version).chain(&device.fault)
+        });
+        let txns = self.open_transactions.iter().map(|txn| &txn.state);
+        let alerts = self.alerts.iter().flat_map(|alert| [&alert.code, &alert.detail]);
+        let mut texts = versions.chain(devices).chain(txns).chain(alerts);
+        match texts.find(|text| text.len() > MAX_TEXT) {
+            Some(text) => {
+                Err(format!("texts: expected at most {MAX_TEXT} bytes, got {}", text.len()))
+            }
+            None => Ok(()),
+        }
+    }
+}
