@@ -1,5 +1,4 @@
 //! The operator's daemon: pairs machines, publishes fees and cassettes, answers their RPC, settles
 //! and distributes payments, keeps the ledger.
 
-pub mod clock;
 pub mod wallet;

@@ -77,8 +77,8 @@ fn agent_and_operator_do_not_know_each_other() {
 
 /// Where each crate that does I/O may be named: (crate, package folder, the one module).
 const ONE_MODULE: [(&str, &str, &str); 5] = [
-    ("nostr_sdk", "agent", "none: bitspire-pool has it"),
-    ("nostr_sdk", "operator", "none: bitspire-pool has it"),
+    ("nostr_sdk", "agent", "none: bitspire-shell has it"),
+    ("nostr_sdk", "operator", "none: bitspire-shell has it"),
     ("rusqlite", "agent", "src/journal"),
     ("rusqlite", "operator", "src/store"),
     ("serialport", "hardware", "src/port"),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::simulated::{Behaviour, SimulatedNode};
 use super::*;
-use crate::clock::Clock;
+use bitspire_shell::clock::Clock;
 
 fn node(file: Option<std::path::PathBuf>, key: u8) -> SimulatedNode {
     let key = nostr::secp256k1::SecretKey::from_slice(&[key; 32]).unwrap();

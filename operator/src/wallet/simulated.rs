@@ -24,7 +24,7 @@ use tokio::sync::broadcast;
 use super::{
     Cursor, Flow, Invoice, InvoiceRequest, PayState, Payment, Wallet, WalletError, WalletResult,
 };
-use crate::clock::Clock;
+use bitspire_shell::clock::Clock;
 
 /// What the node does with the next payment that it is asked to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,4 @@
-//! The connection to relays that machine, service and bunker share: nostr-sdk's client on a short
-//! leash. A package of its own, since `shared` is pure and the two programs do not know each other.
+//! Connections to relays: nostr-sdk's client on a short leash.
 //!
 //! Promise: an event that comes out of [`Pool::next`] passed the caller's frame filter *before*
 //! any signature was checked, then id and signature were verified, and it comes out once however
