@@ -34,4 +34,6 @@ pub mod seed;
 pub mod settlement;
 pub mod split;
 pub mod statement;
+#[cfg(test)]
+mod test_keys;
 pub mod time;

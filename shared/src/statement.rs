@@ -259,15 +259,8 @@ impl SignedStatement {
 
 #[cfg(test)]
 mod tests {
-    use nostr::Keys;
-
     use super::*;
-
-    fn keys(n: u8) -> (Keys, PubKey) {
-        let keys = Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
-        let key = PubKey::new(keys.public_key()).unwrap();
-        (keys, key)
-    }
+    use crate::test_keys::keys;
 
     fn owed() -> Statement {
         Statement::Verdict {
