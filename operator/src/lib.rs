@@ -1,4 +1,5 @@
 //! The operator's daemon: pairs machines, publishes fees and cassettes, answers their RPC, settles
 //! and distributes payments, keeps the ledger.
 
+pub mod config;
 pub mod wallet;

@@ -1,0 +1,333 @@
+//! The operator's configuration: raw as written, checked as used.
+//!
+//! Promise: what is listened on, who may reach it and what is paid at most is visible in one table
+//! (`config show`); secrets are named by path, never by value. The API binds loopback unless it is
+//! told otherwise, and says so when it is.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use bitspire_shared::money::{Currency, Rate, Sats};
+use bitspire_shell::config::{ConfigError, Loaded};
+use bitspire_shell::logging::Format;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// What holds where nothing else is said.
+pub const DEFAULTS: &str = r#"
+data_dir = "/var/lib/bitspire-operator"
+
+[log]
+filter = "info"
+format = "text"
+
+[api]
+listen = "127.0.0.1:8441"
+
+[public]
+listen = "127.0.0.1:8442"
+base_url = "http://127.0.0.1:8442"
+
+[relay]
+embedded = true
+listen = "127.0.0.1:8443"
+url = "ws://127.0.0.1:8443"
+others = []
+
+[bunker]
+embedded = true
+relay = ""
+
+[gate]
+rate_limit_per_min = 30
+burst = 20
+
+[limits]
+max_cash_in_sats = 2000000
+max_cash_out_sats = 2000000
+machine_hour_sats = 10000000
+machine_day_sats = 50000000
+fee_reserve_sats = 1000
+
+[quotes]
+ttl_s = 120
+invoice_expiry_s = 300
+withdraw_expiry_s = 86400
+
+[settlement]
+enforce_fee_match = true
+
+[rates.fixed]
+
+[wallets]
+"#;
+
+/// As it is written; unknown keys are refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the checked struct documents each value")]
+pub struct Raw {
+    pub data_dir: PathBuf,
+    pub log: RawLog,
+    pub api: RawListen,
+    pub public: RawPublic,
+    pub relay: RawRelay,
+    pub bunker: RawBunker,
+    pub gate: RawGate,
+    pub limits: RawLimits,
+    pub quotes: RawQuotes,
+    pub settlement: RawSettlement,
+    pub rates: RawRates,
+    pub wallets: BTreeMap<String, RawWallet>,
+    pub machine_secret_file: Option<PathBuf>,
+}
+
+macro_rules! raw {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs, reason = "the checked struct documents each value")]
+        pub struct $name { $(pub $field: $type,)* }
+    )*};
+}
+
+raw! {
+    RawLog { filter: String, format: Format }
+    RawListen { listen: String }
+    RawPublic { listen: String, base_url: String }
+    RawRelay { embedded: bool, listen: String, url: String, others: Vec<String> }
+    RawBunker { embedded: bool, relay: String }
+    RawGate { rate_limit_per_min: u32, burst: u32 }
+    RawLimits {
+        max_cash_in_sats: u64, max_cash_out_sats: u64, machine_hour_sats: u64,
+        machine_day_sats: u64, fee_reserve_sats: u64,
+    }
+    RawQuotes { ttl_s: u32, invoice_expiry_s: u32, withdraw_expiry_s: u32 }
+    RawSettlement { enforce_fee_match: bool }
+    RawRates { fixed: BTreeMap<String, String> }
+    RawWallet { kind: WalletKind, opening_sats: Option<u64>, routing_fee_sats: Option<u64> }
+}
+
+/// Which wallet stands behind an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WalletKind {
+    /// A node of our own on regtest, for demos and tests: no real money.
+    Simulated,
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where databases and sealed secrets live.
+    pub data_dir: PathBuf,
+    /// Which log lines are shown.
+    pub log_filter: String,
+    /// How log lines look.
+    pub log_format: Format,
+    /// API and dashboard.
+    pub api_listen: SocketAddr,
+    /// LNURL and claims: the only routes that are open to everybody.
+    pub public_listen: SocketAddr,
+    /// How wallets reach the public listener; no slash at its end.
+    pub public_base_url: String,
+    /// Where the embedded relay listens, if it runs inside this process.
+    pub relay_listen: Option<SocketAddr>,
+    /// All relays, our own first; the first one goes into seeds.
+    pub relays: Vec<String>,
+    /// Whether the bunker runs inside this process (development only).
+    pub bunker_embedded: bool,
+    /// The relay through which the bunker is reached.
+    pub bunker_relay: String,
+    /// Requests a machine may make a minute.
+    pub rate_limit_per_min: NonZeroU32,
+    /// Requests it may make at once.
+    pub burst: NonZeroU32,
+    /// What is paid out at most.
+    pub limits: Limits,
+    /// Seconds for which a quote holds.
+    pub quote_ttl_s: u32,
+    /// Seconds for which an invoice can be paid.
+    pub invoice_expiry_s: u32,
+    /// Seconds for which a withdraw can be claimed by its first link.
+    pub withdraw_expiry_s: u32,
+    /// Whether a settlement whose fee differs is held.
+    pub enforce_fee_match: bool,
+    /// Fixed rates by currency.
+    pub fixed_rates: BTreeMap<Currency, Rate>,
+    /// The wallets by id.
+    pub wallets: BTreeMap<String, Wallet>,
+    /// The file with the 32 bytes that seal the secrets at rest; made in the data folder at first
+    /// start where none is named.
+    pub machine_secret_file: Option<PathBuf>,
+}
+
+/// Caps that the service itself holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Per cash_in; 0 = none allowed.
+    pub max_cash_in: Sats,
+    /// Per cash_out; 0 = none allowed.
+    pub max_cash_out: Sats,
+    /// Per machine and hour, both directions together.
+    pub machine_hour: Sats,
+    /// Per machine and day, both directions together.
+    pub machine_day: Sats,
+    /// Kept back in each wallet for routing fees.
+    pub fee_reserve: Sats,
+}
+
+/// One wallet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wallet {
+    /// What it is.
+    pub kind: WalletKind,
+    /// Simulated: what it holds at first.
+    pub opening: Sats,
+    /// Simulated: what each payment to another node costs.
+    pub routing_fee: Sats,
+}
+
+/// Reads file, environment and flags, and checks them.
+///
+/// # Errors
+/// [`ConfigError`], naming the value to mend.
+pub fn load(
+    file: Option<&std::path::Path>,
+    environment: &BTreeMap<String, String>,
+    flags: &[(&str, String)],
+) -> Result<(Config, Loaded<Raw>), ConfigError> {
+    let loaded = bitspire_shell::config::load::<Raw>(DEFAULTS, file, environment, flags)?;
+    let config = check(&loaded.raw)?;
+    Ok((config, loaded))
+}
+
+fn wrong(key: &str, expected: &str, got: impl ToString) -> ConfigError {
+    ConfigError::Value { key: key.into(), expected: expected.into(), got: got.to_string() }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| wrong(key, "an address and port like 127.0.0.1:8441", text))
+}
+
+fn websocket(key: &str, text: &str) -> Result<String, ConfigError> {
+    let good = text.starts_with("ws://") || text.starts_with("wss://");
+    if good { Ok(text.to_owned()) } else { Err(wrong(key, "a ws:// or wss:// address", text)) }
+}
+
+fn at_least_one(key: &str, number: u32) -> Result<NonZeroU32, ConfigError> {
+    NonZeroU32::new(number).ok_or_else(|| wrong(key, "at least 1", number))
+}
+
+fn check(raw: &Raw) -> Result<Config, ConfigError> {
+    let base_url = raw.public.base_url.trim_end_matches('/');
+    if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
+        return Err(wrong("public.base_url", "an https:// address", base_url));
+    }
+    let mut relays = vec![websocket("relay.url", &raw.relay.url)?];
+    for other in &raw.relay.others {
+        relays.push(websocket("relay.others", other)?);
+    }
+    let bunker_relay = match raw.bunker.relay.as_str() {
+        "" => raw.relay.url.clone(),
+        named => websocket("bunker.relay", named)?,
+    };
+    let mut fixed_rates = BTreeMap::new();
+    for (code, text) in &raw.rates.fixed {
+        // the environment cannot spell upper-case keys
+        let key = format!("rates.fixed.{code}");
+        let currency = code.to_uppercase().parse::<Currency>();
+        let currency = currency.map_err(|e| wrong(&key, "an ISO-4217 code", e))?;
+        let rate = text.parse::<Decimal>().ok().and_then(|rate| Rate::from_decimal(rate).ok());
+        let expected = "sats per unit of the currency, above 0, at most 9 decimals, in quotes";
+        fixed_rates.insert(currency, rate.ok_or_else(|| wrong(&key, expected, text))?);
+    }
+    let wallets = raw.wallets.iter().map(|(id, wallet)| {
+        let opening = Sats(wallet.opening_sats.unwrap_or(0));
+        let routing_fee = Sats(wallet.routing_fee_sats.unwrap_or(0));
+        (id.clone(), Wallet { kind: wallet.kind, opening, routing_fee })
+    });
+    let listen = address("relay.listen", &raw.relay.listen)?;
+    Ok(Config {
+        data_dir: raw.data_dir.clone(),
+        log_filter: raw.log.filter.clone(),
+        log_format: raw.log.format,
+        api_listen: address("api.listen", &raw.api.listen)?,
+        public_listen: address("public.listen", &raw.public.listen)?,
+        public_base_url: base_url.to_owned(),
+        relay_listen: raw.relay.embedded.then_some(listen),
+        relays,
+        bunker_embedded: raw.bunker.embedded,
+        bunker_relay,
+        rate_limit_per_min: at_least_one("gate.rate_limit_per_min", raw.gate.rate_limit_per_min)?,
+        burst: at_least_one("gate.burst", raw.gate.burst)?,
+        limits: Limits {
+            max_cash_in: Sats(raw.limits.max_cash_in_sats),
+            max_cash_out: Sats(raw.limits.max_cash_out_sats),
+            machine_hour: Sats(raw.limits.machine_hour_sats),
+            machine_day: Sats(raw.limits.machine_day_sats),
+            fee_reserve: Sats(raw.limits.fee_reserve_sats),
+        },
+        quote_ttl_s: at_least_one("quotes.ttl_s", raw.quotes.ttl_s)?.get(),
+        invoice_expiry_s: at_least_one("quotes.invoice_expiry_s", raw.quotes.invoice_expiry_s)?
+            .get(),
+        withdraw_expiry_s: at_least_one("quotes.withdraw_expiry_s", raw.quotes.withdraw_expiry_s)?
+            .get(),
+        enforce_fee_match: raw.settlement.enforce_fee_match,
+        fixed_rates,
+        wallets: wallets.collect(),
+        machine_secret_file: raw.machine_secret_file.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment =
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        load(None, &environment, &[]).map(|(config, _)| config)
+    }
+
+    /// Loss prevented: an API that listens to the world because nobody said otherwise.
+    #[test]
+    fn the_defaults_read_and_bind_loopback() {
+        let config = with(&[]).unwrap();
+        assert!(config.api_listen.ip().is_loopback());
+        assert_eq!(config.limits.max_cash_in, Sats(2_000_000));
+        assert_eq!(config.bunker_relay, config.relays[0]);
+        assert!(config.enforce_fee_match);
+    }
+
+    /// Loss prevented: a rate of 0, or one that a float has bent, sells notes for nothing.
+    #[test]
+    fn rates_are_exact_and_above_zero() {
+        let config = with(&[("BITSPIRE_RATES__FIXED__EUR", "'1063.829787234'")]);
+        assert!(config.is_err(), "quotes inside the text are no number");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("operator.toml");
+        std::fs::write(&file, "[rates.fixed]\nEUR = '1063.829787234'\n").unwrap();
+        let (config, _) = load(Some(&file), &BTreeMap::new(), &[]).unwrap();
+        let rate = config.fixed_rates[&"EUR".parse().unwrap()];
+        assert_eq!(rate.nano(), 1_063_829_787_234);
+        std::fs::write(&file, "[rates.fixed]\nEUR = '0'\n").unwrap();
+        assert!(load(Some(&file), &BTreeMap::new(), &[]).is_err());
+    }
+
+    /// Loss prevented: a typing error that is found at the first sale.
+    #[test]
+    fn each_wrong_value_is_named() {
+        for (key, value, named) in [
+            ("BITSPIRE_API__LISTEN", "localhost", "api.listen"),
+            ("BITSPIRE_RELAY__URL", "https://relay", "relay.url"),
+            ("BITSPIRE_GATE__BURST", "0", "gate.burst"),
+            ("BITSPIRE_PUBLIC__BASE_URL", "lnurl.example", "public.base_url"),
+        ] {
+            let refused = with(&[(key, value)]).unwrap_err();
+            assert!(refused.to_string().contains(named), "{refused}");
+        }
+    }
+}
