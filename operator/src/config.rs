@@ -25,6 +25,7 @@ format = "text"
 
 [api]
 listen = "127.0.0.1:8441"
+base_url = "http://127.0.0.1:8441"
 
 [public]
 listen = "127.0.0.1:8442"
@@ -71,8 +72,8 @@ enforce_fee_match = true
 pub struct Raw {
     pub data_dir: PathBuf,
     pub log: RawLog,
-    pub api: RawListen,
-    pub public: RawPublic,
+    pub api: RawHttp,
+    pub public: RawHttp,
     pub relay: RawRelay,
     pub bunker: RawBunker,
     pub gate: RawGate,
@@ -95,8 +96,7 @@ macro_rules! raw {
 
 raw! {
     RawLog { filter: String, format: Format }
-    RawListen { listen: String }
-    RawPublic { listen: String, base_url: String }
+    RawHttp { listen: String, base_url: String }
     RawRelay { embedded: bool, listen: String, url: String, others: Vec<String> }
     RawBunker { embedded: bool, relay: String }
     RawGate { rate_limit_per_min: u32, burst: u32 }
@@ -129,6 +129,8 @@ pub struct Config {
     pub log_format: Format,
     /// API and dashboard.
     pub api_listen: SocketAddr,
+    /// How its clients reach it, as they sign it (NIP-98); no slash at its end.
+    pub api_base_url: String,
     /// LNURL and claims: the only routes that are open to everybody.
     pub public_listen: SocketAddr,
     /// How wallets reach the public listener; no slash at its end.
@@ -217,15 +219,19 @@ fn websocket(key: &str, text: &str) -> Result<String, ConfigError> {
     if good { Ok(text.to_owned()) } else { Err(wrong(key, "a ws:// or wss:// address", text)) }
 }
 
+fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
+    let good = text.starts_with("https://") || text.starts_with("http://");
+    if !good {
+        return Err(wrong(key, "an https:// address", text));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
 fn at_least_one(key: &str, number: u32) -> Result<NonZeroU32, ConfigError> {
     NonZeroU32::new(number).ok_or_else(|| wrong(key, "at least 1", number))
 }
 
 fn check(raw: &Raw) -> Result<Config, ConfigError> {
-    let base_url = raw.public.base_url.trim_end_matches('/');
-    if !base_url.starts_with("https://") && !base_url.starts_with("http://") {
-        return Err(wrong("public.base_url", "an https:// address", base_url));
-    }
     let mut relays = vec![websocket("relay.url", &raw.relay.url)?];
     for other in &raw.relay.others {
         relays.push(websocket("relay.others", other)?);
@@ -255,8 +261,9 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         log_filter: raw.log.filter.clone(),
         log_format: raw.log.format,
         api_listen: address("api.listen", &raw.api.listen)?,
+        api_base_url: base_url("api.base_url", &raw.api.base_url)?,
         public_listen: address("public.listen", &raw.public.listen)?,
-        public_base_url: base_url.to_owned(),
+        public_base_url: base_url("public.base_url", &raw.public.base_url)?,
         relay_listen: raw.relay.embedded.then_some(listen),
         relays,
         bunker_embedded: raw.bunker.embedded,

@@ -2,4 +2,5 @@
 //! and distributes payments, keeps the ledger.
 
 pub mod config;
+pub mod http;
 pub mod wallet;

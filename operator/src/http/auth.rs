@@ -1,0 +1,395 @@
+//! Who may use the API.
+//!
+//! Promise: every `/api` route needs either NIP-98 (kind 27235: method, full URL, body hash, at
+//! most 60 s old, each event once) by a rostered operator key, or a token that was printed once and
+//! is kept only as its hash. There is no cookie, so no other site can act in a browser's name.
+//!
+//! Failure policy: no roster entry, no answer from the roster, a replay, a wrong hash: 401 or 403
+//! with what was expected; never a second door.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::{Digest, EventId, PubKey};
+use bitspire_shared::time::Unix;
+use bitspire_shell::clock::Clock;
+use futures_util::future::BoxFuture;
+use nostr::base64::{self, Engine as _};
+use nostr::nips::nip98::{self, HttpMethod};
+use nostr::{JsonUtil as _, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+/// The largest body that the API reads.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// How long an event id is remembered: longer than an event can be valid (60 s back, 30 s ahead).
+const REPLAY_WINDOW_S: u64 = 120;
+
+/// How many event ids are remembered; beyond it the API answers 503 rather than forget one.
+const REPLAY_LIMIT: usize = 65_536;
+
+/// What somebody may do, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Pairs machines, sets fees and cassettes, decides about transactions.
+    Operator,
+    /// Everything, with the instance's own settings.
+    Owner,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The operator's row id.
+    pub user_id: String,
+    /// What they may do.
+    pub role: Role,
+    /// Their key, where they signed with one.
+    pub key: Option<PubKey>,
+}
+
+impl Caller {
+    /// Refuses a caller below `role`.
+    ///
+    /// # Errors
+    /// [`AuthError::Forbidden`].
+    pub fn needs(&self, role: Role) -> Result<(), AuthError> {
+        if self.role >= role {
+            Ok(())
+        } else {
+            Err(AuthError::Forbidden { needs: role, has: self.role })
+        }
+    }
+}
+
+/// The roster, as the API's gate asks it.
+pub trait Roster: Send + Sync + 'static {
+    /// The operator with this key; `None` refuses.
+    fn by_key(&self, key: PubKey) -> BoxFuture<'_, Option<Caller>>;
+    /// The token with this SHA-256; `None` refuses.
+    fn by_token(&self, hash: Digest) -> BoxFuture<'_, Option<Caller>>;
+}
+
+/// Why a request goes no further.
+#[derive(Debug, Error)]
+pub enum AuthError {
+    /// Nothing to tell who asks.
+    #[error("expected `Authorization: Nostr <NIP-98 event>` or `Authorization: Bearer <token>`")]
+    Missing,
+    /// The event does not hold for this request.
+    #[error("NIP-98: the event does not hold for this request")]
+    Nip98(#[source] nip98::Error),
+    /// The event was used before.
+    #[error("NIP-98: expected a fresh event, got one that was used before; sign each request")]
+    Replayed,
+    /// A good signature, or a token, that is not in the roster.
+    #[error("not in the roster: ask the owner to add this key, or use a valid token")]
+    Unknown,
+    /// The caller's role is too low.
+    #[error("expected the role {needs:?} or above, got {has:?}")]
+    Forbidden {
+        /// What the route needs.
+        needs: Role,
+        /// What the caller has.
+        has: Role,
+    },
+    /// The body is too large.
+    #[error("expected a body of at most {MAX_BODY} bytes")]
+    TooLarge,
+    /// More signed requests within two minutes than are remembered.
+    #[error("too many signed requests at once: try again in a minute")]
+    Busy,
+}
+
+impl Classified for AuthError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Busy => Kind::Transient,
+            _ => Kind::Permanent,
+        }
+    }
+}
+
+impl IntoResponse for AuthError {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        (status, axum::Json(serde_json::json!({ "error": self.to_string() }))).into_response()
+    }
+}
+
+/// The gate in front of the API.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    roster: Arc<dyn Roster>,
+    base_url: String,
+    clock: Clock,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    ids: HashMap<EventId, Unix>,
+    order: VecDeque<EventId>,
+}
+
+impl Seen {
+    /// Remembers an event; false where it was seen.
+    fn first_time(&mut self, id: EventId, now: Unix) -> Result<bool, AuthError> {
+        while let Some(oldest) = self.order.front().copied() {
+            let fresh = self.ids.get(&oldest).is_some_and(|at| now.since(*at) <= REPLAY_WINDOW_S);
+            if fresh {
+                break;
+            }
+            self.order.pop_front();
+            self.ids.remove(&oldest);
+        }
+        if self.ids.contains_key(&id) {
+            return Ok(false);
+        }
+        if self.order.len() >= REPLAY_LIMIT {
+            return Err(AuthError::Busy);
+        }
+        self.ids.insert(id, now);
+        self.order.push_back(id);
+        Ok(true)
+    }
+}
+
+impl Gate {
+    /// A gate for the API that clients reach under `base_url` (no slash at its end).
+    #[must_use]
+    pub fn new(roster: Arc<dyn Roster>, base_url: String, clock: Clock) -> Self {
+        Self(Arc::new(Inner { roster, base_url, clock, seen: Mutex::default() }))
+    }
+
+    /// Who asks, from the header and the body's own bytes.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub async fn authenticate(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Caller, AuthError> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header = header.ok_or(AuthError::Missing)?;
+        match header.split_once(' ') {
+            Some(("Bearer", token)) => {
+                let hash = token_hash(token);
+                self.0.roster.by_token(hash).await.ok_or(AuthError::Unknown)
+            }
+            Some(("Nostr", _)) => {
+                let key = self.signed(method, path_and_query, header, body)?;
+                let key = PubKey::new(key).map_err(|_| AuthError::Unknown)?;
+                let caller = self.0.roster.by_key(key).await.ok_or(AuthError::Unknown)?;
+                Ok(Caller { key: Some(key), ..caller })
+            }
+            _ => Err(AuthError::Missing),
+        }
+    }
+
+    fn signed(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        header: &str,
+        body: &[u8],
+    ) -> Result<nostr::PublicKey, AuthError> {
+        let url = format!("{}{path_and_query}", self.0.base_url);
+        let url = nostr::Url::parse(&url).map_err(|_| AuthError::Missing)?;
+        let method: HttpMethod = method.as_str().parse().map_err(AuthError::Nip98)?;
+        let now = self.0.clock.now();
+        let body = (!body.is_empty()).then_some(body);
+        let key = nip98::verify_auth_header(header, &url, method, Timestamp::from(now.0), body)
+            .map_err(AuthError::Nip98)?;
+        // by the event's own id: the header's text can be varied without the signature breaking
+        let id = event_id(header).ok_or(AuthError::Missing)?;
+        // remembered only once the signature holds, so that junk cannot fill the memory
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.first_time(id, now)? { Ok(key) } else { Err(AuthError::Replayed) }
+    }
+}
+
+/// The id of the event in a header that has been verified.
+fn event_id(header: &str) -> Option<EventId> {
+    let (_, encoded) = header.split_once(' ')?;
+    let json = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let event = nostr::Event::from_json(json).ok()?;
+    Some(EventId::from_bytes(event.id.to_bytes()))
+}
+
+/// What is kept of a token.
+#[must_use]
+pub fn token_hash(token: &str) -> Digest {
+    Digest::from_bytes(Sha256::digest(token.as_bytes()).into())
+}
+
+/// Middleware: lets a request through with its [`Caller`] as an extension, or answers it.
+pub async fn require(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, MAX_BODY).await else {
+        return AuthError::TooLarge.into_response();
+    };
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    match gate.authenticate(&parts.method, &path, &parts.headers, &bytes).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, Body::from(bytes))).await
+        }
+        Err(refusal) => {
+            tracing::warn!(event = "api_refused", method = %parts.method, error = %refusal);
+            refusal.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use nostr::Keys;
+    use nostr::hashes::{Hash as _, sha256};
+    use nostr::nips::nip98::HttpData;
+
+    use super::*;
+
+    struct Known(PubKey);
+
+    impl Roster for Known {
+        fn by_key(&self, key: PubKey) -> BoxFuture<'_, Option<Caller>> {
+            let caller = Caller { user_id: "1".into(), role: Role::Owner, key: None };
+            Box::pin(async move { (key == self.0).then_some(caller) })
+        }
+        fn by_token(&self, hash: Digest) -> BoxFuture<'_, Option<Caller>> {
+            let caller = Caller { user_id: "2".into(), role: Role::Viewer, key: None };
+            Box::pin(async move { (hash == token_hash("secret")).then_some(caller) })
+        }
+    }
+
+    struct World {
+        gate: Gate,
+        keys: Keys,
+        now: Arc<AtomicU64>,
+    }
+
+    fn world() -> World {
+        let keys = Keys::generate();
+        let now = Arc::new(AtomicU64::new(Timestamp::now().as_secs()));
+        let told = now.clone();
+        let clock = Clock::new(move || Unix(told.load(Ordering::SeqCst)));
+        let roster = Arc::new(Known(PubKey::new(keys.public_key()).unwrap()));
+        World { gate: Gate::new(roster, "http://127.0.0.1:8441".into(), clock), keys, now }
+    }
+
+    async fn header(keys: &Keys, path: &str, body: &[u8]) -> HeaderMap {
+        let url = format!("http://127.0.0.1:8441{path}").parse().unwrap();
+        let mut data = HttpData::new(url, HttpMethod::POST);
+        if !body.is_empty() {
+            data = data.payload(sha256::Hash::hash(body));
+        }
+        let value = data.to_authorization(keys).await.unwrap();
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    impl World {
+        async fn ask(
+            &self,
+            path: &str,
+            headers: &HeaderMap,
+            body: &[u8],
+        ) -> Result<Caller, AuthError> {
+            self.gate.authenticate(&Method::POST, path, headers, body).await
+        }
+    }
+
+    /// Loss prevented: a signed "revoke" or "set fees" replayed by whoever saw it.
+    #[tokio::test]
+    async fn a_signed_request_counts_once_and_for_itself_only() {
+        let world = world();
+        let headers = header(&world.keys, "/api/v1/x", b"{}").await;
+        let caller = world.ask("/api/v1/x", &headers, b"{}").await.unwrap();
+        assert_eq!(caller.role, Role::Owner);
+        assert!(matches!(world.ask("/api/v1/x", &headers, b"{}").await, Err(AuthError::Replayed)));
+        // the same event, spelt with a blank more
+        let value = headers[header::AUTHORIZATION].to_str().unwrap();
+        let engine = &base64::engine::general_purpose::STANDARD;
+        let mut json = engine.decode(value.strip_prefix("Nostr ").unwrap()).unwrap();
+        json.insert(1, b' ');
+        let respelt = format!("Nostr {}", engine.encode(json)).parse().unwrap();
+        let respelt = HeaderMap::from_iter([(header::AUTHORIZATION, respelt)]);
+        assert!(matches!(world.ask("/api/v1/x", &respelt, b"{}").await, Err(AuthError::Replayed)));
+        let headers = header(&world.keys, "/api/v1/x", b"{}").await;
+        for (path, body) in
+            [("/api/v1/y", &b"{}"[..]), ("/api/v1/x?a=1", b"{}"), ("/api/v1/x", b"[]")]
+        {
+            let refused = world.ask(path, &headers, body).await;
+            assert!(matches!(refused, Err(AuthError::Nip98(_))), "{path}: {refused:?}");
+        }
+        world.now.fetch_add(61, Ordering::SeqCst);
+        assert!(matches!(world.ask("/api/v1/x", &headers, b"{}").await, Err(AuthError::Nip98(_))));
+    }
+
+    /// Loss prevented: a body that nobody signed.
+    #[tokio::test]
+    async fn a_body_must_be_signed_too() {
+        let world = world();
+        let headers = header(&world.keys, "/api/v1/x", b"").await;
+        let refused = world.ask("/api/v1/x", &headers, b"{\"fee\":1}").await;
+        assert!(matches!(refused, Err(AuthError::Nip98(_))), "{refused:?}");
+    }
+
+    /// Loss prevented: a stranger with a key of their own, or a guessed token, runs the fleet.
+    #[tokio::test]
+    async fn strangers_are_refused_and_roles_hold() {
+        let world = world();
+        let headers = header(&Keys::generate(), "/api/v1/x", b"").await;
+        assert!(matches!(world.ask("/api/v1/x", &headers, b"").await, Err(AuthError::Unknown)));
+        let bearer = |token: &str| {
+            let value = format!("Bearer {token}").parse().unwrap();
+            HeaderMap::from_iter([(header::AUTHORIZATION, value)])
+        };
+        assert!(matches!(world.ask("/", &bearer("guess"), b"").await, Err(AuthError::Unknown)));
+        assert!(matches!(world.ask("/", &HeaderMap::new(), b"").await, Err(AuthError::Missing)));
+        let viewer = world.ask("/", &bearer("secret"), b"").await.unwrap();
+        assert!(viewer.needs(Role::Viewer).is_ok());
+        assert!(matches!(viewer.needs(Role::Operator), Err(AuthError::Forbidden { .. })));
+    }
+
+    /// Loss prevented: the replay memory grows without end, or forgets an event that still counts.
+    #[test]
+    fn the_replay_memory_is_bounded_and_forgets_only_what_has_expired() {
+        let mut seen = Seen::default();
+        let id = |n: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            EventId::from_bytes(bytes)
+        };
+        for n in 0..REPLAY_LIMIT as u32 {
+            assert!(seen.first_time(id(n), Unix(1_000)).unwrap());
+        }
+        assert!(matches!(seen.first_time(id(u32::MAX), Unix(1_090)), Err(AuthError::Busy)));
+        assert!(!seen.first_time(id(7), Unix(1_120)).unwrap());
+        assert!(seen.first_time(id(7), Unix(1_121)).unwrap());
+        assert_eq!(seen.order.len(), 1);
+    }
+}

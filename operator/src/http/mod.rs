@@ -1,0 +1,3 @@
+//! HTTP: the API behind its gate.
+
+pub mod auth;
