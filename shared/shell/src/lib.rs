@@ -1,8 +1,9 @@
-//! What the shells of both programs have in common: relay connections, configuration, logging, the
-//! wall clock. A package of its own, since `shared` is pure and machine and operator do not know
+//! What the shells of both programs have in common: relay connections, configuration, logging, sealed
+//! keys, the wall clock. A package of its own, since `shared` is pure and machine and operator do not know
 //! each other.
 
 pub mod clock;
 pub mod config;
 pub mod logging;
 pub mod pool;
+pub mod secrets;

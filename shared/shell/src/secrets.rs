@@ -1,0 +1,292 @@
+//! The machine secret and the keys that are sealed with it.
+//!
+//! Promise: no private key lies on the disk in the clear. The machine secret is a credential file
+//! of 32 bytes, handed over by the service manager or made at the first start with mode 0600; each
+//! key is a sealed file of its own, written beside, flushed and renamed.
+//!
+//! Failure policy: a wrong, missing or readable-by-others secret is a clear stop, never a silent
+//! new identity: a secret is made only where nothing sealed lies beside it yet.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::sealed::{MachineSecret, NONCE_LEN, Purpose, SealError, Sealed};
+use nostr::Keys;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Why a secret cannot be used.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// The file system refused.
+    #[error("{path}: {what}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was being done.
+        what: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The secret is not there, but keys that were sealed with it are.
+    #[error(
+        "{path}: expected the machine secret, found none, but {sealed} was sealed with it; restore \
+         the secret, or remove the sealed files and pair again"
+    )]
+    Missing {
+        /// Where the secret should be.
+        path: PathBuf,
+        /// A file that needs it.
+        sealed: PathBuf,
+    },
+    /// Others may read it.
+    #[error(
+        "{path}: expected mode 0600, got {mode:04o}; run chmod 600 and think about who read it"
+    )]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It does not open what it should.
+    #[error("{path}: does not open")]
+    Seal {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
+    /// What was opened is no private key.
+    #[error("{path}: expected a private key of 32 bytes inside")]
+    NotAKey {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Classified for SecretError {
+    fn kind(&self) -> Kind {
+        Kind::Permanent
+    }
+}
+
+/// Fresh random bytes of the operating system.
+///
+/// # Errors
+/// [`SecretError::Random`]; nothing that needs them may go on.
+pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
+    let mut bytes = [0u8; N];
+    getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
+    Ok(bytes)
+}
+
+/// A folder of sealed keys and the secret that opens them.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    folder: PathBuf,
+    secret: MachineSecret,
+}
+
+/// Ending of a sealed file.
+const SEALED: &str = "sealed";
+
+impl Keyring {
+    /// Opens the keys in `folder` with the secret in `credential`, or in `folder/machine-secret`
+    /// where no credential is named; that one is made if nothing was sealed yet.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn open(folder: &Path, credential: Option<&Path>) -> Result<Self, SecretError> {
+        fs::create_dir_all(folder).map_err(|e| io_error(folder, "cannot make the folder", e))?;
+        let own = folder.join("machine-secret");
+        let path = credential.unwrap_or(&own);
+        let secret = match fs::metadata(path) {
+            Ok(metadata) => {
+                let mode = metadata.permissions().mode() & 0o777;
+                if mode & 0o077 != 0 {
+                    return Err(SecretError::Exposed { path: path.to_owned(), mode });
+                }
+                Zeroizing::new(fs::read(path).map_err(|e| io_error(path, "cannot be read", e))?)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(sealed) = first_sealed(folder)? {
+                    return Err(SecretError::Missing { path: path.to_owned(), sealed });
+                }
+                if credential.is_some() {
+                    return Err(io_error(path, "the credential is not there", e));
+                }
+                let fresh = Zeroizing::new(random::<32>()?);
+                write_private(path, fresh.as_slice())?;
+                Zeroizing::new(fresh.to_vec())
+            }
+            Err(e) => return Err(io_error(path, "cannot be looked at", e)),
+        };
+        let secret = MachineSecret::from_slice(&secret)
+            .map_err(|source| SecretError::Seal { path: path.to_owned(), source })?;
+        Ok(Self { folder: folder.to_owned(), secret })
+    }
+
+    /// The secret, to seal rows of a database with.
+    #[must_use]
+    pub const fn secret(&self) -> &MachineSecret {
+        &self.secret
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{SEALED}"))
+    }
+
+    /// The key sealed as `name`, if there is one.
+    ///
+    /// # Errors
+    /// [`SecretError`]: it is there but does not open.
+    pub fn load(&self, name: &str, purpose: Purpose) -> Result<Option<Keys>, SecretError> {
+        let path = self.path(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io_error(&path, "cannot be read", e)),
+        };
+        let seal_error = |source| SecretError::Seal { path: path.clone(), source };
+        let sealed: Sealed = text.trim_end().parse().map_err(seal_error)?;
+        let plain = self.secret.open(purpose, name, &sealed).map_err(seal_error)?;
+        let key = nostr::SecretKey::from_slice(&plain);
+        let key = key.map_err(|_| SecretError::NotAKey { path: path.clone() })?;
+        Ok(Some(Keys::new(key)))
+    }
+
+    /// Makes a fresh key, seals it as `name` and returns it once it is on the disk; an earlier one
+    /// of that name is replaced.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn make(&self, name: &str, purpose: Purpose) -> Result<Keys, SecretError> {
+        let path = self.path(name);
+        let seal_error = |source| SecretError::Seal { path: path.clone(), source };
+        let keys = loop {
+            // all but one in 2^128 texts of 32 bytes are a key
+            if let Ok(key) =
+                nostr::SecretKey::from_slice(Zeroizing::new(random::<32>()?).as_slice())
+            {
+                break Keys::new(key);
+            }
+        };
+        let plain = Zeroizing::new(keys.secret_key().to_secret_bytes());
+        let nonce = random::<NONCE_LEN>()?;
+        let sealed =
+            self.secret.seal(purpose, name, nonce, plain.as_slice()).map_err(seal_error)?;
+        write_private(&path, format!("{sealed}\n").as_bytes())?;
+        Ok(keys)
+    }
+
+    /// The key sealed as `name`, made now if there is none.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn load_or_make(&self, name: &str, purpose: Purpose) -> Result<Keys, SecretError> {
+        match self.load(name, purpose)? {
+            Some(keys) => Ok(keys),
+            None => self.make(name, purpose),
+        }
+    }
+}
+
+fn io_error(path: &Path, what: &'static str, source: io::Error) -> SecretError {
+    SecretError::Io { path: path.to_owned(), what, source }
+}
+
+fn first_sealed(folder: &Path) -> Result<Option<PathBuf>, SecretError> {
+    let failed = |e| io_error(folder, "cannot be listed", e);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|ending| ending == SEALED) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes a file that only its owner may read so that it is there whole, or as it was before.
+///
+/// # Errors
+/// [`SecretError::Io`].
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
+    let failed = |e| io_error(path, "cannot be written", e);
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a restart that gives the machine a new identity, so that the operator
+    /// refuses it with customers' money in flight.
+    #[test]
+    fn a_key_survives_a_restart_and_lies_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Keyring::open(folder.path(), None)
+            .unwrap()
+            .load_or_make("vault", Purpose::VaultKey)
+            .unwrap();
+        let ring = Keyring::open(folder.path(), None).unwrap();
+        assert_eq!(ring.load_or_make("vault", Purpose::VaultKey).unwrap(), made);
+        let secret = made.secret_key().to_secret_hex();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.contains(&secret), "{}", path.display());
+            assert!(!bytes.windows(32).any(|w| w == made.secret_key().to_secret_bytes()));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    /// Loss prevented: a lost secret that is silently replaced, with every sealed key gone.
+    #[test]
+    fn a_missing_or_wrong_secret_stops_and_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = Keyring::open(folder.path(), None).unwrap();
+        ring.make("vault", Purpose::VaultKey).unwrap();
+        let secret = folder.path().join("machine-secret");
+        fs::remove_file(&secret).unwrap();
+        assert!(matches!(Keyring::open(folder.path(), None), Err(SecretError::Missing { .. })));
+        assert!(!secret.exists());
+        write_private(&secret, &[7; 32]).unwrap();
+        let ring = Keyring::open(folder.path(), None).unwrap();
+        let refused = ring.load_or_make("vault", Purpose::VaultKey);
+        assert!(matches!(refused, Err(SecretError::Seal { .. })), "{refused:?}");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+        let exposed = Keyring::open(folder.path(), None);
+        assert!(matches!(exposed, Err(SecretError::Exposed { mode: 0o644, .. })));
+    }
+
+    /// Loss prevented: a credential that the service manager did not hand over is made up instead.
+    #[test]
+    fn a_named_credential_is_never_made_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("credential");
+        let refused = Keyring::open(folder.path(), Some(&named));
+        assert!(matches!(refused, Err(SecretError::Io { .. })), "{refused:?}");
+        assert!(!named.exists() && !folder.path().join("machine-secret").exists());
+    }
+}
