@@ -3,4 +3,6 @@
 
 pub mod config;
 pub mod http;
+pub mod ids;
+pub mod store;
 pub mod wallet;

@@ -1,0 +1,151 @@
+//! Brings a database to the schema of this program.
+//!
+//! Promise: migrations are numbered SQL files that never change once released; the database records
+//! the SHA-256 of each one that it applied, and an upgrade is one transaction a migration. Forward
+//! only.
+//!
+//! Failure policy: a newer database, a changed migration or a record with gaps is a refused start
+//! with a message that says what to do; nothing is written then.
+
+use bitspire_shared::canonical::sha256;
+use bitspire_shared::time::Unix;
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::error::OpenError;
+
+/// One numbered migration.
+pub(super) struct Migration {
+    /// The number, from 1, without gaps.
+    pub(super) number: u32,
+    /// What the file is called.
+    pub(super) name: &'static str,
+    /// Its text.
+    pub(super) sql: &'static str,
+}
+
+macro_rules! migration {
+    ($number:literal, $name:literal) => {
+        Migration {
+            number: $number,
+            name: $name,
+            sql: include_str!(concat!("migrations/", $name, ".sql")),
+        }
+    };
+}
+
+/// All of them, in order. Add at the end; never change one that a release contains.
+pub(super) const MIGRATIONS: &[Migration] = &[migration!(1, "0001_fleet")];
+
+const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (
+    number INTEGER PRIMARY KEY CHECK (number > 0),
+    name TEXT NOT NULL,
+    sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
+    applied_at INTEGER NOT NULL
+) STRICT";
+
+/// Applies what `migrations` has beyond the database's version.
+pub(super) fn migrate(
+    conn: &mut Connection,
+    migrations: &[Migration],
+    now: Unix,
+) -> Result<(), OpenError> {
+    let version: u32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = migrations.last().map_or(0, |m| m.number);
+    if version > known {
+        return Err(OpenError::Newer { found: version, known });
+    }
+    conn.execute(RECORD, [])?;
+    let recorded = recorded(conn)?;
+    let applied = migrations.iter().take_while(|m| m.number <= version);
+    if recorded.len() != applied.clone().count() {
+        return Err(OpenError::MigrationRecord { version, recorded: recorded.len() });
+    }
+    for (migration, (number, hash)) in applied.zip(recorded) {
+        let ours = sha256(migration.sql).to_string();
+        if migration.number != number || ours != hash {
+            return Err(OpenError::MigrationChanged { number, recorded: hash, ours });
+        }
+    }
+    for migration in migrations.iter().filter(|m| m.number > version) {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(migration.sql)?;
+        tx.execute(
+            "INSERT INTO migrations (number, name, sha256, applied_at) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                migration.number,
+                migration.name,
+                sha256(migration.sql).to_string(),
+                i64::try_from(now.0).unwrap_or(i64::MAX)
+            ],
+        )?;
+        tx.pragma_update(None, "user_version", migration.number)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+fn recorded(conn: &Connection) -> Result<Vec<(u32, String)>, rusqlite::Error> {
+    let mut statement = conn.prepare("SELECT number, sha256 FROM migrations ORDER BY number")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Migration = Migration { number: 1, name: "one", sql: "CREATE TABLE a (x INTEGER)" };
+    const TWO: Migration = Migration { number: 2, name: "two", sql: "CREATE TABLE b (x INTEGER)" };
+    const OTHER: Migration = Migration { number: 1, name: "one", sql: "CREATE TABLE a (y TEXT)" };
+    const BROKEN: Migration =
+        Migration { number: 2, name: "two", sql: "CREATE TABLE c (x INTEGER); CREATE nonsense" };
+
+    fn tables(conn: &Connection) -> Vec<String> {
+        let mut statement =
+            conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Loss prevented: an old program writes rows into a schema that it does not understand.
+    #[test]
+    fn a_newer_database_is_refused() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate(&mut conn, &[ONE, TWO], Unix(1)).unwrap();
+        let refused = migrate(&mut conn, &[ONE], Unix(2)).unwrap_err();
+        assert!(matches!(refused, OpenError::Newer { found: 2, known: 1 }), "{refused}");
+        assert!(refused.to_string().contains("install the newer program"), "{refused}");
+        migrate(&mut conn, &[ONE, TWO], Unix(3)).unwrap();
+    }
+
+    /// Loss prevented: two programs with one version number and two ideas of the columns.
+    #[test]
+    fn a_changed_migration_is_refused() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate(&mut conn, &[ONE], Unix(1)).unwrap();
+        let refused = migrate(&mut conn, &[OTHER, TWO], Unix(2)).unwrap_err();
+        assert!(matches!(refused, OpenError::MigrationChanged { number: 1, .. }), "{refused}");
+        assert_eq!(tables(&conn), ["a", "migrations"], "nothing was applied");
+        conn.execute("DELETE FROM migrations", []).unwrap();
+        let refused = migrate(&mut conn, &[ONE], Unix(3)).unwrap_err();
+        assert!(matches!(refused, OpenError::MigrationRecord { version: 1, recorded: 0 }));
+    }
+
+    /// Loss prevented: a migration that fails half-way leaves a schema that no version has.
+    #[test]
+    fn a_migration_applies_whole_or_not_at_all() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        assert!(migrate(&mut conn, &[ONE, BROKEN], Unix(1)).is_err());
+        assert_eq!(tables(&conn), ["a", "migrations"]);
+        migrate(&mut conn, &[ONE, TWO], Unix(2)).unwrap();
+        assert_eq!(tables(&conn), ["a", "b", "migrations"]);
+    }
+
+    /// Loss prevented: a migration left out of the list, or in the wrong place, is never applied.
+    #[test]
+    fn ours_are_numbered_without_gaps() {
+        for (expected, migration) in (1u32..).zip(MIGRATIONS) {
+            assert_eq!(migration.number, expected);
+            assert!(migration.name.starts_with(&format!("{expected:04}_")), "{}", migration.name);
+        }
+    }
+}

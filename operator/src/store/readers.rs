@@ -1,0 +1,38 @@
+//! Threads that only read, beside the writer.
+//!
+//! Promise: each job sees one snapshot, taken after every write that was acknowledged before the
+//! job was asked for. Reading waits for no writer, and no async thread waits for a disk.
+//!
+//! Failure policy: a failed read is an error of that call only.
+
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+
+use super::error::StoreError;
+use super::row::Read;
+
+/// One caller's query: gets the snapshot, or the error that kept it from being taken.
+pub(super) type ReadJob = Box<dyn FnOnce(Result<&Read<'_>, StoreError>) + Send>;
+
+/// The queue that all reading threads share.
+pub(super) type ReadQueue = Arc<Mutex<Receiver<ReadJob>>>;
+
+/// Serves the queue until all senders are gone.
+pub(super) fn serve(conn: &Connection, queue: &ReadQueue) {
+    loop {
+        // the guard is dropped at the end of this statement: jobs run side by side
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
+        match conn.execute_batch("BEGIN") {
+            Ok(()) => {
+                job(Ok(&Read::new(conn)));
+                if let Err(error) = conn.execute_batch("ROLLBACK") {
+                    tracing::warn!(%error, "a read transaction did not end");
+                }
+            }
+            Err(error) => job(Err(error.into())),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Statements and rows.
+//!
+//! Promise: what may write is a [`Tx`], which only the writer thread hands out; a [`Read`] cannot.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use super::column::{FromColumn, ToColumn};
+use super::error::{StoreError, is_fatal};
+
+/// A view of the database: one snapshot, nothing can be written through it.
+pub struct Read<'c> {
+    conn: &'c Connection,
+    /// Why the writer must stop, if a statement met a fault of the disk.
+    fatal: RefCell<Option<String>>,
+}
+
+/// One job's part of a write transaction; undone as a whole if the job fails.
+pub struct Tx<'c>(Read<'c>);
+
+impl<'c> Deref for Tx<'c> {
+    type Target = Read<'c>;
+    fn deref(&self) -> &Read<'c> {
+        &self.0
+    }
+}
+
+impl<'c> Read<'c> {
+    pub(super) const fn new(conn: &'c Connection) -> Self {
+        Self { conn, fatal: RefCell::new(None) }
+    }
+
+    /// Every row of a query.
+    pub(super) fn all<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn ToColumn],
+        map: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let values = to_values(values)?;
+        let mut found = Vec::new();
+        self.watch(|conn| {
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+            while let Some(row) = rows.next()? {
+                found.push(map(&Row(row)));
+            }
+            Ok(())
+        })?;
+        found.into_iter().collect()
+    }
+
+    /// The first row of a query, if there is one.
+    pub(super) fn one<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn ToColumn],
+        map: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let values = to_values(values)?;
+        let found = self.watch(|conn| {
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+            Ok(rows.next()?.map(|row| map(&Row(row))))
+        })?;
+        found.transpose()
+    }
+
+    fn watch<T>(
+        &self,
+        run: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
+        run(self.conn).map_err(|error| {
+            if is_fatal(&error) {
+                self.fatal.borrow_mut().get_or_insert(error.to_string());
+            }
+            error.into()
+        })
+    }
+}
+
+impl<'c> Tx<'c> {
+    pub(super) const fn new(conn: &'c Connection) -> Self {
+        Self(Read::new(conn))
+    }
+
+    pub(super) fn into_fatal(self) -> Option<String> {
+        self.0.fatal.into_inner()
+    }
+
+    /// Runs one statement; the number of rows that it changed.
+    pub(super) fn run(&self, sql: &str, values: &[&dyn ToColumn]) -> Result<u64, StoreError> {
+        let values = to_values(values)?;
+        let changed = self
+            .watch(|conn| conn.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values)))?;
+        Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+    }
+
+    /// Runs one statement that must change exactly one row of `table`.
+    pub(super) fn run_one(
+        &self,
+        table: &'static str,
+        sql: &str,
+        values: &[&dyn ToColumn],
+    ) -> Result<(), StoreError> {
+        match self.run(sql, values)? {
+            1 => Ok(()),
+            changed => Err(StoreError::NotOneRow { table, changed }),
+        }
+    }
+
+    /// Inserts one row; its row id.
+    pub(super) fn insert(
+        &self,
+        table: &'static str,
+        columns: &[(&'static str, &dyn ToColumn)],
+    ) -> Result<i64, StoreError> {
+        let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+        let places: Vec<_> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
+        let sql =
+            format!("INSERT INTO {table} ({}) VALUES ({})", names.join(","), places.join(","));
+        let values: Vec<_> = columns.iter().map(|(_, value)| *value).collect();
+        self.run_one(table, &sql, &values)?;
+        Ok(self.conn.last_insert_rowid())
+    }
+}
+
+fn to_values(values: &[&dyn ToColumn]) -> Result<Vec<Value>, StoreError> {
+    values.iter().map(|value| value.to_value()).collect()
+}
+
+/// One row of an answer.
+pub(super) struct Row<'r>(&'r rusqlite::Row<'r>);
+
+impl Row<'_> {
+    /// The value of the column called `name`.
+    pub(super) fn get<T: FromColumn>(&self, name: &str) -> Result<T, StoreError> {
+        let value = self.0.get_ref(name)?;
+        T::from_value(value)
+            .map_err(|expected| StoreError::Column { column: name.to_owned(), expected })
+    }
+}
+
+/// A row with the id that the database gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept<I, T> {
+    /// The id.
+    pub id: I,
+    /// The columns.
+    pub row: T,
+}
+
+impl<I, T> Deref for Kept<I, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.row
+    }
+}
+
+/// The columns of a table as a struct: what is inserted and what is read have the same names. With
+/// `id: Type` the table numbers its rows itself, and they are read as [`Kept`].
+macro_rules! record {
+    (
+        $(#[$doc:meta])*
+        pub struct $name:ident in $table:literal $(, id: $id:ident)? {
+            $($(#[$fdoc:meta])* pub $field:ident: $type:ty),* $(,)?
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $type),* }
+
+        impl $name {
+            fn columns(&self) -> Vec<(&'static str, &dyn $crate::store::column::ToColumn)> {
+                vec![$((stringify!($field), &self.$field)),*]
+            }
+
+            fn from_row(
+                row: &$crate::store::row::Row<'_>,
+            ) -> Result<Self, $crate::store::error::StoreError> {
+                Ok(Self { $($field: row.get(stringify!($field))?),* })
+            }
+        }
+
+        $crate::store::row::record_insert!($name, $table $(, $id)?);
+    };
+}
+
+/// The insert (and the read with its id) of a [`record!`].
+macro_rules! record_insert {
+    ($name:ident, $table:literal) => {
+        impl $name {
+            fn insert_into(
+                &self,
+                tx: &$crate::store::row::Tx<'_>,
+            ) -> Result<(), $crate::store::error::StoreError> {
+                tx.insert($table, &self.columns()).map(|_| ())
+            }
+        }
+    };
+    ($name:ident, $table:literal, $id:ident) => {
+        impl $name {
+            fn insert_into(
+                &self,
+                tx: &$crate::store::row::Tx<'_>,
+            ) -> Result<$id, $crate::store::error::StoreError> {
+                tx.insert($table, &self.columns()).map($id)
+            }
+
+            fn kept(
+                row: &$crate::store::row::Row<'_>,
+            ) -> Result<$crate::store::row::Kept<$id, Self>, $crate::store::error::StoreError> {
+                Ok($crate::store::row::Kept { id: row.get("id")?, row: Self::from_row(row)? })
+            }
+        }
+    };
+}
+
+pub(super) use {record, record_insert};

@@ -1,0 +1,203 @@
+//! The one thread that writes: group commit.
+//!
+//! Promise: a job is acknowledged only after the COMMIT of its transaction returned, so what was
+//! acknowledged survives a power cut. Jobs that wait at the same time share one transaction and one
+//! flush; each runs in a savepoint of its own, so a job that fails takes no other with it. While
+//! others keep writing, a transaction stays open for at most one flush time (as measured) to let
+//! them join; a lone writer waits for nobody.
+//!
+//! States: running -> stopped. Failure policy: after an I/O error, a full disk or a failed COMMIT
+//! the writer stops for good. It never flushes again and hopes: the kernel may have dropped the
+//! pages and report success. Jobs of that transaction are answered "unknown", all later ones
+//! "stopped"; a restart finds out what is durable.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::error::{StoreError, is_fatal};
+use super::row::Tx;
+use super::sqlite::Lock;
+
+/// Most jobs in one transaction: bounds the wait of the first.
+const BATCH: usize = 256;
+/// The longest time that a transaction is held open for others to join.
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// Changed rows after which an idle writer makes a checkpoint.
+const CHECKPOINT_IDLE: u64 = 2_000;
+/// Changed rows after which a busy one does, too.
+const CHECKPOINT_BUSY: u64 = 50_000;
+
+/// What both sides of the queue know of the writer.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    stopped: OnceLock<String>,
+    pub(super) commits: AtomicU64,
+    pub(super) jobs: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) queue_full: AtomicU64,
+}
+
+impl Health {
+    /// The error of every call after the end.
+    pub(super) fn stopped(&self) -> StoreError {
+        let reason = self.stopped.get().map_or("the store is closed", String::as_str);
+        StoreError::Stopped { reason: reason.to_owned() }
+    }
+
+    /// Whether the writer still runs, else why not.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.stopped.get().is_some() { Err(self.stopped()) } else { Ok(()) }
+    }
+}
+
+/// Answers a caller, once it is known whether the transaction is durable.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
+
+/// One caller's work.
+pub(super) trait Job: Send {
+    /// Runs inside a savepoint. The flag says whether to keep its effects.
+    fn run(self: Box<Self>, tx: &Tx<'_>) -> (bool, Answer);
+    /// Answers without having run.
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+/// The writer's thread.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) queue: Receiver<Box<dyn Job>>,
+    pub(super) health: Arc<Health>,
+    /// Given back after the connection is closed: fields are dropped in this order.
+    pub(super) _lock: Lock,
+}
+
+/// Why no further transaction may be made.
+struct Stop(String);
+
+/// What one batch has learnt for the next.
+struct Pace {
+    /// One flush, as a moving average.
+    flush: Duration,
+    /// Jobs in the last transaction: so many writers are likely there again.
+    expected: usize,
+    /// Rows changed in all when the last checkpoint was made.
+    checkpointed: u64,
+}
+
+impl Writer {
+    /// Serves the queue until all senders are gone or the disk fails.
+    pub(super) fn serve(mut self) {
+        let mut pace = Pace { flush: Duration::ZERO, expected: 1, checkpointed: 0 };
+        let mut waiting = None;
+        while let Some(first) = waiting.take().or_else(|| self.queue.recv().ok()) {
+            let served = self.batch(first, &mut pace).and_then(|()| {
+                waiting = self.queue.try_recv().ok();
+                self.checkpoint(waiting.is_none(), &mut pace)
+            });
+            if let Err(Stop(reason)) = served {
+                tracing::error!(reason, "database writer stops");
+                // dropping the queue answers every job that still waits in it
+                let _ = self.health.stopped.set(reason);
+                return;
+            }
+        }
+    }
+
+    fn batch(&mut self, first: Box<dyn Job>, pace: &mut Pace) -> Result<(), Stop> {
+        if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
+            let stop = is_fatal(&error).then(|| Stop(error.to_string()));
+            first.refuse(error.into());
+            return stop.map_or(Ok(()), Err);
+        }
+        let deadline = Instant::now() + pace.flush.min(LONGEST_WAIT);
+        let mut answers = VecDeque::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if let Err(Stop(reason)) = self.run(job, &mut answers) {
+                // nothing of this transaction was committed
+                let _ = self.conn.execute_batch("ROLLBACK");
+                for answer in answers {
+                    answer(Err(StoreError::Stopped { reason: reason.clone() }));
+                }
+                return Err(Stop(reason));
+            }
+            next = self.another(answers.len(), pace.expected, deadline);
+        }
+        let began = Instant::now();
+        let committed = self.conn.execute_batch("COMMIT");
+        pace.expected = answers.len();
+        pace.flush = (pace.flush * 3 + began.elapsed()) / 4;
+        if let Err(error) = committed {
+            let reason = error.to_string();
+            for answer in answers {
+                answer(Err(StoreError::CommitUnknown { reason: reason.clone() }));
+            }
+            return Err(Stop(format!("commit: {reason}")));
+        }
+        self.health.commits.fetch_add(1, Ordering::Relaxed);
+        for answer in answers {
+            answer(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// The next job of this transaction, if it is to have one.
+    fn another(&self, have: usize, expected: usize, deadline: Instant) -> Option<Box<dyn Job>> {
+        if have >= BATCH {
+            return None;
+        }
+        match self.queue.try_recv() {
+            Ok(job) => return Some(job),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if have >= expected => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        self.queue.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+    }
+
+    fn run(&mut self, job: Box<dyn Job>, answers: &mut VecDeque<Answer>) -> Result<(), Stop> {
+        let stop = |error: rusqlite::Error| Stop(error.to_string());
+        self.health.jobs.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.conn.execute_batch("SAVEPOINT job") {
+            let reason = error.to_string();
+            job.refuse(StoreError::Stopped { reason });
+            return Err(stop(error));
+        }
+        let tx = Tx::new(&self.conn);
+        let (keep, answer) = job.run(&tx);
+        let fatal = tx.into_fatal();
+        answers.push_back(answer);
+        if let Some(reason) = fatal {
+            return Err(Stop(reason));
+        }
+        if self.conn.is_autocommit() {
+            // SQLite rolls the whole transaction back by itself on some faults
+            return Err(Stop("the transaction was rolled back under a job".into()));
+        }
+        if keep {
+            self.conn.execute_batch("RELEASE job").map_err(stop)
+        } else {
+            self.health.failed.fetch_add(1, Ordering::Relaxed);
+            self.conn.execute_batch("ROLLBACK TO job; RELEASE job").map_err(stop)
+        }
+    }
+
+    /// Moves what is committed from the WAL into the database, at a time that delays nobody.
+    fn checkpoint(&mut self, idle: bool, pace: &mut Pace) -> Result<(), Stop> {
+        let total = self.conn.total_changes();
+        let due = if idle { CHECKPOINT_IDLE } else { CHECKPOINT_BUSY };
+        if total.saturating_sub(pace.checkpointed) < due {
+            return Ok(());
+        }
+        pace.checkpointed = total;
+        match self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Err(error) if is_fatal(&error) => Err(Stop(format!("checkpoint: {error}"))),
+            // put off by another program that reads: the next one moves these pages, too
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
