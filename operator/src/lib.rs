@@ -1,6 +1,7 @@
 //! The operator's daemon: pairs machines, publishes fees and cassettes, answers their RPC, settles
 //! and distributes payments, keeps the ledger.
 
+pub mod app;
 pub mod config;
 pub mod http;
 pub mod ids;

@@ -45,7 +45,7 @@ async fn an_invoice_round_trips() {
 #[tokio::test]
 async fn a_lost_answer_is_unknown_and_paying_again_pays_once() {
     let (ours, theirs) = (node(None, 1), node(None, 2));
-    ours.fund("w1", Msat(10_000_000)).unwrap();
+    ours.open_wallet("w1", Msat(10_000_000)).unwrap();
     let invoice = theirs.wallet("c").make_invoice(request(1_000)).await.unwrap();
     let wallet = ours.wallet("w1");
     ours.script([Behaviour::LoseAnswer]);
@@ -60,7 +60,7 @@ async fn a_lost_answer_is_unknown_and_paying_again_pays_once() {
 #[tokio::test]
 async fn only_failed_is_failed() {
     let (ours, theirs) = (node(None, 1), node(None, 2));
-    ours.fund("w1", Msat(10_000_000)).unwrap();
+    ours.open_wallet("w1", Msat(10_000_000)).unwrap();
     let wallet = ours.wallet("w1");
     let invoice = theirs.wallet("c").make_invoice(request(1_000)).await.unwrap();
     let pay = || wallet.pay(invoice.bolt11.clone(), Sats(5), json!({}));
@@ -80,7 +80,7 @@ async fn only_failed_is_failed() {
 #[tokio::test]
 async fn limits_are_refusals_without_effect() {
     let (ours, theirs) = (node(None, 1), node(None, 2));
-    ours.fund("w1", Msat(1_001_000)).unwrap();
+    ours.open_wallet("w1", Msat(1_001_000)).unwrap();
     let wallet = ours.wallet("w1");
     let invoice = theirs.wallet("c").make_invoice(request(1_000)).await.unwrap();
     for limit in [1, 2] {
@@ -120,7 +120,7 @@ async fn the_list_goes_on_from_its_cursor_after_a_restart() {
 #[tokio::test]
 async fn wallets_of_one_node_pay_each_other() {
     let node = node(None, 1);
-    node.fund("from", Msat(5_000_000)).unwrap();
+    node.open_wallet("from", Msat(5_000_000)).unwrap();
     let (from, to) = (node.wallet("from"), node.wallet("to"));
     let invoice = to.make_invoice(request(3_000)).await.unwrap();
     let paid = from.pay(invoice.bolt11, Sats(0), json!({})).await.unwrap();

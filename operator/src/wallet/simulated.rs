@@ -142,13 +142,13 @@ impl SimulatedNode {
         SimulatedWallet { node: self.clone(), id: id.to_owned() }
     }
 
-    /// Gives a wallet its opening balance.
+    /// Gives a wallet its opening balance, once: a wallet that has one keeps it.
     ///
     /// # Errors
     /// When the books cannot be written.
-    pub fn fund(&self, wallet: &str, amount: Msat) -> std::io::Result<()> {
+    pub fn open_wallet(&self, wallet: &str, opening: Msat) -> std::io::Result<()> {
         let mut inner = self.lock();
-        *inner.books.funded.entry(wallet.to_owned()).or_insert(0) += amount.0;
+        inner.books.funded.entry(wallet.to_owned()).or_insert(opening.0);
         self.save(&inner.books)
     }
 

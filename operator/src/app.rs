@@ -1,0 +1,184 @@
+//! What every part of the daemon works with: configuration, clock, database, keys, wallets, and a
+//! bell that wakes the parts that have something to do.
+//!
+//! Promise: one place owns the tasks and the stop token, so that a stop is orderly. The bell is a
+//! hint: what is to be done stands in the database, and each part looks there after a start and
+//! after hints were lost.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bitspire_shared::ids::{PaymentHash, PubKey};
+use bitspire_shared::money::Msat;
+use bitspire_shared::sealed::Purpose;
+use bitspire_shell::clock::Clock;
+use bitspire_shell::secrets::{Keyring, SecretError};
+use nostr::Keys;
+use nostr::secp256k1::SecretKey;
+use thiserror::Error;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, WalletKind};
+use crate::store::{OpenError, Store};
+use crate::wallet::Wallet;
+use crate::wallet::simulated::SimulatedNode;
+
+/// Places in the bell's queue; who is slower looks into the database.
+const BELL: usize = 256;
+
+/// Something that another part may want to know at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Machines, keys, sessions or roles changed.
+    Roster,
+    /// A document waits to be published.
+    Outbox,
+    /// A payment was settled or refused.
+    Settled {
+        /// Which one.
+        payment_hash: PaymentHash,
+    },
+    /// A withdraw was claimed, paid or failed.
+    Withdraw {
+        /// The machine that it belongs to.
+        spire: PubKey,
+    },
+}
+
+/// Why the daemon does not start.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The keys do not open.
+    #[error("the service's keys cannot be used")]
+    Secret(#[from] SecretError),
+    /// The database does not open.
+    #[error("the database cannot be used")]
+    Store(#[from] OpenError),
+    /// The simulated node's books cannot be read.
+    #[error("{path}: the simulated node's books cannot be read")]
+    Simulated {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The daemon's common ground.
+pub struct App {
+    /// The checked configuration.
+    pub config: Config,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The database.
+    pub store: Store,
+    /// The service key: answers RPC, signs quotes and authorisations.
+    pub service: Keys,
+    /// The sealed keys, for parts that have one of their own.
+    pub keyring: Keyring,
+    /// The wallets by id.
+    pub wallets: BTreeMap<String, Arc<dyn Wallet>>,
+    /// The node behind simulated wallets, for its control routes.
+    pub simulated: Option<SimulatedNode>,
+    /// Cancelled when the daemon stops.
+    pub stop: CancellationToken,
+    /// Owns every task.
+    pub tasks: TaskTracker,
+    bell: broadcast::Sender<Ring>,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Opens everything that lies in the data folder.
+    ///
+    /// # Errors
+    /// [`AppError`], before anything has started.
+    pub fn open(config: Config, clock: Clock) -> Result<Arc<Self>, AppError> {
+        let credential = config.machine_secret_file.as_deref();
+        let keyring = Keyring::open(&config.data_dir, credential)?;
+        let service = keyring.load_or_make("service", Purpose::ServiceKey)?;
+        let store = Store::open(&config.data_dir.join("operator.db"), clock.now())?;
+        let simulated = open_simulated(&config, &clock)?;
+        let mut wallets: BTreeMap<String, Arc<dyn Wallet>> = BTreeMap::new();
+        for (id, wallet) in &config.wallets {
+            match (wallet.kind, &simulated) {
+                (WalletKind::Simulated, Some(node)) => {
+                    wallets.insert(id.clone(), Arc::new(node.wallet(id)));
+                }
+                (WalletKind::Simulated, None) => {}
+            }
+        }
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            store,
+            service,
+            keyring,
+            wallets,
+            simulated,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            bell: broadcast::channel(BELL).0,
+        }))
+    }
+
+    /// Tells the others; nobody listening is fine.
+    pub fn ring(&self, ring: Ring) {
+        let _ = self.bell.send(ring);
+    }
+
+    /// Hears what happens from now on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Ring> {
+        self.bell.subscribe()
+    }
+}
+
+/// A node with a wallet for each simulated one in the configuration, each funded once.
+fn open_simulated(config: &Config, clock: &Clock) -> Result<Option<SimulatedNode>, AppError> {
+    let simulated: Vec<_> =
+        config.wallets.iter().filter(|(_, w)| w.kind == WalletKind::Simulated).collect();
+    let Some((_, first)) = simulated.first() else { return Ok(None) };
+    let path = config.data_dir.join("simulated-node.json");
+    let failed = |source| AppError::Simulated { path: path.clone(), source };
+    // regtest: the key guards nothing, and a fixed one keeps invoices payable over restarts
+    let key = SecretKey::from_slice(&[0x51; 32]).map_err(std::io::Error::other).map_err(failed)?;
+    let node = SimulatedNode::open(Some(path.clone()), key, first.routing_fee, clock.clone())
+        .map_err(failed)?;
+    for (id, wallet) in &simulated {
+        node.open_wallet(id, Msat(wallet.opening.0.saturating_mul(1_000))).map_err(failed)?;
+    }
+    Ok(Some(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a restart that funds a wallet again, so that books and node differ.
+    #[tokio::test]
+    async fn a_restart_keeps_key_and_balance() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("operator.toml");
+        std::fs::write(&file, "[wallets.till]\nkind = 'simulated'\nopening_sats = 5000\n").unwrap();
+        let flags = [("data_dir", folder.path().display().to_string())];
+        let mut keys = Vec::new();
+        for _ in 0..2 {
+            let none = std::collections::BTreeMap::new();
+            let (config, _) = crate::config::load(Some(&file), &none, &flags).unwrap();
+            let app = App::open(config, Clock::system()).unwrap();
+            keys.push(app.service.public_key());
+            assert_eq!(app.wallets["till"].balance().await.unwrap(), Msat(5_000_000));
+        }
+        assert_eq!(keys[0], keys[1]);
+    }
+}
