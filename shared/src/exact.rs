@@ -61,18 +61,23 @@ pub fn integer(raw: &RawValue) -> Result<u64, NumberError> {
 /// The [`NumberError`] that applies.
 pub fn decimal(raw: &RawValue) -> Result<Decimal, NumberError> {
     let text = number_text(raw)?;
-    let huge = |_| NumberError::Huge(shown(text));
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, ""));
-    let exact = Decimal::from_str_exact(mantissa).map_err(huge)?;
-    let value = if exponent.is_empty() { exact } else { scientific(text)? };
-    if value > Decimal::from(MAX_INTEGER) {
-        return Err(NumberError::Huge(shown(text)));
+    match exact_decimal(text) {
+        Some(value) if value <= Decimal::from(MAX_INTEGER) => Ok(value),
+        _ => Err(NumberError::Huge(shown(text))),
     }
-    Ok(value.normalize())
 }
 
-fn scientific(text: &str) -> Result<Decimal, NumberError> {
-    Decimal::from_scientific(text).map_err(|_| NumberError::Huge(shown(text)))
+/// The value of a JSON number's text, if it can be held to its last digit.
+pub(crate) fn exact_decimal(text: &str) -> Option<Decimal> {
+    let value = match text.split_once(['e', 'E']) {
+        None => Decimal::from_str_exact(text).ok()?,
+        Some((mantissa, _)) => {
+            // the reader of exponents rounds a mantissa that is too long
+            Decimal::from_str_exact(mantissa).ok()?;
+            Decimal::from_scientific(text).ok()?
+        }
+    };
+    Some(value.normalize())
 }
 
 /// The text of a JSON number that does not begin with a minus sign.
@@ -106,6 +111,19 @@ pub(crate) fn shown(text: &str) -> String {
 /// Never for a decimal: each of them prints as a JSON number.
 pub fn to_number(value: Decimal) -> Result<Box<RawValue>, serde_json::Error> {
     RawValue::from_string(value.normalize().to_string())
+}
+
+/// Reads a JSON object; an array of the values in order, which a derived reader would take as
+/// well, is refused.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    if text.trim_ascii_start().starts_with('{') {
+        serde_json::from_str(text)
+    } else {
+        Err(serde_json::Error::custom("expected a JSON object"))
+    }
 }
 
 /// A JSON object in which no key stands twice.
@@ -198,6 +216,8 @@ mod tests {
         let map: UniqueMap<String, u8> = serde_json::from_str(r#"{"a":1,"b":2}"#).unwrap();
         assert_eq!(map.0.len(), 2);
         assert!(serde_json::from_str::<UniqueMap<String, u8>>(r#"{"a":1,"\u0061":1}"#).is_err());
+        assert!(object::<UniqueMap<String, u8>>(" {}").is_ok());
+        assert!(object::<(u8,)>("[1]").is_err());
     }
 
     proptest! {

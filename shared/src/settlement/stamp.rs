@@ -256,11 +256,7 @@ pub(super) fn claims_our_source(extra: &str) -> bool {
 }
 
 fn parse_object(extra: &str) -> Result<Wire<'_>, StampError> {
-    // a derived struct would also take an array of the fields' values in order
-    if !extra.trim_ascii_start().starts_with('{') {
-        return Err(StampError::Json(shown(extra)));
-    }
-    serde_json::from_str(extra).map_err(|e| StampError::Json(e.to_string()))
+    exact::object(extra).map_err(|e| StampError::Json(e.to_string()))
 }
 
 fn normalised(key: &str) -> Result<PubKey, IdError> {
