@@ -269,6 +269,9 @@ mod tests {
             change(3, 1, Action::Delta(5), 50),
         ];
         assert_eq!(results(&own(10, 50), &changes), [Err(old), Err(old), Ok(15)]);
+        // a count that the operator sent is such a count, for what was made before it
+        let changes = [change(1, 1, Action::Set(7), 50), change(2, 1, Action::Delta(5), 49)];
+        assert_eq!(results(&own(10, 0), &changes), [Ok(7), Err(old)]);
     }
 
     /// Loss prevented: notes on paper that no bay can hold.

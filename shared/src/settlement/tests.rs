@@ -183,6 +183,16 @@ fn step_2_an_outbound_payment_without_our_source_is_ignored() {
     assert!(matches!(Case { extra, ..cash_in() }.rejected().reason, Reason::Sender { .. }));
 }
 
+/// Step 2. Loss prevented: sats that came into a machine's wallet and stand nowhere.
+#[test]
+fn step_2_an_inbound_payment_of_a_machines_wallet_is_never_dropped() {
+    for extra in ["{}", "", r#"{"source":"lnurlp"}"#] {
+        let rejected = Case { extra: Some(extra.into()), request: None, ..case() }.rejected();
+        assert_eq!((rejected.wire, rejected.owed_to), (Sats(233_436), None));
+        assert_eq!(rejected.reason.code(), "attribution");
+    }
+}
+
 /// Step 3. Loss prevented: one machine's sale credited to another operator.
 #[test]
 fn step_3_another_sender_is_rejected_and_the_customer_is_owed() {
