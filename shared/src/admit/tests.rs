@@ -200,6 +200,35 @@ fn the_edges_of_time() {
     }
 }
 
+/// Loss prevented: the largest document that NIP-44 can carry is refused for its size.
+#[test]
+fn a_frame_of_exactly_the_limit_is_read() {
+    let mut text = frame(&signed(&good()));
+    text.push_str(&" ".repeat(MAX_FRAME - text.len()));
+    assert!(World::new().before(&text, START).is_ok());
+    text.push(' ');
+    let too_large = Refusal::TooLarge { max: MAX_FRAME, got: MAX_FRAME + 1 };
+    assert_eq!(World::new().before(&text, START), Err(too_large));
+}
+
+/// Loss prevented: ids kept past their use push out the ones that still matter.
+#[test]
+fn an_id_is_forgotten_when_its_event_is_void() {
+    let mut world = World::new();
+    for (n, end) in [(1, START.0 + 10), (2, START.0 + 180)] {
+        let draft = Draft { expiration: Some(end), content: n.to_string(), ..good() };
+        assert_eq!(world.after(&signed(&draft), START), Ok(1));
+    }
+    let now = START.after(11);
+    let later = Draft { created_at: now, expiration: Some(now.0 + 180), ..good() };
+    assert_eq!(world.after(&signed(&later), now), Ok(1));
+    assert_eq!(world.seen.len(), 2, "the one that expired is gone");
+    let now = START.after(121);
+    let last = Draft { created_at: now, expiration: Some(now.0 + 180), ..good() };
+    assert_eq!(world.after(&signed(&last), now), Ok(1));
+    assert_eq!(world.seen.len(), 2, "so is the one that is stale");
+}
+
 /// Loss prevented: a relay burns a machine's requests by sending forged copies of their ids first.
 #[test]
 fn a_forged_copy_burns_nothing() {

@@ -267,6 +267,7 @@ mod tests {
         for (n, (change, code)) in cases.into_iter().enumerate() {
             assert_eq!(check(&good, change).unwrap_err().code(), code, "case {n}");
         }
+        assert!(check(&good, |t| t.ttl_s = 3_600).is_ok());
         assert!(matches!(check(&good, |t| t.ttl_s = 3_601), Err(QuoteError::Ttl { got: 3_601 })));
     }
 
@@ -282,6 +283,9 @@ mod tests {
         assert!(matches!(check_quote(&raised, &own), Err(QuoteError::Amount { .. })));
         let absent = Quote { max_fiat_minor: None, ..quote };
         assert!(matches!(check_quote(&absent, &own), Err(QuoteError::Amount { .. })));
+        let none = Fiat { minor: 0, ..good.fiat };
+        let none = Quote::sign(&terms_of(good.direction, none, good.exchange_rate), &keys(2));
+        assert!(matches!(check_quote(&none, &own), Err(QuoteError::Amount { .. })), "a lock on 0");
         own.fiat.minor += 1_000;
         assert!(check_quote(&quote, &own).is_ok(), "less than asked for is a lower limit");
         own.fiat.minor -= 2_000;

@@ -177,8 +177,10 @@ fn what_cannot_be_read_is_refused_by_name() {
     let two = json!({"payment_hash": "7".repeat(64), "withdraw_id": "2".repeat(32)});
     assert_eq!(with("get_payment", &two), (Some(id()), ErrorCode::Malformed));
     let mut free = serde_json::to_value(get_quote()).unwrap();
-    free["fiat_minor"] = json!(-1);
-    assert_eq!(with("get_quote", &free), (Some(id()), ErrorCode::Invalid));
+    for minor in [-1, 0] {
+        free["fiat_minor"] = json!(minor);
+        assert_eq!(with("get_quote", &free), (Some(id()), ErrorCode::Invalid));
+    }
     free["fiat_minor"] = json!(0.5);
     assert_eq!(with("get_quote", &free), (Some(id()), ErrorCode::Malformed));
 
@@ -234,9 +236,13 @@ fn a_heartbeat_is_bounded() {
     let parse = |body: &Value| RpcRequest::parse("report_state", body).map_err(|e| e.code);
     assert!(parse(&body).is_ok());
     let mut long = body.clone();
+    long["alerts"][0]["detail"] = json!("x".repeat(256));
+    assert!(parse(&long).is_ok());
     long["alerts"][0]["detail"] = json!("x".repeat(257));
     assert_eq!(parse(&long), Err(ErrorCode::Invalid));
     let alert = body["alerts"][0].clone();
+    body["alerts"] = json!(vec![alert.clone(); 512]);
+    assert!(parse(&body).is_ok());
     body["alerts"] = json!(vec![alert; 513]);
     assert_eq!(parse(&body), Err(ErrorCode::Invalid));
 }
@@ -258,6 +264,8 @@ fn a_session_needs_both_proofs_and_the_spires_word() {
         let other = OpenSession { expires_at, ..good.clone() };
         assert_eq!(check(&other), Err(SessionError::Lifetime { expires_at, now }));
     }
+    let whole_day = OpenSession { expires_at: now.after(86_400), ..good.clone() };
+    assert!(matches!(check(&whole_day), Err(SessionError::Proof(_))), "may last a day");
     let named = |author: u8, spire: PubKey, vault: PubKey| {
         let (nonce, not_after) = (Nonce::from_bytes([9; 16]), Unix(1_800_000_600));
         let vault_statement =
