@@ -5,5 +5,6 @@ pub mod app;
 pub mod config;
 pub mod http;
 pub mod ids;
+pub mod ledger;
 pub mod store;
 pub mod wallet;

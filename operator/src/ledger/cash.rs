@@ -1,0 +1,116 @@
+//! What is booked when people put notes into a machine, take them out and count them.
+//!
+//! Promise: what was counted is booked as counted; the difference to what the ledger expected goes
+//! to the cash difference with the reason that was given, never into the sums of sales.
+
+use bitspire_shared::ids::{BayId, ChangeId};
+use bitspire_shared::money::{Currency, Denomination, MoneyError};
+
+use super::account::{Account, Unit};
+use super::entry::{Entry, EntryKind, LedgerError, Lines};
+use crate::ids::{MachineId, OperatorId};
+
+/// `count` notes were put into a bay, out of the operator's pocket.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn refilled(
+    machine: MachineId,
+    operator: OperatorId,
+    change: ChangeId,
+    bay: BayId,
+    (note, count): (Denomination, u32),
+    currency: Currency,
+) -> Result<Entry, LedgerError> {
+    let mut lines = Lines::default();
+    let (from, to) = (Account::Operator(operator), Account::Bay(machine, bay, note));
+    lines.carry_notes(Unit::Fiat(currency), (note, count), from, to)?;
+    lines.book(EntryKind::Refilled, change.to_string(), None)
+}
+
+/// A count of notes against what the ledger expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Counted {
+    /// Notes by the ledger.
+    pub expected: u32,
+    /// Notes by hand.
+    pub counted: u32,
+}
+
+/// A bay was counted: from now on it holds what was counted. `None` where that was expected.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn bay_counted(
+    machine: MachineId,
+    change: ChangeId,
+    bay: BayId,
+    note: Denomination,
+    counts: Counted,
+    currency: Currency,
+) -> Result<Option<Entry>, LedgerError> {
+    let expected = note.times(counts.expected)?;
+    let found = note.times(counts.counted)?;
+    let more = found.checked_sub(expected).ok_or(MoneyError::Overflow { what: "count" })?;
+    let mut lines = Lines::default();
+    let (from, to) = (Account::CashDifference(machine), Account::Bay(machine, bay, note));
+    lines.carry(Unit::Fiat(currency), more, from, to)?;
+    match lines.book(EntryKind::BayCounted, change.to_string(), None) {
+        Err(LedgerError::Empty) => Ok(None),
+        booked => booked.map(Some),
+    }
+}
+
+/// Notes of one place, as the ledger has them, that were taken out of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Emptied {
+    /// Of the cashbox.
+    Cashbox(Denomination, u32),
+    /// Of the reject bin.
+    RejectBin(Denomination, u32),
+    /// Of a bay.
+    Bay(BayId, Denomination, u32),
+}
+
+/// Notes were taken out; they are in transit until they are counted.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn emptied(
+    machine: MachineId,
+    change: ChangeId,
+    places: &[Emptied],
+    currency: Currency,
+) -> Result<Entry, LedgerError> {
+    let (unit, to) = (Unit::Fiat(currency), Account::InTransit(machine));
+    let mut lines = Lines::default();
+    for place in places {
+        let (from, notes) = match *place {
+            Emptied::Cashbox(note, count) => (Account::Cashbox(machine, note), (note, count)),
+            Emptied::RejectBin(note, count) => (Account::RejectBin(machine, note), (note, count)),
+            Emptied::Bay(bay, note, count) => (Account::Bay(machine, bay, note), (note, count)),
+        };
+        lines.carry_notes(unit, notes, from, to)?;
+    }
+    lines.book(EntryKind::Emptied, change.to_string(), None)
+}
+
+/// Notes in transit (`expected` minor units) were counted and are the operator's now.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn transit_counted(
+    machine: MachineId,
+    operator: OperatorId,
+    change: ChangeId,
+    expected: i64,
+    counted: i64,
+    currency: Currency,
+) -> Result<Entry, LedgerError> {
+    let (unit, from) = (Unit::Fiat(currency), Account::InTransit(machine));
+    let missing = expected.checked_sub(counted).ok_or(MoneyError::Overflow { what: "count" })?;
+    let mut lines = Lines::default();
+    lines.carry(unit, counted, from, Account::Operator(operator))?;
+    lines.carry(unit, missing, from, Account::CashDifference(machine))?;
+    lines.book(EntryKind::TransitCounted, change.to_string(), None)
+}
