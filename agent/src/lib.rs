@@ -4,3 +4,4 @@
 //! network; `net` owns relay, bunker, session and kiosk, and has no serial port.
 
 pub mod ipc;
+pub mod journal;

@@ -1,0 +1,371 @@
+//! What the machine holds: bays, cashbox, reject bin.
+//!
+//! Promise: a pure fold over the journal's movements, never written in any other way. For each bay
+//! and denomination `loaded - presented - rejected - stray == on hand`; `presented` includes what
+//! was pulled back again (`retracted`), which lies in the reject bin.
+//!
+//! Failure policy: a change by a person that does not fit is refused with a [`Refusal`] and changes
+//! nothing. What a device says happened is never refused: more notes out than the books had leaves
+//! a negative count, another note than the books had leaves a doubt, and both say so.
+
+use std::collections::BTreeMap;
+
+use bitspire_hardware::dispenser::DispensePlan;
+use bitspire_shared::cash::BayResult;
+use bitspire_shared::ids::{BayId, JournalSeq};
+use bitspire_shared::money::Denomination;
+
+use super::entry::{CashMove, CountChange};
+use super::error::Refusal;
+
+/// One bay, since its notes were assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bay {
+    /// Its notes.
+    pub denomination: Denomination,
+    /// Notes put in by people, less those taken out, with what counting corrected.
+    pub loaded: i64,
+    /// Notes that reached the exit.
+    pub presented: i64,
+    /// Those of them that were pulled back again.
+    pub retracted: i64,
+    /// Notes diverted to the reject bin.
+    pub rejected: i64,
+    /// Notes that left the bay and arrived nowhere that the device counts; purging puts them into
+    /// the reject bin.
+    pub stray: i64,
+    /// Dispenses of which nobody knows what they took; 0 again after a count.
+    pub doubts: i64,
+    /// The entry of the last count; changes made before it are refused.
+    pub set_at: JournalSeq,
+}
+
+impl Bay {
+    const fn new(denomination: Denomination, set_at: JournalSeq) -> Self {
+        Self {
+            denomination,
+            loaded: 0,
+            presented: 0,
+            retracted: 0,
+            rejected: 0,
+            stray: 0,
+            doubts: 0,
+            set_at,
+        }
+    }
+
+    /// Notes in the cassette by the books; negative when the device gave out more than those say.
+    #[must_use]
+    pub const fn on_hand(&self) -> i64 {
+        self.loaded
+            .saturating_sub(self.presented)
+            .saturating_sub(self.rejected)
+            .saturating_sub(self.stray)
+    }
+
+    fn dispensed(
+        &mut self,
+        denomination: Denomination,
+        result: &BayResult,
+        clears: bool,
+    ) -> Result<(), Refusal> {
+        if self.denomination != denomination {
+            self.doubts = add(self.doubts, 1)?;
+            return Ok(());
+        }
+        self.presented = add(self.presented, i64::from(result.presented))?;
+        self.retracted = add(self.retracted, i64::from(result.retracted.unwrap_or(0)))?;
+        self.rejected = add(self.rejected, i64::from(result.rejected.unwrap_or(0)))?;
+        self.stray = add(self.stray, stray(result))?;
+        self.doubts = add(self.doubts, if clears { -1 } else { 0 })?;
+        Ok(())
+    }
+}
+
+/// Notes that left a bay and arrived nowhere.
+fn stray(result: &BayResult) -> i64 {
+    let arrived = i64::from(result.presented).saturating_add(result.rejected.unwrap_or(0).into());
+    let picked = result.picked.map_or(arrived, i64::from);
+    picked.saturating_sub(arrived).max(0)
+}
+
+/// Notes that went, or will go when the path is purged, into the reject bin.
+fn binned(result: &BayResult) -> i64 {
+    stray(result)
+        .saturating_add(result.rejected.unwrap_or(0).into())
+        .saturating_add(result.retracted.unwrap_or(0).into())
+}
+
+/// Notes of one value in a box.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heap {
+    /// Notes by the books.
+    pub count: i64,
+    /// Notes of which nobody knows whether they are in.
+    pub doubts: i64,
+}
+
+/// All notes of the machine, by the books.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The bays that are set up.
+    pub bays: BTreeMap<BayId, Bay>,
+    /// Notes taken from customers, by value.
+    pub cashbox: BTreeMap<Denomination, Heap>,
+    /// The entry at which the cashbox was last emptied.
+    pub cashbox_emptied: JournalSeq,
+    /// Notes that went wrong, by value.
+    pub reject_bin: BTreeMap<Denomination, Heap>,
+    /// The entry at which the reject bin was last emptied.
+    pub reject_bin_emptied: JournalSeq,
+}
+
+impl Holdings {
+    /// The holdings after `movement`, which stands in entry `seq`; the notes themselves moved
+    /// after entry `moved`, which is the intent where the movement is an intent's late result: a
+    /// person who counted in between has counted it. Whether a change id was applied before is the
+    /// caller's to know.
+    ///
+    /// # Errors
+    /// A [`Refusal`] where the movement does not fit; the holdings are then as they were.
+    pub fn after(
+        &self,
+        movement: &CashMove,
+        seq: JournalSeq,
+        moved: JournalSeq,
+    ) -> Result<Self, Refusal> {
+        let mut next = self.clone();
+        next.apply(movement, seq, moved)?;
+        Ok(next)
+    }
+
+    /// Whether the bays hold enough for `plan`.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchBay`], [`Refusal::NotEnough`].
+    pub fn check_plan(&self, plan: &DispensePlan) -> Result<(), Refusal> {
+        for (bay, wanted) in &plan.notes {
+            let held = self.bays.get(bay).ok_or(Refusal::NoSuchBay(*bay))?.on_hand();
+            if held < i64::from(*wanted) {
+                return Err(Refusal::NotEnough { bay: *bay, held, wanted: *wanted });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        movement: &CashMove,
+        seq: JournalSeq,
+        moved: JournalSeq,
+    ) -> Result<(), Refusal> {
+        match movement {
+            CashMove::Assign { bay, denomination } => {
+                if self.bays.get(bay).is_none_or(|held| held.denomination != *denomination) {
+                    self.bays.insert(*bay, Bay::new(*denomination, seq));
+                }
+            }
+            CashMove::Change { bay, change, base_seq, .. } => {
+                self.change(*bay, *change, *base_seq, seq)?;
+            }
+            CashMove::Dispensed { bay, denomination, result, clears } => {
+                if let Some(held) = self.bays.get_mut(bay).filter(|held| held.set_at <= moved) {
+                    held.dispensed(*denomination, result, *clears)?;
+                }
+                if self.reject_bin_emptied <= moved {
+                    let bin = self.reject_bin.entry(*denomination).or_default();
+                    bin.count = add(bin.count, binned(result))?;
+                }
+            }
+            CashMove::Doubt { bay } => {
+                if let Some(held) = self.bays.get_mut(bay).filter(|held| held.set_at <= moved) {
+                    held.doubts = add(held.doubts, 1)?;
+                }
+            }
+            CashMove::Stacked { .. }
+            | CashMove::StackDoubt { .. }
+            | CashMove::NotStacked { .. }
+                if moved < self.cashbox_emptied => {}
+            CashMove::Stacked { denomination, clears } => {
+                let heap = self.cashbox.entry(*denomination).or_default();
+                heap.count = add(heap.count, 1)?;
+                heap.doubts = add(heap.doubts, if *clears { -1 } else { 0 })?;
+            }
+            CashMove::StackDoubt { denomination } => {
+                let heap = self.cashbox.entry(*denomination).or_default();
+                heap.doubts = add(heap.doubts, 1)?;
+            }
+            CashMove::NotStacked { denomination } => {
+                let heap = self.cashbox.entry(*denomination).or_default();
+                heap.doubts = add(heap.doubts, -1)?;
+            }
+            CashMove::CashboxEmptied { .. } => {
+                self.cashbox.clear();
+                self.cashbox_emptied = seq;
+            }
+            CashMove::RejectBinEmptied { .. } => {
+                self.reject_bin.clear();
+                self.reject_bin_emptied = seq;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        id: BayId,
+        change: CountChange,
+        base: JournalSeq,
+        seq: JournalSeq,
+    ) -> Result<(), Refusal> {
+        let bay = self.bay(id)?;
+        if base < bay.set_at {
+            return Err(Refusal::StaleChange { bay: id, base, set: bay.set_at });
+        }
+        match change {
+            CountChange::Delta(delta) => bay.loaded = add(bay.loaded, delta)?,
+            CountChange::Set(count) => {
+                let correction = i64::from(count).checked_sub(bay.on_hand());
+                bay.loaded = add(bay.loaded, correction.ok_or(Refusal::Overflow)?)?;
+                bay.doubts = 0;
+                bay.set_at = seq;
+            }
+        }
+        Ok(())
+    }
+
+    fn bay(&mut self, bay: BayId) -> Result<&mut Bay, Refusal> {
+        self.bays.get_mut(&bay).ok_or(Refusal::NoSuchBay(bay))
+    }
+}
+
+fn add(a: i64, b: i64) -> Result<i64, Refusal> {
+    // what does not fit into canonical JSON does not fit into a report either
+    const MOST: u64 = 1 << 40;
+    a.checked_add(b).filter(|sum| sum.unsigned_abs() < MOST).ok_or(Refusal::Overflow)
+}
+
+#[cfg(test)]
+mod tests {
+    use bitspire_shared::ids::ChangeId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn twenty() -> Denomination {
+        Denomination::from_minor(2_000).unwrap()
+    }
+
+    fn bay() -> BayId {
+        BayId::new(1).unwrap()
+    }
+
+    fn change(change: CountChange, base: u64) -> CashMove {
+        let change_id = ChangeId::from_bytes([1; 16]);
+        let base_seq = JournalSeq(base);
+        CashMove::Change { bay: bay(), change_id, change, base_seq, reason: "refill".into() }
+    }
+
+    fn next(holdings: &Holdings, movement: &CashMove, seq: u64) -> Result<Holdings, Refusal> {
+        holdings.after(movement, JournalSeq(seq), JournalSeq(seq))
+    }
+
+    fn loaded(count: u32) -> Holdings {
+        let assign = CashMove::Assign { bay: bay(), denomination: twenty() };
+        let holdings = next(&Holdings::default(), &assign, 1).unwrap();
+        next(&holdings, &change(CountChange::Set(count), 1), 2).unwrap()
+    }
+
+    fn dispensed(result: BayResult) -> CashMove {
+        CashMove::Dispensed { bay: bay(), denomination: twenty(), result, clears: false }
+    }
+
+    /// Loss prevented: rejected and stray notes that nobody subtracts let the books promise notes
+    /// that the cassette does not have.
+    #[test]
+    fn every_note_that_left_is_subtracted_once() {
+        let result = BayResult {
+            requested: 5,
+            picked: Some(7),
+            presented: 4,
+            taken: None,
+            retracted: Some(1),
+            rejected: Some(2),
+        };
+        let after = next(&loaded(100), &dispensed(result), 3).unwrap();
+        assert_eq!(after.bays[&bay()].on_hand(), 93);
+        assert_eq!(after.bays[&bay()].stray, 1);
+        assert_eq!(after.reject_bin[&twenty()].count, 2 + 1 + 1);
+    }
+
+    /// Loss prevented: a refill that was typed in before the last count would be counted twice.
+    #[test]
+    fn a_change_older_than_the_last_count_is_refused() {
+        let holdings = loaded(100);
+        let stale = next(&holdings, &change(CountChange::Delta(50), 1), 9);
+        assert!(matches!(stale, Err(Refusal::StaleChange { .. })), "{stale:?}");
+        let good = next(&holdings, &change(CountChange::Delta(50), 2), 9).unwrap();
+        assert_eq!(good.bays[&bay()].on_hand(), 150);
+    }
+
+    /// Loss prevented: a plan for more notes than there are ends short in front of the customer.
+    #[test]
+    fn a_plan_beyond_the_cassette_is_refused() {
+        let plan = |count| DispensePlan { notes: BTreeMap::from([(bay(), count)]) };
+        assert_eq!(loaded(3).check_plan(&plan(3)), Ok(()));
+        let refused = Err(Refusal::NotEnough { bay: bay(), held: 3, wanted: 4 });
+        assert_eq!(loaded(3).check_plan(&plan(4)), refused);
+        assert_eq!(Holdings::default().check_plan(&plan(1)), Err(Refusal::NoSuchBay(bay())));
+    }
+
+    /// Loss prevented: twenties counted as fifties after a cassette was swapped.
+    #[test]
+    fn another_denomination_starts_at_nothing() {
+        let fifty = Denomination::from_minor(5_000).unwrap();
+        let swap = CashMove::Assign { bay: bay(), denomination: fifty };
+        let holdings = next(&loaded(100), &swap, 3).unwrap();
+        assert_eq!(holdings.bays[&bay()].on_hand(), 0);
+        let other = next(&holdings, &dispensed(BayResult::default()), 4).unwrap();
+        assert_eq!((other.bays[&bay()].on_hand(), other.bays[&bay()].doubts), (0, 1));
+    }
+
+    /// Loss prevented: a late answer about notes that a person has counted since, subtracted again.
+    #[test]
+    fn a_late_result_does_not_undo_a_count() {
+        let doubt = next(&loaded(100), &CashMove::Doubt { bay: bay() }, 3).unwrap();
+        assert_eq!(doubt.bays[&bay()].doubts, 1);
+        let counted = next(&doubt, &change(CountChange::Set(95), 3), 4).unwrap();
+        assert_eq!(counted.bays[&bay()].doubts, 0);
+        let result = BayResult { requested: 5, presented: 5, ..BayResult::default() };
+        let late = dispensed(result);
+        let after = counted.after(&late, JournalSeq(5), JournalSeq(3)).unwrap();
+        assert_eq!(after.bays[&bay()].on_hand(), 95);
+        let in_time = doubt.after(&late, JournalSeq(5), JournalSeq(3)).unwrap();
+        assert_eq!(in_time.bays[&bay()].on_hand(), 95);
+    }
+
+    proptest! {
+        /// Loss prevented: books that do not add up hide a missing note.
+        #[test]
+        fn what_was_loaded_is_somewhere(
+            results in proptest::collection::vec((0u32..9, 0u32..9, 0u32..9, 0u32..3), 0..20),
+        ) {
+            let mut holdings = loaded(500);
+            for (presented, rejected, extra, retracted) in results {
+                let result = BayResult {
+                    requested: presented,
+                    picked: Some(presented + rejected + extra),
+                    presented,
+                    taken: None,
+                    retracted: Some(retracted.min(presented)),
+                    rejected: Some(rejected),
+                };
+                holdings = next(&holdings, &dispensed(result), 3).unwrap();
+            }
+            let bay = holdings.bays[&bay()];
+            let binned = holdings.reject_bin.get(&twenty()).map_or(0, |heap| heap.count);
+            let delivered = bay.presented - bay.retracted;
+            prop_assert_eq!(bay.on_hand() + delivered + binned, 500);
+        }
+    }
+}
