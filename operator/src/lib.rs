@@ -6,5 +6,6 @@ pub mod config;
 pub mod http;
 pub mod ids;
 pub mod ledger;
+pub mod signer;
 pub mod store;
 pub mod wallet;

@@ -1,0 +1,186 @@
+//! The bunker port: what the service asks of a remote signer and of its administration.
+//!
+//! Promise: no private key of an operator or a machine passes through here but once, when it is
+//! made. After a timeout the effect of a call that changes something is *unknown*: it is read back
+//! (keys, policies, tokens) before anything is repeated.
+//!
+//! Failure policy: [`SignerError`] says what the bunker was asked and what came; a bunker that
+//! gives no reply is locked or down, never "refused".
+
+use std::time::Duration;
+
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::PubKey;
+use bitspire_shared::time::Unix;
+use futures_util::future::BoxFuture;
+use nostr::{Event, Keys, UnsignedEvent};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// How long a call may take: a bunker may ask its administrators first, which takes ten seconds.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a bunker answers.
+pub type SignerResult<'a, T> = BoxFuture<'a, Result<T, SignerError>>;
+
+/// Why a bunker did not do it, and whether it might have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SignerError {
+    /// No bunker is configured.
+    #[error("no bunker is configured: set [bunker] in the configuration")]
+    NotConfigured,
+    /// No relay took the request: it had no effect.
+    #[error("bunker: {method} did not reach any relay; nothing was done, try again")]
+    NotSent {
+        /// The method.
+        method: &'static str,
+    },
+    /// No reply in time: the key is locked, the bunker is down, or the reply was lost.
+    #[error(
+        "bunker: no reply to {method} within {seconds} s: it is down or its key is locked; what \
+         the call would have done is looked up before it is repeated"
+    )]
+    NoReply {
+        /// The method.
+        method: &'static str,
+        /// Seconds waited.
+        seconds: u64,
+    },
+    /// It said no.
+    #[error("bunker refused {method}: {reason}")]
+    Refused {
+        /// The method.
+        method: &'static str,
+        /// Its own words.
+        reason: String,
+    },
+    /// A reply that does not answer the question.
+    #[error("bunker: expected {expected} in reply to {method}, got something else")]
+    Unexpected {
+        /// The method.
+        method: &'static str,
+        /// What a reply must hold.
+        expected: &'static str,
+    },
+}
+
+impl Classified for SignerError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotConfigured | Self::Refused { .. } | Self::Unexpected { .. } => Kind::Permanent,
+            Self::NotSent { .. } => Kind::Transient,
+            Self::NoReply { .. } => Kind::Uncertain,
+        }
+    }
+}
+
+/// One key that a bunker holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BunkerKey {
+    /// Grants hang on this name.
+    pub name: String,
+    /// Its public key; absent while it is locked.
+    pub key: Option<PubKey>,
+}
+
+/// One client that redeemed a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BunkerUser {
+    /// What [`BunkerAdmin::revoke_user`] takes.
+    pub id: String,
+    /// The client key.
+    pub key: PubKey,
+    /// Set once it is revoked.
+    pub revoked_at: Option<Unix>,
+}
+
+/// One rule of a policy: `kind` is absent for methods that have none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BunkerRule {
+    /// `sign_event`, `nip44_encrypt`, ...
+    pub method: String,
+    /// The event kind for `sign_event`.
+    pub kind: Option<u16>,
+}
+
+/// A policy and its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BunkerPolicy {
+    /// What tokens are made with.
+    pub id: i64,
+    /// Its name; ours are found by it, on every call.
+    pub name: String,
+    /// What it allows.
+    pub rules: Vec<BunkerRule>,
+}
+
+/// One token of a key.
+#[derive(Clone)]
+pub struct BunkerToken {
+    /// What [`BunkerAdmin::revoke_token`] takes.
+    pub id: i64,
+    /// The name that it was made for.
+    pub client_name: String,
+    /// The part behind `#`, which a client connects with: a bearer secret.
+    pub secret: Zeroizing<String>,
+    /// When it can no longer be used.
+    pub expires_at: Option<Unix>,
+    /// Set once a client has used it.
+    pub redeemed_at: Option<Unix>,
+}
+
+impl std::fmt::Debug for BunkerToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, client_name, expires_at, redeemed_at, .. } = self;
+        f.debug_struct("BunkerToken")
+            .field("id", id)
+            .field("client_name", client_name)
+            .field("expires_at", expires_at)
+            .field("redeemed_at", redeemed_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bunker's administration.
+pub trait BunkerAdmin: Send + Sync + 'static {
+    /// Whether it answers at all.
+    fn ping(&self) -> SignerResult<'_, ()>;
+    /// All keys.
+    fn keys(&self) -> SignerResult<'_, Vec<BunkerKey>>;
+    /// Stores `key` under `name`. A bunker may overwrite a name silently: the caller takes a fresh
+    /// one each time.
+    fn create_key(&self, name: String, key: Keys) -> SignerResult<'_, PubKey>;
+    /// The clients of a key.
+    fn users(&self, key_name: String) -> SignerResult<'_, Vec<BunkerUser>>;
+    /// Cuts a client off.
+    fn revoke_user(&self, id: String) -> SignerResult<'_, ()>;
+    /// All policies.
+    fn policies(&self) -> SignerResult<'_, Vec<BunkerPolicy>>;
+    /// Makes a policy; its id is found by listing.
+    fn create_policy(&self, name: String, rules: Vec<BunkerRule>) -> SignerResult<'_, ()>;
+    /// Makes a token; it is found by listing.
+    fn create_token(
+        &self,
+        key_name: String,
+        client_name: String,
+        policy_id: i64,
+        hours: u32,
+    ) -> SignerResult<'_, ()>;
+    /// The tokens of a key.
+    fn tokens(&self, key_name: String) -> SignerResult<'_, Vec<BunkerToken>>;
+    /// Makes an unredeemed token useless.
+    fn revoke_token(&self, id: i64) -> SignerResult<'_, ()>;
+}
+
+/// A key in a bunker, used over NIP-46.
+pub trait RemoteSigner: Send + Sync + 'static {
+    /// The key that signs.
+    fn key(&self) -> PubKey;
+    /// Signs exactly this event: what comes back is checked to be it.
+    fn sign(&self, event: UnsignedEvent) -> SignerResult<'_, Event>;
+    /// NIP-44 from this key to `peer`.
+    fn encrypt(&self, peer: PubKey, plaintext: Zeroizing<String>) -> SignerResult<'_, String>;
+    /// NIP-44 from `peer` to this key.
+    fn decrypt(&self, peer: PubKey, payload: String) -> SignerResult<'_, Zeroizing<String>>;
+}
