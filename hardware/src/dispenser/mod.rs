@@ -6,6 +6,8 @@
 //! Failure policy: counts inside an error reply are kept; when the device's final answer is lost,
 //! the result is [`DispenseOutcome::Unknowable`] and nothing is sent again.
 
+pub mod f56;
+
 use std::collections::BTreeMap;
 
 use bitspire_shared::cash::BayResults;
@@ -21,6 +23,16 @@ pub use crate::acceptor::{DeviceFault, FaultKind};
 pub struct DispensePlan {
     /// Notes per bay.
     pub notes: BTreeMap<BayId, u32>,
+}
+
+/// What one dispense command of a device can carry: data for the planner. A plan beyond it is
+/// answered with [`DispenseOutcome::NotStarted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DispenserLimits {
+    /// Notes of one bay.
+    pub notes_per_bay: u32,
+    /// Bays, numbered from 1.
+    pub bays: u8,
 }
 
 /// What the agent may ask of a dispenser.

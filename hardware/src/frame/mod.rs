@@ -4,6 +4,8 @@
 //! and find the next frame after garbage; codes that we do not know stay `Unknown` with their raw
 //! bytes.
 
+pub mod f56;
+
 /// CRC-16/KERMIT (polynomial 1021 reflected, start 0), which ID-003, CCNET and the Fujitsu F56 use;
 /// each sends the low byte first.
 #[must_use]
