@@ -5,6 +5,7 @@
 //! bytes.
 
 pub mod f56;
+pub mod id003;
 
 /// CRC-16/KERMIT (polynomial 1021 reflected, start 0), which ID-003, CCNET and the Fujitsu F56 use;
 /// each sends the low byte first.
