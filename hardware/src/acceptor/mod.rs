@@ -7,6 +7,8 @@
 //! Failure policy: what the device cannot explain is a [`DeviceFault`] with the raw code; a note
 //! whose fate is unknown after a restart is reported as such, never dropped.
 
+pub mod id003;
+
 use std::collections::BTreeSet;
 
 use bitspire_shared::money::{Currency, Denomination};
@@ -40,10 +42,11 @@ pub enum AcceptorCommand<A: Authority> {
     Reset,
 }
 
-/// Where a note was when the device lost power.
+/// Where a note was when the device was found: after it lost power, or when its line came up while
+/// it was running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PowerUpBill {
-    /// No note in the device.
+    /// No note in the device, as far as it says.
     None,
     /// Before the point of no return: it will be given back.
     InAcceptor,
@@ -61,11 +64,14 @@ pub enum AcceptorEvent {
         /// Its currency table, empty slots left out.
         notes: Vec<(Denomination, Currency)>,
     },
-    /// It came up with or without a note inside.
+    /// It was found with or without a note inside: once for each time that its line comes up or
+    /// that it loses power. What becomes of the note follows as `Credit` or `Returned`.
     PoweredUp(PowerUpBill),
-    /// The inlet is open.
+    /// The inlet is open, no note is in the device. Told again after each note. A note that was
+    /// sent to the cashbox before and has had neither `Credit` nor `Returned` by now will have
+    /// none: nobody knows where it is.
     Accepting,
-    /// The inlet is closed, the device is well.
+    /// The inlet is closed, the device is well and without a note; otherwise as `Accepting`.
     Closed,
     /// A note is in escrow.
     Escrowed(EscrowedBill),

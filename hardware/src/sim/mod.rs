@@ -5,6 +5,7 @@
 
 pub mod f56;
 pub mod faulty;
+pub mod id003;
 
 use bitspire_shared::time::Mono;
 use serde_json::Value;
