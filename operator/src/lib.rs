@@ -6,6 +6,7 @@ pub mod config;
 pub mod http;
 pub mod ids;
 pub mod ledger;
+pub mod relay;
 pub mod signer;
 pub mod store;
 pub mod wallet;

@@ -18,6 +18,7 @@ mod migrate;
 pub mod operators;
 pub mod pairing;
 mod readers;
+pub mod relay_docs;
 mod row;
 pub mod sessions;
 mod sqlite;
@@ -41,7 +42,7 @@ pub use column::Json;
 pub use error::{ConstraintKind, OpenError, StoreError};
 pub use row::{Kept, Read, Tx};
 
-use migrate::{MIGRATIONS, migrate};
+use migrate::{MIGRATIONS, Migration, migrate};
 use readers::ReadJob;
 use writer::{Answer, Health, Job, Writer};
 
@@ -92,9 +93,19 @@ impl Store {
     /// # Errors
     /// [`OpenError`]: in use by another process, newer than this program, changed, unusable.
     pub fn open(path: &Path, now: Unix) -> Result<Self, OpenError> {
+        Self::open_with(path, now, MIGRATIONS, READERS)
+    }
+
+    /// [`open`](Self::open) for a file with another schema.
+    fn open_with(
+        path: &Path,
+        now: Unix,
+        migrations: &[Migration],
+        readers: usize,
+    ) -> Result<Self, OpenError> {
         let lock = sqlite::lock(path)?;
         let mut conn = sqlite::open_writer(path)?;
-        migrate(&mut conn, MIGRATIONS, now)?;
+        migrate(&mut conn, migrations, now)?;
         let thread_failed = |source| OpenError::Io { path: path.to_owned(), source };
 
         let health = Arc::new(Health::default());
@@ -102,7 +113,7 @@ impl Store {
         let (write, write_queue) = sync_channel(QUEUE);
         let read_queue = Arc::new(Mutex::new(read_queue));
         let mut threads = Vec::new();
-        for n in 0..READERS {
+        for n in 0..readers {
             let conn = sqlite::open_reader(path)?;
             let queue = Arc::clone(&read_queue);
             let thread = Builder::new().name(format!("db-read-{n}"));
