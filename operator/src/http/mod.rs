@@ -1,3 +1,4 @@
-//! HTTP: the API behind its gate.
+//! HTTP: the listener, the API behind its gate.
 
 pub mod auth;
+pub mod listen;

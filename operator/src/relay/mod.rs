@@ -35,7 +35,6 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use bitspire_shared::admit::Head;
 use bitspire_shared::ids::{PubKey, to_hex};
@@ -50,6 +49,7 @@ pub use access::{Access, Role};
 pub use config::{Config, Limits};
 pub use stats::{Count, Refusal, RelayStats};
 
+use crate::http::listen::{Bounds, listen};
 use crate::store::relay_docs::RelayDocs;
 use connection::Connection;
 use index::{Index, Subscription};
@@ -88,19 +88,9 @@ struct Registry {
 }
 
 /// Serves `relay` alone on `listener` until its token is cancelled and its last task has ended.
-///
-/// # Errors
-/// What the listener says.
-pub async fn serve(listener: TcpListener, relay: Relay) -> std::io::Result<()> {
-    let token = relay.0.token.clone();
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(event = "relay_nodelay", %error);
-        }
-    });
-    axum::serve(listener, relay.router()).with_graceful_shutdown(token.cancelled_owned()).await?;
+pub async fn serve(listener: TcpListener, relay: Relay) {
+    listen(listener, relay.router(), Bounds::default(), relay.0.token.clone()).await;
     relay.stopped().await;
-    Ok(())
 }
 
 async fn enter(

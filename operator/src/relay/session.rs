@@ -26,6 +26,24 @@ use crate::store::relay_docs::Put;
 /// Stored events that are read at once: bounds the memory of one REQ.
 const PAGE: u32 = 32;
 
+/// The head of an event and its id, unverified: enough to answer it.
+fn head_of(json: &str) -> Option<(EventHead<'_>, EventId)> {
+    let head: EventHead<'_> = serde_json::from_str(json).ok()?;
+    Some((head, EventId::from_hex(head.id).ok()?))
+}
+
+/// The answer to a frame that is not even looked into.
+fn refusal_of(frame: Option<&Frame<'_>>, refusal: Refusal) -> String {
+    match frame {
+        Some(Frame::Event(json) | Frame::Auth(json)) => head_of(json).map_or_else(
+            || message::notice(refusal.message()),
+            |(_, id)| message::refused(id, refusal),
+        ),
+        Some(Frame::Req { id, .. } | Frame::Count { id }) => message::closed(id, refusal),
+        Some(Frame::Close { .. } | Frame::Negentropy) | None => message::notice(refusal.message()),
+    }
+}
+
 impl Connection {
     /// Does what one text message says.
     pub(super) async fn on_text(&mut self, socket: &mut WebSocket, text: &str) -> Result<(), Gone> {
@@ -35,11 +53,14 @@ impl Connection {
         if !rules::is_rostered(relay.access(), &keys) && text.len() > limits.stranger_bytes {
             return self.complain(socket, Refusal::TooLarge).await;
         }
+        let frame = Frame::parse(text, limits.subscription_id);
         let server = rules::is_server(relay.access(), &keys);
         if !server && !self.buckets.allows_frame(relay.mono()) {
-            return self.complain(socket, Refusal::RateLimited).await;
+            self.refuse(Refusal::RateLimited);
+            let answer = refusal_of(frame.as_ref(), Refusal::RateLimited);
+            return self.say(socket, answer).await;
         }
-        match Frame::parse(text, limits.subscription_id) {
+        match frame {
             Some(Frame::Event(event)) => self.on_event(socket, event).await,
             Some(Frame::Req { id, filters }) => self.on_req(socket, id, &filters).await,
             Some(Frame::Close { id }) => {
@@ -57,13 +78,10 @@ impl Connection {
     }
 
     async fn on_event(&mut self, socket: &mut WebSocket, json: &str) -> Result<(), Gone> {
-        let head = serde_json::from_str::<EventHead<'_>>(json);
-        let Ok(id) = head.as_ref().map_or(Err(()), |head| EventId::from_hex(head.id).map_err(drop))
-        else {
+        let Some((head, id)) = head_of(json) else {
             return self.complain(socket, Refusal::Malformed).await;
         };
-        let head = head.map_err(drop).and_then(|head| head.decode().map_err(drop));
-        let admitted = head.map_err(|()| Refusal::Malformed).and_then(|head| {
+        let admitted = head.decode().map_err(|_| Refusal::Malformed).and_then(|head| {
             let writer = self.admit(&head)?;
             Ok((self.verified(json, &head)?, head, writer))
         });

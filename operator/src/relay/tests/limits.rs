@@ -36,6 +36,11 @@ async fn frames_are_limited_but_not_the_services() {
     let answer = machine.next().await;
     assert_eq!(answer[0], "NOTICE");
     assert!(answer[1].as_str().unwrap().starts_with("rate-limited: "));
+    let event = world.event(rules::RPC, &world.cast.spire, &world.cast.service, vec![]);
+    let (taken, text) = machine.publish(&event).await;
+    assert!(!taken && text.starts_with("rate-limited: "), "{text}");
+    let refused = machine.req("s", to(&world.cast.spire)).await.unwrap_err();
+    assert!(refused.starts_with("rate-limited: "), "{refused}");
     let mut service = world.login(&world.cast.service).await;
     for _ in 0..20 {
         assert_eq!(service.req("s", to(&world.cast.service)).await, Ok(vec![]));

@@ -93,7 +93,7 @@ struct World {
     cast: Cast,
     clock: Arc<AtomicU64>,
     token: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     file: PathBuf,
     folder: Option<tempfile::TempDir>,
 }
@@ -137,7 +137,7 @@ impl World {
     async fn restarted(self) -> Self {
         let Self { relay, url, roster, cast, token, server, file, folder, .. } = self;
         token.cancel();
-        patiently(server).await.unwrap().unwrap();
+        patiently(server).await.unwrap();
         drop(relay);
         let address = url.trim_start_matches("ws://").to_owned();
         let listener = patiently(async {

@@ -151,7 +151,7 @@ async fn the_token_ends_everything() {
     world.token.cancel();
     let frame = client.closed().await.expect("a close frame");
     assert_eq!(u16::from(frame.code), 1001);
-    patiently(world.server).await.unwrap().unwrap();
+    patiently(world.server).await.unwrap();
     assert_eq!(world.relay.stats().connections(), 0);
 }
 
