@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
+use bitspire_shared::seed::BunkerSecret;
 use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use nostr::{Event, Keys, UnsignedEvent};
@@ -55,6 +56,15 @@ pub enum SignerError {
         /// Its own words.
         reason: String,
     },
+    /// The text of a token that the bunker keeps no longer.
+    #[error(
+        "bunker: the text of token {id} is not shown any more: the bunker keeps only its hash once \
+         it was restarted, or some minutes have passed; revoke the token and make another"
+    )]
+    TokenHidden {
+        /// The token.
+        id: i64,
+    },
     /// A reply that does not answer the question.
     #[error("bunker: expected {expected} in reply to {method}, got something else")]
     Unexpected {
@@ -68,7 +78,10 @@ pub enum SignerError {
 impl Classified for SignerError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotConfigured | Self::Refused { .. } | Self::Unexpected { .. } => Kind::Permanent,
+            Self::NotConfigured
+            | Self::Refused { .. }
+            | Self::TokenHidden { .. }
+            | Self::Unexpected { .. } => Kind::Permanent,
             Self::NotSent { .. } => Kind::Transient,
             Self::NoReply { .. } => Kind::Uncertain,
         }
@@ -116,29 +129,28 @@ pub struct BunkerPolicy {
 }
 
 /// One token of a key.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct BunkerToken {
     /// What [`BunkerAdmin::revoke_token`] takes.
     pub id: i64,
     /// The name that it was made for.
     pub client_name: String,
-    /// The part behind `#`, which a client connects with: a bearer secret.
-    pub secret: Zeroizing<String>,
+    /// The part behind `#`, which a client connects with: a bearer secret. Absent where the bunker
+    /// keeps only its hash any more.
+    pub secret: Option<BunkerSecret>,
     /// When it can no longer be used.
     pub expires_at: Option<Unix>,
     /// Set once a client has used it.
     pub redeemed_at: Option<Unix>,
 }
 
-impl std::fmt::Debug for BunkerToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, client_name, expires_at, redeemed_at, .. } = self;
-        f.debug_struct("BunkerToken")
-            .field("id", id)
-            .field("client_name", client_name)
-            .field("expires_at", expires_at)
-            .field("redeemed_at", redeemed_at)
-            .finish_non_exhaustive()
+impl BunkerToken {
+    /// The secret, for the seed.
+    ///
+    /// # Errors
+    /// [`SignerError::TokenHidden`].
+    pub fn secret(&self) -> Result<&BunkerSecret, SignerError> {
+        self.secret.as_ref().ok_or(SignerError::TokenHidden { id: self.id })
     }
 }
 
