@@ -5,12 +5,14 @@
 
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{
-    ChangeId, ClaimHash, Digest, EventId, JournalHead, JournalSeq, Nonce, PaymentHash, PubKey,
-    PushId, QuoteId, RequestId, SessionId, TxnId, WithdrawId,
+    BayId, ChangeId, ClaimHash, Digest, EventId, JournalHead, JournalSeq, Nonce, PaymentHash,
+    PubKey, PushId, QuoteId, RequestId, SessionId, TxnId, WithdrawId,
 };
 use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Rate, Sats};
+use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::time::Unix;
 use rusqlite::types::{Value, ValueRef};
+use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
@@ -18,6 +20,7 @@ use crate::ids::{
     AuditId, ClaimId, DocumentId, EntryId, LegId, LpId, MachineId, OperatorId, OutboxId, PairingId,
     PaymentId, SettlementId, UserId,
 };
+use crate::ledger::{Account, Unit};
 
 /// What can be stored in a column.
 pub(super) trait ToColumn {
@@ -162,6 +165,9 @@ as_text!(
     Digest,
     PubKey,
     Currency,
+    Account,
+    Unit,
+    Decimal,
 );
 
 /// Newtypes over an integer.
@@ -243,36 +249,43 @@ impl<T: DeserializeOwned> FromColumn for Json<T> {
     }
 }
 
-impl ToColumn for Sig {
-    fn to_value(&self) -> Result<Value, StoreError> {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::String(text)) => Ok(Value::Text(text)),
-            _ => Json(self).to_value(),
+/// Values that are one JSON string on the wire, and that text in the database.
+macro_rules! as_wire_text {
+    ($($name:ident: $what:literal);* $(;)?) => {$(
+        impl ToColumn for $name {
+            fn to_value(&self) -> Result<Value, StoreError> {
+                match serde_json::to_value(self) {
+                    Ok(serde_json::Value::String(text)) => Ok(Value::Text(text)),
+                    _ => Json(self).to_value(),
+                }
+            }
         }
-    }
+        impl FromColumn for $name {
+            fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
+                text_of(value)
+                    .and_then(|text| serde_json::from_value(text.into()).ok())
+                    .ok_or($what)
+            }
+        }
+    )*};
 }
 
-impl FromColumn for Sig {
-    fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
-        text_of(value)
-            .and_then(|text| serde_json::from_value(text.into()).ok())
-            .ok_or("a BIP-340 signature")
-    }
-}
+as_wire_text!(
+    Sig: "a BIP-340 signature";
+    Direction: "cash_in or cash_out";
+    DispenseOutcome: "full, partial, none or uncertain";
+);
 
-impl ToColumn for Direction {
+impl ToColumn for BayId {
     fn to_value(&self) -> Result<Value, StoreError> {
-        self.as_str().to_value()
+        Ok(Value::Integer(i64::from(self.get())))
     }
 }
 
-impl FromColumn for Direction {
+impl FromColumn for BayId {
     fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
-        let text = text_of(value);
-        [Self::CashIn, Self::CashOut]
-            .into_iter()
-            .find(|one| text == Some(one.as_str()))
-            .ok_or("cash_in or cash_out")
+        let number = u8::try_from(i64::from_value(value)?).ok();
+        number.and_then(Self::new).ok_or("a bay from 1 to 255")
     }
 }
 

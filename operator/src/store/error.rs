@@ -61,6 +61,14 @@ pub enum StoreError {
         /// Rows that did change.
         changed: u64,
     },
+    /// The same key with other content: refused, and an alarm, because one of the two is wrong.
+    #[error("{what} {key} is recorded with other content: nothing was written; look at both")]
+    Conflict {
+        /// What is recorded.
+        what: &'static str,
+        /// Its key.
+        key: String,
+    },
     /// Too many calls are waiting for the database already.
     #[error("database queue: expected a free place, all {places} are taken; try again")]
     QueueFull {
@@ -94,6 +102,7 @@ impl Classified for StoreError {
             Self::CommitUnknown { .. } => Kind::Uncertain,
             Self::TooLarge { .. } | Self::NotOneRow { .. } => Kind::Misuse,
             Self::Constraint { .. }
+            | Self::Conflict { .. }
             | Self::Column { .. }
             | Self::Stopped { .. }
             | Self::Statement(_) => Kind::Permanent,

@@ -34,7 +34,12 @@ macro_rules! migration {
 }
 
 /// All of them, in order. Add at the end; never change one that a release contains.
-pub(super) const MIGRATIONS: &[Migration] = &[migration!(1, "0001_fleet")];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_fleet"),
+    migration!(2, "0002_ledger"),
+    migration!(3, "0003_trade"),
+    migration!(4, "0004_publish"),
+];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (
     number INTEGER PRIMARY KEY CHECK (number > 0),

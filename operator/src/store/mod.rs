@@ -10,18 +10,29 @@
 //!
 //! Failure policy: see [`StoreError`]; after a fault of the disk the writer stops for good.
 
+pub mod cassettes;
+pub mod claims;
 mod column;
+pub mod documents;
 mod error;
+pub mod invoices;
+pub mod ledger;
 pub mod log;
 pub mod machines;
 mod migrate;
 pub mod operators;
+pub mod outbox;
 pub mod pairing;
+pub mod payments;
+pub mod quotes;
 mod readers;
 pub mod relay_docs;
+pub mod requests;
 mod row;
 pub mod sessions;
+pub mod settlements;
 mod sqlite;
+pub mod withdraws;
 mod writer;
 
 #[cfg(test)]
@@ -40,7 +51,7 @@ use tokio::sync::oneshot;
 
 pub use column::Json;
 pub use error::{ConstraintKind, OpenError, StoreError};
-pub use row::{Kept, Read, Tx};
+pub use row::{Kept, Read, Recorded, Tx};
 
 use migrate::{MIGRATIONS, Migration, migrate};
 use readers::ReadJob;

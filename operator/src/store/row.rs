@@ -144,6 +144,24 @@ impl Row<'_> {
     }
 }
 
+/// What became of something that may be recorded once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded<I> {
+    /// It was written.
+    New(I),
+    /// It was there already, with the same content; nothing was written.
+    Known(I),
+}
+
+impl<I: Copy> Recorded<I> {
+    /// The id, new or known.
+    pub const fn id(&self) -> I {
+        match self {
+            Self::New(id) | Self::Known(id) => *id,
+        }
+    }
+}
+
 /// A row with the id that the database gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept<I, T> {

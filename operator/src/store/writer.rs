@@ -78,6 +78,17 @@ pub(super) struct Writer {
 /// Why no further transaction may be made.
 struct Stop(String);
 
+/// Says what ended the writer where nothing else could: a job that panicked.
+struct SayWhy(Arc<Health>);
+
+impl Drop for SayWhy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.stopped.set("a job panicked".into());
+        }
+    }
+}
+
 /// What one batch has learnt for the next.
 struct Pace {
     /// One flush, as a moving average.
@@ -91,6 +102,7 @@ struct Pace {
 impl Writer {
     /// Serves the queue until all senders are gone or the disk fails.
     pub(super) fn serve(mut self) {
+        let _ended = SayWhy(Arc::clone(&self.health));
         let mut pace = Pace { flush: Duration::ZERO, expected: 1, checkpointed: 0 };
         let mut waiting = None;
         while let Some(first) = waiting.take().or_else(|| self.queue.recv().ok()) {

@@ -1,5 +1,11 @@
 //! The store's own promises: durable, grouped, isolated, alone.
 
+mod books;
+mod fixtures;
+mod fleet;
+mod payout;
+mod trade;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -245,6 +251,19 @@ fn a_full_queue_is_an_error_and_counted() {
     };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(all);
     assert!(mark(&store, "now there is room").unwrap());
+}
+
+/// Loss prevented: a writer that is gone, behind a health page that says that all is well.
+#[test]
+fn a_job_that_panics_ends_the_writer_and_is_told() {
+    let folder = folder();
+    let store = open(&folder);
+    let panicked = store.write_blocking::<(), StoreError, _>(|_| panic!("on purpose"));
+    assert!(matches!(panicked, Err(StoreError::Stopped { .. })), "{panicked:?}");
+    let after = mark(&store, "after").unwrap_err();
+    assert!(after.to_string().contains("a job panicked"), "{after}");
+    assert!(store.health().is_err());
+    assert_eq!(marks(&store), 0, "reading goes on");
 }
 
 /// Loss prevented: a query that writes past the writer, so past its durability.

@@ -1,0 +1,191 @@
+//! What lies in a machine: bays, changes to them, and what the machine itself says.
+//!
+//! Promise: a change is written once under its id and never changes; it stays open until the
+//! machine has acknowledged it. A state event is stored once.
+
+use bitspire_shared::ids::{BayId, ChangeId, EventId, JournalSeq};
+use bitspire_shared::money::Denomination;
+use bitspire_shared::time::Unix;
+use serde_json::Value;
+
+use super::column::Json;
+use super::row::record;
+use super::{Read, StoreError, Tx};
+use crate::ids::MachineId;
+
+record! {
+    /// A bay as the operator's side has it.
+    pub struct Cassette in "cassettes" {
+        /// The machine.
+        pub machine_id: MachineId,
+        /// The bay.
+        pub bay: BayId,
+        /// One note's value in minor units.
+        pub denomination: Denomination,
+        /// Notes.
+        pub count: u32,
+        /// Last change.
+        pub updated_at: Unix,
+    }
+}
+
+record! {
+    /// A refill (`delta`) or a count (`set_count`).
+    pub struct Change in "cassette_changes" {
+        /// Applied once by the machine.
+        pub change_id: ChangeId,
+        /// The machine.
+        pub machine_id: MachineId,
+        /// The order of the machine's changes, from 1.
+        pub number: u64,
+        /// The bay.
+        pub bay: BayId,
+        /// Notes put in (or, below 0, taken out).
+        pub delta: Option<i64>,
+        /// Notes counted.
+        pub set_count: Option<u32>,
+        /// Why.
+        pub reason: String,
+        /// The machine's journal position that the person had seen.
+        pub base_seq: JournalSeq,
+        /// The key of whoever did it, or `cli`.
+        pub actor: String,
+        /// When.
+        pub created_at: Unix,
+        /// When the machine had applied it.
+        pub acked_at: Option<Unix>,
+    }
+}
+
+record! {
+    /// What a machine published about its cassettes.
+    pub struct State in "cassette_states" {
+        /// The event.
+        pub event_id: EventId,
+        /// The machine.
+        pub machine_id: MachineId,
+        /// Its journal position.
+        pub base_seq: JournalSeq,
+        /// The plaintext.
+        pub body: Json<Value>,
+        /// When it came.
+        pub received_at: Unix,
+    }
+}
+
+record! {
+    /// A machine's last heartbeat.
+    pub struct Heartbeat in "machine_states" {
+        /// The machine.
+        pub machine_id: MachineId,
+        /// Its journal position.
+        pub journal_seq: JournalSeq,
+        /// The report.
+        pub body: Json<Value>,
+        /// When it came.
+        pub received_at: Unix,
+    }
+}
+
+/// Every bay of a machine.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn list(read: &Read<'_>, machine: MachineId) -> Result<Vec<Cassette>, StoreError> {
+    let sql = "SELECT * FROM cassettes WHERE machine_id = ?1 ORDER BY bay";
+    read.all(sql, &[&machine], Cassette::from_row)
+}
+
+/// Writes what lies in a bay.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn set(tx: &Tx<'_>, cassette: &Cassette) -> Result<(), StoreError> {
+    let sql = "DELETE FROM cassettes WHERE machine_id = ?1 AND bay = ?2";
+    tx.run(sql, &[&cassette.machine_id, &cassette.bay])?;
+    cassette.insert_into(tx)
+}
+
+/// The number of a machine's next change.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn next_number(read: &Read<'_>, machine: MachineId) -> Result<u64, StoreError> {
+    let sql = "SELECT coalesce(max(number), 0) + 1 AS next FROM cassette_changes
+               WHERE machine_id = ?1";
+    Ok(read.one(sql, &[&machine], |row| row.get("next"))?.unwrap_or(1))
+}
+
+/// Writes a change.
+///
+/// # Errors
+/// [`StoreError`]; unique on `change_id`, a check where it is neither or both of delta and count.
+pub fn insert_change(tx: &Tx<'_>, change: &Change) -> Result<(), StoreError> {
+    change.insert_into(tx)
+}
+
+/// The changes that a machine has not acknowledged, in order: what its next document carries.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_changes(read: &Read<'_>, machine: MachineId) -> Result<Vec<Change>, StoreError> {
+    let sql = "SELECT * FROM cassette_changes WHERE machine_id = ?1 AND acked_at IS NULL
+               ORDER BY number";
+    read.all(sql, &[&machine], Change::from_row)
+}
+
+/// A machine has applied a change; the first time counts. False for a change that is not its own.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn ack_change(
+    tx: &Tx<'_>,
+    machine: MachineId,
+    change: ChangeId,
+    now: Unix,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE cassette_changes SET acked_at = coalesce(acked_at, ?3)
+               WHERE machine_id = ?1 AND change_id = ?2";
+    Ok(tx.run(sql, &[&machine, &change, &now])? == 1)
+}
+
+/// Stores a state event. False where it was stored before.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn insert_state(tx: &Tx<'_>, state: &State) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM cassette_states WHERE event_id = ?1) AS known";
+    if tx.one(sql, &[&state.event_id], |row| row.get("known"))?.unwrap_or(false) {
+        return Ok(false);
+    }
+    state.insert_into(tx).map(|()| true)
+}
+
+/// The machine's last state by its own journal.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_state(read: &Read<'_>, machine: MachineId) -> Result<Option<State>, StoreError> {
+    let sql = "SELECT * FROM cassette_states WHERE machine_id = ?1
+               ORDER BY base_seq DESC, received_at DESC LIMIT 1";
+    read.one(sql, &[&machine], State::from_row)
+}
+
+/// Stores a heartbeat in the place of the one before.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn set_heartbeat(tx: &Tx<'_>, heartbeat: &Heartbeat) -> Result<(), StoreError> {
+    let sql = "DELETE FROM machine_states WHERE machine_id = ?1";
+    tx.run(sql, &[&heartbeat.machine_id])?;
+    heartbeat.insert_into(tx)
+}
+
+/// The machine's last heartbeat.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn heartbeat(read: &Read<'_>, machine: MachineId) -> Result<Option<Heartbeat>, StoreError> {
+    let sql = "SELECT * FROM machine_states WHERE machine_id = ?1";
+    read.one(sql, &[&machine], Heartbeat::from_row)
+}

@@ -1,0 +1,180 @@
+//! What waits to be sent: written with what causes it, sent until it is done.
+//!
+//! Promise: nothing that was recorded is forgotten by a crash before it was sent. Sending is
+//! at-least-once; a document is taken once by its event, a push is a hint.
+
+use bitspire_shared::ids::PushId;
+use bitspire_shared::time::Unix;
+use serde_json::Value;
+
+use super::column::{Json, text_enum};
+use super::row::{Kept, record};
+use super::{Read, StoreError, Tx};
+use crate::ids::{DocumentId, MachineId, OutboxId};
+
+text_enum! {
+    /// What is to be sent.
+    pub enum Topic {
+        /// A configuration document.
+        Document = "document",
+        /// A push to a machine.
+        Push = "push",
+    }
+}
+
+record! {
+    /// Something that waits.
+    pub struct Waiting in "outbox", id: OutboxId {
+        /// What it is.
+        pub topic: Topic,
+        /// For which machine.
+        pub machine_id: MachineId,
+        /// The document.
+        pub document_id: Option<DocumentId>,
+        /// The push's name.
+        pub push: Option<String>,
+        /// The push's id.
+        pub push_id: Option<PushId>,
+        /// The push's body.
+        pub body: Option<Json<Value>>,
+        /// When it was written.
+        pub created_at: Unix,
+        /// From when on it is of no use.
+        pub expires_at: Option<Unix>,
+        /// When to try (again).
+        pub not_before: Unix,
+        /// How often it was tried.
+        pub attempts: u32,
+        /// Why the last attempt failed.
+        pub last_error: Option<String>,
+        /// When it was sent, or of no use any more.
+        pub done_at: Option<Unix>,
+    }
+}
+
+/// A push to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPush {
+    /// For which machine.
+    pub machine_id: MachineId,
+    /// Its name.
+    pub push: &'static str,
+    /// Its id.
+    pub push_id: PushId,
+    /// Its body.
+    pub body: Value,
+    /// From when on it is of no use.
+    pub expires_at: Unix,
+}
+
+/// Queues a push.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn push(tx: &Tx<'_>, new: &NewPush, now: Unix) -> Result<OutboxId, StoreError> {
+    Waiting {
+        topic: Topic::Push,
+        machine_id: new.machine_id,
+        document_id: None,
+        push: Some(new.push.to_owned()),
+        push_id: Some(new.push_id),
+        body: Some(Json(new.body.clone())),
+        created_at: now,
+        expires_at: Some(new.expires_at),
+        not_before: now,
+        attempts: 0,
+        last_error: None,
+        done_at: None,
+    }
+    .insert_into(tx)
+}
+
+/// Queues a document.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn document(
+    tx: &Tx<'_>,
+    machine: MachineId,
+    document: DocumentId,
+    now: Unix,
+) -> Result<OutboxId, StoreError> {
+    Waiting {
+        topic: Topic::Document,
+        machine_id: machine,
+        document_id: Some(document),
+        push: None,
+        push_id: None,
+        body: None,
+        created_at: now,
+        expires_at: None,
+        not_before: now,
+        attempts: 0,
+        last_error: None,
+        done_at: None,
+    }
+    .insert_into(tx)
+}
+
+/// At most `limit` things that should be sent now, in the order in which they became due.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn due(
+    read: &Read<'_>,
+    now: Unix,
+    limit: u32,
+) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
+    let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND not_before <= ?1
+                   AND (expires_at IS NULL OR expires_at > ?1)
+               ORDER BY not_before, id LIMIT ?2";
+    read.all(sql, &[&now, &limit], Waiting::kept)
+}
+
+/// When the next thing is due; `None` where nothing waits.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn next_due(read: &Read<'_>, now: Unix) -> Result<Option<Unix>, StoreError> {
+    let sql = "SELECT min(not_before) AS at FROM outbox WHERE done_at IS NULL
+               AND (expires_at IS NULL OR expires_at > ?1)";
+    Ok(read.one(sql, &[&now], |row| row.get("at"))?.flatten())
+}
+
+/// It was sent.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] without it.
+pub fn done(tx: &Tx<'_>, id: OutboxId, now: Unix) -> Result<(), StoreError> {
+    let sql = "UPDATE outbox SET done_at = ?2, attempts = attempts + 1, last_error = NULL
+               WHERE id = ?1 AND done_at IS NULL";
+    tx.run_one("outbox", sql, &[&id, &now])
+}
+
+/// An attempt failed; the next one is not before `not_before`.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] without it, or where it is done.
+pub fn failed(tx: &Tx<'_>, id: OutboxId, error: &str, not_before: Unix) -> Result<(), StoreError> {
+    let sql = "UPDATE outbox SET attempts = attempts + 1, last_error = ?2, not_before = ?3
+               WHERE id = ?1 AND done_at IS NULL";
+    tx.run_one("outbox", sql, &[&id, &error, &not_before])
+}
+
+/// Makes a document due at once: an operator asked for it.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] where it does not wait.
+pub fn hurry(tx: &Tx<'_>, document: DocumentId, now: Unix) -> Result<(), StoreError> {
+    let sql = "UPDATE outbox SET not_before = ?2 WHERE document_id = ?1 AND done_at IS NULL";
+    tx.run_one("outbox", sql, &[&document, &now])
+}
+
+/// Forgets pushes that were sent, or of no use, before `before`. The number forgotten.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn prune(tx: &Tx<'_>, before: Unix) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM outbox WHERE topic = 'push' AND (done_at < ?1 OR expires_at < ?1)";
+    tx.run(sql, &[&before])
+}
