@@ -11,7 +11,7 @@ pub(super) const ACTIONS: &str = r#"
 {"action":"refill","bay":1,"notes":100};
 {"action":"pull","bay":1} and {"action":"insert","bay":1} a cassette;
 {"action":"collect_rejects"} empties the reject bin;
-{"action":"power_cut"} and {"action":"power_on"};
+{"action":"power_off"} and {"action":"power_on"};
 {"action":"arm","trap":T,"bay":B,"at_note":N,"at_byte":N,"times":K} with T one of reject, jam,
 pull, power_cut, nak_enq, nak_frame, damage_reply, collide, mute_all, mute_reply (bay, at_note,
 at_byte and times are optional);
@@ -27,7 +27,7 @@ pub(super) enum Action {
     Pull { bay: u8 },
     Insert { bay: u8 },
     CollectRejects,
-    PowerCut,
+    PowerOff,
     PowerOn,
     Arm(Arm),
     Disarm,

@@ -10,7 +10,7 @@
 //! and offered again if no new command follows. While it works it answers `ENQ` with `NAK`.
 //!
 //! Actions ([`SimDevice::control`]), as JSON objects: `take`, `refill {bay, notes}`, `pull {bay}`,
-//! `insert {bay}`, `collect_rejects`, `power_cut`, `power_on`, `arm {trap, bay?, at_note?, at_byte?,
+//! `insert {bay}`, `collect_rejects`, `power_off`, `power_on`, `arm {trap, bay?, at_note?, at_byte?,
 //! times?}` with a [`Trap`], `disarm`, `set {note_ms?, short_reply?}`. The counters: per bay `loaded
 //! == cassette + path + exit + taken + rejected + collected`, and `dispenses` carried out.
 //!
@@ -28,7 +28,7 @@ use self::control::{ACTIONS, Action, Armed};
 pub use self::control::{Arm, Trap};
 pub use self::mechanism::Cassette;
 use self::mechanism::{Ended, Mechanism, Run, Step, code};
-use super::{Key, SimDevice, SimError};
+use super::{SimDevice, SimError};
 use crate::frame::f56::{ACK, Decoder, ENQ, NAK, Reply, Request, SLOTS, Token, encode};
 
 const STEP_MS: u64 = 5_000;
@@ -338,7 +338,7 @@ impl F56Sim {
                 done(self.mechanism.insert(bay), format!("no cassette was pulled from bay {bay}"))
             }
             Action::CollectRejects => Ok(json!({ "collected": self.mechanism.collect_rejects() })),
-            Action::PowerCut => {
+            Action::PowerOff => {
                 self.power_cut();
                 Ok(json!({}))
             }
@@ -413,21 +413,5 @@ impl SimDevice for F56Sim {
             fields.insert("dispenses".to_owned(), self.dispenses.into());
         }
         counters
-    }
-
-    fn keys(&self) -> &'static [Key] {
-        const KEYS: &[Key] = &[
-            Key::new('t', "take the notes at the exit", r#"{"action":"take"}"#),
-            Key::new('1', "100 more into bay 1", r#"{"action":"refill","bay":1,"notes":100}"#),
-            Key::new('2', "100 more into bay 2", r#"{"action":"refill","bay":2,"notes":100}"#),
-            Key::new('r', "the next note is rejected", r#"{"action":"arm","trap":"reject"}"#),
-            Key::new('j', "the next note gets stuck", r#"{"action":"arm","trap":"jam"}"#),
-            Key::new('m', "the next reply is lost", r#"{"action":"arm","trap":"mute_reply"}"#),
-            Key::new('p', "pull the cassette of bay 1", r#"{"action":"pull","bay":1}"#),
-            Key::new('i', "put that cassette back", r#"{"action":"insert","bay":1}"#),
-            Key::new('x', "power off", r#"{"action":"power_cut"}"#),
-            Key::new('o', "power on", r#"{"action":"power_on"}"#),
-        ];
-        KEYS
     }
 }

@@ -45,7 +45,7 @@ fn the_host_dies_at_each_step() {
 fn the_device_is_cut_off_at_each_step() {
     for nth in STEPS {
         let mut bench = Bench::ready();
-        bench.watch(nth, Then::Act(json!({"action": "power_cut"})));
+        bench.watch(nth, Then::Act(json!({"action": "power_off"})));
         let outcome = bench.dispense(&[(1, 3), (2, 1)]);
         bench.assert_true(&outcome, &format!("write {nth}"));
         let not_started = matches!(outcome, DispenseOutcome::NotStarted(_));

@@ -102,7 +102,7 @@ fn the_set_up_waits_for_notes_at_the_exit() {
 #[test]
 fn a_silent_device_is_noticed_and_found_again() {
     let mut bench = Bench::new();
-    bench.act(&json!({"action": "power_cut"}));
+    bench.act(&json!({"action": "power_off"}));
     bench.configure();
     bench.configure();
     let silent = |event: &DispenserEvent| matches!(event, DispenserEvent::Fault(f) if f.kind == FaultKind::Silent);
@@ -116,7 +116,7 @@ fn a_silent_device_is_noticed_and_found_again() {
     assert!(matches!(bench.events.last(), Some(DispenserEvent::Ready { .. })));
 
     bench.events.clear();
-    bench.act(&json!({"action": "power_cut"}));
+    bench.act(&json!({"action": "power_off"}));
     bench.pass(30_000);
     assert!(matches!(bench.events.as_slice(), [event] if silent(event)), "{:?}", bench.events);
     let DispenseOutcome::NotStarted(_) = bench.dispense(&[(1, 1)]) else { panic!() };
@@ -168,7 +168,7 @@ fn noise_before_the_first_frame_does_not_matter() {
 #[test]
 fn unending_noise_ends_the_wait() {
     let mut bench = Bench::ready();
-    bench.watch(6, Then::Act(json!({"action": "power_cut"})));
+    bench.watch(6, Then::Act(json!({"action": "power_off"})));
     bench.start(&[(1, 1)]);
     bench.run_while(60_000, |bench| bench.writes.len() < 6);
     for _ in 0..4_000 {

@@ -1,0 +1,292 @@
+//! The program `bitspire-sim`: a simulated device on a pseudo-terminal.
+//!
+//! Promise: the first lines of its output say where it is (`port PATH`, `http URL`), then `ready`;
+//! then one line of JSON for each thing that a person does to it. It runs until it is told to stop
+//! (`q`, SIGINT, SIGTERM), a standard input that ends does not stop it, and takes its link with it.
+//! Exit codes: 0 stopped as told, 1 could not run, 2 wrong use.
+
+mod keys;
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use bitspire_shared::money::{Currency, Denomination};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
+use serde_json::Value;
+
+use self::keys::Key;
+use super::SimDevice;
+use super::f56::{Cassette, F56Sim, Fit};
+use super::faulty::{FaultRates, Faulty};
+use super::host::{Host, Http, Remote};
+use super::id003::{Id003Sim, Options, Timing};
+use crate::frame::f56::{SLOTS, note_size};
+
+#[derive(Parser)]
+#[command(
+    name = "bitspire-sim",
+    about = "A simulated note validator or dispenser on a pseudo-terminal",
+    long_about = "A simulated note validator or dispenser on a pseudo-terminal.\n\n\
+        It speaks the device's own serial protocol, byte for byte, and counts every note. Give the \
+        printed port (or the name given with --link) to whatever expects a serial port. A \
+        pseudo-terminal has no baud rate and no parity: wrong line settings do not show.",
+    after_help = "Keys, each with Enter: ? lists them, c shows the counters, q quits; a line that \
+        begins with { is an action as JSON.\n\
+        Over HTTP: curl -d '{\"action\":\"take\"}' http://ADDR/control; curl http://ADDR/counters.\n\
+        Actions for every device: unplug, plug (the port goes and comes back under another name); \
+        with a fault rate or latency also cut_cable, mend_cable, rates.\n\
+        Exit codes: 0 stopped as told, 1 could not run, 2 wrong use."
+)]
+struct Cli {
+    #[command(subcommand)]
+    device: Device,
+}
+
+#[derive(Subcommand)]
+enum Device {
+    /// Fujitsu F53/F56 dispenser: four cassettes, reject bin, exit
+    F56 {
+        #[command(flatten)]
+        cassettes: Cassettes,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// JCM ID-003 validator (UBA, iVIZION, iPRO): inlet, escrow, cashbox
+    Id003 {
+        #[command(flatten)]
+        validator: Validator,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args)]
+struct Cassettes {
+    /// Currency of the notes
+    #[arg(long, value_name = "CODE", default_value = "USD")]
+    currency: Currency,
+    /// A cassette: bay, note in whole units, count; may be given for bays 1 to 4
+    #[arg(long = "bay", value_name = "BAY=NOTE:COUNT", default_values = ["1=20:100", "2=50:100"])]
+    bays: Vec<String>,
+    /// Time that one note takes
+    #[arg(long, value_name = "MS", default_value_t = 120)]
+    note_ms: u64,
+    /// Answer dispenses with the 139-byte reply of an older unit
+    #[arg(long)]
+    short_reply: bool,
+}
+
+#[derive(Args)]
+struct Validator {
+    /// Currency of the notes that it knows
+    #[arg(long, value_enum, ignore_case = true, default_value = "USD")]
+    currency: KnownNotes,
+    /// Settings only while it initialises, as strict firmware has it
+    #[arg(long)]
+    strict: bool,
+    /// A credit that a power loss cut off is not repeated
+    #[arg(long)]
+    no_power_recovery: bool,
+    /// Time that its motions take, in percent of a real unit's
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    pace: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "UPPER")]
+enum KnownNotes {
+    Eur,
+    Usd,
+}
+
+#[derive(Args)]
+struct Common {
+    /// A symbolic link to the port, for a name that stays the same
+    #[arg(long, value_name = "PATH")]
+    link: Option<PathBuf>,
+    /// Control over HTTP, on a loopback address; port 0 finds a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<String>,
+    /// Time that each byte takes on the cable
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency: u64,
+    /// Bad cable: bytes dropped, doubled, changed or held back, per million
+    #[arg(long, value_name = "PER_MILLION", default_value_t = 0)]
+    fault_rate: u32,
+    /// Which faults: the same seed and traffic give the same
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+}
+
+/// Runs the program; `args` begin with its name.
+#[must_use]
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // a terminal that cannot be written to is nobody's to tell
+            let _ = usage.print();
+            return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    let (device, keys, common) = match prepare(cli) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("bitspire-sim: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(device, keys, &common) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bitspire-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, &'static [Key], Common)> {
+    let (device, keys, common): (Box<dyn SimDevice>, _, _) = match cli.device {
+        Device::F56 { cassettes, common } => {
+            (Box::new(F56Sim::new(cassettes.fit()?)), keys::F56, common)
+        }
+        Device::Id003 { validator, common } => (Box::new(validator.device()), keys::ID003, common),
+    };
+    if common.fault_rate == 0 && common.latency == 0 {
+        return Ok((device, keys, common));
+    }
+    let rates = FaultRates::spread(common.fault_rate);
+    let device = Faulty::new(device, common.seed, rates, common.latency);
+    Ok((Box::new(device), keys, common))
+}
+
+fn run(device: Box<dyn SimDevice>, keys: &'static [Key], common: &Common) -> Result<()> {
+    // before any thread starts: they inherit the mask, and only the waiting one gets the signal
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("signals cannot be held back")?;
+    let (stop, stopped) = mpsc::sync_channel(1);
+    let by_signal = stop.clone();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.wait().is_ok() {
+            // a full channel means that it is stopping
+            let _ = by_signal.try_send(());
+        }
+    })?;
+
+    let host = Host::start(device, common.link.as_deref())?;
+    let http = common.http.as_deref().map(|addr| Http::start(addr, host.remote())).transpose()?;
+    if let Some(path) = host.path()? {
+        say(&format!("port {}", path.display()));
+    }
+    if let Some(http) = &http {
+        say(&format!("http http://{}", http.addr()));
+    }
+    say("ready");
+    let remote = host.remote();
+    thread::Builder::new()
+        .name("keys".to_owned())
+        .spawn(move || read_keys(&remote, keys, &stop))?;
+    stopped.recv().context("every thread that could stop it has ended")?;
+    Ok(())
+}
+
+impl Cassettes {
+    fn fit(&self) -> Result<Fit> {
+        let mut cassettes = [None; SLOTS];
+        for text in &self.bays {
+            let (bay, cassette) = self.cassette(text).with_context(|| {
+                format!("--bay {text}: expected BAY=NOTE:COUNT, such as 1=20:100")
+            })?;
+            match bay.checked_sub(1).and_then(|slot| cassettes.get_mut(slot)) {
+                Some(place @ None) => *place = Some(cassette),
+                Some(Some(_)) => bail!("--bay {text}: bay {bay} is given twice"),
+                None => bail!("--bay {text}: expected a bay from 1 to {SLOTS}"),
+            }
+        }
+        Ok(Fit { cassettes, note_ms: self.note_ms, short_reply: self.short_reply })
+    }
+
+    fn cassette(&self, text: &str) -> Result<(usize, Cassette)> {
+        let (bay, rest) = text.split_once('=').context("there is no =")?;
+        let (note, count) = rest.split_once(':').context("there is no :")?;
+        let denomination: u32 = note.parse().context("the note is no number")?;
+        let size =
+            note_size(self.currency, Denomination::from_major(denomination, self.currency)?)?;
+        let notes = count.parse().context("the count is no number")?;
+        let cassette = Cassette { denomination, length: (size.max, size.min), notes };
+        Ok((bay.parse().context("the bay is no number")?, cassette))
+    }
+}
+
+impl Validator {
+    fn device(&self) -> Id003Sim {
+        let table = match self.currency {
+            KnownNotes::Eur => Id003Sim::eur(),
+            KnownNotes::Usd => Id003Sim::usd(),
+        };
+        let options = Options {
+            strict: self.strict,
+            power_recovery: !self.no_power_recovery,
+            ..Options::default()
+        };
+        let real = Timing::default();
+        let paced = |ms: u64| ms.saturating_mul(self.pace) / 100;
+        let timing = Timing {
+            initialize: paced(real.initialize),
+            accept: paced(real.accept),
+            stack: paced(real.stack),
+            stacked: paced(real.stacked),
+            take: paced(real.take),
+        };
+        Id003Sim::new(table, options, timing)
+    }
+}
+
+/// A person at the keyboard; ends with the input.
+fn read_keys(remote: &Remote, keys: &[Key], stop: &SyncSender<()>) {
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        let line = line.trim();
+        let done = match line {
+            "" => continue,
+            "q" => {
+                // a full channel means that it is stopping
+                let _ = stop.try_send(());
+                return;
+            }
+            "?" => {
+                say("c  the counters\nq  quit\n{  an action as JSON");
+                for Key { key, what, action } in keys {
+                    say(&format!("{key}  {what}  {action}"));
+                }
+                continue;
+            }
+            "c" => remote.counters().map_err(|error| error.to_string()),
+            _ => {
+                let known = keys.iter().find(|key| line.chars().eq([key.key]));
+                let text = known.map_or(line, |key| key.action);
+                match serde_json::from_str::<Value>(text) {
+                    Ok(action) => remote.control(action).map_err(|error| error.to_string()),
+                    Err(_) => Err(format!("expected a key or JSON, got {line}; ? lists the keys")),
+                }
+            }
+        };
+        match done {
+            Ok(value) => say(&value.to_string()),
+            Err(why) => eprintln!("bitspire-sim: {why}"),
+        }
+    }
+}
+
+/// One line for whoever reads; a reader that has gone does not stop the device.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
