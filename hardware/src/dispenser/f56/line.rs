@@ -12,7 +12,7 @@
 //!              Asking -ENQ: both want to send-> ENQ again; 3 times, then the device goes first
 //!              Sent -NAK-> the frame again; 3 times -> Idle             (NotSent)
 //!              Sent -ENQ-> Waiting: it may have taken the frame
-//!              Sent -silence-> the frame again if it may be repeated, else Waiting
+//!              Sent -silence-> Asking again, 3 times, if it may be repeated, else Waiting
 //!              Waiting -time over-> Idle                                (Lost)
 //! Quiet -ENQ, we say ACK-> Expecting -frame, we say ACK-> Quiet
 //!                          Expecting -damaged, line quiet for 100 ms, we say NAK-> Expecting
@@ -90,6 +90,8 @@ struct Exchange {
     request: Request,
     frame: Vec<u8>,
     nature: Nature,
+    /// How often it has been begun again after silence.
+    rounds: u8,
 }
 
 #[derive(Debug)]
@@ -141,7 +143,7 @@ impl Line {
     /// Begins an exchange; one that is under way is forgotten.
     pub(super) fn send(&mut self, request: Request, nature: Nature, now: Mono) {
         let frame = encode(&request.payload());
-        let exchange = Exchange { request, frame, nature };
+        let exchange = Exchange { request, frame, nature, rounds: 1 };
         self.heard = "nothing".to_owned();
         let collisions = if nature == Nature::Listening { TRIES } else { 0 };
         self.ask(exchange, 1, collisions, 0, now);
@@ -249,9 +251,11 @@ impl Line {
                     self.events.push(LineEvent::NotSent { silent, why });
                 }
             }
-            Sender::Sent { exchange, tries, due } if over(due, self.receiver) => {
-                if exchange.nature != Nature::Money && tries < TRIES {
-                    self.write_frame(exchange, tries.saturating_add(1), now);
+            Sender::Sent { mut exchange, due, .. } if over(due, self.receiver) => {
+                if exchange.nature != Nature::Money && exchange.rounds < TRIES {
+                    // by now the device waits for an ENQ again, not for a frame
+                    exchange.rounds = exchange.rounds.saturating_add(1);
+                    self.ask(exchange, 1, 0, 0, now);
                 } else {
                     self.wait(exchange, false, now);
                 }

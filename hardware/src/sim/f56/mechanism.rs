@@ -48,6 +48,15 @@ struct Bay {
     collected: u32,
 }
 
+impl Bay {
+    /// Whether there was a cassette to pull.
+    const fn pull(&mut self) -> bool {
+        let Some(cassette) = self.cassette.take() else { return false };
+        self.pulled = Some(cassette);
+        true
+    }
+}
+
 /// How a motion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -153,7 +162,7 @@ impl Mechanism {
 
         let next = run.picked.saturating_add(1);
         if armed.fires(Trap::Pull, number, next) {
-            bay.pulled = bay.cassette.take();
+            bay.pull();
         }
         let Some(cassette) = &mut bay.cassette else { return failed(code::CASSETTE_MISSING) };
         if cassette.notes == 0 {
@@ -221,12 +230,7 @@ impl Mechanism {
 
     /// Takes the cassette of `bay` out; `false` where there is none.
     pub(super) fn pull(&mut self, bay: u8) -> bool {
-        let Some(bay) = self.bay(bay) else { return false };
-        if bay.cassette.is_none() {
-            return false;
-        }
-        bay.pulled = bay.cassette.take();
-        true
+        self.bay(bay).is_some_and(Bay::pull)
     }
 
     /// Puts the pulled cassette of `bay` back; `false` where none was pulled.

@@ -20,6 +20,8 @@
 
 mod control;
 mod mechanism;
+#[cfg(test)]
+mod tests;
 
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};

@@ -97,6 +97,7 @@ fn each_write_of_the_host_is_lost_once() {
         bench.assert_true(&outcome, &format!("write {nth}"));
         let unknowable = matches!(outcome, DispenseOutcome::Unknowable { .. });
         // the count's frame is never written twice: whether it arrived, nobody knows
+        assert_eq!(bench.commands(), 1, "write {nth}");
         assert_eq!(unknowable, nth == FRAME, "write {nth}: {outcome:?}");
         bench.act(&json!({"action": "disarm"}));
         bench.pass(60_000);

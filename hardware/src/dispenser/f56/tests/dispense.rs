@@ -171,6 +171,7 @@ fn a_lost_answer_is_unknowable_and_never_sent_again() {
         let outcome = bench.dispense(&[(1, 2)]);
         bench.assert_true(&outcome, &trap.to_string());
         let DispenseOutcome::Unknowable { last_seen } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(bench.commands(), 1, "{trap}");
         assert!(last_seen.contains(heard), "{trap}: {last_seen}");
         assert!(last_seen.contains("notes lie at the exit"), "{trap}: {last_seen}");
         let DispenseOutcome::NotStarted(_) = bench.dispense(&[(1, 2)]) else { panic!() };

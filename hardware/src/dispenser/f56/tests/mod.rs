@@ -2,6 +2,7 @@
 
 mod crash;
 mod dispense;
+mod line;
 mod set_up;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -284,6 +285,13 @@ impl<D: SimDevice> Bench<D> {
     /// Notes of the bay that are out: at the exit or taken.
     fn out(&self, number: u8) -> u32 {
         self.bay_count(number, "exit") + self.bay_count(number, "taken")
+    }
+
+    /// How often the count command was written.
+    fn commands(&self) -> usize {
+        let head = [0x10, 0x02, 0x00, 0x19, 0x60, 0x03];
+        let all = self.writes.concat();
+        all.windows(head.len()).filter(|part| *part == head).count()
     }
 
     fn dispenses(&self) -> u64 {
