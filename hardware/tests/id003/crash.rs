@@ -6,6 +6,7 @@ use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill, 
 use bitspire_hardware::sim::id003::Options;
 use serde_json::json;
 
+use crate::journal::Journal;
 use crate::world::World;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,27 +41,13 @@ enum Crash {
     Both,
 }
 
-/// What survives a crash of the host.
-#[derive(Default)]
-struct Journal {
-    open: Option<Intent>,
-    credits: u64,
-    returns: u64,
-    unknown: u64,
-    unexplained: u64,
-}
-
-struct Intent {
-    credited: bool,
-}
-
 /// Runs to the end of the point's moment.
 fn run_to(world: &mut World, journal: &mut Journal, point: Point) {
     let bill = world.escrow(20);
     if point == Point::Escrowed {
         return;
     }
-    journal.open = Some(Intent { credited: false });
+    journal.intend();
     if point == Point::IntentDurable {
         return;
     }
@@ -75,7 +62,7 @@ fn run_to(world: &mut World, journal: &mut Journal, point: Point) {
     if point == Point::CreditSeen {
         return;
     }
-    credit(journal);
+    journal.credit();
     if point == Point::CreditDurable {
         return;
     }
@@ -85,36 +72,13 @@ fn run_to(world: &mut World, journal: &mut Journal, point: Point) {
     }
 }
 
-fn credit(journal: &mut Journal) {
-    match &mut journal.open {
-        Some(Intent { credited: true }) => {}
-        Some(intent) => {
-            intent.credited = true;
-            journal.credits += 1;
-        }
-        None => journal.unexplained += 1,
-    }
-}
-
 /// The agent's part after the crash, until the device is well again.
 fn recover(world: &mut World, journal: &mut Journal, what: &str) {
     for _ in 0..200 {
-        match world.next() {
-            AcceptorEvent::Credit { .. } => {
-                credit(journal);
-                world.send(AcceptorCommand::AcknowledgeCredit);
-            }
-            AcceptorEvent::Returned => {
-                let intent = journal.open.take();
-                assert!(!intent.is_some_and(|i| i.credited), "returned and credited: {what}");
-                journal.returns += 1;
-            }
-            AcceptorEvent::Accepting => {
-                if journal.open.take().is_some_and(|intent| !intent.credited) {
-                    journal.unknown += 1;
-                }
-                return;
-            }
+        let event = world.next();
+        journal.on_event(world, &event, what);
+        match event {
+            AcceptorEvent::Accepting => return,
             // a minute behind an unacknowledged credit: only RESET is answered
             AcceptorEvent::Fault(fault) if fault.kind == FaultKind::Silent => {
                 world.send(AcceptorCommand::Reset);
@@ -161,7 +125,7 @@ impl Case {
                 // the agent goes on where it was
                 match point {
                     Point::CreditSeen => {
-                        credit(&mut journal);
+                        journal.credit();
                         world.send(AcceptorCommand::AcknowledgeCredit);
                     }
                     Point::CreditDurable => world.send(AcceptorCommand::AcknowledgeCredit),
@@ -175,14 +139,7 @@ impl Case {
         }
         recover(&mut world, &mut journal, &what);
 
-        let (taken, credits) = (world.cashbox(), journal.credits);
-        assert_eq!(world.count("in_path"), 0, "{what}");
-        assert_eq!(journal.unexplained, 0, "{what}");
-        assert!(credits <= taken, "credited {credits}, taken {taken}: {what}");
-        assert!(taken <= credits + journal.unknown, "taken without credit or report: {what}");
-        if journal.returns > 0 {
-            assert_eq!((taken, credits), (0, 0), "{what}");
-        }
+        journal.balance(&world, &what);
         // and the machine goes on
         let bill: EscrowedBill = world.escrow(20);
         world.stack(bill);

@@ -7,6 +7,7 @@ use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill};
 use bitspire_hardware::engine::{Engine, Output};
 use bitspire_hardware::frame::id003::{Decoder, Frame, Request};
 use bitspire_hardware::sim::SimDevice;
+use bitspire_hardware::sim::faulty::{FaultRates, Faulty};
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_shared::money::Denomination;
 use bitspire_shared::time::Mono;
@@ -18,7 +19,8 @@ use crate::support::{ByTest, Proof};
 const BYTE_MS: u64 = 1;
 
 pub(crate) struct World {
-    pub(crate) sim: Id003Sim,
+    /// Behind a cable that is good until it is told otherwise.
+    pub(crate) sim: Faulty<Id003Sim>,
     pub(crate) now: Mono,
     /// What the host said, frame by frame.
     pub(crate) said: Vec<Frame>,
@@ -33,8 +35,14 @@ pub(crate) struct World {
 impl World {
     /// A device that has just got its power, and a host that opens the line.
     pub(crate) fn new(options: Options) -> Self {
+        Self::with_cable(options, 0)
+    }
+
+    /// As `new`; the cable's faults, once there are any, follow this seed.
+    pub(crate) fn with_cable(options: Options, seed: u64) -> Self {
+        let device = Id003Sim::new(Id003Sim::eur(), options, Timing::default());
         let mut world = Self {
-            sim: Id003Sim::new(Id003Sim::eur(), options, Timing::default()),
+            sim: Faulty::new(device, seed, FaultRates::default(), 0),
             now: Mono(0),
             said: Vec::new(),
             engine: None,
@@ -186,7 +194,8 @@ impl World {
 
     pub(crate) fn act(&mut self, action: Value) -> String {
         let answer = self.sim.control(&action, self.now).unwrap();
-        answer["status"].as_str().unwrap().to_owned()
+        // the cable has no state
+        answer["status"].as_str().unwrap_or_default().to_owned()
     }
 
     pub(crate) fn status(&mut self) -> String {
