@@ -91,6 +91,28 @@ fn a_stacked_note_without_a_credit_is_unknown() {
     assert_eq!(events[events.len() - 2], Recovered);
 }
 
+/// Loss prevented: a note that a technician pulled out of a jam, or that a device without memory
+/// came up without, told as given back to the customer.
+#[test]
+fn a_note_out_of_sight_is_not_called_returned() {
+    for jam in [true, false] {
+        let mut world = World::open(Options { remembers: jam, ..Options::default() }, &[20]);
+        world.escrow(20);
+        if jam {
+            world.act(json!({"action": "jam", "where": "acceptor"}));
+            assert!(matches!(world.next(), Fault(f) if f.kind == FaultKind::Jam));
+            world.act(json!({"action": "clear"}));
+            world.send(AcceptorCommand::Reset);
+        } else {
+            power_cycle(&mut world);
+        }
+        let events = world.until(&Accepting);
+        let unknown = |e: &&_| matches!(e, Fault(f) if f.detail.contains("does not tell where"));
+        assert_eq!(events.iter().filter(unknown).count(), 1, "{events:?}");
+        assert!(!events.contains(&Returned), "{events:?}");
+    }
+}
+
 /// Loss prevented: a timer for stuck states that never fires leaves a dead machine in service.
 #[test]
 fn a_note_left_in_the_inlet_is_a_fault_until_it_is_taken() {
