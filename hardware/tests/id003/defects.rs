@@ -1,7 +1,8 @@
 //! Defects known from other hosts of this protocol, each as a regression, and broken lines.
 
 use bitspire_hardware::acceptor::AcceptorEvent::{
-    Accepting, Closed, Credit, Fault, Identified, PoweredUp, Recovered, Rejected, Returned, Stacked,
+    Accepting, Closed, Credit, Escrowed, Fault, Identified, PoweredUp, Recovered, Rejected,
+    Returned, Stacked,
 };
 use bitspire_hardware::acceptor::{AcceptorCommand, FaultKind, PowerUpBill};
 use bitspire_hardware::frame::id003::Request;
@@ -225,6 +226,38 @@ fn silence_is_a_fault_and_ends() {
     let events = world.until(&Accepting);
     assert!(events.contains(&Recovered) && events.contains(&Returned), "{events:?}");
     assert_eq!((world.cashbox(), world.count("returned")), (0, 1));
+}
+
+/// Loss prevented: the proof of one note spent on the next, which came while nobody could look.
+#[test]
+fn a_note_that_came_out_of_sight_is_another_note() {
+    // the cable is cut while the first is in escrow: the device gives it back after 3 s
+    let mut world = World::open(Options::default(), &[20]);
+    let first = world.escrow(20);
+    world.act(json!({"action": "cut_cable"}));
+    world.run(4_700);
+    world.act(json!({"action": "insert", "denomination": 20}));
+    world.run(1_100);
+    assert!(world.status().starts_with("ESCROW"));
+    world.act(json!({"action": "mend_cable"}));
+    world.run(1_300);
+    world.stack(first);
+    world.until(&Accepting);
+    assert_eq!((world.cashbox(), world.count("returned")), (0, 2));
+
+    // escrow times out in sight, the next note comes to escrow out of sight
+    let mut world = World::open(Options::default(), &[20]);
+    let first = world.escrow(20);
+    world.until_status("REJECTING");
+    world.run(200);
+    world.act(json!({"action": "cut_cable"}));
+    world.run(1_400);
+    world.act(json!({"action": "insert", "denomination": 20}));
+    world.run(1_010);
+    world.act(json!({"action": "mend_cable"}));
+    assert_eq!(world.next(), Returned);
+    let Escrowed(second) = world.next() else { panic!("expected the second note") };
+    assert_ne!(first.serial, second.serial);
 }
 
 /// Loss prevented: a pulled cable at each step of a note must neither double nor lose its credit.

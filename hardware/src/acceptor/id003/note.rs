@@ -57,7 +57,6 @@ impl<A: Authority> Id003<A> {
             && waits
             && bill.escrowed == Some(wanted)
             && bill.stage == Stage::Undecided
-            && !bill.giving_back
         {
             bill.enter(Stage::StackSent);
         }
