@@ -34,11 +34,13 @@ pub enum AcceptorCommand<A: Authority> {
     Stack(A::Committed<EscrowedBill>),
     /// Give the note in escrow back.
     Return,
-    /// Keep the note in escrow for another while.
+    /// Keep the note in escrow for another minute; it goes back then, if nothing was decided.
     Hold,
     /// The credit that was reported is durable: the device may forget it.
     AcknowledgeCredit,
-    /// Start the device again, to clear a latched condition.
+    /// Start the device again, to clear a latched condition. Waits for a note that is on its way,
+    /// and for its acknowledgement; a silent device gets it at once, and may lose a credit by it
+    /// that nobody has seen.
     Reset,
 }
 

@@ -275,3 +275,6 @@ impl<A: Authority> Engine for Id003<A> {
         in_words(direction, bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ const FIXED: [Config; 4] = [
     Config::Direction(0),
     Config::Mode(CommMode::Poll),
 ];
+/// How long INITIALIZE may take to show after RESET was taken.
+const RESET_AGAIN_MS: u64 = 3_000;
 /// Before the currency table is asked for again.
 const TABLE_AGAIN_MS: u64 = 5_000;
 /// How soon an inlet setting that the device does not follow is repeated.
@@ -28,6 +30,8 @@ const CLOSED: (u16, bool) = (u16::MAX, true);
 #[derive(Default)]
 pub(super) struct Setup {
     reset_done: bool,
+    /// RESET was taken then, and INITIALIZE has not been seen since.
+    resetting: Option<Mono>,
     resets: u8,
     version: Option<String>,
     version_tries: u8,
@@ -45,8 +49,15 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn on_reset(&mut self) {
+    /// RESET was taken; the device may show its old state for a moment.
+    pub(super) fn on_reset(&mut self, now: Mono) {
+        self.on_initialize();
+        self.resetting = Some(now);
+    }
+
+    pub(super) fn on_initialize(&mut self) {
         self.reset_done = true;
+        self.resetting = None;
         self.fixed = 0;
         self.disabled = None;
         self.inhibit = None;
@@ -68,6 +79,10 @@ impl Setup {
 
     pub(super) const fn needs_reset(&self) -> bool {
         !self.reset_done
+    }
+
+    pub(super) fn resetting(&self, now: Mono) -> bool {
+        self.resetting.is_some_and(|since| now.since(since) < RESET_AGAIN_MS)
     }
 
     pub(super) const fn has_table(&self) -> bool {
@@ -264,6 +279,7 @@ impl<A: Authority> Id003<A> {
         let setup = &self.setup;
         let inlet @ (_, inhibit) = self.inlet();
         let done = setup.reset_done
+            && !setup.resetting(now)
             && setup.identified
             && setup.fixed >= FIXED.len()
             && setup.inlet_is(inlet)

@@ -60,6 +60,15 @@ impl<A: Authority> Id003<A> {
             Status::VendValid(_) if self.acknowledged() => Some(Ask::Ack),
             Status::VendValid(_) => self.credit_needs_table().then_some(Ask::Currencies),
             Status::Escrow(_) | Status::Holding => self.decide(now),
+            Status::PowerUp
+            | Status::PowerUpBillInAcceptor
+            | Status::PowerUpBillInStacker
+            | Status::Idling
+            | Status::Disabled
+                if self.setup.resetting(now) =>
+            {
+                None
+            }
             Status::PowerUp if !self.power_up_acked => Some(Ask::Ack),
             Status::PowerUp | Status::PowerUpBillInAcceptor | Status::PowerUpBillInStacker => {
                 Some(self.setup.identity(now).unwrap_or(Ask::Reset))
@@ -133,7 +142,7 @@ impl<A: Authority> Id003<A> {
                 self.answered(now);
                 if ask == Ask::Reset {
                     self.reset_wanted = false;
-                    self.setup.on_reset();
+                    self.setup.on_reset(now);
                 }
             }
             (Ask::Set(asked), Reply::Echo(echo)) if asked == *echo => {
@@ -194,7 +203,7 @@ impl<A: Authority> Id003<A> {
                 self.found = false;
                 self.power_up_acked = false;
             }
-            Status::Initializing if changed => self.setup.on_reset(),
+            Status::Initializing if changed => self.setup.on_initialize(),
             _ => {}
         }
         if !matches!(status, Status::Idling | Status::Disabled) {
