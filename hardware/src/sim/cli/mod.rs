@@ -19,6 +19,8 @@ use bitspire_shared::money::{Currency, Denomination};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::keys::Key;
 use super::SimDevice;
@@ -142,6 +144,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    // a program that embeds this one has its own already
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter.from_env_lossy())
+        .try_init();
     match run(device, keys, &common) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

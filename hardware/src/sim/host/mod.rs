@@ -313,6 +313,3 @@ impl Serving {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,16 @@
+//! A simulated device behind a pseudo-terminal, in this process.
+
 use std::fs;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Duration;
 
-use super::*;
-use crate::frame::f56::{ACK, ENQ};
-use crate::sim::f56::{F56Sim, Fit};
+use bitspire_hardware::frame::f56::{ACK, ENQ};
+use bitspire_hardware::sim::f56::{F56Sim, Fit};
+use bitspire_hardware::sim::host::{ControlError, Host};
+use bitspire_hardware::sim::{SimDevice, SimError};
+use serde_json::json;
 
 fn f56() -> Box<dyn SimDevice> {
     Box::new(F56Sim::new(Fit::default()))
