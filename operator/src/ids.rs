@@ -85,3 +85,7 @@ row_id!(
     /// An entry of the audit log.
     AuditId
 );
+row_id!(
+    /// A token for the API.
+    TokenId
+);

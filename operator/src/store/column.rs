@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use crate::ids::{
     AuditId, ClaimId, DocumentId, EntryId, LegId, LpId, MachineId, OperatorId, OutboxId, PairingId,
-    PaymentId, SettlementId, UserId,
+    PaymentId, SettlementId, TokenId, UserId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -203,6 +203,7 @@ as_integer!(
     OutboxId(i64),
     EntryId(i64),
     AuditId(i64),
+    TokenId(i64),
 );
 
 /// Integers that have a range of their own: getter, checked constructor.
@@ -296,8 +297,11 @@ macro_rules! text_enum {
         pub enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),* }
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+            serde::Serialize, serde::Deserialize,
+        )]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),* }
 
         impl $name {
             /// Every value.

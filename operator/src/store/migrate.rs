@@ -39,6 +39,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_ledger"),
     migration!(3, "0003_trade"),
     migration!(4, "0004_publish"),
+    migration!(5, "0005_tokens"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

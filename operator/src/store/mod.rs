@@ -32,6 +32,7 @@ mod row;
 pub mod sessions;
 pub mod settlements;
 mod sqlite;
+pub mod tokens;
 pub mod withdraws;
 mod writer;
 

@@ -150,6 +150,18 @@ pub fn user_by_key(
     )
 }
 
+/// The people of one operator, or everybody.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn users(
+    read: &Read<'_>,
+    operator: Option<OperatorId>,
+) -> Result<Vec<Kept<UserId, User>>, StoreError> {
+    let sql = "SELECT * FROM users WHERE ?1 IS NULL OR operator_id = ?1 ORDER BY id";
+    read.all(sql, &[&operator], User::kept)
+}
+
 /// Takes a person's rights away.
 ///
 /// # Errors
