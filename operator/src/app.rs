@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bitspire_shared::ids::{PaymentHash, PubKey};
 use bitspire_shared::money::Msat;
@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, WalletKind};
+use crate::fleet::roster::Roster;
+use crate::relay::Relay;
+use crate::signer::Bunker;
 use crate::store::{OpenError, Store};
 use crate::wallet::Wallet;
 use crate::wallet::simulated::SimulatedNode;
@@ -84,6 +87,12 @@ pub struct App {
     pub wallets: BTreeMap<String, Arc<dyn Wallet>>,
     /// The node behind simulated wallets, for its control routes.
     pub simulated: Option<SimulatedNode>,
+    /// Who may do what at the relay; see [`Roster::refresh`].
+    pub roster: Arc<Roster>,
+    /// The embedded relay, where it runs in this process.
+    pub relay: OnceLock<Relay>,
+    /// The bunker, once it is there.
+    pub bunker: OnceLock<Arc<dyn Bunker>>,
     /// Cancelled when the daemon stops.
     pub stop: CancellationToken,
     /// Owns every task.
@@ -117,9 +126,13 @@ impl App {
                 (WalletKind::Simulated, None) => {}
             }
         }
+        let roster = Arc::new(Roster::new(clock.clone()));
         Ok(Arc::new(Self {
             config,
             clock,
+            roster,
+            relay: OnceLock::new(),
+            bunker: OnceLock::new(),
             store,
             service,
             keyring,

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod config;
+pub mod fleet;
 pub mod http;
 pub mod ids;
 pub mod ledger;

@@ -23,9 +23,11 @@ use futures_util::future::BoxFuture;
 use nostr::base64::{self, Engine as _};
 use nostr::nips::nip98::{self, HttpMethod};
 use nostr::{JsonUtil as _, Timestamp};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+
+use crate::ids::OperatorId;
+pub use crate::store::operators::Role;
 
 /// The largest body that the API reads.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -36,30 +38,24 @@ const REPLAY_WINDOW_S: u64 = 120;
 /// How many event ids are remembered; beyond it the API answers 503 rather than forget one.
 const REPLAY_LIMIT: usize = 65_536;
 
-/// What somebody may do, in rising order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Looks.
-    Viewer,
-    /// Pairs machines, sets fees and cassettes, decides about transactions.
-    Operator,
-    /// Everything, with the instance's own settings.
-    Owner,
-}
-
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The operator's row id.
-    pub user_id: String,
+    /// How the audit log names them: their key, `token:<name>` or `cli`.
+    pub actor: String,
+    /// Whose machines they may touch; `None` is everybody's.
+    pub operator: Option<OperatorId>,
     /// What they may do.
     pub role: Role,
-    /// Their key, where they signed with one.
-    pub key: Option<PubKey>,
 }
 
 impl Caller {
+    /// Whether what belongs to `operator` is theirs to see.
+    #[must_use]
+    pub fn sees(&self, operator: OperatorId) -> bool {
+        self.operator.is_none_or(|own| own == operator)
+    }
+
     /// Refuses a caller below `role`.
     ///
     /// # Errors
@@ -97,7 +93,7 @@ pub enum AuthError {
     #[error("not in the roster: ask the owner to add this key, or use a valid token")]
     Unknown,
     /// The caller's role is too low.
-    #[error("expected the role {needs:?} or above, got {has:?}")]
+    #[error("expected the role {needs} or above, got {has}")]
     Forbidden {
         /// What the route needs.
         needs: Role,
@@ -201,8 +197,7 @@ impl Gate {
             Some(("Nostr", _)) => {
                 let key = self.signed(method, path_and_query, header, body)?;
                 let key = PubKey::new(key).map_err(|_| AuthError::Unknown)?;
-                let caller = self.0.roster.by_key(key).await.ok_or(AuthError::Unknown)?;
-                Ok(Caller { key: Some(key), ..caller })
+                self.0.roster.by_key(key).await.ok_or(AuthError::Unknown)
             }
             _ => Err(AuthError::Missing),
         }
@@ -277,11 +272,11 @@ mod tests {
 
     impl Roster for Known {
         fn by_key(&self, key: PubKey) -> BoxFuture<'_, Option<Caller>> {
-            let caller = Caller { user_id: "1".into(), role: Role::Owner, key: None };
+            let caller = Caller { actor: "1".into(), operator: None, role: Role::Owner };
             Box::pin(async move { (key == self.0).then_some(caller) })
         }
         fn by_token(&self, hash: Digest) -> BoxFuture<'_, Option<Caller>> {
-            let caller = Caller { user_id: "2".into(), role: Role::Viewer, key: None };
+            let caller = Caller { actor: "2".into(), operator: None, role: Role::Viewer };
             Box::pin(async move { (hash == token_hash("secret")).then_some(caller) })
         }
     }

@@ -7,6 +7,7 @@
 //! Failure policy: [`SignerError`] says what the bunker was asked and what came; a bunker that
 //! gives no reply is locked or down, never "refused".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
@@ -195,4 +196,20 @@ pub trait RemoteSigner: Send + Sync + 'static {
     fn encrypt(&self, peer: PubKey, plaintext: Zeroizing<String>) -> SignerResult<'_, String>;
     /// NIP-44 from `peer` to this key.
     fn decrypt(&self, peer: PubKey, payload: String) -> SignerResult<'_, Zeroizing<String>>;
+}
+
+/// A bunker that the service works with: its administration, and the keys that the service itself
+/// may use in it.
+pub trait Bunker: Send + Sync + 'static {
+    /// The key that it authenticates with at relays.
+    fn key(&self) -> PubKey;
+    /// Its administration.
+    fn admin(&self) -> &dyn BunkerAdmin;
+    /// The operator key `key`, to be used from now on. `secret` redeems the service's token for it,
+    /// the first time only; later starts come without.
+    fn open(
+        &self,
+        key: PubKey,
+        secret: Option<BunkerSecret>,
+    ) -> SignerResult<'_, Arc<dyn RemoteSigner>>;
 }

@@ -4,6 +4,7 @@ mod books;
 mod fixtures;
 mod fleet;
 mod payout;
+mod tokens;
 mod trade;
 
 use std::io::{BufRead as _, BufReader};

@@ -1,0 +1,2 @@
+//! The fleet: machines, their pairing, who is who.
+pub mod roster;
