@@ -14,7 +14,7 @@ use bitspire_shared::time::Mono;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{SimDevice, SimError};
+use super::{Key, SimDevice, SimError};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, not for secrets.
 #[derive(Clone, Debug)]
@@ -298,6 +298,10 @@ impl<D: SimDevice> SimDevice for Faulty<D> {
             fields.insert("cable".to_owned(), cable);
         }
         counters
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        self.device.keys()
     }
 }
 

@@ -29,6 +29,25 @@ pub enum SimError {
     State(String),
 }
 
+/// A key for a person at the terminal, and the action that it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The key.
+    pub key: char,
+    /// What it does, in a few words.
+    pub what: &'static str,
+    /// The action, as JSON.
+    pub action: &'static str,
+}
+
+impl Key {
+    /// `key` does `what`, which is `action`.
+    #[must_use]
+    pub const fn new(key: char, what: &'static str, action: &'static str) -> Self {
+        Self { key, what, action }
+    }
+}
+
 /// One simulated device, sans-IO like the engines.
 pub trait SimDevice: Send + 'static {
     /// Bytes from the host; the device's bytes back (often none yet).
@@ -44,6 +63,11 @@ pub trait SimDevice: Send + 'static {
     fn control(&mut self, action: &Value, now: Mono) -> Result<Value, SimError>;
     /// Where every note is, as JSON with integer counts.
     fn counters(&self) -> Value;
+    /// Keys for a person at the terminal; other actions are typed as JSON. `c`, `q`, `?` and `{` are
+    /// taken.
+    fn keys(&self) -> &'static [Key] {
+        &[]
+    }
 }
 
 impl<D: SimDevice + ?Sized> SimDevice for Box<D> {
@@ -61,5 +85,8 @@ impl<D: SimDevice + ?Sized> SimDevice for Box<D> {
     }
     fn counters(&self) -> Value {
         self.as_ref().counters()
+    }
+    fn keys(&self) -> &'static [Key] {
+        self.as_ref().keys()
     }
 }

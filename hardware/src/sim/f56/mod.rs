@@ -30,7 +30,7 @@ use self::control::{ACTIONS, Action, Armed};
 pub use self::control::{Arm, Trap};
 pub use self::mechanism::Cassette;
 use self::mechanism::{Ended, Mechanism, Run, Step, code};
-use super::{SimDevice, SimError};
+use super::{Key, SimDevice, SimError};
 use crate::frame::f56::{ACK, Decoder, ENQ, NAK, Reply, Request, SLOTS, Token, encode};
 
 const STEP_MS: u64 = 5_000;
@@ -415,5 +415,21 @@ impl SimDevice for F56Sim {
             fields.insert("dispenses".to_owned(), self.dispenses.into());
         }
         counters
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        const KEYS: &[Key] = &[
+            Key::new('t', "take the notes at the exit", r#"{"action":"take"}"#),
+            Key::new('1', "100 more into bay 1", r#"{"action":"refill","bay":1,"notes":100}"#),
+            Key::new('2', "100 more into bay 2", r#"{"action":"refill","bay":2,"notes":100}"#),
+            Key::new('r', "the next note is rejected", r#"{"action":"arm","trap":"reject"}"#),
+            Key::new('j', "the next note gets stuck", r#"{"action":"arm","trap":"jam"}"#),
+            Key::new('m', "the next reply is lost", r#"{"action":"arm","trap":"mute_reply"}"#),
+            Key::new('p', "pull the cassette of bay 1", r#"{"action":"pull","bay":1}"#),
+            Key::new('i', "put that cassette back", r#"{"action":"insert","bay":1}"#),
+            Key::new('x', "power off", r#"{"action":"power_off"}"#),
+            Key::new('o', "power on", r#"{"action":"power_on"}"#),
+        ];
+        KEYS
     }
 }

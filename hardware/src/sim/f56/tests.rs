@@ -162,6 +162,18 @@ fn every_request_is_answered() {
     assert_eq!(levels[0].0, "FDLS1");
 }
 
+/// Loss prevented: a key that does something else than it says, or nothing at all.
+#[test]
+fn every_key_is_an_action_of_its_own() {
+    let mut desk = Desk::new();
+    let mut seen = std::collections::BTreeSet::from(['c', 'q', '?', '{']);
+    for Key { key, action, .. } in desk.sim.keys() {
+        assert!(seen.insert(*key), "{key} twice");
+        let done = desk.sim.control(&serde_json::from_str(action).unwrap(), desk.now);
+        assert!(!matches!(done, Err(SimError::Action { .. })), "{key}: {done:?}");
+    }
+}
+
 fn any_action() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!({"action": "take"})),

@@ -5,8 +5,6 @@
 //! (`q`, SIGINT, SIGTERM), a standard input that ends does not stop it, and takes its link with it.
 //! Exit codes: 0 stopped as told, 1 could not run, 2 wrong use.
 
-mod keys;
-
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
@@ -22,12 +20,11 @@ use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use self::keys::Key;
-use super::SimDevice;
 use super::f56::{Cassette, F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
 use super::host::{Host, Http, Remote};
 use super::id003::{Id003Sim, Options, Timing};
+use super::{Key, SimDevice};
 use crate::frame::f56::{SLOTS, note_size};
 
 #[derive(Parser)]
@@ -137,7 +134,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let (device, keys, common) = match prepare(cli) {
+    let (device, common) = match prepare(cli) {
         Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("bitspire-sim: {error:#}");
@@ -150,7 +147,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         .with_writer(io::stderr)
         .with_env_filter(filter.from_env_lossy())
         .try_init();
-    match run(device, keys, &common) {
+    match run(device, &common) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bitspire-sim: {error:#}");
@@ -159,22 +156,21 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, &'static [Key], Common)> {
-    let (device, keys, common): (Box<dyn SimDevice>, _, _) = match cli.device {
-        Device::F56 { cassettes, common } => {
-            (Box::new(F56Sim::new(cassettes.fit()?)), keys::F56, common)
-        }
-        Device::Id003 { validator, common } => (Box::new(validator.device()), keys::ID003, common),
+fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
+    let (device, common): (Box<dyn SimDevice>, _) = match cli.device {
+        Device::F56 { cassettes, common } => (Box::new(F56Sim::new(cassettes.fit()?)), common),
+        Device::Id003 { validator, common } => (Box::new(validator.device()), common),
     };
     if common.fault_rate == 0 && common.latency == 0 {
-        return Ok((device, keys, common));
+        return Ok((device, common));
     }
     let rates = FaultRates::spread(common.fault_rate);
     let device = Faulty::new(device, common.seed, rates, common.latency);
-    Ok((Box::new(device), keys, common))
+    Ok((Box::new(device), common))
 }
 
-fn run(device: Box<dyn SimDevice>, keys: &'static [Key], common: &Common) -> Result<()> {
+fn run(device: Box<dyn SimDevice>, common: &Common) -> Result<()> {
+    let keys = device.keys();
     // before any thread starts: they inherit the mask, and only the waiting one gets the signal
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
