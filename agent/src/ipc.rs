@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{EventId, JournalHead, JournalSeq, PubKey, RequestId};
+use bitspire_shared::nip46::client::SignerState;
 use bitspire_shared::time::Unix;
 use nostr::Event;
 use serde::de::DeserializeOwned;
@@ -53,18 +54,32 @@ impl std::fmt::Debug for SecretText {
     }
 }
 
-/// How the bunker is reached, as screens and alerts show it.
+/// How the bunker is reached, as screens and alerts show it; mirrors [`SignerState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BunkerState {
-    /// Not asked yet.
+    /// Nothing was asked yet, or nothing came back yet.
     Unknown,
     /// It answers.
     Ready,
-    /// It answers nothing: its key is locked, or it is down.
-    SignerLocked,
+    /// Its relay takes requests and nobody answers: its key is locked, or it is down.
+    Locked,
+    /// No relay takes requests, or it is slow.
+    Unavailable,
     /// It refuses this client: revoked or expired.
     Refused,
+}
+
+impl From<SignerState> for BunkerState {
+    fn from(state: SignerState) -> Self {
+        match state {
+            SignerState::Unknown => Self::Unknown,
+            SignerState::Ready => Self::Ready,
+            SignerState::Locked => Self::Locked,
+            SignerState::Unavailable => Self::Unavailable,
+            SignerState::Refused => Self::Refused,
+        }
+    }
 }
 
 /// What `net` knows about the way to the service.
@@ -107,7 +122,36 @@ pub enum CustomerAction {
     },
 }
 
-/// From `net` to the vault.
+/// Who has connected to the vault's socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The network process; a newer connection of it replaces an older one.
+    #[default]
+    Net,
+    /// The command line: sends [`Seed`](ToVault::Seed) and [`Status`](ToVault::Status), nothing
+    /// else.
+    Control,
+}
+
+/// What `status` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    /// The keys that it is paired with.
+    pub pins: Option<NetPins>,
+    /// The digits to compare with the pairing page, for as long as they wait for that.
+    pub digits: Option<String>,
+    /// The way to the service; absent while `net` is not connected.
+    pub net: Option<NetState>,
+    /// Where the journal stands.
+    pub journal_seq: JournalSeq,
+    /// Transactions that are not closed.
+    pub open_txns: u32,
+    /// Why it is out of service, in words; empty while it sells.
+    pub out_of_service: Vec<String>,
+}
+
+/// From `net` or the command line to the vault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum ToVault {
@@ -115,8 +159,14 @@ pub enum ToVault {
     Hello {
         /// [`VERSION`].
         version: u32,
+        /// Who speaks.
+        #[serde(default)]
+        role: Role,
     },
-    /// A seed URL, from the command line or the first-boot page.
+    /// The command line asks how the machine is: answered with [`ToNet::Status`].
+    Status,
+    /// A seed URL, from the command line or the first-boot page. The sender hears
+    /// [`ToNet::SeedRefused`] or, once the bunker took it, [`ToNet::Paired`].
     Seed {
         /// `spire-seed:v1:...`.
         seed_url: SecretText,
@@ -140,7 +190,9 @@ pub enum ToVault {
         /// The session's end.
         expires_at: Unix,
     },
-    /// The service answered a request.
+    /// The service answered a request; `net` asks no more. Refusals that are about the carrying
+    /// event alone (expired, stale, duplicate, rate_limited) or about an unknown session do not
+    /// come here: `net` sends a fresh event.
     Reply {
         /// The request.
         request_id: RequestId,
@@ -174,7 +226,7 @@ pub enum ToVault {
     Customer(CustomerAction),
 }
 
-/// From the vault to `net`.
+/// From the vault to `net` or to the command line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum ToNet {
@@ -237,6 +289,8 @@ pub enum ToNet {
         /// The plaintext, signed by the vault.
         plaintext: String,
     },
+    /// How the machine is, for the command line.
+    Status(Box<MachineStatus>),
     /// What the customer sees from now on.
     Screen {
         /// Counts the screens of this run of the vault.
@@ -324,7 +378,7 @@ mod tests {
     #[test]
     fn messages_survive_the_socket_and_any_split() {
         let messages = [
-            ToVault::Hello { version: VERSION },
+            ToVault::Hello { version: VERSION, role: Role::Net },
             ToVault::Customer(CustomerAction::StartCashOut { fiat_minor: 2_000 }),
         ];
         let mut bytes = Vec::new();

@@ -3,5 +3,6 @@
 //! `vault` owns the serial ports, the journal, policy and the transaction machines, and has no
 //! network; `net` owns relay, bunker, session and kiosk, and has no serial port.
 
+pub mod config;
 pub mod ipc;
 pub mod journal;

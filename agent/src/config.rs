@@ -1,0 +1,391 @@
+//! The machine's configuration: raw as written, checked as used.
+//!
+//! Promise: what the machine takes and gives at most, and where it listens, is visible in one table
+//! (`config show`); secrets are named by path, never by value. Both processes read the same file;
+//! each has a folder, and a machine secret, of its own. The kiosk binds loopback only.
+//!
+//! Failure policy: nothing starts on a configuration that does not read as a whole.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use bitspire_shared::money::{Currency, Fiat};
+use bitspire_shared::seed::Loopback;
+use bitspire_shell::config::{ConfigError, Loaded};
+use bitspire_shell::logging::Format;
+use serde::{Deserialize, Serialize};
+
+/// What holds where nothing else is said.
+pub const DEFAULTS: &str = r#"
+data_dir = "/var/lib/bitspire"
+runtime_dir = "/run/bitspire"
+
+[log]
+filter = "info"
+format = "text"
+
+[kiosk]
+listen = "127.0.0.1:8448"
+
+[pairing]
+allow_loopback_relays = false
+
+[vault]
+heartbeat_s = 60
+
+[vault.policy]
+cash_in = true
+cash_out = true
+cash_out_amounts_minor = [2000, 5000, 10000, 20000]
+max_cash_in_minor = 50000
+cassette_floor_notes = 5
+offline_after_s = 120
+presence_s = 90
+
+[vault.breaker]
+notes_per_hour = 200
+notes_per_day = 1000
+
+[net]
+"#;
+
+macro_rules! raw {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs, reason = "the checked struct documents each value")]
+        pub struct $name { $(pub $field: $type,)* }
+    )*};
+}
+
+raw! {
+    Raw {
+        data_dir: PathBuf, runtime_dir: PathBuf, currency: Option<String>, log: RawLog,
+        kiosk: RawKiosk, pairing: RawPairing, vault: RawVault, net: RawNet,
+    }
+    RawLog { filter: String, format: Format }
+    RawKiosk { listen: String }
+    RawPairing { allow_loopback_relays: bool }
+    RawVault {
+        heartbeat_s: u32, machine_secret_file: Option<PathBuf>, acceptor: Option<RawAcceptor>,
+        dispenser: Option<RawDispenser>, policy: RawPolicy, breaker: RawBreaker,
+    }
+    RawAcceptor { kind: AcceptorKind, path: String, baud: Option<u32> }
+    RawDispenser { kind: DispenserKind, path: String, bays: u8 }
+    RawPolicy {
+        cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>, max_cash_in_minor: i64,
+        cassette_floor_notes: u32, offline_after_s: u32, presence_s: u32,
+    }
+    RawBreaker { notes_per_hour: u32, notes_per_day: u32 }
+    RawNet { machine_secret_file: Option<PathBuf> }
+}
+
+/// Which protocol the note validator speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptorKind {
+    /// JCM ID-003.
+    Id003,
+}
+
+/// Which protocol the dispenser speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DispenserKind {
+    /// Fujitsu F53 and F56.
+    F56,
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which log lines are shown.
+    pub log_filter: String,
+    /// How log lines look.
+    pub log_format: Format,
+    /// The socket between vault, net and command line.
+    pub socket: PathBuf,
+    /// What the vault needs.
+    pub vault: VaultConfig,
+    /// What net needs.
+    pub net: NetConfig,
+}
+
+/// What the vault needs.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// The vault's own folder: journal and sealed keys.
+    pub dir: PathBuf,
+    /// The file with the 32 bytes that seal its keys; made in `dir` at first start where none is
+    /// named.
+    pub machine_secret_file: Option<PathBuf>,
+    /// The only currency of the machine; there where a device is.
+    pub currency: Option<Currency>,
+    /// The note validator; without one there is no cash-in.
+    pub acceptor: Option<AcceptorConfig>,
+    /// The dispenser; without one there is no cash-out.
+    pub dispenser: Option<DispenserConfig>,
+    /// Limits per transaction.
+    pub policy: Policy,
+    /// Limits over time.
+    pub breaker: Breaker,
+    /// Seconds between two `report_state`.
+    pub heartbeat_s: NonZeroU32,
+    /// Whether a seed may name relays on loopback.
+    pub loopback: Loopback,
+}
+
+/// A note validator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptorConfig {
+    /// Its protocol.
+    pub kind: AcceptorKind,
+    /// The serial port; names under /dev/serial/by-path stay the same over a restart.
+    pub path: String,
+    /// Bits a second, where it is not the protocol's usual rate.
+    pub baud: Option<u32>,
+}
+
+/// A dispenser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DispenserConfig {
+    /// Its protocol.
+    pub kind: DispenserKind,
+    /// The serial port.
+    pub path: String,
+    /// Bays that are fitted, numbered from 1.
+    pub bays: u8,
+}
+
+/// Limits per transaction, held by the vault without asking anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether notes may be sold to the machine.
+    pub cash_in: bool,
+    /// Whether the machine may give notes.
+    pub cash_out: bool,
+    /// The amounts that a customer may choose, ascending; empty without a currency.
+    pub cash_out_amounts: Vec<Fiat>,
+    /// The most that one cash-in takes; absent without a currency.
+    pub max_cash_in: Option<Fiat>,
+    /// Notes that stay in a bay: the device's own count may be off by a few.
+    pub cassette_floor_notes: u32,
+    /// No new transaction when nothing was heard of the service for so many seconds.
+    pub offline_after_s: NonZeroU32,
+    /// Longest time in seconds between a customer's presence and a dispense without their touch.
+    pub presence_s: NonZeroU32,
+}
+
+/// The hard breaker: beyond it nothing is dispensed until it is closed by an operator's verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Notes given out in any hour.
+    pub notes_per_hour: NonZeroU32,
+    /// Notes given out in any day.
+    pub notes_per_day: NonZeroU32,
+}
+
+/// What net needs.
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Net's own folder: the sealed client key and the pairing.
+    pub dir: PathBuf,
+    /// The file with the 32 bytes that seal its key; made in `dir` at first start where none is
+    /// named.
+    pub machine_secret_file: Option<PathBuf>,
+    /// The socket of the vault.
+    pub socket: PathBuf,
+    /// Where the kiosk listens.
+    pub kiosk_listen: SocketAddr,
+}
+
+/// Reads file, environment and flags, and checks them.
+///
+/// # Errors
+/// [`ConfigError`], naming the value to mend.
+pub fn load(
+    file: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    flags: &[(&str, String)],
+) -> Result<(Config, Loaded<Raw>), ConfigError> {
+    let loaded = bitspire_shell::config::load::<Raw>(DEFAULTS, file, environment, flags)?;
+    let config = check(&loaded.raw)?;
+    Ok((config, loaded))
+}
+
+fn wrong(key: &str, expected: &str, got: impl ToString) -> ConfigError {
+    ConfigError::Value { key: key.into(), expected: expected.into(), got: got.to_string() }
+}
+
+fn at_least_one(key: &str, number: u32) -> Result<NonZeroU32, ConfigError> {
+    NonZeroU32::new(number).ok_or_else(|| wrong(key, "at least 1", number))
+}
+
+fn check(raw: &Raw) -> Result<Config, ConfigError> {
+    let socket = raw.runtime_dir.join("vault.sock");
+    let loopback = match raw.pairing.allow_loopback_relays {
+        true => Loopback::Allowed,
+        false => Loopback::Refused,
+    };
+    let listen = &raw.kiosk.listen;
+    let expected = "a loopback address and port like 127.0.0.1:8448: the kiosk has no other guard";
+    let kiosk_listen: SocketAddr =
+        listen.parse().map_err(|_| wrong("kiosk.listen", expected, listen))?;
+    if !kiosk_listen.ip().is_loopback() {
+        return Err(wrong("kiosk.listen", expected, listen));
+    }
+    Ok(Config {
+        log_filter: raw.log.filter.clone(),
+        log_format: raw.log.format,
+        socket: socket.clone(),
+        vault: vault(raw, loopback)?,
+        net: NetConfig {
+            dir: raw.data_dir.join("net"),
+            machine_secret_file: raw.net.machine_secret_file.clone(),
+            socket,
+            kiosk_listen,
+        },
+    })
+}
+
+fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
+    let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, breaker } =
+        &raw.vault;
+    let currency = raw.currency.as_deref().map(|code| {
+        let code = code.parse::<Currency>();
+        code.map_err(|e| wrong("currency", "an ISO-4217 code", e))
+    });
+    let currency = currency.transpose()?;
+    if currency.is_none() && (acceptor.is_some() || dispenser.is_some()) {
+        let expected = "an ISO-4217 code, since a device is configured";
+        return Err(wrong("currency", expected, "none"));
+    }
+    let acceptor = acceptor.as_ref().map(|RawAcceptor { kind, path, baud }| {
+        let path = port("vault.acceptor.path", path)?;
+        Ok(AcceptorConfig { kind: *kind, path, baud: *baud })
+    });
+    let dispenser = dispenser.as_ref().map(|RawDispenser { kind, path, bays }| {
+        let most = match kind {
+            DispenserKind::F56 => bitspire_hardware::dispenser::f56::LIMITS.bays,
+        };
+        if *bays == 0 || *bays > most {
+            return Err(wrong("vault.dispenser.bays", &format!("1 to {most}"), bays));
+        }
+        let path = port("vault.dispenser.path", path)?;
+        Ok(DispenserConfig { kind: *kind, path, bays: *bays })
+    });
+    Ok(VaultConfig {
+        dir: raw.data_dir.join("vault"),
+        machine_secret_file: machine_secret_file.clone(),
+        currency,
+        acceptor: acceptor.transpose()?,
+        dispenser: dispenser.transpose()?,
+        policy: check_policy(policy, currency)?,
+        breaker: Breaker {
+            notes_per_hour: at_least_one("vault.breaker.notes_per_hour", breaker.notes_per_hour)?,
+            notes_per_day: at_least_one("vault.breaker.notes_per_day", breaker.notes_per_day)?,
+        },
+        heartbeat_s: at_least_one("vault.heartbeat_s", *heartbeat_s)?,
+        loopback,
+    })
+}
+
+fn port(key: &str, path: &str) -> Result<String, ConfigError> {
+    let good = path.starts_with('/');
+    good.then(|| path.to_owned()).ok_or_else(|| {
+        wrong(key, "the port's whole path, like /dev/serial/by-path/...", format!("{path:?}"))
+    })
+}
+
+fn check_policy(raw: &RawPolicy, currency: Option<Currency>) -> Result<Policy, ConfigError> {
+    let fiat = |key: &str, minor: i64| match (minor > 0, currency) {
+        (true, currency) => Ok(currency.map(|currency| Fiat::new(minor, currency))),
+        (false, _) => Err(wrong(key, "above 0 minor units", minor)),
+    };
+    let key = "vault.policy.cash_out_amounts_minor";
+    let mut amounts = Vec::new();
+    for minor in &raw.cash_out_amounts_minor {
+        amounts.extend(fiat(key, *minor)?);
+    }
+    if !raw.cash_out_amounts_minor.is_sorted_by(|a, b| a < b) {
+        return Err(wrong(key, "ascending amounts", format!("{:?}", raw.cash_out_amounts_minor)));
+    }
+    let offline = at_least_one("vault.policy.offline_after_s", raw.offline_after_s)?;
+    Ok(Policy {
+        cash_in: raw.cash_in,
+        cash_out: raw.cash_out,
+        cash_out_amounts: amounts,
+        max_cash_in: fiat("vault.policy.max_cash_in_minor", raw.max_cash_in_minor)?,
+        cassette_floor_notes: raw.cassette_floor_notes,
+        offline_after_s: offline,
+        presence_s: at_least_one("vault.policy.presence_s", raw.presence_s)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment =
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        load(None, &environment, &[]).map(|(config, _)| config)
+    }
+
+    /// Loss prevented: a kiosk that anybody in the shop's network can press buttons on.
+    #[test]
+    fn the_defaults_read_and_the_kiosk_is_on_loopback_only() {
+        let config = with(&[]).unwrap();
+        assert!(config.net.kiosk_listen.ip().is_loopback());
+        assert_eq!(config.vault.loopback, Loopback::Refused);
+        assert_ne!(config.vault.dir, config.net.dir);
+        let refused = with(&[("BITSPIRE_KIOSK__LISTEN", "0.0.0.0:8448")]).unwrap_err();
+        assert!(refused.to_string().contains("kiosk.listen"), "{refused}");
+    }
+
+    /// Loss prevented: a machine that takes notes of a currency that nobody named.
+    #[test]
+    fn devices_and_amounts_are_in_the_machines_currency() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("machine.toml");
+        let devices = "[vault.acceptor]\nkind = 'id003'\npath = '/dev/ttyS0'\n\
+            [vault.dispenser]\nkind = 'f56'\npath = '/dev/ttyS1'\nbays = 2\n";
+        std::fs::write(&file, devices).unwrap();
+        let refused = load(Some(&file), &BTreeMap::new(), &[]).unwrap_err();
+        assert!(refused.to_string().contains("currency"), "{refused}");
+        std::fs::write(&file, format!("currency = 'EUR'\n{devices}")).unwrap();
+        let (config, _) = load(Some(&file), &BTreeMap::new(), &[]).unwrap();
+        let vault = config.vault;
+        let eur: Currency = "EUR".parse().unwrap();
+        assert_eq!(vault.currency, Some(eur));
+        assert_eq!(vault.policy.cash_out_amounts[0], Fiat::new(2_000, eur));
+        assert_eq!(vault.dispenser.unwrap().bays, 2);
+    }
+
+    /// Loss prevented: a typing error that is found at the first sale.
+    #[test]
+    fn each_wrong_value_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("machine.toml");
+        for (text, named) in [
+            ("currency = 'euro'\n", "currency"),
+            ("[vault.policy]\nmax_cash_in_minor = 0\n", "max_cash_in_minor"),
+            ("[vault.policy]\ncash_out_amounts_minor = [5000, 2000]\n", "cash_out_amounts_minor"),
+            ("[vault.breaker]\nnotes_per_hour = 0\n", "notes_per_hour"),
+            (
+                "currency = 'EUR'\n[vault.dispenser]\nkind = 'f56'\npath = '/x'\nbays = 9\n",
+                "vault.dispenser.bays",
+            ),
+            (
+                "currency = 'EUR'\n[vault.acceptor]\nkind = 'id003'\npath = 'COM1'\n",
+                "vault.acceptor.path",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let refused = load(Some(&file), &BTreeMap::new(), &[]).unwrap_err();
+            assert!(refused.to_string().contains(named), "{text}: {refused}");
+        }
+    }
+}
