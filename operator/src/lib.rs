@@ -7,6 +7,7 @@ pub mod fleet;
 pub mod http;
 pub mod ids;
 pub mod ledger;
+pub mod lnurl;
 pub mod relay;
 pub mod signer;
 pub mod store;

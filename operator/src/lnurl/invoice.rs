@@ -1,0 +1,199 @@
+//! Whether an invoice that a wallet names can be paid for a withdraw (LUD-03).
+//!
+//! Promise: pure; each refusal is a variant with the words for the wallet. An invoice that passes
+//! is for exactly the promised amount, on our network, payable for at least another minute and
+//! without conditions that we do not know.
+
+use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::time::Unix;
+use lightning_invoice::{Bolt11Invoice, Currency};
+use nostr::hashes::Hash as _;
+use thiserror::Error;
+
+/// Seconds that must be left, or the payment could arrive after the end.
+pub const MIN_LEFT_S: u64 = 60;
+
+/// Blocks that a payee may ask for: more would lock the wallet's funds for more than a day.
+pub const MAX_CLTV_DELTA: u64 = 144;
+
+/// An invoice that may be paid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payable {
+    /// The text without a `lightning:` prefix, in lower case.
+    pub bolt11: String,
+    /// What identifies the payment.
+    pub payment_hash: PaymentHash,
+    /// When it expires.
+    pub expires_at: Unix,
+}
+
+/// Why an invoice is not paid.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvoiceRefusal {
+    /// No BOLT 11 invoice, or a damaged one.
+    #[error("expected a BOLT 11 invoice: {0}")]
+    Unreadable(String),
+    /// For another chain.
+    #[error("expected an invoice for {expected:?}, got one for {got:?}")]
+    Network {
+        /// Where our wallet is.
+        expected: Currency,
+        /// What the invoice says.
+        got: Currency,
+    },
+    /// The payer would choose the amount.
+    #[error("expected an invoice of {expected} sat, got one without an amount")]
+    NoAmount {
+        /// The promise.
+        expected: Sats,
+    },
+    /// Another amount.
+    #[error("expected an invoice of {expected} sat, got {got} msat")]
+    Amount {
+        /// The promise.
+        expected: Sats,
+        /// What it asks for.
+        got: Msat,
+    },
+    /// Ended, or about to.
+    #[error("expected at least {MIN_LEFT_S} s before the invoice expires, got {left_s} s")]
+    Expiring {
+        /// Seconds left.
+        left_s: u64,
+    },
+    /// Conditions that we do not know.
+    #[error("the invoice requires features that this wallet does not know")]
+    Features,
+    /// Would lock our funds too long.
+    #[error("expected min_final_cltv_expiry of at most {MAX_CLTV_DELTA} blocks, got {got}")]
+    Cltv {
+        /// What it asks for.
+        got: u64,
+    },
+}
+
+/// Checks `text` against what was promised.
+///
+/// # Errors
+/// The first [`InvoiceRefusal`].
+pub fn check(
+    text: &str,
+    net: Sats,
+    network: &Currency,
+    now: Unix,
+) -> Result<Payable, InvoiceRefusal> {
+    let text = text.trim().to_lowercase();
+    let text = text.strip_prefix("lightning:").unwrap_or(&text);
+    let invoice: Bolt11Invoice =
+        text.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))?;
+    let got = invoice.currency();
+    if got != *network {
+        return Err(InvoiceRefusal::Network { expected: network.clone(), got });
+    }
+    let asked = invoice.amount_milli_satoshis();
+    let got = Msat(asked.ok_or(InvoiceRefusal::NoAmount { expected: net })?);
+    if got.to_sats_exact() != Some(net) {
+        return Err(InvoiceRefusal::Amount { expected: net, got });
+    }
+    let ends = invoice.duration_since_epoch().saturating_add(invoice.expiry_time());
+    let expires_at = Unix(ends.as_secs());
+    let left_s = expires_at.since(now);
+    if left_s < MIN_LEFT_S {
+        return Err(InvoiceRefusal::Expiring { left_s });
+    }
+    if invoice.features().is_some_and(|features| features.requires_unknown_bits()) {
+        return Err(InvoiceRefusal::Features);
+    }
+    let got = invoice.min_final_cltv_expiry_delta();
+    if got > MAX_CLTV_DELTA {
+        return Err(InvoiceRefusal::Cltv { got });
+    }
+    let payment_hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
+    Ok(Payable { bolt11: text.to_owned(), payment_hash, expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lightning_invoice::{InvoiceBuilder, PaymentSecret};
+    use nostr::hashes::sha256;
+    use nostr::secp256k1::SecretKey;
+
+    use super::*;
+
+    const NOW: Unix = Unix(1_800_000_000);
+
+    struct Asked {
+        msat: Option<u64>,
+        network: Currency,
+        expiry_s: u64,
+        cltv: u64,
+    }
+
+    const GOOD: Asked =
+        Asked { msat: Some(75_795_000), network: Currency::Regtest, expiry_s: 600, cltv: 18 };
+
+    fn invoice(asked: &Asked) -> String {
+        let builder = InvoiceBuilder::new(asked.network.clone())
+            .description("wallet".into())
+            .payment_hash(sha256::Hash::hash(b"preimage"))
+            .payment_secret(PaymentSecret([7; 32]))
+            .duration_since_epoch(Duration::from_secs(NOW.0))
+            .min_final_cltv_expiry_delta(asked.cltv)
+            .expiry_time(Duration::from_secs(asked.expiry_s));
+        let builder = match asked.msat {
+            Some(msat) => builder.amount_milli_satoshis(msat),
+            None => builder,
+        };
+        let key = SecretKey::from_slice(&[3; 32]).unwrap();
+        let sign = |digest: &_| nostr::SECP256K1.sign_ecdsa_recoverable(digest, &key);
+        builder.build_signed(sign).unwrap().to_string()
+    }
+
+    fn verdict(asked: &Asked) -> Result<Payable, InvoiceRefusal> {
+        check(&invoice(asked), Sats(75_795), &Currency::Regtest, NOW)
+    }
+
+    /// Loss prevented: paying more than the notes were worth, or on a chain without value.
+    #[test]
+    fn only_the_promised_amount_on_our_network_is_paid() {
+        let good = verdict(&GOOD).unwrap();
+        assert_eq!(good.expires_at, Unix(NOW.0 + 600));
+        assert_eq!(
+            verdict(&Asked { msat: None, ..GOOD }),
+            Err(InvoiceRefusal::NoAmount { expected: Sats(75_795) })
+        );
+        for msat in [75_794_000, 75_795_001, 75_796_000, 1] {
+            let refused = verdict(&Asked { msat: Some(msat), ..GOOD });
+            assert!(matches!(refused, Err(InvoiceRefusal::Amount { .. })), "{msat}: {refused:?}");
+        }
+        let refused = verdict(&Asked { network: Currency::Bitcoin, ..GOOD });
+        assert!(matches!(refused, Err(InvoiceRefusal::Network { .. })), "{refused:?}");
+    }
+
+    /// Loss prevented: a payment that lands after the invoice's end, or that locks funds for days.
+    #[test]
+    fn an_invoice_leaves_a_minute_and_locks_nothing_for_long() {
+        assert!(verdict(&Asked { expiry_s: 60, ..GOOD }).is_ok());
+        let refused = verdict(&Asked { expiry_s: 59, ..GOOD });
+        assert_eq!(refused, Err(InvoiceRefusal::Expiring { left_s: 59 }));
+        assert!(verdict(&Asked { cltv: 144, ..GOOD }).is_ok());
+        let refused = verdict(&Asked { cltv: 145, ..GOOD });
+        assert_eq!(refused, Err(InvoiceRefusal::Cltv { got: 145 }));
+    }
+
+    /// Loss prevented: a wallet's good invoice that is refused for its spelling; a bad one that is not.
+    #[test]
+    fn spellings_are_read_and_damage_is_seen() {
+        let text = invoice(&GOOD);
+        let shouted = format!("LIGHTNING:{}", text.to_uppercase());
+        let read = check(&shouted, Sats(75_795), &Currency::Regtest, NOW).unwrap();
+        assert_eq!(read.bolt11, text);
+        let last = if text.ends_with('q') { 'p' } else { 'q' };
+        let damaged = format!("{}{last}", &text[..text.len() - 1]);
+        let refused = check(&damaged, Sats(75_795), &Currency::Regtest, NOW);
+        assert!(matches!(refused, Err(InvoiceRefusal::Unreadable(_))), "{refused:?}");
+    }
+}
