@@ -8,6 +8,7 @@ pub mod http;
 pub mod ids;
 pub mod ledger;
 pub mod lnurl;
+pub mod payout;
 pub mod relay;
 pub mod signer;
 pub mod store;

@@ -96,8 +96,7 @@ pub fn check(
     if got.to_sats_exact() != Some(net) {
         return Err(InvoiceRefusal::Amount { expected: net, got });
     }
-    let ends = invoice.duration_since_epoch().saturating_add(invoice.expiry_time());
-    let expires_at = Unix(ends.as_secs());
+    let expires_at = end(&invoice);
     let left_s = expires_at.since(now);
     if left_s < MIN_LEFT_S {
         return Err(InvoiceRefusal::Expiring { left_s });
@@ -111,6 +110,16 @@ pub fn check(
     }
     let payment_hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
     Ok(Payable { bolt11: text.to_owned(), payment_hash, expires_at })
+}
+
+fn end(invoice: &Bolt11Invoice) -> Unix {
+    Unix(invoice.duration_since_epoch().saturating_add(invoice.expiry_time()).as_secs())
+}
+
+/// When an invoice that was checked before expires.
+#[must_use]
+pub fn expiry(bolt11: &str) -> Option<Unix> {
+    bolt11.parse().ok().as_ref().map(end)
 }
 
 #[cfg(test)]

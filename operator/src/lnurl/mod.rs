@@ -1,3 +1,295 @@
-//! LNURL-withdraw (LUD-01, LUD-03, LUD-17) for cash_in and for claims.
+//! LNURL-withdraw (LUD-01, LUD-03, LUD-17) for cash_in and for claims, on the listener that is open
+//! to everybody.
+//!
+//! Promise: min = max = what was promised; the first valid invoice is bound to its k1 durably before
+//! anything is paid, and no other one is ever paid under it. `OK` means accepted, not paid.
+//!
+//! Failure policy: every answer is HTTP 200 with `{"status":"ERROR","reason"}` as wallets expect it;
+//! a refused invoice leaves the k1 as it was. k1 and claim codes are in paths, so nothing here logs
+//! a path: only what happened.
 
+pub mod claims;
 pub mod invoice;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use bech32::{Bech32, Hrp};
+use bitspire_shared::money::Sats;
+use bitspire_shared::rate::{Keyed, Quota};
+use bitspire_shared::rpc::Lnurl;
+use bitspire_shared::time::{Mono, Unix};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use self::invoice::{InvoiceRefusal, Payable};
+use crate::app::{App, Ring};
+use crate::http::listen::{Bounds, listen};
+use crate::store::withdraws::{self, Bound, K1, K1State, Withdraw, WithdrawState};
+use crate::store::{Read, StoreError, Tx, machines};
+
+/// Requests of wallets a minute and address.
+const LOOKUPS_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
+/// Claim codes a minute and address: they could be guessed at.
+const CLAIMS_A_MINUTE: NonZeroU32 = NonZeroU32::new(5).unwrap();
+/// Addresses remembered.
+const ADDRESSES: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+
+/// Why a wallet gets nothing.
+#[derive(Debug, Error)]
+pub enum Refused {
+    /// No such k1, or not any more. One answer for all cases: a guess learns nothing.
+    #[error("this withdraw is unknown, expired or replaced; use the claim code on your receipt")]
+    Gone,
+    /// It was paid.
+    #[error("this withdraw was paid")]
+    Paid,
+    /// Path and query name different ones.
+    #[error("expected the same k1 in path and query")]
+    OtherK1,
+    /// The invoice cannot be paid.
+    #[error("{0}")]
+    Invoice(#[from] InvoiceRefusal),
+    /// Another invoice came first.
+    #[error("another invoice was accepted for this withdraw; use the claim code if it fails")]
+    OtherInvoice,
+    /// The invoice was used before, here or elsewhere.
+    #[error("expected an invoice that was not used before")]
+    SeenHash,
+    /// Too many requests from one address.
+    #[error("too many requests: try again in a minute")]
+    TooMany,
+    /// Our side cannot answer now.
+    #[error("temporarily out of service: try again in a minute")]
+    Unavailable(#[from] StoreError),
+}
+
+impl Refused {
+    fn json(&self) -> Json<Value> {
+        if let Self::Unavailable(error) = self {
+            tracing::error!(event = "lnurl_unavailable", error = ?error);
+        }
+        Json(json!({ "status": "ERROR", "reason": self.to_string() }))
+    }
+}
+
+/// The text of a withdraw's QR code: bech32 of its URL in upper case (LUD-01).
+#[must_use]
+pub fn encode(base_url: &str, k1: &K1) -> Option<Lnurl> {
+    let url = format!("{base_url}/lnurl/w/{}", k1.expose());
+    let encoded = bech32::encode_upper::<Bech32>(Hrp::parse_unchecked("lnurl"), url.as_bytes());
+    encoded.ok().map(Lnurl::new)
+}
+
+/// The public side's state.
+#[derive(Clone)]
+pub(crate) struct Public {
+    pub(crate) app: Arc<App>,
+    limits: Arc<Limits>,
+}
+
+struct Limits {
+    started: Instant,
+    lookups: Mutex<Keyed<IpAddr>>,
+    claims: Mutex<Keyed<IpAddr>>,
+}
+
+impl Limits {
+    fn new() -> Self {
+        let keyed = |rate| Mutex::new(Keyed::new(Quota::per_minute(rate, rate), ADDRESSES));
+        Self {
+            started: Instant::now(),
+            lookups: keyed(LOOKUPS_A_MINUTE),
+            claims: keyed(CLAIMS_A_MINUTE),
+        }
+    }
+
+    fn take(&self, limit: &Mutex<Keyed<IpAddr>>, from: SocketAddr) -> Result<(), Refused> {
+        let now = Mono(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.take(&from.ip(), now).map_err(|_| Refused::TooMany)
+    }
+}
+
+impl Public {
+    pub(crate) fn may_claim(&self, from: SocketAddr) -> Result<(), Refused> {
+        self.limits.take(&self.limits.claims, from)
+    }
+
+    fn may_look(&self, from: SocketAddr) -> Result<(), Refused> {
+        self.limits.take(&self.limits.lookups, from)
+    }
+}
+
+/// The routes that are open to everybody.
+pub fn router(app: &Arc<App>) -> Router {
+    let public = Public { app: Arc::clone(app), limits: Arc::new(Limits::new()) };
+    Router::new()
+        .route("/lnurl/w/{k1}", get(offer))
+        .route("/lnurl/w/{k1}/cb", get(callback))
+        .route("/c/{code}", get(claims::page))
+        .layer(middleware::map_response(private))
+        .with_state(public)
+}
+
+/// Secrets stand in the addresses and on the pages: nothing keeps them, nothing passes them on.
+async fn private(mut response: axum::response::Response) -> axum::response::Response {
+    const HEADERS: [(HeaderName, &str); 3] = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Serves the public listener until the daemon stops.
+///
+/// # Errors
+/// What the system says to the address.
+pub async fn start(app: &Arc<App>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(app.config.public_listen).await?;
+    let address = listener.local_addr()?;
+    app.tasks.spawn(listen(listener, router(app), Bounds::default(), app.stop.clone()));
+    Ok(address)
+}
+
+/// First step (LUD-03).
+async fn offer(
+    State(public): State<Public>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path(k1): Path<String>,
+) -> Json<Value> {
+    let answer = async {
+        public.may_look(from)?;
+        let k1 = K1::parse(&k1).ok_or(Refused::Gone)?;
+        let now = public.app.clock.now();
+        let wanted = k1.clone();
+        let withdraw = public.app.store.read(move |read| open(read, &wanted, now)).await?;
+        let msat = withdraw.net_sats.0.saturating_mul(1_000);
+        let k1 = k1.expose();
+        Ok::<_, Refused>(Json(json!({
+            "tag": "withdrawRequest",
+            "callback": format!("{}/lnurl/w/{k1}/cb", public.app.config.public_base_url),
+            "k1": k1,
+            "defaultDescription": description(&withdraw),
+            "minWithdrawable": msat,
+            "maxWithdrawable": msat,
+        })))
+    };
+    answer.await.unwrap_or_else(|refused| refused.json())
+}
+
+fn description(withdraw: &Withdraw) -> String {
+    let txid = withdraw.txid.to_string();
+    format!("bitSpire {}", txid.get(..8).unwrap_or_default())
+}
+
+/// The withdraw of a k1 that can still be used.
+fn open(read: &Read<'_>, k1: &K1, now: Unix) -> Result<Withdraw, Refused> {
+    let session = withdraws::session(read, k1)?.ok_or(Refused::Gone)?;
+    let withdraw = withdraws::find(read, session.withdraw_id)?.ok_or(Refused::Gone)?;
+    let bound = session.bound_hash.is_some();
+    match withdraw.state {
+        WithdrawState::Paid => Err(Refused::Paid),
+        WithdrawState::Expired => Err(Refused::Gone),
+        _ if session.state == K1State::Dead => Err(Refused::Gone),
+        _ if !bound && session.expires_at < now => Err(Refused::Gone),
+        _ => Ok(withdraw),
+    }
+}
+
+#[derive(Deserialize)]
+struct Callback {
+    k1: String,
+    pr: String,
+}
+
+/// Second step (LUD-03): the wallet names its invoice.
+async fn callback(
+    State(public): State<Public>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path(path): Path<String>,
+    Query(query): Query<Callback>,
+) -> Json<Value> {
+    let answer = async {
+        public.may_look(from)?;
+        if path != query.k1 {
+            return Err(Refused::OtherK1);
+        }
+        accept(&public.app, &query.k1, query.pr).await
+    };
+    match answer.await {
+        Ok(()) => Json(json!({ "status": "OK" })),
+        Err(refused) => refused.json(),
+    }
+}
+
+/// Binds the invoice and wakes the payout worker.
+async fn accept(app: &Arc<App>, k1: &str, pr: String) -> Result<(), Refused> {
+    let k1 = K1::parse(k1).ok_or(Refused::Gone)?;
+    let now = app.clock.now();
+    let wanted = k1.clone();
+    let (withdraw, wallet, spire) = app
+        .store
+        .read(move |read| {
+            let session = withdraws::session(read, &wanted)?.ok_or(Refused::Gone)?;
+            let withdraw = withdraws::find(read, session.withdraw_id)?.ok_or(Refused::Gone)?;
+            let machine = machines::find(read, withdraw.machine_id)?.ok_or(Refused::Gone)?;
+            let spire = machine.machine_npub;
+            Ok::<_, Refused>((withdraw, machine.wallet_id.clone(), spire))
+        })
+        .await?;
+    let network = app.wallets.get(&wallet).ok_or(Refused::Gone)?.network();
+    // an invoice that is bound already is answered OK again, however late the repeat comes
+    let payable = match invoice::check(&pr, withdraw.net_sats, &network, now) {
+        Err(InvoiceRefusal::Expiring { .. }) => {
+            invoice::check(&pr, withdraw.net_sats, &network, Unix(0)).map(|p| (p, false))
+        }
+        checked => checked.map(|payable| (payable, true)),
+    };
+    let (payable, fresh) = payable?;
+    let txid = withdraw.txid;
+    let bound = app.store.write(move |tx| bind(tx, &k1, &payable, fresh, now)).await?;
+    if bound == Bound::Now {
+        tracing::info!(event = "withdraw_claimed", machine = %withdraw.machine_id, txn = %txid);
+        if let Some(spire) = spire {
+            app.ring(Ring::Withdraw { spire });
+        }
+    }
+    Ok(())
+}
+
+/// One transaction, so that of any number of wallets exactly one is first.
+fn bind(tx: &Tx<'_>, k1: &K1, invoice: &Payable, fresh: bool, now: Unix) -> Result<Bound, Refused> {
+    let session = withdraws::session(tx, k1)?.ok_or(Refused::Gone)?;
+    if session.bound_hash == Some(invoice.payment_hash) {
+        return Ok(Bound::Before);
+    }
+    if session.bound_hash.is_some() {
+        return Err(Refused::OtherInvoice);
+    }
+    let withdraw = open(tx, k1, now)?;
+    if !fresh {
+        return Err(InvoiceRefusal::Expiring { left_s: invoice.expires_at.since(now) }.into());
+    }
+    if withdraws::hash_seen(tx, invoice.payment_hash)? {
+        return Err(Refused::SeenHash);
+    }
+    debug_assert!(withdraw.net_sats > Sats::ZERO);
+    match withdraws::bind(tx, k1, invoice.payment_hash, &invoice.bolt11, now)? {
+        Bound::Other => Err(Refused::OtherInvoice),
+        Bound::Refused => Err(Refused::Gone),
+        bound => Ok(bound),
+    }
+}

@@ -286,6 +286,42 @@ pub fn unpaid(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreError> {
     Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
 }
 
+/// Withdraws with a bound invoice whose payment is not final, oldest first: what the payout worker
+/// goes on with.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn bound(read: &Read<'_>) -> Result<Vec<WithdrawId>, StoreError> {
+    let sql = "SELECT withdraws.withdraw_id FROM withdraws
+        JOIN withdraw_k1s ON withdraw_k1s.withdraw_id = withdraws.withdraw_id
+            AND withdraw_k1s.state = 'live'
+        LEFT JOIN payments ON payments.payment_hash = bound_hash
+        WHERE withdraws.state = 'bound' AND bound_hash IS NOT NULL
+            AND (payments.state IS NULL OR payments.state IN ('pending', 'unknown'))
+        ORDER BY bound_at";
+    read.all(sql, &[], |row| row.get("withdraw_id"))
+}
+
+/// The unpaid withdraws under this claim code, whatever the machine.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unpaid_under(read: &Read<'_>, hash: ClaimHash) -> Result<Vec<Withdraw>, StoreError> {
+    let sql = "SELECT * FROM withdraws WHERE claim_hash = ?1 AND state IN ('offered', 'bound')
+               ORDER BY created_at";
+    read.all(sql, &[&hash], Withdraw::from_row)
+}
+
+/// Withdraws of notes that nobody claimed in time.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn overdue(read: &Read<'_>, now: Unix) -> Result<Vec<Withdraw>, StoreError> {
+    let sql = "SELECT * FROM withdraws WHERE purpose = 'cash_in' AND state = 'offered'
+               AND expires_at < ?1 ORDER BY expires_at";
+    read.all(sql, &[&now], Withdraw::from_row)
+}
+
 /// Moves a withdraw on.
 ///
 /// # Errors

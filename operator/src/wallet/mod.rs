@@ -16,6 +16,7 @@ use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
+use lightning_invoice::Currency;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -136,10 +137,26 @@ pub struct Payment {
 #[serde(transparent)]
 pub struct Cursor(pub u64);
 
+/// How final a wallet's "failed" is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureRule {
+    /// As soon as it says so.
+    AtOnce,
+    /// Only when it said so twice, ten minutes apart, after the invoice's expiry: some wallets mark
+    /// a payment failed when the connection to their node dropped after the node took it.
+    TwiceAfterExpiry,
+}
+
 /// A Lightning wallet.
 pub trait Wallet: Send + Sync + 'static {
     /// The wallet's id in our configuration.
     fn id(&self) -> &str;
+
+    /// The chain that its invoices are for.
+    fn network(&self) -> Currency;
+
+    /// How final its "failed" is.
+    fn failures(&self) -> FailureRule;
 
     /// Makes an invoice.
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice>;

@@ -22,7 +22,8 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use super::{
-    Cursor, Flow, Invoice, InvoiceRequest, PayState, Payment, Wallet, WalletError, WalletResult,
+    Cursor, FailureRule, Flow, Invoice, InvoiceRequest, PayState, Payment, Wallet, WalletError,
+    WalletResult,
 };
 use bitspire_shell::clock::Clock;
 
@@ -384,6 +385,14 @@ fn blocking<'a, T: Send + 'static>(
 impl Wallet for SimulatedWallet {
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn network(&self) -> Currency {
+        Currency::Regtest
+    }
+
+    fn failures(&self) -> FailureRule {
+        FailureRule::AtOnce
     }
 
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {

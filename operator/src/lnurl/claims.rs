@@ -1,0 +1,221 @@
+//! The claim page: whatever is owed on one transaction, for whoever has its code.
+//!
+//! Promise: one LNURL-withdraw at a time for one claim; a new k1 is issued only when no payment
+//! under the old one can succeed any more. A code that is unknown and one on which nothing is owed
+//! get the same answer.
+//!
+//! Failure policy: look-ups are limited for each address and counted; the page has no script, keeps
+//! nothing and passes nothing on.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bitspire_shared::ids::{ClaimCode, ClaimHash, WithdrawId};
+use bitspire_shared::money::Sats;
+use bitspire_shared::rpc::Lnurl;
+use bitspire_shared::time::Unix;
+use bitspire_shell::secrets::random;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use qrcode::{QrCode, render::svg};
+
+use super::{Public, Refused, encode};
+use crate::ledger::liability_to_owed;
+use crate::payout::PayoutError;
+use crate::store::claims::{self, NewOwed, OwedReason};
+use crate::store::payments::{self, PaymentState};
+use crate::store::withdraws::{self, K1, Withdraw, WithdrawState};
+use crate::store::{StoreError, Tx, ledger};
+
+/// What the page loads: nothing but itself.
+const POLICY: &str = "default-src 'none'; style-src 'sha256-%'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+/// What a code brings now.
+enum Due {
+    /// Nothing is owed, or the code is unknown.
+    Nothing,
+    /// This withdraw can be fetched.
+    Fetch { sats: Sats, k1: K1 },
+    /// A wallet has named its invoice; the payment is under way.
+    Paying { sats: Sats },
+}
+
+/// Fresh ids for a withdraw that may have to be made.
+struct Fresh {
+    withdraw_id: WithdrawId,
+    k1: K1,
+    expires_at: Unix,
+}
+
+/// `GET /c/{code}`.
+pub(super) async fn page(
+    State(public): State<Public>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path(code): Path<String>,
+) -> Response {
+    let base_url = public.app.config.public_base_url.clone();
+    match look(&public, from, &code).await {
+        Ok(Due::Nothing) => shown(StatusCode::OK, nothing()),
+        Ok(Due::Paying { sats }) => shown(StatusCode::OK, paying(sats)),
+        Ok(Due::Fetch { sats, k1 }) => match encode(&base_url, &k1) {
+            Some(lnurl) => shown(StatusCode::OK, fetch(sats, &lnurl)),
+            None => shown(StatusCode::INTERNAL_SERVER_ERROR, words("The address is too long.")),
+        },
+        Err(Refused::TooMany) => {
+            tracing::warn!(event = "claim_look_ups_limited", address = %from.ip());
+            shown(StatusCode::TOO_MANY_REQUESTS, words("Too many tries: wait a minute."))
+        }
+        Err(refused) => {
+            tracing::error!(event = "claim_unavailable", error = ?refused);
+            shown(StatusCode::SERVICE_UNAVAILABLE, words("Out of service: try again in a minute."))
+        }
+    }
+}
+
+async fn look(public: &Public, from: SocketAddr, code: &str) -> Result<Due, Refused> {
+    public.may_claim(from)?;
+    let Ok(code) = code.parse::<ClaimCode>() else { return Ok(Due::Nothing) };
+    let hash = code.hash();
+    let app = &public.app;
+    let now = app.clock.now();
+    let (Ok(id), Ok(k1)) = (random(), random()) else {
+        return Err(StoreError::Stopped { reason: "no random bytes".into() }.into());
+    };
+    let fresh = Fresh {
+        withdraw_id: WithdrawId::from_bytes(id),
+        k1: K1::from_bytes(k1),
+        expires_at: now.after(app.config.withdraw_expiry_s.into()),
+    };
+    Ok(app.store.write(move |tx| due(tx, hash, fresh, now)).await?)
+}
+
+/// In one transaction, so that two look-ups at once issue one k1.
+fn due(tx: &Tx<'_>, hash: ClaimHash, fresh: Fresh, now: Unix) -> Result<Due, StoreError> {
+    for withdraw in withdraws::unpaid_under(tx, hash)? {
+        if withdraw.expires_at < now && withdraw.claim_id.is_none() {
+            // what it promised becomes a debt in the worker's next round
+            continue;
+        }
+        return of_withdraw(tx, &withdraw, fresh, now);
+    }
+    let Some(claim) = claims::by_hash(tx, hash)? else { return Ok(Due::Nothing) };
+    let made = withdraws::insert_for_claim(tx, claim.id, fresh.withdraw_id, fresh.expires_at, now)?;
+    let Some(sats) = made else { return Ok(Due::Nothing) };
+    withdraws::issue(tx, fresh.withdraw_id, &fresh.k1, fresh.expires_at, now)?;
+    Ok(Due::Fetch { sats, k1: fresh.k1 })
+}
+
+fn of_withdraw(
+    tx: &Tx<'_>,
+    withdraw: &Withdraw,
+    fresh: Fresh,
+    now: Unix,
+) -> Result<Due, StoreError> {
+    let sats = withdraw.net_sats;
+    if let Some(session) = withdraws::live_session(tx, withdraw.withdraw_id)? {
+        match session.bound_hash {
+            None if session.expires_at >= now => return Ok(Due::Fetch { sats, k1: session.k1 }),
+            None => {}
+            Some(bound) => {
+                let payment = payments::by_hash(tx, bound)?;
+                let failed = payment.as_ref().is_some_and(|p| p.state == PaymentState::Failed);
+                let over = payment.as_ref().is_some_and(|p| p.invoice_expires_at <= now);
+                if !failed || !over {
+                    return Ok(Due::Paying { sats });
+                }
+            }
+        }
+    }
+    withdraws::issue(tx, withdraw.withdraw_id, &fresh.k1, fresh.expires_at, now)?;
+    withdraws::set_state(tx, withdraw.withdraw_id, WithdrawState::Offered)?;
+    Ok(Due::Fetch { sats, k1: fresh.k1 })
+}
+
+/// Withdraws of notes that nobody fetched in time become debts: the claim code brings them.
+///
+/// # Errors
+/// [`PayoutError`]; nothing is written then.
+pub(crate) fn expire(tx: &Tx<'_>, now: Unix) -> Result<(), PayoutError> {
+    for withdraw in withdraws::overdue(tx, now)? {
+        withdraws::set_state(tx, withdraw.withdraw_id, WithdrawState::Expired)?;
+        let (machine, id) = (withdraw.machine_id, withdraw.withdraw_id);
+        let entry = liability_to_owed(machine, id, withdraw.txid, withdraw.net_sats)?;
+        ledger::append(tx, &entry, now)?;
+        let debt = NewOwed {
+            claim_hash: withdraw.claim_hash,
+            machine_id: machine,
+            txid: withdraw.txid,
+            reason: OwedReason::Unclaimed,
+            source: id.to_string(),
+            sats: withdraw.net_sats,
+        };
+        claims::owe(tx, &debt, now)?;
+        tracing::info!(event = "withdraw_expired", machine = %machine, txn = %withdraw.txid);
+    }
+    Ok(())
+}
+
+const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:3rem auto;\
+padding:0 1rem;text-align:center;background:#f6f4ee;color:#14181f}svg{width:min(22rem,80vw);\
+height:auto;background:#fff;padding:1rem;border-radius:1rem}code{overflow-wrap:anywhere;\
+font-size:.85rem}.amount{font-size:2rem;font-weight:700}";
+
+fn shown(status: StatusCode, content: Markup) -> Response {
+    use nostr::base64::Engine as _;
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(STYLE.as_bytes());
+    let hash = nostr::base64::engine::general_purpose::STANDARD.encode(hash);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "bitSpire claim" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (content) } }
+        }
+    };
+    let policy = POLICY.replace('%', &hash);
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CONTENT_SECURITY_POLICY, policy),
+    ];
+    (status, headers, page.into_string()).into_response()
+}
+
+fn words(text: &str) -> Markup {
+    html! { h1 { "Claim" } p { (text) } }
+}
+
+fn nothing() -> Markup {
+    words(
+        "Nothing is owed under this code, or it was paid. Compare it with your receipt, character \
+        by character.",
+    )
+}
+
+fn paying(sats: Sats) -> Markup {
+    html! {
+        h1 { "On its way" }
+        p.amount { (sats) " sats" }
+        p { "A wallet has asked for them. If they do not arrive, come back: this code stays good." }
+    }
+}
+
+fn fetch(sats: Sats, lnurl: &Lnurl) -> Markup {
+    let code = QrCode::new(lnurl.expose());
+    html! {
+        h1 { "These are yours" }
+        p.amount { (sats) " sats" }
+        @if let Ok(code) = code {
+            @let image = code.render::<svg::Color>().min_dimensions(300, 300).build();
+            (PreEscaped(image.split_once("?>").map_or(image.as_str(), |(_, image)| image)))
+        }
+        p { "Scan with a Lightning wallet, or open " a href={ "lightning:" (lnurl.expose()) } { "the link" } "." }
+        p { code { (lnurl.expose()) } }
+    }
+}
