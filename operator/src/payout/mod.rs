@@ -12,6 +12,9 @@
 //! looked up by its hash and, where the wallet has never heard of it, the same invoice is asked for
 //! again until it expires.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

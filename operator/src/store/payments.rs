@@ -172,6 +172,14 @@ pub fn open(read: &Read<'_>) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError
     read.all(sql, &[], Payment::kept)
 }
 
+/// Every attempt there was, oldest first: for the auditor.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn all(read: &Read<'_>) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError> {
+    read.all("SELECT * FROM payments ORDER BY id", &[], Payment::kept)
+}
+
 /// The wallet gave no answer.
 ///
 /// # Errors
