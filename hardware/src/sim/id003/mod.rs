@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
-use super::{SimDevice, SimError};
+use super::{Key, SimDevice, SimError};
 use crate::frame::id003::{Config, CurrencySlot, Decoder, RejectReason, Reply, Status};
 use path::{Inside, Phase, Trouble};
 
@@ -270,6 +270,24 @@ impl SimDevice for Id003Sim {
             "removed": self.tally.removed,
             "acknowledged": self.tally.acknowledged,
         })
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        const KEYS: &[Key] = &[
+            Key::new('5', "insert a 5", r#"{"action":"insert","denomination":5}"#),
+            Key::new('1', "insert a 10", r#"{"action":"insert","denomination":10}"#),
+            Key::new('2', "insert a 20", r#"{"action":"insert","denomination":20}"#),
+            Key::new('h', "insert a 100", r#"{"action":"insert","denomination":100}"#),
+            Key::new('r', "the next note is refused", r#"{"action":"reject_next","reason":"76"}"#),
+            Key::new('j', "a jam in the acceptor", r#"{"action":"jam","where":"acceptor"}"#),
+            Key::new('k', "clear it (the host resets)", r#"{"action":"clear"}"#),
+            Key::new('p', "take the cashbox out", r#"{"action":"stacker_out"}"#),
+            Key::new('e', "empty it", r#"{"action":"collect"}"#),
+            Key::new('i', "put it back", r#"{"action":"stacker_in"}"#),
+            Key::new('x', "power off", r#"{"action":"power_off"}"#),
+            Key::new('o', "power on", r#"{"action":"power_on"}"#),
+        ];
+        KEYS
     }
 }
 

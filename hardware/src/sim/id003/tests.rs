@@ -168,6 +168,20 @@ fn interrupt_mode_announces_each_change() {
     assert_eq!(bench.status(), Status::Accepting);
 }
 
+/// Loss prevented: a key that does something else than it says, or nothing at all.
+#[test]
+fn every_key_is_an_action() {
+    let mut bench = Bench::new(Options::default());
+    assert!(!bench.sim.keys().is_empty());
+    let mut seen = std::collections::BTreeSet::from(['c', 'q', '?', '{']);
+    for key in bench.sim.keys() {
+        assert!(seen.insert(key.key), "{} twice", key.key);
+        let action: Value = serde_json::from_str(key.action).unwrap();
+        let refused = bench.sim.control(&action, bench.now);
+        assert!(!matches!(refused, Err(SimError::Action { .. })), "key {}: {refused:?}", key.key);
+    }
+}
+
 /// Loss prevented: a control action that is silently ignored makes a test pass for nothing.
 #[test]
 fn actions_that_do_not_fit_are_refused() {
