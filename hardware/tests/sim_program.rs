@@ -5,8 +5,9 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::Duration;
 
 use bitspire_hardware::dispenser::f56::F56;
@@ -28,7 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The program; killed if a test fails before it has ended.
 struct Program {
     child: Child,
-    out: BufReader<ChildStdout>,
+    /// Lines of its output.
+    lines: Receiver<String>,
 }
 
 impl Program {
@@ -40,13 +42,14 @@ impl Program {
             .spawn()
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
+        let (tell, lines) = mpsc::channel();
+        // ends with the program's output
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
+        Self { child, lines }
     }
 
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert!(self.out.read_line(&mut line).unwrap() > 0, "the program has ended");
-        line.trim_end().to_owned()
+        self.lines.recv_timeout(PATIENCE).expect("a line of output within 30 s")
     }
 
     /// The rest of a line that begins with `word`.
@@ -167,7 +170,7 @@ fn the_validator_is_served_and_keys_work() {
     port.read_exact(&mut answer).unwrap();
     assert_eq!(answer, [0xfc, 0x05, 0x40, 0x2b, 0x15]);
     program.type_line("x");
-    program.line();
+    assert!(program.line().starts_with('{'), "the key is an action with an answer");
     program.type_line("c");
     let counters: Value = serde_json::from_str(&program.line()).unwrap();
     assert!(counters.is_object(), "{counters}");
@@ -175,6 +178,8 @@ fn the_validator_is_served_and_keys_work() {
     program.line();
     program.type_line("?");
     assert_eq!(program.line(), "c  the counters");
+    let keys: Vec<_> = std::iter::repeat_with(|| program.line()).skip(2).take(2).collect();
+    assert!(keys.iter().all(|line| line.ends_with('}')), "{keys:?}");
     program.type_line("q");
     assert_eq!(program.child.wait().unwrap().code(), Some(0));
 }
