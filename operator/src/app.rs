@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use bitspire_shared::ids::{PaymentHash, PubKey};
+use bitspire_shared::ids::{IdError, PaymentHash, PubKey};
 use bitspire_shared::money::Msat;
 use bitspire_shared::sealed::Purpose;
 use bitspire_shell::clock::Clock;
@@ -57,6 +57,9 @@ pub enum AppError {
     /// The keys do not open.
     #[error("the service's keys cannot be used")]
     Secret(#[from] SecretError),
+    /// The service's key is no key.
+    #[error("the service's key")]
+    ServiceKey(#[from] IdError),
     /// The database does not open.
     #[error("the database cannot be used")]
     Store(#[from] OpenError),
@@ -81,6 +84,8 @@ pub struct App {
     pub store: Store,
     /// The service key: answers RPC, signs quotes and authorisations.
     pub service: Keys,
+    /// Its public half.
+    pub service_key: PubKey,
     /// The sealed keys, for parts that have one of their own.
     pub keyring: Keyring,
     /// The wallets by id.
@@ -115,6 +120,7 @@ impl App {
         let credential = config.machine_secret_file.as_deref();
         let keyring = Keyring::open(&config.data_dir, credential)?;
         let service = keyring.load_or_make("service", Purpose::ServiceKey)?;
+        let service_key = PubKey::new(service.public_key())?;
         let store = Store::open(&config.data_dir.join("operator.db"), clock.now())?;
         let simulated = open_simulated(&config, &clock)?;
         let mut wallets: BTreeMap<String, Arc<dyn Wallet>> = BTreeMap::new();
@@ -135,6 +141,7 @@ impl App {
             bunker: OnceLock::new(),
             store,
             service,
+            service_key,
             keyring,
             wallets,
             simulated,

@@ -2,6 +2,7 @@
 //! and distributes payments, keeps the ledger.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod fleet;
 pub mod http;
@@ -10,6 +11,9 @@ pub mod ledger;
 pub mod lnurl;
 pub mod payout;
 pub mod relay;
+pub mod serve;
 pub mod signer;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod wallet;

@@ -7,20 +7,26 @@
 //!
 //! Failure policy: before the first refresh nobody is known. A refresh that fails leaves the last
 //! answers in place and is tried again.
-//!
-//! [`Ring::Roster`]: crate::app::Ring::Roster
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
 
-use crate::app::App;
+use crate::app::{App, Ring};
 use crate::relay::{Access, Role};
 use crate::store::{Read, StoreError, machines, operators, pairing, sessions};
+
+/// How often the roster is read though nobody rang.
+const UNASKED: Duration = Duration::from_secs(10);
+
+/// How long two readings are apart at least.
+const REST: Duration = Duration::from_millis(20);
 
 /// Everything that the relay has to know, as it stands in the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,9 +179,39 @@ impl Roster {
 pub async fn members(app: &App) -> Result<Members, StoreError> {
     let now = app.clock.now();
     let mut members = app.store.read(move |read| Members::read(read, now)).await?;
-    members.service.extend(PubKey::new(app.service.public_key()));
+    members.service.push(app.service_key);
     members.bunker = app.bunker.get().map(|bunker| bunker.key());
     Ok(members)
+}
+
+/// Reads the database into the app's roster, and again after each [`Ring::Roster`] and now and then
+/// without one, until the daemon stops.
+///
+/// # Errors
+/// [`StoreError`] from the first time.
+pub async fn follow(app: &Arc<App>) -> Result<(), StoreError> {
+    let mut bell = app.listen();
+    app.roster.refresh(app).await?;
+    let app = app.clone();
+    app.tasks.clone().spawn(async move {
+        loop {
+            tokio::select! {
+                () = app.stop.cancelled() => return,
+                () = tokio::time::sleep(UNASKED) => {}
+                rung = bell.recv() => match rung {
+                    Ok(Ring::Roster) | Err(RecvError::Lagged(_)) => {}
+                    Ok(_) => continue,
+                    Err(RecvError::Closed) => return,
+                },
+            }
+            if let Err(error) = app.roster.refresh(&app).await {
+                tracing::error!(event = "roster_not_read", %error);
+            }
+            // a thousand machines that open sessions at once are read together
+            tokio::time::sleep(REST).await;
+        }
+    });
+    Ok(())
 }
 
 impl Access for Roster {

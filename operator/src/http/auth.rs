@@ -26,6 +26,7 @@ use nostr::{JsonUtil as _, Timestamp};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::error::ApiError;
 use crate::ids::OperatorId;
 pub use crate::store::operators::Role;
 
@@ -117,15 +118,16 @@ impl Classified for AuthError {
     }
 }
 
-impl IntoResponse for AuthError {
-    fn into_response(self) -> Response {
-        let status = match self {
+impl AuthError {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNAUTHORIZED,
-        };
-        (status, axum::Json(serde_json::json!({ "error": self.to_string() }))).into_response()
+        }
     }
 }
 
@@ -243,7 +245,7 @@ pub fn token_hash(token: &str) -> Digest {
 pub async fn require(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Ok(bytes) = axum::body::to_bytes(body, MAX_BODY).await else {
-        return AuthError::TooLarge.into_response();
+        return ApiError::from(AuthError::TooLarge).into_response();
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     match gate.authenticate(&parts.method, &path, &parts.headers, &bytes).await {
@@ -253,7 +255,7 @@ pub async fn require(State(gate): State<Gate>, request: Request, next: Next) -> 
         }
         Err(refusal) => {
             tracing::warn!(event = "api_refused", method = %parts.method, error = %refusal);
-            refusal.into_response()
+            ApiError::from(refusal).into_response()
         }
     }
 }

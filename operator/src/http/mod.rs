@@ -1,4 +1,99 @@
 //! HTTP: the listener, the API behind its gate.
+//!
+//! Promise: every route below `/api` asks the gate who is there; what a route needs beyond that is
+//! the first line of its handler. Answers are JSON and are never cached.
+//!
+//! Failure policy: see [`error`].
 
 pub mod auth;
+mod body;
+pub mod error;
 pub mod listen;
+mod machines;
+pub mod people;
+mod reports;
+mod simulator;
+mod staff;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
+
+use crate::app::App;
+use auth::Gate;
+use error::ApiError;
+
+pub use body::Fraction;
+
+/// What handlers work with.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The daemon's common ground.
+    pub app: Arc<App>,
+}
+
+/// All routes.
+pub fn router(api: Api, gate: Gate) -> Router {
+    let machine = Router::new()
+        .route("/", get(machines::show).patch(machines::edit))
+        .route("/disable", post(machines::disable))
+        .route("/enable", post(machines::enable));
+    let v1 = Router::new()
+        .route("/health", get(reports::health))
+        .route("/dca/machines", get(machines::list).post(machines::add))
+        .nest("/dca/machines/{id}", machine)
+        .route("/dca/settlements", get(reports::settlements))
+        .route("/dca/rejected", get(reports::rejected))
+        .route("/audit-log", get(reports::audit_log))
+        .route("/operators", get(staff::operators))
+        .route("/users", get(staff::users).post(staff::add_user))
+        .route("/users/{id}/disable", post(staff::disable_user))
+        .route("/tokens", get(staff::tokens).post(staff::add_token))
+        .route("/tokens/{id}/revoke", post(staff::revoke_token))
+        .route("/simulator/balances", get(simulator::balances))
+        .route("/simulator/pay", post(simulator::pay))
+        .route("/simulator/script", post(simulator::script))
+        .route("/simulator/reachable", post(simulator::reachable))
+        .route("/simulator/resolve", post(simulator::resolve));
+    // around the whole: inside the nest a request has lost the path that its sender signed
+    Router::new()
+        .nest("/api/v1", v1)
+        .fallback(no_route)
+        .layer(from_fn(no_store))
+        .layer(from_fn_with_state(gate, auth::require))
+        .with_state(api)
+}
+
+async fn no_route() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "there is no such route")
+}
+
+async fn no_store(request: axum::extract::Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The number in a path.
+struct Id<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Id<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, ApiError> {
+        let id = Path::<T>::from_request_parts(parts, state).await;
+        let words = "expected a whole number in the path";
+        id.map(|Path(id)| Self(id)).map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, words))
+    }
+}

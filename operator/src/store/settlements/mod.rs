@@ -24,7 +24,7 @@ use super::column::{Json, text_enum};
 use super::outbox::{self, NewPush};
 use super::row::{Kept, Recorded, record};
 use super::{Read, StoreError, Tx, ledger};
-use crate::ids::{MachineId, SettlementId};
+use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::Entry;
 
 pub use report::{Report, Reported, latest_report, record_report, reports};
@@ -282,6 +282,26 @@ pub fn of_txn(
 ) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
     let sql = "SELECT * FROM settlements WHERE machine_id = ?1 AND txid = ?2 ORDER BY id";
     read.all(sql, &[&machine, &txid], Settlement::kept)
+}
+
+/// The newest settlements of one operator's machines, of one machine or of all, before `before`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest(
+    read: &Read<'_>,
+    operator: Option<OperatorId>,
+    machine: Option<MachineId>,
+    before: Option<SettlementId>,
+    limit: u32,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    read.all(
+        "SELECT s.* FROM settlements s JOIN machines m ON m.id = s.machine_id
+         WHERE (?1 IS NULL OR m.operator_id = ?1) AND (?2 IS NULL OR s.machine_id = ?2)
+             AND (?3 IS NULL OR s.id < ?3) ORDER BY s.id DESC LIMIT ?4",
+        &[&operator, &machine, &before, &limit],
+        Settlement::kept,
+    )
 }
 
 /// At most `limit` settlements whose distribution stands at `at`, oldest first.

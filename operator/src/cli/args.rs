@@ -1,0 +1,241 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::http::Fraction;
+use crate::ids::{MachineId, OperatorId, TokenId, UserId};
+
+/// Runs a fleet of Lightning cash machines: pairs them, publishes their fees and cassettes,
+/// answers them, settles their payments, keeps the ledger.
+///
+/// All verbs but `serve` and `config` talk to the running daemon on this computer. Exit codes: 0
+/// done, 1 refused or something found, 2 wrong usage or configuration, 3 daemon not reached.
+#[derive(Debug, Parser)]
+#[command(name = "bitspire-operator", version, verbatim_doc_comment)]
+pub(super) struct Cli {
+    /// Configuration file [default: /etc/bitspire/operator.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Folder of databases, sealed keys and the cookie; overrules the configuration
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Print the daemon's answer as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon until SIGTERM or SIGINT
+    ///
+    /// Prints one line `ready api=... relay=...` once everything listens.
+    Serve,
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// What the running daemon is asked for
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// Verbs that talk to the running daemon.
+#[derive(Debug, Subcommand)]
+pub(super) enum Ask {
+    /// Add, show and change machines
+    Machine {
+        #[command(subcommand)]
+        verb: MachineVerb,
+    },
+    /// Tokens for programs that use the API
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+    /// People and their keys
+    User {
+        #[command(subcommand)]
+        verb: UserVerb,
+    },
+    /// The operator and its key
+    Operator {
+        #[command(subcommand)]
+        verb: OperatorVerb,
+    },
+    /// Show the newest settlements
+    Settlements(Settlements),
+    /// Show the audit log: who changed what
+    Log(Log),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Check it, without starting anything
+    Check,
+    /// Show each value and where it comes from
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MachineVerb {
+    /// Add a machine; pair it next
+    Add(MachineAdd),
+    /// List machines
+    List,
+    /// Show everything about one machine
+    Show {
+        /// Its number, as `machine list` shows it
+        machine: MachineId,
+    },
+    /// Stop a machine's trade; what is under way ends
+    Disable {
+        /// Its number
+        machine: MachineId,
+        /// What the machine's page shows
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a disabled machine trade again
+    Enable {
+        /// Its number
+        machine: MachineId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MachineAdd {
+    /// Name, for pages and receipts
+    #[arg(long)]
+    pub(super) name: String,
+    /// Where it stands
+    #[arg(long, default_value = "")]
+    pub(super) place: String,
+    /// Currency of its notes, such as EUR; it never changes
+    #[arg(long, value_name = "CODE")]
+    pub(super) currency: String,
+    /// Its Lightning wallet: a name from [wallets] in the configuration, of no other machine
+    #[arg(long)]
+    pub(super) wallet: String,
+    /// Its key, where it has one already (npub or hex); pairing replaces it
+    #[arg(long)]
+    pub(super) npub: Option<String>,
+    /// Your fee where customers feed notes, as a fraction: 0.05 is 5 %
+    #[arg(long, value_name = "FRACTION")]
+    pub(super) cash_in_fee: Option<Fraction>,
+    /// Your fee where customers get notes, as a fraction
+    #[arg(long, value_name = "FRACTION")]
+    pub(super) cash_out_fee: Option<Fraction>,
+    /// Whose machine it is, where there are several operators
+    #[arg(long)]
+    pub(super) operator: Option<OperatorId>,
+}
+
+/// What somebody may do, in rising order.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Role {
+    /// Look
+    Viewer,
+    /// Also empty cashboxes and refill bays
+    Collector,
+    /// Also run machines: pair, configure, decide
+    Operator,
+    /// Also change where money goes, and who may do what
+    Owner,
+    /// Everything, of every operator of this instance
+    Super,
+}
+
+impl Role {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Collector => "collector",
+            Self::Operator => "operator",
+            Self::Owner => "owner",
+            Self::Super => "super",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenVerb {
+    /// Make a token; it is shown once, only its hash is kept
+    Add {
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value = "viewer")]
+        role: Role,
+        /// Days until it ends [default: never]
+        #[arg(long)]
+        days: Option<u32>,
+        /// Whose machines it may touch, where there are several operators
+        #[arg(long)]
+        operator: Option<OperatorId>,
+    },
+    /// List tokens
+    List,
+    /// End a token at once
+    Revoke {
+        /// Its number, as `token list` shows it
+        token: TokenId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserVerb {
+    /// Let somebody use the API with their own Nostr key
+    Add {
+        /// Their key (npub or hex)
+        #[arg(long)]
+        npub: String,
+        /// Their name
+        #[arg(long)]
+        name: String,
+        /// What they may do
+        #[arg(long, value_enum, default_value = "viewer")]
+        role: Role,
+        /// Whose machines they may touch, where there are several operators
+        #[arg(long)]
+        operator: Option<OperatorId>,
+    },
+    /// List people
+    List,
+    /// Take somebody's rights away at once
+    Disable {
+        /// Their number, as `user list` shows it
+        user: UserId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OperatorVerb {
+    /// Show the operators, the service's key and its relays
+    Show,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Settlements {
+    /// Of this machine only
+    #[arg(long)]
+    pub(super) machine: Option<MachineId>,
+    /// At most so many, up to 1000
+    #[arg(long, default_value_t = 50)]
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    /// About one thing only, such as machine:1
+    #[arg(long)]
+    pub(super) subject: Option<String>,
+    /// At most so many, up to 1000
+    #[arg(long, default_value_t = 50)]
+    pub(super) limit: u32,
+}

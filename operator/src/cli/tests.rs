@@ -1,0 +1,46 @@
+//! The command line as people meet it.
+
+use clap::{Command, CommandFactory as _};
+
+use super::args::Cli;
+use super::*;
+
+fn helps(command: &mut Command, path: &str, text: &mut String) {
+    let name = format!("{path} {}", command.get_name());
+    text.push_str(&format!("==={name}\n{}\n", command.render_long_help()));
+    let verbs: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    for verb in verbs.iter().filter(|verb| *verb != "help") {
+        if let Some(verb) = command.find_subcommand_mut(verb) {
+            helps(verb, &name, text);
+        }
+    }
+}
+
+/// Loss prevented: a script that breaks because an option went away unseen.
+#[test]
+fn the_helps_are_these() {
+    let mut command = Cli::command();
+    command.build();
+    let mut text = String::new();
+    helps(&mut command, "", &mut text);
+    insta::assert_snapshot!(text);
+}
+
+/// Loss prevented: a script that takes "not reached" or "wrongly typed" for done.
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    let run = |args: &[&str]| {
+        let args =
+            ["bitspire-operator", "--data-dir", &data].into_iter().chain(args.iter().copied());
+        format!("{:?}", main(args.map(OsString::from)))
+    };
+    let code = |code: u8| format!("{:?}", ExitCode::from(code));
+    assert_eq!(run(&["config", "check"]), code(0));
+    assert_eq!(run(&["machine", "lst"]), code(2));
+    assert_eq!(run(&["--config", "/nowhere/operator.toml", "config", "check"]), code(2));
+    assert_eq!(run(&["machine", "list"]), code(3), "there is no cookie");
+    std::fs::write(folder.path().join("api.cookie"), "http://127.0.0.1:1 x\n").unwrap();
+    assert_eq!(run(&["machine", "list"]), code(3), "nobody listens");
+}

@@ -1,0 +1,159 @@
+//! What each verb asks of the daemon, and how the answer is printed.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use nostr::types::url::form_urlencoded::byte_serialize;
+use serde_json::{Value, json};
+
+use super::args::{Ask, MachineVerb, OperatorVerb, TokenVerb, UserVerb};
+use super::client::{Answer, Client};
+use super::show::{fields, table};
+use super::{CliError, End};
+
+const MACHINES: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("name", "name"),
+    ("place", "place"),
+    ("fiat", "fiat_code"),
+    ("wallet", "wallet_id"),
+    ("pairing", "confirmation"),
+    ("cash-in", "cash_in_fee_fraction"),
+    ("cash-out", "cash_out_fee_fraction"),
+    ("token ends", "bunker_token_expires_at"),
+    ("last seen", "last_seen_at"),
+];
+
+const SETTLEMENTS: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("machine", "machine_id"),
+    ("direction", "direction"),
+    ("status", "status"),
+    ("wire", "wire_sats"),
+    ("principal", "principal_sats"),
+    ("platform", "platform_fee_sats"),
+    ("operator", "operator_fee_sats"),
+    ("owed", "owed_sats"),
+    ("dispense", "dispense_outcome"),
+    ("distribution", "distribution"),
+    ("reason", "reason"),
+];
+
+const TOKENS: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("name", "name"),
+    ("role", "role"),
+    ("operator", "operator_id"),
+    ("ends", "expires_at"),
+    ("revoked", "revoked_at"),
+];
+
+const USERS: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("name", "name"),
+    ("role", "role"),
+    ("operator", "operator_id"),
+    ("npub", "npub"),
+    ("disabled", "disabled_at"),
+];
+
+const LOG: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("at", "at"),
+    ("who", "actor"),
+    ("what", "action"),
+    ("subject", "subject"),
+    ("detail", "detail"),
+];
+
+/// How an answer is printed.
+enum As {
+    Table(&'static [(&'static str, &'static str)]),
+    Fields,
+}
+
+/// Runs a verb that talks to the daemon.
+pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError> {
+    let client = Client::new(data_dir)?;
+    let (answer, how) = ask(&client, verb)?;
+    let mut out = std::io::stdout();
+    match how {
+        _ if raw => writeln!(out, "{:#}", answer.body)?,
+        As::Table(columns) => write!(out, "{}", table(&answer.body, columns))?,
+        As::Fields => write!(out, "{}", fields(&answer.body))?,
+    }
+    // 207: done in part
+    Ok(if answer.status.as_u16() == 207 { End::Found } else { End::Done })
+}
+
+fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
+    Ok(match verb {
+        Ask::Machine { verb } => machine(client, verb)?,
+        Ask::Token { verb } => match verb {
+            TokenVerb::Add { name, role, days, operator } => {
+                let body = json!({
+                    "name": name, "role": role.name(), "days": days, "operator_id": operator,
+                });
+                (client.post("/tokens", &body)?, As::Fields)
+            }
+            TokenVerb::List => (client.get("/tokens")?, As::Table(TOKENS)),
+            TokenVerb::Revoke { token } => {
+                (client.post(&format!("/tokens/{token}/revoke"), &json!({}))?, As::Fields)
+            }
+        },
+        Ask::User { verb } => match verb {
+            UserVerb::Add { npub, name, role, operator } => {
+                let body = json!({
+                    "npub": npub, "name": name, "role": role.name(), "operator_id": operator,
+                });
+                (client.post("/users", &body)?, As::Fields)
+            }
+            UserVerb::List => (client.get("/users")?, As::Table(USERS)),
+            UserVerb::Disable { user } => {
+                (client.post(&format!("/users/{user}/disable"), &json!({}))?, As::Fields)
+            }
+        },
+        Ask::Operator { verb: OperatorVerb::Show } => (client.get("/operators")?, As::Fields),
+        Ask::Settlements(asked) => {
+            let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
+            let path = format!("/dca/settlements?limit={}{machine}", asked.limit);
+            (client.get(&path)?, As::Table(SETTLEMENTS))
+        }
+        Ask::Log(asked) => {
+            let encode = |s: &str| byte_serialize(s.as_bytes()).collect::<String>();
+            let subject = asked.subject.map(|s| format!("&subject={}", encode(&s)));
+            let subject = subject.unwrap_or_default();
+            let path = format!("/audit-log?limit={}{subject}", asked.limit);
+            (client.get(&path)?, As::Table(LOG))
+        }
+    })
+}
+
+fn machine(client: &Client, verb: MachineVerb) -> Result<(Answer, As), CliError> {
+    Ok(match verb {
+        MachineVerb::Add(add) => {
+            let body: Value = json!({
+                "name": add.name,
+                "place": add.place,
+                "fiat_code": add.currency.to_uppercase(),
+                "wallet_id": add.wallet,
+                "npub": add.npub,
+                "cash_in_fee_fraction": add.cash_in_fee,
+                "cash_out_fee_fraction": add.cash_out_fee,
+                "operator_id": add.operator,
+            });
+            (client.post("/dca/machines", &body)?, As::Fields)
+        }
+        MachineVerb::List => (client.get("/dca/machines")?, As::Table(MACHINES)),
+        MachineVerb::Show { machine } => {
+            (client.get(&format!("/dca/machines/{machine}"))?, As::Fields)
+        }
+        MachineVerb::Disable { machine, reason } => {
+            let path = format!("/dca/machines/{machine}/disable");
+            (client.post(&path, &json!({ "reason": reason }))?, As::Fields)
+        }
+        MachineVerb::Enable { machine } => {
+            (client.post(&format!("/dca/machines/{machine}/enable"), &json!({}))?, As::Fields)
+        }
+    })
+}

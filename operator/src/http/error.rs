@@ -1,0 +1,105 @@
+//! What the API answers when it does not do what was asked.
+//!
+//! Promise: `{"error": "<what was expected, what came, what to do>"}` with the status that fits;
+//! no secret is in any error, so the whole chain of causes may be shown.
+
+use std::error::Error;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bitspire_shared::error::{Classified, Kind};
+use serde_json::{Value, json};
+
+use super::auth::AuthError;
+use crate::fleet::FleetError;
+use crate::store::StoreError;
+
+/// A refusal.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    body: Value,
+}
+
+/// An error with all its causes, joined by colons.
+#[must_use]
+pub fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // a transparent error repeats its cause
+        if words.last() != Some(&text) {
+            words.push(text);
+        }
+        next = cause.source();
+    }
+    words.join(": ")
+}
+
+impl ApiError {
+    /// A refusal in one's own words.
+    pub fn new(status: StatusCode, words: impl Into<String>) -> Self {
+        let words: String = words.into();
+        Self { status, body: json!({ "error": words }) }
+    }
+
+    /// With a further field for programs and pages.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        if let Value::Object(body) = &mut self.body {
+            body.insert(field.to_owned(), value);
+        }
+        self
+    }
+
+    fn of(status: StatusCode, error: &(dyn Error + 'static)) -> Self {
+        Self::new(status, in_words(error))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self { status, body } = self;
+        if status.is_server_error() {
+            tracing::info!(event = "api_failed", status = status.as_u16(), error = %body["error"]);
+        }
+        (status, Json(body)).into_response()
+    }
+}
+
+fn store_status(error: &StoreError) -> StatusCode {
+    match error.kind() {
+        Kind::Transient => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Misuse => StatusCode::CONFLICT,
+        Kind::Permanent | Kind::Uncertain => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::of(store_status(&error), &error)
+    }
+}
+
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        let status = match &error {
+            FleetError::NoMachine(_) | FleetError::NoOperator(_) => StatusCode::NOT_FOUND,
+            FleetError::Invalid { .. } | FleetError::OverCap { .. } => StatusCode::BAD_REQUEST,
+            FleetError::KeyTaken { .. } | FleetError::WalletTaken(_) | FleetError::State { .. } => {
+                StatusCode::CONFLICT
+            }
+            FleetError::Store(error) => store_status(error),
+        };
+        Self::of(status, &error)
+    }
+}
+
+/// So that a handler can ask for a role with `?`.
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        Self::of(error.status(), &error)
+    }
+}

@@ -1,0 +1,180 @@
+//! What the API only shows: health, settlements, refused requests, the audit log.
+//!
+//! Promise: of what concerns several operators, each sees their own part.
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bitspire_shared::ids::PubKey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::auth::{Caller, Role};
+use super::error::ApiError;
+use crate::fleet::FleetError;
+use crate::fleet::machines::find;
+use crate::ids::{AuditId, MachineId, SettlementId};
+use crate::store::settlements::{self, Settlement};
+use crate::store::{Kept, StoreError, log, machines, operators};
+
+/// Rows that are shown where nobody says how many.
+const ROWS: u32 = 50;
+/// The most rows of one answer.
+const MAX_ROWS: u32 = 1_000;
+
+pub(super) async fn health(State(api): State<Api>) -> Response {
+    let app = &api.app;
+    let store = app.store.health();
+    let stats = app.store.stats();
+    let status = if store.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "store": {
+            "ok": store.is_ok(),
+            "error": store.err().map(|error| error.to_string()),
+            "commits": stats.commits,
+            "failed": stats.failed,
+            "queue_full": stats.queue_full,
+        },
+        "relay_embedded": app.relay.get().is_some(),
+        "bunker": app.bunker.get().is_some(),
+        "simulated": app.simulated.is_some(),
+    });
+    (status, Json(body)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    machine: Option<MachineId>,
+    before: Option<SettlementId>,
+    limit: Option<u32>,
+}
+
+fn shown(kept: &Kept<SettlementId, Settlement>) -> Value {
+    let s = &kept.row;
+    json!({
+        "id": kept.id,
+        "payment_hash": s.payment_hash,
+        "machine_id": s.machine_id,
+        "wallet_id": s.wallet_id,
+        "direction": s.direction,
+        "status": s.status,
+        "wire_sats": s.wire_sats,
+        "reason": s.reason,
+        "txid": s.txid,
+        "principal_sats": s.principal_sats,
+        "platform_fee_sats": s.platform_fee_sats,
+        "operator_fee_sats": s.operator_fee_sats,
+        "owed_sats": s.owed_sats,
+        "exchange_rate": s.exchange_rate.map(|rate| rate.to_string()),
+        "fiat_minor": s.fiat_minor,
+        "fiat_code": s.fiat_code,
+        "fees_event_id": s.fees_event_id,
+        "fee_mismatch_sats": s.fee_mismatch_sats,
+        "settled_at": s.settled_at,
+        "dispense_outcome": s.dispense_outcome,
+        "reported_at": s.reported_at,
+        "distribution": s.distribution,
+        "hold_reason": s.hold_reason,
+    })
+}
+
+pub(super) async fn settlements(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, ApiError> {
+    let limit = page.limit.unwrap_or(ROWS).min(MAX_ROWS);
+    let (operator, machine, before) = (caller.operator, page.machine, page.before);
+    let rows: Result<_, StoreError> = api
+        .app
+        .store
+        .read(move |read| settlements::newest(read, operator, machine, before, limit))
+        .await;
+    Ok(Json(rows?.iter().map(shown).collect()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tail {
+    subject: Option<String>,
+    limit: Option<u32>,
+}
+
+pub(super) async fn rejected(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Query(tail): Query<Tail>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Role::Operator)?;
+    let limit = tail.limit.unwrap_or(ROWS).min(MAX_ROWS);
+    let rows: Result<_, StoreError> = api
+        .app
+        .store
+        .read(move |read| {
+            let mut rows = log::rejected(read, limit)?;
+            let alone = operators::list(read)?.len() < 2;
+            if let (Some(_), false) = (caller.operator, alone) {
+                let own = machines::list(read, caller.operator)?;
+                let own: Vec<_> = own.iter().filter_map(|m| m.machine_npub).collect();
+                let is_own = |key: &PubKey| own.contains(key);
+                rows.retain(|row| {
+                    let sender = row.sender.as_ref().and_then(|hex| hex.parse().ok());
+                    sender.as_ref().is_some_and(is_own)
+                });
+            }
+            Ok(rows)
+        })
+        .await;
+    let shown = |row: &log::Rejected| {
+        json!({
+            "at": row.at,
+            "reason": row.reason,
+            "relay": row.relay,
+            "sender": row.sender,
+            "event_id": row.event_id,
+            "detail": row.detail,
+        })
+    };
+    Ok(Json(rows?.iter().map(shown).collect()))
+}
+
+pub(super) async fn audit_log(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Query(tail): Query<Tail>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Role::Owner)?;
+    let limit = tail.limit.unwrap_or(ROWS).min(MAX_ROWS);
+    let rows: Result<_, FleetError> = api
+        .app
+        .store
+        .read(move |read| {
+            if caller.operator.is_some() {
+                // the log has no operators: only what is about a machine can be told apart
+                let id = tail.subject.as_deref().and_then(|s| s.strip_prefix("machine:"));
+                let id = id.and_then(|id| id.parse().ok()).ok_or_else(|| FleetError::Invalid {
+                    field: "subject",
+                    expected: "one of your machines, such as machine:1".into(),
+                    got: tail.subject.clone().unwrap_or_else(|| "none".into()),
+                })?;
+                find(read, id, caller.operator)?;
+            }
+            Ok(log::audit_tail(read, tail.subject.as_deref(), limit)?)
+        })
+        .await;
+    let shown = |row: &Kept<AuditId, log::Audit>| {
+        json!({
+            "id": row.id,
+            "at": row.at,
+            "actor": row.actor,
+            "action": row.action,
+            "subject": row.subject,
+            "detail": row.detail.0,
+        })
+    };
+    Ok(Json(rows?.iter().map(shown).collect()))
+}

@@ -1,0 +1,213 @@
+//! Machines, people and tokens.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use nostr::Keys;
+use serde_json::{Value, json};
+
+use super::{As, Site};
+use crate::testing::key;
+
+fn machine(name: &str, wallet: &str) -> Value {
+    json!({ "name": name, "fiat_code": "EUR", "wallet_id": wallet })
+}
+
+/// Loss prevented: a route that answers without anybody having shown who they are.
+#[tokio::test]
+async fn every_route_is_behind_the_gate() {
+    let site = Site::new().await;
+    for (method, path) in [
+        ("GET", "/api/v1/health"),
+        ("GET", "/api/v1/dca/machines"),
+        ("POST", "/api/v1/dca/machines"),
+        ("GET", "/api/v1/dca/machines/1"),
+        ("GET", "/api/v1/dca/settlements"),
+        ("GET", "/api/v1/dca/rejected"),
+        ("GET", "/api/v1/audit-log"),
+        ("POST", "/api/v1/tokens"),
+        ("POST", "/api/v1/users"),
+        ("POST", "/api/v1/simulator/pay"),
+        ("GET", "/api/v1/nothing"),
+    ] {
+        let got = site.call(&As::Nobody, method, path, Value::Null).await;
+        assert_eq!(got.status, 401, "{method} {path}");
+        let guess = As::Token("bitspire_00".into());
+        assert_eq!(site.call(&guess, method, path, Value::Null).await.status, 401);
+    }
+    let path = site.world.folder.path().join("api.cookie");
+    let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "others could read the cookie");
+    let health = site.get(&site.cookie(), "/api/v1/health").await;
+    assert_eq!(health.headers["cache-control"], "no-store");
+    assert_eq!(health.expect(200)["store"]["ok"], true);
+    site.stop().await;
+}
+
+/// Loss prevented: a machine that shares a key or a wallet with another, so that one's payments
+/// are taken for the other's.
+#[tokio::test]
+async fn a_machine_is_added_once_and_whole() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    let path = "/api/v1/dca/machines";
+    let npub = key().npub();
+    let mut first = machine("Bar", "till");
+    first["npub"] = npub.clone().into();
+    first["cash_in_fee_fraction"] = "0.05".into();
+    first["cash_out_fee_fraction"] = json!(0.0777);
+    let added = site.post(&cookie, path, first).await.expect(201);
+    assert_eq!(added["spire_npub"], npub.as_str());
+    assert_eq!(added["cash_out_fee_fraction"], json!(0.0777));
+    assert_eq!(added["confirmation"], "unpaired");
+    let refusals = [
+        (machine("Other", "till"), 409, "another machine"),
+        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "npub": npub}), 409, "Bar"),
+        (machine("", "bar"), 400, "name"),
+        (machine("a\nb", "bar"), 400, "control characters"),
+        (machine("O", "nowhere"), 400, "till"),
+        (json!({"name": "O", "fiat_code": "XAU", "wallet_id": "bar"}), 400, ""),
+        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "npub": "nsec1"}), 400, ""),
+        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "fee": 1}), 400, "fee"),
+        (
+            json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar",
+                "cash_in_fee_fraction": 0.16}),
+            400,
+            "150000",
+        ),
+        (
+            json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "operator_id": 9}),
+            404,
+            "operator",
+        ),
+    ];
+    for (body, status, words) in refusals {
+        let refused = site.post(&cookie, path, body.clone()).await;
+        let error = refused.body["error"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(refused.status, status, "{body}: {error}");
+        assert!(error.contains(words), "{body}: {error}");
+    }
+    let all = site.get(&cookie, path).await.expect(200);
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+    let one = site.get(&cookie, "/api/v1/dca/machines/1").await.expect(200);
+    assert_eq!(one["name"], "Bar");
+    for (id, status) in [("2", 404), ("x", 400), ("-1", 404)] {
+        let path = format!("/api/v1/dca/machines/{id}");
+        assert_eq!(site.get(&cookie, &path).await.status, status, "{id}");
+    }
+    let edit = json!({"place": "Corner", "max_cash_in_sats": 5});
+    let edited = site.call(&cookie, "PATCH", "/api/v1/dca/machines/1", edit).await.expect(200);
+    assert_eq!((&edited["place"], &edited["max_cash_in_sats"]), (&json!("Corner"), &json!(5)));
+    let edit = json!({"max_cash_in_sats": null});
+    let edited = site.call(&cookie, "PATCH", "/api/v1/dca/machines/1", edit).await.expect(200);
+    assert_eq!((&edited["place"], &edited["max_cash_in_sats"]), (&json!("Corner"), &json!(null)));
+    let off = json!({"reason": "stolen"});
+    let off = site.post(&cookie, "/api/v1/dca/machines/1/disable", off).await.expect(200);
+    assert_eq!(off["disabled_reason"], "stolen");
+    let on = site.post(&cookie, "/api/v1/dca/machines/1/enable", Value::Null).await.expect(200);
+    assert_eq!(on["disabled_reason"], Value::Null);
+    let log = site.get(&cookie, "/api/v1/audit-log?subject=machine:1").await.expect(200);
+    let actions: Vec<_> = log.as_array().unwrap().iter().map(|row| &row["action"]).collect();
+    let expected =
+        ["machine.enable", "machine.disable", "machine.edit", "machine.edit", "machine.add"];
+    assert_eq!(actions, expected);
+    site.stop().await;
+}
+
+/// Loss prevented: somebody who may look gives themselves more, or one operator runs another's
+/// machines.
+#[tokio::test]
+async fn roles_and_operators_hold() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    let person = Keys::generate();
+    let npub = bitspire_shared::ids::PubKey::new(person.public_key()).unwrap().npub();
+    let user = json!({"npub": npub, "name": "Ada", "role": "owner"});
+    site.post(&cookie, "/api/v1/users", user.clone()).await.expect(201);
+    site.post(&cookie, "/api/v1/users", user).await.expect(409);
+    let ada = As::Key(person);
+    site.post(&ada, "/api/v1/dca/machines", machine("Bar", "till")).await.expect(201);
+    let token = json!({"name": "page", "role": "viewer", "days": 1});
+    let token = site.post(&ada, "/api/v1/tokens", token).await.expect(201);
+    let viewer = As::Token(token["token"].as_str().unwrap().to_owned());
+    let seen = site.get(&viewer, "/api/v1/dca/machines").await.expect(200);
+    assert_eq!(seen.as_array().unwrap().len(), 1);
+    for (path, body) in [
+        ("/api/v1/dca/machines", machine("Mine", "bar")),
+        ("/api/v1/tokens", json!({"name": "more", "role": "owner"})),
+        ("/api/v1/dca/machines/1/disable", json!({"reason": "x"})),
+        ("/api/v1/simulator/reachable", json!({"reachable": false})),
+    ] {
+        let refused = site.post(&viewer, path, body).await.expect(403);
+        assert!(refused["error"].as_str().unwrap().contains("viewer"), "{refused}");
+    }
+    let more = json!({"name": "more", "role": "super"});
+    site.post(&ada, "/api/v1/tokens", more).await.expect(400);
+    site.get(&ada, "/api/v1/audit-log").await.expect(400);
+    // a machine of somebody else is not there
+    let other = site.world.app.store.write(|tx| {
+        let operator = crate::store::operators::Operator {
+            name: "other".into(),
+            pubkey: None,
+            signer: None,
+            bunker_key_name: None,
+            created_at: bitspire_shared::time::Unix(1),
+        };
+        crate::store::operators::insert(tx, &operator)
+    });
+    let other: Result<_, crate::store::StoreError> = other.await;
+    let mut theirs = machine("Theirs", "kiosk");
+    site.post(&cookie, "/api/v1/dca/machines", theirs.clone()).await.expect(400);
+    theirs["operator_id"] = json!(other.unwrap());
+    let theirs = site.post(&cookie, "/api/v1/dca/machines", theirs).await.expect(201);
+    let path = format!("/api/v1/dca/machines/{}", theirs["id"]);
+    site.get(&ada, &path).await.expect(404);
+    site.post(&ada, &format!("{path}/disable"), json!({"reason": "x"})).await.expect(404);
+    site.get(&ada, &format!("/api/v1/audit-log?subject=machine:{}", theirs["id"]))
+        .await
+        .expect(404);
+    site.get(&ada, "/api/v1/audit-log?subject=machine:1").await.expect(200);
+    // an end is an end
+    let id = &token["id"];
+    site.post(&ada, &format!("/api/v1/tokens/{id}/revoke"), Value::Null).await.expect(200);
+    site.get(&viewer, "/api/v1/dca/machines").await.expect(401);
+    site.post(&cookie, "/api/v1/users/1/disable", Value::Null).await.expect(200);
+    site.get(&ada, "/api/v1/dca/machines").await.expect(401);
+    site.stop().await;
+}
+
+/// Loss prevented: a token that lies in the database for whoever copies it.
+#[tokio::test]
+async fn a_token_is_shown_once_and_not_stored() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    let body = json!({"name": "page", "role": "owner"});
+    let made = site.post(&cookie, "/api/v1/tokens", body).await.expect(201);
+    let token = made["token"].as_str().unwrap().to_owned();
+    let listed = site.get(&cookie, "/api/v1/tokens").await.expect(200);
+    assert!(!listed.to_string().contains(&token));
+    site.get(&As::Token(token.clone()), "/api/v1/health").await.expect(200);
+    for entry in std::fs::read_dir(site.world.folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()));
+    }
+    site.stop().await;
+}
+
+/// Loss prevented: a demonstration's controls in reach where money is real, or of the wrong hands.
+#[tokio::test]
+async fn the_simulator_obeys_owners() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    let balances = site.get(&cookie, "/api/v1/simulator/balances").await.expect(200);
+    assert_eq!(balances["till"]["msat"], 1_000_000_000);
+    let off = json!({"reachable": false});
+    site.post(&cookie, "/api/v1/simulator/reachable", off).await.expect(200);
+    let balances = site.get(&cookie, "/api/v1/simulator/balances").await.expect(200);
+    assert!(balances["till"]["error"].as_str().unwrap().contains("reached"), "{balances}");
+    let bad = json!({"bolt11": "lnbc1nothing"});
+    site.post(&cookie, "/api/v1/simulator/pay", bad).await.expect(409);
+    let script = json!({"payments": ["fail", "pend"]});
+    let scripted = site.post(&cookie, "/api/v1/simulator/script", script).await.expect(200);
+    assert_eq!(scripted["scripted"], 2);
+    site.stop().await;
+}

@@ -1,0 +1,54 @@
+//! What tests of several modules start from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bitspire_shared::ids::PubKey;
+use bitspire_shared::time::Unix;
+use bitspire_shell::clock::Clock;
+use nostr::Keys;
+use tempfile::TempDir;
+
+use crate::app::App;
+use crate::fleet;
+
+/// A daemon's common ground in a folder of its own, with three simulated wallets and one operator.
+pub(crate) struct World {
+    pub(crate) app: Arc<App>,
+    pub(crate) folder: TempDir,
+}
+
+pub(crate) fn key() -> PubKey {
+    PubKey::new(Keys::generate().public_key()).unwrap()
+}
+
+impl World {
+    /// With further lines of configuration.
+    pub(crate) async fn with(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let base = "[wallets.till]\nkind = 'simulated'\nopening_sats = 1000000\n\
+                    [wallets.bar]\nkind = 'simulated'\n[wallets.kiosk]\nkind = 'simulated'\n\
+                    [rates.fixed]\nEUR = '1000'\n";
+        std::fs::write(folder.path().join("operator.toml"), format!("{base}{more}")).unwrap();
+        // the relay SDK reads the system's clock: tests that go through relays stay near it
+        let now = Arc::new(AtomicU64::new(Clock::system().now().0));
+        let app = open(&folder, &now);
+        fleet::first_operator(&app).await.unwrap();
+        Self { app, folder }
+    }
+}
+
+fn open(folder: &TempDir, now: &Arc<AtomicU64>) -> Arc<App> {
+    let listen = "127.0.0.1:0".to_owned();
+    let flags = [
+        ("data_dir", folder.path().display().to_string()),
+        ("api.listen", listen.clone()),
+        ("public.listen", listen.clone()),
+        ("relay.listen", listen),
+    ];
+    let file = folder.path().join("operator.toml");
+    let (config, _) = crate::config::load(Some(&file), &BTreeMap::new(), &flags).unwrap();
+    let told = now.clone();
+    App::open(config, Clock::new(move || Unix(told.load(Ordering::SeqCst)))).unwrap()
+}
