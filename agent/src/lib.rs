@@ -6,3 +6,4 @@
 pub mod config;
 pub mod ipc;
 pub mod journal;
+pub mod txn;

@@ -176,6 +176,8 @@ pub enum CashMove {
     StackDoubt {
         /// Its value.
         denomination: Denomination,
+        /// Whether it was counted as lying there before.
+        counted: bool,
     },
     /// The doubt about a note is over: it does not lie in the cashbox.
     NotStacked {

@@ -191,8 +191,9 @@ impl Holdings {
                 heap.count = add(heap.count, 1)?;
                 heap.doubts = add(heap.doubts, if *clears { -1 } else { 0 })?;
             }
-            CashMove::StackDoubt { denomination } => {
+            CashMove::StackDoubt { denomination, counted } => {
                 let heap = self.cashbox.entry(*denomination).or_default();
+                heap.count = add(heap.count, if *counted { -1 } else { 0 })?;
                 heap.doubts = add(heap.doubts, 1)?;
             }
             CashMove::NotStacked { denomination } => {
@@ -342,6 +343,30 @@ mod tests {
         assert_eq!(after.bays[&bay()].on_hand(), 95);
         let in_time = doubt.after(&late, JournalSeq(5), JournalSeq(3)).unwrap();
         assert_eq!(in_time.bays[&bay()].on_hand(), 95);
+    }
+
+    /// Loss prevented: a note of unknown fate that is counted, or forgotten.
+    #[test]
+    fn a_doubt_about_a_note_ends_counted_or_not() {
+        let denomination = twenty();
+        let heap = |holdings: &Holdings| {
+            let heap = holdings.cashbox[&twenty()];
+            (heap.count, heap.doubts)
+        };
+        let stacked = CashMove::Stacked { denomination, clears: false };
+        let one = next(&Holdings::default(), &stacked, 1).unwrap();
+        let doubt = |counted| CashMove::StackDoubt { denomination, counted };
+        let two = next(&one, &doubt(false), 2).unwrap();
+        assert_eq!(heap(&two), (1, 1));
+        let ours = CashMove::Stacked { denomination, clears: true };
+        assert_eq!(heap(&next(&two, &ours, 3).unwrap()), (2, 0));
+        let not_ours = CashMove::NotStacked { denomination };
+        assert_eq!(heap(&next(&two, &not_ours, 3).unwrap()), (1, 0));
+        assert_eq!(heap(&next(&one, &doubt(true), 2).unwrap()), (0, 1));
+        let emptied = CashMove::CashboxEmptied { counted: BTreeMap::new() };
+        let empty = next(&two, &emptied, 3).unwrap();
+        let late = empty.after(&ours, JournalSeq(4), JournalSeq(2)).unwrap();
+        assert!(late.cashbox.is_empty(), "the person who emptied it has counted it");
     }
 
     proptest! {
