@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bitspire_shared::ids::{IdError, PaymentHash, PubKey};
 use bitspire_shared::money::Msat;
@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, WalletKind};
 use crate::fleet::roster::Roster;
 use crate::relay::Relay;
-use crate::signer::Bunker;
+use crate::signer::{Bunker, RemoteSigner};
 use crate::store::{OpenError, Store};
 use crate::wallet::Wallet;
 use crate::wallet::simulated::SimulatedNode;
@@ -98,6 +98,9 @@ pub struct App {
     pub relay: OnceLock<Relay>,
     /// The bunker, once it is there.
     pub bunker: OnceLock<Arc<dyn Bunker>>,
+    /// Held by whoever pairs or revokes: these ask the bunker several things, and must not mix.
+    pub pairing: tokio::sync::Mutex<()>,
+    signers: Mutex<BTreeMap<PubKey, Arc<dyn RemoteSigner>>>,
     /// Cancelled when the daemon stops.
     pub stop: CancellationToken,
     /// Owns every task.
@@ -139,6 +142,8 @@ impl App {
             roster,
             relay: OnceLock::new(),
             bunker: OnceLock::new(),
+            pairing: tokio::sync::Mutex::default(),
+            signers: Mutex::default(),
             store,
             service,
             service_key,
@@ -149,6 +154,18 @@ impl App {
             tasks: TaskTracker::new(),
             bell: broadcast::channel(BELL).0,
         }))
+    }
+
+    /// The operator key `key`, to sign with; `None` until the bunker was reached for it.
+    #[must_use]
+    pub fn signer(&self, key: PubKey) -> Option<Arc<dyn RemoteSigner>> {
+        self.signers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// From now on, this signs for its key.
+    pub fn set_signer(&self, signer: Arc<dyn RemoteSigner>) {
+        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
+        signers.insert(signer.key(), signer);
     }
 
     /// Tells the others; nobody listening is fine.

@@ -26,6 +26,8 @@ use crate::http::auth::Gate;
 use crate::http::listen::{Bounds, listen};
 use crate::http::people::People;
 use crate::http::{self, Api};
+use crate::lnurl;
+use crate::payout;
 use crate::relay::{self, Relay};
 use crate::store::relay_docs::RelayDocs;
 use crate::store::{OpenError, StoreError};
@@ -70,6 +72,8 @@ pub struct Running {
     app: Arc<App>,
     /// Where the API listens.
     pub api: SocketAddr,
+    /// Where wallets and claims are served.
+    pub public: SocketAddr,
     /// Where the embedded relay listens, if it runs here.
     pub relay: Option<SocketAddr>,
     relay_stop: CancellationToken,
@@ -105,6 +109,10 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
             Some(address)
         }
     };
+    payout::start(&app);
+    let public = app.config.public_listen;
+    let failed = |source| ServeError::Bind { what: "public", address: public, source };
+    let public = lnurl::start(&app).await.map_err(failed)?;
     let listener = bind("api", app.config.api_listen).await?;
     let api = bound("api", &listener)?;
     if !api.ip().is_loopback() {
@@ -115,7 +123,7 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     let gate = Gate::new(people, app.config.api_base_url.clone(), app.clock.clone());
     let router = http::router(Api { app: app.clone() }, gate);
     app.tasks.spawn(listen(listener, router, Bounds::default(), app.stop.clone()));
-    Ok(Running { app, api, relay, relay_stop, relay_tasks })
+    Ok(Running { app, api, public, relay, relay_stop, relay_tasks })
 }
 
 /// How this computer reaches what listens on `address`.
@@ -141,7 +149,7 @@ impl Running {
     #[must_use]
     pub fn ready_line(&self) -> String {
         let relay = self.relay.map_or_else(|| "none".into(), |address| format!("ws://{address}"));
-        format!("ready api=http://{} relay={relay}", self.api)
+        format!("ready api=http://{} public=http://{} relay={relay}", self.api, self.public)
     }
 
     /// Waits for SIGTERM or SIGINT, or until somebody else cancels the daemon's token.

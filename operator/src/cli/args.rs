@@ -32,7 +32,7 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run the daemon until SIGTERM or SIGINT
     ///
-    /// Prints one line `ready api=... relay=...` once everything listens.
+    /// Prints one line `ready api=... public=... relay=...` once everything listens.
     Serve,
     /// Look at the configuration
     Config {

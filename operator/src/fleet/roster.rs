@@ -180,7 +180,10 @@ pub async fn members(app: &App) -> Result<Members, StoreError> {
     let now = app.clock.now();
     let mut members = app.store.read(move |read| Members::read(read, now)).await?;
     members.service.push(app.service_key);
-    members.bunker = app.bunker.get().map(|bunker| bunker.key());
+    if let Some(bunker) = app.bunker.get() {
+        members.bunker = Some(bunker.key());
+        members.service.extend(bunker.own_keys());
+    }
     Ok(members)
 }
 

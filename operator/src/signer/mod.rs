@@ -198,18 +198,31 @@ pub trait RemoteSigner: Send + Sync + 'static {
     fn decrypt(&self, peer: PubKey, payload: String) -> SignerResult<'_, Zeroizing<String>>;
 }
 
-/// A bunker that the service works with: its administration, and the keys that the service itself
-/// may use in it.
+/// Why a key in a bunker cannot be used by the service.
+pub type SetupError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A bunker that the service works with: its administration, and the operator keys that the service
+/// itself may use in it.
 pub trait Bunker: Send + Sync + 'static {
     /// The key that it authenticates with at relays.
     fn key(&self) -> PubKey;
     /// Its administration.
     fn admin(&self) -> &dyn BunkerAdmin;
-    /// The operator key `key`, to be used from now on. `secret` redeems the service's token for it,
-    /// the first time only; later starts come without.
-    fn open(
+    /// The keys that the service itself authenticates with to reach it.
+    fn own_keys(&self) -> Vec<PubKey>;
+    /// Makes our end's key for the operator key called `name`, if there is none; from then on it is
+    /// one of the [`own_keys`](Self::own_keys), which a relay may have to know first.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    fn prepare(&self, name: &str) -> Result<(), SetupError>;
+    /// Makes the operator key called `name` in the bunker, if it is not there, and connects to it.
+    /// May be run again after any interruption.
+    fn provision(&self, name: String) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>>;
+    /// Uses the operator key `key`, called `name`, again; asks the bunker nothing yet.
+    fn reopen(
         &self,
         key: PubKey,
-        secret: Option<BunkerSecret>,
-    ) -> SignerResult<'_, Arc<dyn RemoteSigner>>;
+        name: String,
+    ) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>>;
 }

@@ -110,6 +110,20 @@ pub fn find(
     read.one("SELECT * FROM pairing_attempts WHERE id = ?1", &[&id], Pairing::kept)
 }
 
+/// A machine's attempts before number `before`, the newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn earlier(
+    read: &Read<'_>,
+    machine: MachineId,
+    before: u64,
+) -> Result<Vec<Kept<PairingId, Pairing>>, StoreError> {
+    let sql = "SELECT * FROM pairing_attempts WHERE machine_id = ?1 AND number < ?2
+               ORDER BY number DESC";
+    read.all(sql, &[&machine, &before], Pairing::kept)
+}
+
 /// Attempts that have not ended, of all machines: what a start has to look at.
 ///
 /// # Errors
