@@ -6,4 +6,6 @@
 pub mod config;
 pub mod ipc;
 pub mod journal;
+pub mod kiosk;
+pub mod screen;
 pub mod txn;

@@ -1,0 +1,143 @@
+//! The doors of the kiosk, and what stands on its screens.
+
+use axum::body::Body;
+use axum::http::Request;
+use bitspire_shared::money::{Fiat, Sats};
+use bitspire_shared::rpc::Lnurl;
+use futures_util::StreamExt as _;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::screen::MachineScreen;
+use crate::txn::{Screen, View};
+
+struct World {
+    routes: Router,
+    token: String,
+    screens: watch::Sender<Option<Numbered>>,
+    actions: mpsc::Receiver<CustomerAction>,
+}
+
+fn world() -> World {
+    let (screens, shown) = watch::channel(None);
+    let (send, actions) = mpsc::channel(1);
+    let kiosk = Kiosk::new("127.0.0.1:8448".parse().unwrap(), shown, send).unwrap();
+    let token = kiosk.url().expose().split('#').nth(1).unwrap().to_owned();
+    let routes = router(Arc::new(kiosk), CancellationToken::new());
+    World { routes, token, screens, actions }
+}
+
+impl World {
+    async fn press(&self, headers: &[(&str, &str)], body: &str) -> StatusCode {
+        let mut request = Request::post("/action");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        self.routes.clone().oneshot(request).await.unwrap().status()
+    }
+}
+
+const HOST: (&str, &str) = ("host", "127.0.0.1:8448");
+const ORIGIN: (&str, &str) = ("origin", "http://127.0.0.1:8448");
+const START: &str = r#"{"action":"start_cash_in"}"#;
+
+/// Loss prevented: a web page elsewhere, or a name pointed at loopback, presses the buttons.
+#[tokio::test]
+async fn only_the_machines_own_page_with_this_boots_token_acts() {
+    let mut world = world();
+    let token = world.token.clone();
+    let own = (TOKEN, token.as_str());
+    let wrong = (TOKEN, "00");
+    for (headers, status) in [
+        (vec![HOST, ORIGIN], StatusCode::UNAUTHORIZED),
+        (vec![HOST, ORIGIN, wrong], StatusCode::UNAUTHORIZED),
+        (vec![HOST, own], StatusCode::FORBIDDEN),
+        (vec![HOST, ("origin", "https://evil.example"), own], StatusCode::FORBIDDEN),
+        (vec![("host", "evil.example:8448"), ORIGIN, own], StatusCode::MISDIRECTED_REQUEST),
+        (vec![ORIGIN, own], StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        assert_eq!(world.press(&headers, START).await, status, "{headers:?}");
+    }
+    assert!(world.actions.try_recv().is_err(), "nothing came through");
+    let good = [HOST, ORIGIN, own];
+    assert_eq!(world.press(&good, "{\"action\":\"pay\"}").await, StatusCode::BAD_REQUEST);
+    assert_eq!(world.press(&good, START).await, StatusCode::ACCEPTED);
+    assert_eq!(world.press(&good, START).await, StatusCode::SERVICE_UNAVAILABLE, "one at a time");
+    assert_eq!(world.actions.recv().await, Some(CustomerAction::StartCashIn));
+}
+
+/// Loss prevented: a claim code on a stream that anybody on the machine can read.
+#[tokio::test]
+async fn screens_are_shown_to_the_token_only() {
+    let world = world();
+    let ask = |token: &str| {
+        Request::get("/events").header(HOST.0, HOST.1).header(TOKEN, token).body(Body::empty())
+    };
+    let refused = world.routes.clone().oneshot(ask("").unwrap()).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    world.screens.send(Some(Numbered { number: 7, screen: MachineScreen::Starting })).unwrap();
+    let answer = world.routes.clone().oneshot(ask(&world.token).unwrap()).await.unwrap();
+    assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+    let mut stream = answer.into_body().into_data_stream();
+    let first = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
+    assert!(first.contains("\"number\":7") && first.contains("One moment"), "{first}");
+}
+
+fn screen(view: View) -> String {
+    let claim = Some(SecretText::new("c0de".repeat(8)));
+    render(&MachineScreen::Txn(Screen { claim, view })).into_string()
+}
+
+fn euros(minor: i64) -> Fiat {
+    Fiat::new(minor, "EUR".parse().unwrap())
+}
+
+/// Loss prevented: money is owed and the customer walks away without the code that brings it.
+#[test]
+fn the_claim_code_stands_where_money_could_be_owed() {
+    let invoice = View::Invoice {
+        bolt11: "lnbcrt1xyz".into(),
+        wire_sats: Sats(1_234_567),
+        fiat: euros(2_000),
+        expires_at: bitspire_shared::time::Unix(1),
+    };
+    let page = screen(invoice);
+    assert!(page.contains("1\u{2009}234\u{2009}567 sats") && page.contains("20.00 EUR"), "{page}");
+    assert!(page.contains("<svg") && page.contains("c0dec0de"));
+    for view in [
+        View::Short { owed: euros(1_000) },
+        View::Uncertain,
+        View::Late { sats: None },
+        View::PaidWaiting { rest: euros(1_000) },
+        View::Unclaimed { total: euros(1_000) },
+        View::PayUnknown { net_sats: Sats(1) },
+    ] {
+        assert!(screen(view.clone()).contains("c0dec0de"), "{view:?}");
+    }
+    for view in [View::Cancelled, View::Expired, View::Settled { fiat: euros(2_000) }] {
+        assert!(!screen(view.clone()).contains("c0dec0de"), "{view:?}");
+    }
+}
+
+/// Loss prevented: text from the wire that becomes part of the page's program.
+#[test]
+fn what_is_shown_is_escaped() {
+    let reasons = vec!["<script>alert(1)</script>".to_owned()];
+    let page = render(&MachineScreen::OutOfService { reasons }).into_string();
+    assert!(!page.contains("<script>"), "{page}");
+}
+
+/// Loss prevented: a code on the screen that no wallet reads.
+#[test]
+fn the_withdraw_is_drawn_or_asked_for() {
+    let claim = |lnurl| View::Claim {
+        lnurl,
+        net_sats: Sats(75_795),
+        fee_sats: Sats(6_591),
+        total: euros(2_000),
+    };
+    assert!(screen(claim(Some(Lnurl::new("LNURL1ABC".into())))).contains("<svg"));
+    let after_restart = screen(claim(None));
+    assert!(!after_restart.contains("<svg") && after_restart.contains("Continue with the code"));
+}

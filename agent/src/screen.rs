@@ -1,0 +1,54 @@
+//! What the machine shows: a transaction's screen, or its own.
+//!
+//! Promise: everything that the kiosk draws stands in here; the vault makes it from its state, and
+//! `net` passes it on without knowing what it means.
+
+use bitspire_shared::money::{Currency, Fiat};
+use serde::{Deserialize, Serialize};
+
+use crate::txn::Screen;
+
+/// A screen with its place in the row of screens of this run of the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered {
+    /// Counts from 1; [`Seen`](crate::ipc::CustomerAction::Seen) repeats it.
+    pub number: u64,
+    /// The screen.
+    pub screen: MachineScreen,
+}
+
+/// What the machine shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "screen")]
+pub enum MachineScreen {
+    /// Devices and network are coming up.
+    Starting,
+    /// Nobody has paired it yet.
+    Unpaired {
+        /// Why the last seed was refused.
+        refused: Option<String>,
+    },
+    /// Paired; the operator compares these digits with the pairing page.
+    AwaitingConfirmation {
+        /// Eight decimal digits.
+        digits: String,
+    },
+    /// Nothing can be bought or sold now.
+    OutOfService {
+        /// For the customer and the operator, in words.
+        reasons: Vec<String>,
+    },
+    /// Waiting for a customer.
+    Idle {
+        /// The machine's currency.
+        currency: Currency,
+        /// Whether notes can be sold to the machine.
+        cash_in: bool,
+        /// The amounts that the bays can make now.
+        cash_out: Vec<Fiat>,
+        /// Whether somebody's paid sale waits for its claim code.
+        waiting: bool,
+    },
+    /// A transaction.
+    Txn(Screen),
+}
