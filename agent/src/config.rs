@@ -17,6 +17,8 @@ use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
 use serde::{Deserialize, Serialize};
 
+use crate::ipc::SecretText;
+
 /// What holds where nothing else is said.
 pub const DEFAULTS: &str = r#"
 data_dir = "/var/lib/bitspire"
@@ -199,7 +201,12 @@ pub struct NetConfig {
     pub socket: PathBuf,
     /// Where the kiosk listens.
     pub kiosk_listen: SocketAddr,
+    /// A seed URL for a machine that nobody has paired yet, from the environment.
+    pub seed_url: Option<SecretText>,
 }
+
+/// The environment's way to hand a seed URL over.
+pub const SEED_VARIABLE: &str = "BITSPIRE_SEED_URL";
 
 /// Reads file, environment and flags, and checks them.
 ///
@@ -210,8 +217,11 @@ pub fn load(
     environment: &BTreeMap<String, String>,
     flags: &[(&str, String)],
 ) -> Result<(Config, Loaded<Raw>), ConfigError> {
-    let loaded = bitspire_shell::config::load::<Raw>(DEFAULTS, file, environment, flags)?;
-    let config = check(&loaded.raw)?;
+    let mut environment = environment.clone();
+    let seed = environment.remove(SEED_VARIABLE).map(SecretText::new);
+    let loaded = bitspire_shell::config::load::<Raw>(DEFAULTS, file, &environment, flags)?;
+    let mut config = check(&loaded.raw)?;
+    config.net.seed_url = seed;
     Ok((config, loaded))
 }
 
@@ -246,6 +256,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
             machine_secret_file: raw.net.machine_secret_file.clone(),
             socket,
             kiosk_listen,
+            seed_url: None,
         },
     })
 }

@@ -70,6 +70,20 @@ pub enum BunkerState {
     Refused,
 }
 
+impl BunkerState {
+    /// The name, as it is written and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ready => "ready",
+            Self::Locked => "locked",
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl From<SignerState> for BunkerState {
     fn from(state: SignerState) -> Self {
         match state {
@@ -177,6 +191,11 @@ pub enum ToVault {
         client: PubKey,
         /// What `get_public_key` said.
         spire: PubKey,
+    },
+    /// The bunker waits for a person to open this address; the call goes on waiting.
+    AuthUrl {
+        /// It may log in: for the screen and the command line, not for logs.
+        url: SecretText,
     },
     /// The bunker did not take the secret: nothing is pinned.
     ConnectFailed {
@@ -351,13 +370,28 @@ pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, IpcE
         0 => return Ok(None),
         got => from.read_exact(length.get_mut(got..).unwrap_or_default())?,
     }
-    let length = u32::from_be_bytes(length) as usize;
-    if length > MAX_FRAME {
-        return Err(IpcError::TooLong { got: length });
-    }
-    let mut body = Zeroizing::new(vec![0u8; length]);
+    let mut body = Zeroizing::new(vec![0u8; body_length(length)?]);
     from.read_exact(&mut body)?;
-    serde_json::from_slice(&body).map(Some).map_err(IpcError::NoMessage)
+    decode(&body).map(Some)
+}
+
+/// The length of a message, from the four bytes before it.
+///
+/// # Errors
+/// [`IpcError::TooLong`].
+pub fn body_length(bytes: [u8; 4]) -> Result<usize, IpcError> {
+    match u32::from_be_bytes(bytes) as usize {
+        got if got > MAX_FRAME => Err(IpcError::TooLong { got }),
+        length => Ok(length),
+    }
+}
+
+/// The message of these bytes.
+///
+/// # Errors
+/// [`IpcError::NoMessage`].
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, IpcError> {
+    serde_json::from_slice(body).map_err(IpcError::NoMessage)
 }
 
 /// Writes one message.

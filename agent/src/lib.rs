@@ -3,9 +3,12 @@
 //! `vault` owns the serial ports, the journal, policy and the transaction machines, and has no
 //! network; `net` owns relay, bunker, session and kiosk, and has no serial port.
 
+pub mod cli;
 pub mod config;
 pub mod ipc;
 pub mod journal;
 pub mod kiosk;
 pub mod screen;
 pub mod txn;
+pub mod net;
+pub mod supervise;

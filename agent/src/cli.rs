@@ -1,0 +1,280 @@
+//! The command line.
+//!
+//! Promise: what a command prints goes to standard output, logs go to standard error. No command
+//! takes a private key: one in an argument, in the environment or in the configuration is a refused
+//! start that says to pair; nothing that could be a secret is repeated in an error.
+//!
+//! Failure policy: exit code 1 where something went wrong, 2 where the command was not understood.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bitspire_shared::seed::{Loopback, Seed};
+use bitspire_shared::time::Unix;
+use bitspire_shell::{config as shell_config, logging};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, SEED_VARIABLE};
+use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
+
+/// How long a bunker may take to be paired with, a person at its end included.
+const PAIRING: Duration = Duration::from_secs(180);
+/// How long the vault may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Parser)]
+#[command(name = "bitspire-agent", version, about = "Runs a bitSpire machine")]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Configuration file (TOML)
+    #[arg(long, global = true, env = "BITSPIRE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One value, by its dotted key; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The network process: relays, bunker, session, kiosk
+    Net,
+    /// Pair this machine with the seed URL of the operator's pairing page
+    Pair(Pair),
+    /// Show how the machine is
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Pair {
+    /// The seed URL, or - to read it from standard input
+    #[arg(long, env = SEED_VARIABLE, hide_env_values = true, value_name = "URL")]
+    seed_url: Option<String>,
+    /// A file that holds the seed URL
+    #[arg(long, value_name = "FILE")]
+    seed_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Read and check it, start nothing
+    Check,
+    /// Print each value and where it comes from
+    Show,
+}
+
+/// Runs the command in `arguments`, of which the first is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // before anything could repeat it in a message
+    if arguments.iter().any(|argument| holds_private_key(&argument.to_string_lossy())) {
+        eprintln!(
+            "an argument holds a private key: refused. The machine's key lives in the operator's \
+             bunker: pair the machine with `bitspire-agent pair --seed-url`"
+        );
+        return ExitCode::FAILURE;
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // nothing can be done about a terminal that is gone
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match command(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn holds_private_key(text: &str) -> bool {
+    text.contains("nsec1") || text.contains("ncryptsec1")
+}
+
+fn command(cli: Cli) -> anyhow::Result<()> {
+    let mut flags = Vec::new();
+    for pair in &cli.common.set {
+        let (key, value) = pair.split_once('=').context("--set: expected KEY=VALUE")?;
+        flags.push((key, value.to_owned()));
+    }
+    let mut environment = shell_config::environment();
+    environment.remove("BITSPIRE_CONFIG");
+    let file = cli.common.config.as_deref();
+    let (config, loaded) = config::load(file, &environment, &flags)?;
+    match cli.command {
+        Verb::Config(ConfigVerb::Check) => println!("the configuration is good"),
+        Verb::Config(ConfigVerb::Show) => print!("{}", shell_config::show(&loaded.shown)),
+        Verb::Pair(pair) => pair_with(&config.socket, &seed(pair)?)?,
+        Verb::Status { json } => show_status(&config.socket, json)?,
+        Verb::Net => until_stopped(&config, |stop| crate::net::run(config.net.clone(), stop))?,
+    }
+    Ok(())
+}
+
+/// Runs a process on one thread until it ends or a signal to stop comes.
+fn until_stopped<E, F>(
+    config: &Config,
+    work: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+    F: Future<Output = Result<(), E>>,
+{
+    logging::start(Some(&config.log_filter), config.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let work = work(stop.clone());
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                ended = &mut work => return Ok(ended?),
+                _ = terminate.recv() => stop.cancel(),
+                _ = interrupt.recv() => stop.cancel(),
+            }
+        }
+    })
+}
+
+/// The seed URL from flag, standard input or file; checked for its form, so that a wrong paste is
+/// told here.
+fn seed(pair: Pair) -> anyhow::Result<SecretText> {
+    let text = match (pair.seed_url, pair.seed_file) {
+        (_, Some(file)) => std::fs::read_to_string(&file)
+            .with_context(|| format!("{}: cannot be read", file.display()))?,
+        (Some(url), None) if url == "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text)?;
+            text
+        }
+        (Some(url), None) => url,
+        (None, None) => bail!("expected --seed-url or --seed-file"),
+    };
+    let text = SecretText::new(text.trim().to_owned());
+    // its end and its relays are the vault's to judge
+    Seed::parse(text.expose(), Unix(0), Loopback::Allowed)?;
+    Ok(text)
+}
+
+/// A connection to the vault and what it is paired with.
+fn control(socket: &Path) -> anyhow::Result<(UnixStream, Option<NetPins>)> {
+    let mut stream = UnixStream::connect(socket).with_context(|| {
+        format!("{}: the vault does not answer; is it running?", socket.display())
+    })?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    ipc::write(&mut stream, &ToVault::Hello { version: VERSION, role: Role::Control })?;
+    match ipc::read(&mut stream)? {
+        Some(ToNet::Hello { version: VERSION, pins }) => Ok((stream, pins)),
+        Some(ToNet::Hello { version, .. }) => {
+            bail!("the vault speaks version {version}, this command {VERSION}: update one of them")
+        }
+        _ => bail!("expected the vault's Hello"),
+    }
+}
+
+fn pair_with(socket: &Path, seed_url: &SecretText) -> anyhow::Result<()> {
+    let (mut stream, pins) = control(socket)?;
+    if let Some(pins) = pins {
+        bail!(
+            "this machine is paired already, as {}: reset the pairing at the machine first",
+            pins.spire.npub()
+        );
+    }
+    stream.set_read_timeout(Some(PAIRING))?;
+    ipc::write(&mut stream, &ToVault::Seed { seed_url: seed_url.clone() })?;
+    loop {
+        match ipc::read(&mut stream).context("no answer from the bunker; try again")? {
+            Some(ToNet::Paired { pins }) => {
+                println!("paired as {}", pins.spire.npub());
+                break;
+            }
+            Some(ToNet::SeedRefused { reason }) => bail!("not paired: {reason}"),
+            Some(_) => {}
+            None => bail!("the vault closed the connection: look at its log, then try again"),
+        }
+    }
+    if let Some(digits) = ask_status(&mut stream)?.digits {
+        println!("compare with the pairing page: {digits}");
+    }
+    Ok(())
+}
+
+fn ask_status(stream: &mut UnixStream) -> anyhow::Result<MachineStatus> {
+    stream.set_read_timeout(Some(ANSWER))?;
+    ipc::write(stream, &ToVault::Status)?;
+    loop {
+        match ipc::read(stream)? {
+            Some(ToNet::Status(status)) => return Ok(*status),
+            Some(_) => {}
+            None => bail!("the vault closed the connection: look at its log"),
+        }
+    }
+}
+
+fn show_status(socket: &Path, json: bool) -> anyhow::Result<()> {
+    let (mut stream, _) = control(socket)?;
+    let status = ask_status(&mut stream)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", in_words(&status));
+    }
+    Ok(())
+}
+
+/// The status, line by line.
+fn in_words(status: &MachineStatus) -> String {
+    let mut lines = Vec::new();
+    match &status.pins {
+        Some(pins) => lines.push(format!("paired as {}", pins.spire.npub())),
+        None => lines.push("not paired".to_owned()),
+    }
+    if let Some(digits) = &status.digits {
+        lines.push(format!("waits for the operator to confirm {digits}"));
+    }
+    match &status.net {
+        Some(net) => lines.push(format!(
+            "net: {} relays, bunker {}, {}",
+            net.relays,
+            net.bunker.as_str(),
+            if net.session { "session open" } else { "no session" },
+        )),
+        None => lines.push("net: not connected".to_owned()),
+    }
+    lines.push(format!(
+        "journal at {}, {} transactions open",
+        status.journal_seq.0, status.open_txns
+    ));
+    match status.out_of_service.as_slice() {
+        [] => lines.push("in service".to_owned()),
+        reasons => lines.extend(reasons.iter().map(|why| format!("out of service: {why}"))),
+    }
+    lines.join("\n") + "\n"
+}

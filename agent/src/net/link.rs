@@ -1,0 +1,151 @@
+//! The socket to the vault, as its client.
+//!
+//! Promise: the vault may start, end and start again at any time; this connects again with backoff
+//! and says when a connection, after both have said `Hello` with the same version, is there and
+//! when it is gone. What is sent while there is none is dropped: the vault repeats what is open.
+//!
+//! Failure policy: anything that is no message of this version ends the connection.
+
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{Duration, sleep};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::ipc::{self, IpcError, NetPins, Role, ToNet, ToVault, VERSION};
+
+/// First and longest wait before another try to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What comes from the socket.
+#[derive(Debug)]
+pub(super) enum FromVault {
+    /// A connection is there; the keys that the vault has pinned.
+    Up(Option<NetPins>),
+    /// A message.
+    Message(Box<ToNet>),
+    /// The connection is gone.
+    Down,
+}
+
+/// Keeps the socket until `stop`.
+pub(super) async fn run(
+    socket: PathBuf,
+    mut outgoing: mpsc::Receiver<ToVault>,
+    incoming: mpsc::Sender<FromVault>,
+    stop: CancellationToken,
+) {
+    let work = async {
+        let mut wait = BACKOFF.0;
+        loop {
+            match UnixStream::connect(&socket).await {
+                Ok(stream) => match talk(stream, &mut outgoing, &incoming).await {
+                    Ok(()) => wait = BACKOFF.0,
+                    Err(error) => {
+                        tracing::warn!(event = "vault_socket_broke", error = %cause(&error));
+                        wait = (wait * 2).min(BACKOFF.1);
+                    }
+                },
+                Err(error) => {
+                    tracing::debug!(event = "vault_absent", %error);
+                    wait = (wait * 2).min(BACKOFF.1);
+                }
+            }
+            // nothing that was meant for the last connection reaches the next one
+            let rest = sleep(wait);
+            tokio::pin!(rest);
+            loop {
+                tokio::select! {
+                    () = &mut rest => break,
+                    message = outgoing.recv() => if message.is_none() { return },
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// An error with its cause, for a log line.
+fn cause(error: &IpcError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// One connection; `Ok` if it had come as far as both `Hello`s.
+async fn talk(
+    stream: UnixStream,
+    outgoing: &mut mpsc::Receiver<ToVault>,
+    incoming: &mpsc::Sender<FromVault>,
+) -> Result<(), IpcError> {
+    let (mut from, mut to) = stream.into_split();
+    write(&mut to, &ToVault::Hello { version: VERSION, role: Role::Net }).await?;
+    let pins = match read(&mut from).await? {
+        Some(ToNet::Hello { version: VERSION, pins }) => pins,
+        Some(_) => return Err(refused("expected the vault's Hello of the same version")),
+        None => return Err(refused("the vault closed the socket before its Hello")),
+    };
+    if incoming.send(FromVault::Up(pins)).await.is_err() {
+        return Ok(());
+    }
+    let reading = async {
+        while let Some(message) = read(&mut from).await? {
+            if incoming.send(FromVault::Message(Box::new(message))).await.is_err() {
+                break;
+            }
+        }
+        Ok::<(), IpcError>(())
+    };
+    let writing = async {
+        while let Some(message) = outgoing.recv().await {
+            match write(&mut to, &message).await {
+                // one message too long is dropped, the connection is good
+                Err(error @ IpcError::TooLong { .. }) => {
+                    tracing::warn!(event = "message_to_vault_dropped", %error);
+                }
+                other => other?,
+            }
+        }
+        Ok::<(), IpcError>(())
+    };
+    let ended = tokio::select! {
+        ended = reading => ended,
+        ended = writing => ended,
+    };
+    if let Err(error) = ended {
+        tracing::warn!(event = "vault_socket_broke", error = %cause(&error));
+    }
+    // a receiver that is gone needs no word
+    let _ = incoming.send(FromVault::Down).await;
+    Ok(())
+}
+
+fn refused(words: &'static str) -> IpcError {
+    IpcError::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, words))
+}
+
+async fn write(to: &mut OwnedWriteHalf, message: &ToVault) -> Result<(), IpcError> {
+    let frame = Zeroizing::new(ipc::encode(message)?);
+    Ok(to.write_all(&frame).await?)
+}
+
+async fn read(from: &mut OwnedReadHalf) -> Result<Option<ToNet>, IpcError> {
+    let mut length = [0u8; 4];
+    match from.read(&mut length).await? {
+        0 => return Ok(None),
+        got => {
+            from.read_exact(length.get_mut(got..).unwrap_or_default()).await?;
+        }
+    }
+    let mut body = Zeroizing::new(vec![0u8; ipc::body_length(length)?]);
+    from.read_exact(&mut body).await?;
+    ipc::decode(&body).map(Some)
+}

@@ -1,0 +1,250 @@
+//! The network process: relays, bunker, session, kiosk. It has no serial port and no authority over
+//! money.
+//!
+//! Promise: what the vault wants asked, signed or published goes out until it is answered; what
+//! comes back has passed every check that this side can make and goes to the vault with its signed
+//! event, so that the vault can check it again. Either process may start again at any time.
+//!
+//! States: unpaired -> pairing -> paired (a running [`Life`]). What the vault says it has pinned
+//! decides; a pairing on this disk that is not the vault's is not used.
+//!
+//! Failure policy: a disk or a key that cannot be used ends the process with its reason; everything
+//! on the network is tried again.
+
+mod documents;
+mod gate;
+mod life;
+mod link;
+mod pairing;
+mod requests;
+mod rpc;
+mod session;
+mod signer;
+mod store;
+#[cfg(test)]
+mod tests;
+mod times;
+
+use bitspire_shared::ids::PubKey;
+use bitspire_shell::clock::Clock;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::life::Life;
+pub use self::life::LifeError;
+use self::link::FromVault;
+use self::pairing::{PairError, Wanted};
+use self::store::Store;
+pub use self::store::StoreError;
+use self::times::Times;
+use crate::config::NetConfig;
+use crate::ipc::{NetPins, SecretText, ToNet, ToVault};
+
+/// Messages that may stand in line for the vault.
+const TO_VAULT: usize = 256;
+
+/// Why the process ends.
+#[derive(Debug, Error)]
+pub enum NetError {
+    /// The stored pairing or its key.
+    #[error("the stored pairing cannot be used")]
+    Store(#[from] StoreError),
+    /// The pairing cannot be lived.
+    #[error("the stored pairing cannot be used")]
+    Life(#[from] LifeError),
+}
+
+/// How long things may take, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The bunker's answer; a bunker that asks its admins first takes 10 s.
+    pub answer_ms: u64,
+    /// From one sending of a question to the bunker to the next.
+    pub resend_ms: u64,
+    /// First wait after a failure; it grows to 30 times this.
+    pub retry_ms: u64,
+    /// Between two looks at the relays' connections.
+    pub look_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { answer_ms: 20_000, resend_ms: 3_000, retry_ms: 2_000, look_ms: 1_000 }
+    }
+}
+
+/// Runs the network process until `stop`.
+///
+/// # Errors
+/// [`NetError`].
+pub async fn run(config: NetConfig, stop: CancellationToken) -> Result<(), NetError> {
+    run_with(config, Timing::default(), Clock::system(), stop).await
+}
+
+/// The same with times and a clock of one's own.
+///
+/// # Errors
+/// [`NetError`].
+pub async fn run_with(
+    config: NetConfig,
+    timing: Timing,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(), NetError> {
+    let store = Store::open(&config.dir, config.machine_secret_file.as_deref())?;
+    let (to_vault, outgoing) = mpsc::channel(TO_VAULT);
+    let (incoming, from_vault) = mpsc::channel(TO_VAULT);
+    let mut tasks = JoinSet::new();
+    let ending = stop.child_token();
+    tasks.spawn(link::run(config.socket.clone(), outgoing, incoming, ending.clone()));
+    let mut net = Net {
+        store,
+        seed: config.seed_url,
+        to_vault,
+        times: Times::new(clock),
+        timing,
+        life: None,
+        tries: JoinSet::new(),
+    };
+    let result = tokio::select! {
+        result = net.work(from_vault) => result,
+        () = stop.cancelled() => Ok(()),
+    };
+    net.tries.shutdown().await;
+    if let Some(life) = net.life.take() {
+        life.end().await;
+    }
+    ending.cancel();
+    drop(net);
+    while tasks.join_next().await.is_some() {}
+    result
+}
+
+/// What the main task holds.
+struct Net {
+    store: Store,
+    /// A seed from the environment, for a machine that nobody has paired yet.
+    seed: Option<SecretText>,
+    to_vault: mpsc::Sender<ToVault>,
+    times: Times,
+    timing: Timing,
+    life: Option<Life>,
+    /// At most one try to pair.
+    tries: JoinSet<(PubKey, Result<PubKey, PairError>)>,
+}
+
+impl Net {
+    async fn work(&mut self, mut from_vault: mpsc::Receiver<FromVault>) -> Result<(), NetError> {
+        loop {
+            tokio::select! {
+                message = from_vault.recv() => match message {
+                    Some(FromVault::Up(pins)) => self.vault_is_up(pins).await?,
+                    Some(FromVault::Message(message)) => self.obey(*message).await?,
+                    Some(FromVault::Down) => {
+                        self.tries.shutdown().await;
+                        if let Some(life) = &self.life {
+                            life.vault_is_gone().await;
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                Some(tried) = self.tries.join_next() => match tried {
+                    Ok((spire, result)) => self.tried(spire, result).await,
+                    Err(error) => tracing::error!(event = "pairing_died", %error),
+                },
+            }
+        }
+    }
+
+    async fn vault_is_up(&mut self, pins: Option<NetPins>) -> Result<(), NetError> {
+        match pins {
+            Some(pins) => self.live(pins).await?,
+            None => {
+                self.end_life().await;
+                if let Some(seed_url) = self.seed.clone() {
+                    self.tell(ToVault::Seed { seed_url }).await;
+                }
+            }
+        }
+        if let Some(life) = &self.life {
+            life.vault_is_back();
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, message: ToNet) -> Result<(), NetError> {
+        match message {
+            ToNet::Connect { bunker_url, relays, pins } => {
+                tracing::info!(event = "pairing_begins", spire = %pins.spire);
+                let wanted = Wanted { bunker_url, relays, pins };
+                let (store, to_vault) = (self.store.clone(), self.to_vault.clone());
+                let (times, timing) = (self.times.clone(), self.timing);
+                self.tries.shutdown().await;
+                self.tries.spawn(async move {
+                    let tried = pairing::connect(&store, wanted, to_vault, times, timing).await;
+                    (pins.spire, tried)
+                });
+            }
+            ToNet::Paired { pins } => {
+                self.end_life().await;
+                self.live(pins).await?;
+            }
+            ToNet::SeedRefused { reason } => tracing::warn!(event = "seed_refused", reason),
+            ToNet::Hello { .. } | ToNet::Status(_) | ToNet::Screen { .. } => {}
+            message => match &self.life {
+                Some(life) => life.obey(message).await,
+                None => tracing::warn!(event = "request_before_pairing"),
+            },
+        }
+        Ok(())
+    }
+
+    async fn tried(&mut self, spire: PubKey, result: Result<PubKey, PairError>) {
+        let message = match result {
+            Ok(client) => {
+                tracing::info!(event = "bunker_connected", %spire, %client);
+                ToVault::Connected { client, spire }
+            }
+            Err(error) => {
+                let reason = error.words();
+                tracing::warn!(event = "pairing_failed", %spire, reason);
+                ToVault::ConnectFailed { reason }
+            }
+        };
+        self.tell(message).await;
+    }
+
+    /// Runs the stored pairing with `pins`, if it does not run already.
+    async fn live(&mut self, pins: NetPins) -> Result<(), NetError> {
+        if self.life.as_ref().is_some_and(|life| life.pins == pins) {
+            return Ok(());
+        }
+        self.end_life().await;
+        let Some((pairing, keys)) = self.store.promote(&pins)? else {
+            tracing::error!(
+                event = "no_pairing_here", spire = %pins.spire,
+                "the vault is paired, but this folder holds no connection to its bunker: reset the \
+                 pairing in service mode and pair again"
+            );
+            return Ok(());
+        };
+        let (times, timing) = (self.times.clone(), self.timing);
+        let life = Life::start(&pairing, keys, self.to_vault.clone(), times, timing).await?;
+        tracing::info!(event = "paired", spire = %pins.spire);
+        self.life = Some(life);
+        Ok(())
+    }
+
+    async fn end_life(&mut self) {
+        if let Some(life) = self.life.take() {
+            life.end().await;
+        }
+    }
+
+    async fn tell(&self, message: ToVault) {
+        // without a receiver the link has ended, and so will this
+        drop(self.to_vault.send(message).await);
+    }
+}

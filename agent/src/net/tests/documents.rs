@@ -1,0 +1,87 @@
+//! Documents in, state out.
+
+use std::sync::Arc;
+
+use bitspire_shared::document::{DTag, DocumentKind};
+use bitspire_shared::nip44::ConversationKey;
+use bitspire_shared::time::Unix;
+use bitspire_shell::pool::Pool;
+use bitspire_shell::secrets::random;
+use nostr::{Event, Filter, Kind};
+
+use super::service::now;
+use super::*;
+
+/// A document of `author` for the machine.
+fn document(world: &World, author: &Keys, text: &str, at: Unix) -> Event {
+    let spire = world.pins().spire;
+    let conversation = ConversationKey::derive(author.secret_key(), &spire).unwrap();
+    let content = conversation.encrypt(text, random().unwrap()).unwrap();
+    let address = DTag { kind: DocumentKind::Fees, spire };
+    let event = address.to_unsigned(&public(author), &spire, content, at);
+    event.sign_with_keys(author).unwrap()
+}
+
+async fn publisher(world: &World) -> Pool {
+    Pool::connect(Keys::generate(), &world.urls(), Arc::new(|_: &str| true)).await.unwrap()
+}
+
+fn is_document(message: &ToVault) -> Option<(nostr::EventId, String)> {
+    match message {
+        ToVault::Document { event, plaintext } => Some((event.id, plaintext.clone())),
+        _ => None,
+    }
+}
+
+/// Loss prevented: anybody who knows a machine's address sets its fees; a bunker that is locked for
+/// a moment loses a document; a vault that starts again sells by its defaults.
+#[tokio::test]
+async fn the_operators_documents_arrive_whatever_the_bunker_does() {
+    let (world, mut talk) = World::paired(Manner::Good).await;
+    let relay = publisher(&world).await;
+    world.bunker.behave(Manner::Silent);
+    relay.publish(&document(&world, &Keys::generate(), "forged", now())).await.unwrap();
+    let good = document(&world, &world.operator, "fees", now());
+    relay.publish(&good).await.unwrap();
+    talk.wait(|message| match message {
+        ToVault::State(state) if state.bunker == crate::ipc::BunkerState::Locked => Some(()),
+        ToVault::Document { .. } => panic!("decrypted by nobody"),
+        _ => None,
+    })
+    .await;
+    world.bunker.behave(Manner::Good);
+    let arrived = talk.wait(is_document).await;
+    assert_eq!(arrived, (good.id, "fees".to_owned()));
+
+    drop(talk);
+    let mut talk = world.vault.accept(Some(world.pins())).await;
+    assert_eq!(talk.wait(is_document).await, arrived);
+    let calls = world.bunker.calls("nip44_decrypt");
+    let newer = document(&world, &world.operator, "more", Unix(now().0 + 1));
+    relay.publish(&newer).await.unwrap();
+    let arrived = talk.wait(is_document).await;
+    assert_eq!(arrived, (newer.id, "more".to_owned()));
+    assert_eq!(world.bunker.calls("nip44_decrypt"), calls + 1);
+}
+
+/// Loss prevented: the operator refills by a count that never reached them.
+#[tokio::test]
+async fn the_state_is_published_until_a_relay_has_it() {
+    let (world, mut talk) = World::paired(Manner::Good).await;
+    talk.send(ToNet::PublishState { plaintext: "{\"positions\":{}}".into() }).await;
+    let published = |message: &ToVault| match message {
+        ToVault::StatePublished { event_id } => Some(*event_id),
+        _ => None,
+    };
+    let id = talk.wait(published).await;
+    let reader = publisher(&world).await;
+    let spire = world.pins().spire;
+    let filter = Filter::new().kind(Kind::from(30_078)).author(spire.nostr());
+    reader.subscribe("state", filter).await;
+    let event = tokio::time::timeout(PATIENCE, reader.next()).await.unwrap().unwrap();
+    assert_eq!(event.id.to_bytes(), *id.as_bytes());
+    let address = DTag { kind: DocumentKind::CassettesState, spire };
+    assert_eq!(event.tags.identifier(), Some(address.to_string().as_str()));
+    let key = ConversationKey::derive(world.operator.secret_key(), &spire).unwrap();
+    assert_eq!(key.decrypt(&event.content).unwrap(), "{\"positions\":{}}");
+}

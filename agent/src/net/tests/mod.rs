@@ -1,0 +1,156 @@
+//! `net` between a vault on a real socket and a bunker and a service on a real relay.
+
+mod bunker;
+mod documents;
+mod pairing;
+mod service;
+mod sessions;
+mod vault;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use bitspire_shared::ids::PubKey;
+use bitspire_shell::clock::Clock;
+use nostr::Keys;
+use nostr_relay_builder::LocalRelay;
+use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
+use tokio::task::JoinHandle;
+use tokio::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+use self::bunker::{Bunker, Manner};
+use self::service::Service;
+use self::vault::{Talk, Vault};
+use super::{NetError, Timing, run_with, store};
+use crate::config::NetConfig;
+use crate::ipc::{NetPins, SecretText, ToNet, ToVault};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A seed's secret.
+const SECRET: &str = "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";
+/// Short, since the other ends answer at once.
+const TIMING: Timing = Timing { answer_ms: 3_000, resend_ms: 300, retry_ms: 100, look_ms: 50 };
+
+fn public(keys: &Keys) -> PubKey {
+    PubKey::new(keys.public_key()).unwrap()
+}
+
+/// A relay on a port of its own, so that it can come back there.
+async fn relay(port: u16) -> LocalRelay {
+    let limit = RateLimit { max_reqs: 1_000, notes_per_minute: 10_000 };
+    let relay = LocalRelay::new(RelayBuilder::default().port(port).rate_limit(limit));
+    relay.run().await.unwrap();
+    relay
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A machine's surroundings.
+struct World {
+    folder: tempfile::TempDir,
+    port: u16,
+    relay: Option<LocalRelay>,
+    spire: Keys,
+    operator: Keys,
+    service: Service,
+    bunker: Bunker,
+    vault: Vault,
+    net: Option<(CancellationToken, JoinHandle<Result<(), NetError>>)>,
+}
+
+impl World {
+    async fn new(manner: Manner) -> Self {
+        let port = free_port();
+        let relay = relay(port).await;
+        let urls = vec![format!("ws://127.0.0.1:{port}")];
+        let folder = tempfile::tempdir().unwrap();
+        let spire = Keys::generate();
+        let service = Service::start(Keys::generate(), &urls).await;
+        let bunker = Bunker::start(spire.clone(), SECRET, manner, &urls).await;
+        let vault = Vault::listen(&folder.path().join("vault.sock"));
+        Self {
+            folder,
+            port,
+            relay: Some(relay),
+            spire,
+            operator: Keys::generate(),
+            service,
+            bunker,
+            vault,
+            net: None,
+        }
+    }
+
+    fn pins(&self) -> NetPins {
+        let service = public(&self.service.keys);
+        NetPins { spire: public(&self.spire), operator: public(&self.operator), service }
+    }
+
+    fn urls(&self) -> Vec<String> {
+        vec![format!("ws://127.0.0.1:{}", self.port)]
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("net")
+    }
+
+    fn start_net(&mut self) {
+        let config = NetConfig {
+            dir: self.data(),
+            machine_secret_file: None,
+            socket: self.folder.path().join("vault.sock"),
+            kiosk_listen: "127.0.0.1:0".parse().unwrap(),
+            seed_url: None,
+        };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run_with(config, TIMING, Clock::system(), stop.clone()));
+        self.net = Some((stop, running));
+    }
+
+    async fn stop_net(&mut self) {
+        let (stop, running) = self.net.take().unwrap();
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    /// What the vault sends when a seed came.
+    fn connect(&self) -> ToNet {
+        let query = format!("relay=ws%3A%2F%2F127.0.0.1%3A{}&secret={SECRET}", self.port);
+        let bunker_url = SecretText::new(format!("bunker://{}?{query}", public(&self.spire)));
+        ToNet::Connect { bunker_url, relays: self.urls(), pins: self.pins() }
+    }
+
+    /// A machine that has just been paired, and its vault.
+    async fn paired(manner: Manner) -> (Self, Talk) {
+        let mut world = Self::new(manner).await;
+        world.start_net();
+        let mut talk = world.vault.accept(None).await;
+        talk.send(world.connect()).await;
+        talk.wait(|message| matches!(message, ToVault::Connected { .. }).then_some(())).await;
+        talk.send(ToNet::Paired { pins: world.pins() }).await;
+        (world, talk)
+    }
+
+    /// Opens the session that is asked for next, and waits until the vault knows of it.
+    async fn session(&self, talk: &mut Talk, life_s: u64) -> PubKey {
+        let spire = self.pins().spire;
+        let up = |message: &ToVault| match message {
+            ToVault::State(state) if state.session => Some(()),
+            _ => None,
+        };
+        tokio::join!(self.service.open_session(&spire, life_s), talk.wait(up)).0
+    }
+
+    async fn restart_relay(&mut self) {
+        self.relay.take().unwrap().shutdown();
+        // the port is free once the old listener has gone
+        while TcpListener::bind(("127.0.0.1", self.port)).is_err() {
+            tokio::task::yield_now().await;
+        }
+        self.relay = Some(relay(self.port).await);
+    }
+}

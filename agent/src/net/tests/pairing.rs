@@ -1,0 +1,111 @@
+//! Pairing: what the bunker may do, what stays on the disk.
+
+use super::*;
+
+/// Loss prevented: a machine that cannot be paired; a secret or key that a stolen disk gives away;
+/// a restart that needs the secret again.
+#[tokio::test]
+async fn a_machine_pairs_once_and_comes_back_without_the_secret() {
+    let (mut world, mut talk) = World::paired(Manner::Good).await;
+    world.session(&mut talk, 3_600).await;
+    world.stop_net().await;
+    drop(talk);
+
+    let mut files = 0;
+    for entry in std::fs::read_dir(world.data()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(SECRET), "{}", path.display());
+        assert!(!text.contains("nsec1") && !text.contains("secret="), "{}", path.display());
+        let store = store::Store::open(&world.data(), None).unwrap();
+        let (_, client) = store.current().unwrap().unwrap();
+        let key = client.secret_key();
+        assert!(!text.contains(&key.to_secret_hex()), "{}", path.display());
+        assert!(!bytes.windows(32).any(|w| w == key.to_secret_bytes()), "{}", path.display());
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+        files += 1;
+    }
+    assert!(files >= 3, "secret, client key and pairing");
+
+    let connects = world.bunker.calls("connect");
+    world.start_net();
+    let pins = world.pins();
+    let mut talk = world.vault.accept(Some(pins)).await;
+    world.session(&mut talk, 3_600).await;
+    world.bunker.called("connect", connects + 1).await;
+}
+
+/// What the vault hears when the bunker behaves like this.
+async fn failure(manner: Manner) -> (World, Talk, String) {
+    let mut world = World::new(manner).await;
+    world.start_net();
+    let mut talk = world.vault.accept(None).await;
+    talk.send(world.connect()).await;
+    let reason = talk
+        .wait(|message| match message {
+            ToVault::ConnectFailed { reason } => Some(reason.clone()),
+            ToVault::Connected { .. } => panic!("connected to a bunker that is {manner:?}"),
+            _ => None,
+        })
+        .await;
+    assert!(!reason.contains(SECRET));
+    assert_eq!(store::Store::open(&world.data(), None).unwrap().current().unwrap(), None);
+    (world, talk, reason)
+}
+
+/// Loss prevented: a machine that says "error" to an operator who stands in front of it.
+#[tokio::test]
+async fn each_failure_has_its_words() {
+    for (manner, words) in [
+        (Manner::Silent, "unlock"),
+        (Manner::Redeemed, "redeemed already"),
+        (Manner::Expired, "time is over"),
+        (Manner::OtherKey, "pair again with its own seed"),
+        (Manner::NoNip44, "use a bunker that has it"),
+    ] {
+        let (_, _, reason) = failure(manner).await;
+        assert!(reason.contains(words), "{manner:?}: {reason}");
+    }
+}
+
+/// Loss prevented: a crash between the bunker's answer and the vault's pin burns the seed.
+#[tokio::test]
+async fn a_seed_that_was_redeemed_before_a_crash_can_be_used_again() {
+    let mut world = World::new(Manner::Good).await;
+    world.start_net();
+    let mut talk = world.vault.accept(None).await;
+    talk.send(world.connect()).await;
+    let connected = |message: &ToVault| match message {
+        ToVault::Connected { client, .. } => Some(*client),
+        ToVault::ConnectFailed { reason } => panic!("{reason}"),
+        _ => None,
+    };
+    let first = talk.wait(connected).await;
+    // the vault never learns of it: both start again
+    world.stop_net().await;
+    drop(talk);
+    world.start_net();
+    let mut talk = world.vault.accept(None).await;
+    talk.send(world.connect()).await;
+    assert_eq!(talk.wait(connected).await, first);
+}
+
+/// Loss prevented: the vault has pinned, `net` died before it knew: a paired machine without a
+/// connection.
+#[tokio::test]
+async fn what_the_vault_has_pinned_is_taken_up_after_a_crash() {
+    let mut world = World::new(Manner::Good).await;
+    world.start_net();
+    let mut talk = world.vault.accept(None).await;
+    talk.send(world.connect()).await;
+    talk.wait(|message| matches!(message, ToVault::Connected { .. }).then_some(())).await;
+    world.stop_net().await;
+    drop(talk);
+    world.start_net();
+    let pins = world.pins();
+    let mut talk = world.vault.accept(Some(pins)).await;
+    world.session(&mut talk, 3_600).await;
+}
