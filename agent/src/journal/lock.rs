@@ -14,7 +14,15 @@ use super::error::JournalError;
 /// The lock, while it lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    pub(super) file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // closing is not enough: a child between fork and exec still has the handle. Where this
+        // fails, the lock goes with the last handle.
+        self.file.unlock().ok();
+    }
 }
 
 impl Lock {
@@ -49,6 +57,6 @@ impl Lock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(note.as_bytes()))
             .map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

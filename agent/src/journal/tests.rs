@@ -167,6 +167,18 @@ fn a_second_vault_does_not_start_and_an_overtaken_one_stops() {
     append(&mut second, txn(1, "paid", Stage::Open)).unwrap();
 }
 
+/// Loss prevented: a vault that cannot start again, because a child of the last one lives a moment
+/// longer than it.
+#[test]
+fn a_closed_journal_is_free_though_somebody_has_a_copy_of_its_handle() {
+    let place = Place::new();
+    let first = place.open().unwrap();
+    let copy = first._lock.file.try_clone().unwrap();
+    drop(first);
+    place.open().unwrap();
+    drop(copy);
+}
+
 /// Loss prevented: a program that tries again after a failed flush believes a write that the disk
 /// has thrown away.
 #[test]
