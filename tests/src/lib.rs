@@ -1,1 +1,13 @@
 //! The whole of bitSpire as one world: structure, crash and end-to-end tests.
+//!
+//! Promise: every part runs as a process of its own, from the program `bitspire-world`, so that a
+//! test can end any of them with SIGKILL at any moment and start it again on the same files.
+//!
+//! Failure policy: whatever does not happen in time is an error that names the process and shows
+//! the last lines of its log.
+
+pub mod http;
+pub mod process;
+pub mod screen;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,187 @@
+//! One part of the world as a process that can be killed and started again.
+//!
+//! Promise: what it prints to standard output is read until its ready line and kept, with what it
+//! logs, in files of its own; dropping it ends it.
+//!
+//! States: down -> up (after its ready line) -> down (killed, stopped, or ended by itself).
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::wait::PATIENCE;
+
+/// How much of a log an error shows.
+const TAIL: usize = 30;
+
+/// A part of the world.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    folder: PathBuf,
+    child: Option<Child>,
+    said: Vec<String>,
+}
+
+impl Process {
+    /// `program` with `arguments`; its output goes to `NAME.out` and `NAME.log` in `folder`.
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        program: &Path,
+        arguments: Vec<OsString>,
+        folder: &Path,
+    ) -> Self {
+        let (program, folder) = (program.to_owned(), folder.to_owned());
+        Self { name, program, arguments, folder, child: None, said: Vec::new() }
+    }
+
+    /// Starts it and waits for a line that is `ready` or begins with it.
+    ///
+    /// # Errors
+    /// When it ends before, or says nothing in time: with the end of its log.
+    pub fn start(&mut self) -> Result<()> {
+        let lines = self.spawn()?;
+        self.said.clear();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left) {
+                Ok(line) => {
+                    let ready = line.split(' ').next() == Some("ready");
+                    self.said.push(line);
+                    if ready {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => bail!("{}", self.trouble("is not ready in time")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("{}", self.trouble("ended before it was ready"))
+                }
+            }
+        }
+    }
+
+    /// Starts it; the lines that it prints come from the receiver and go to its file.
+    fn spawn(&mut self) -> Result<Receiver<String>> {
+        if self.running() {
+            bail!("{} runs already", self.name);
+        }
+        let append = |ending| {
+            let path = self.file(ending);
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            file.with_context(|| format!("{}: cannot be written", path.display()))
+        };
+        let (mut copy, log): (File, File) = (append("out")?, append("log")?);
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{}: cannot be started", self.program.display()))?;
+        let out = child.stdout.take().context("the output was asked for")?;
+        self.child = Some(child);
+        let (tell, lines) = mpsc::channel();
+        // ends with the process; it reads on so that the process never waits for its reader
+        thread::Builder::new().name(format!("{} output", self.name)).spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = writeln!(copy, "{line}");
+                let _ = tell.send(line);
+            }
+        })?;
+        Ok(lines)
+    }
+
+    /// What follows `word` in the line that began with it, before or in the ready line.
+    ///
+    /// # Errors
+    /// When it said no such thing.
+    pub fn told(&self, word: &str) -> Result<&str> {
+        let mut lines = self.said.iter();
+        lines
+            .find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
+            .with_context(|| format!("{} did not tell its {word}: {:?}", self.name, self.said))
+    }
+
+    /// Its name in errors and file names.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its process id while it runs.
+    pub fn id(&mut self) -> Option<u32> {
+        self.running().then(|| self.child.as_ref().map(Child::id)).flatten()
+    }
+
+    /// Whether it runs.
+    pub fn running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Ends it as a power cut would: SIGKILL, nothing is told to it.
+    ///
+    /// # Errors
+    /// When it did not run, or ended in another way.
+    pub fn kill9(&mut self) -> Result<()> {
+        let status = self.end(Signal::SIGKILL)?;
+        if status.signal() != Some(Signal::SIGKILL as i32) {
+            bail!("{}", self.trouble(&format!("had ended by itself: {status}")));
+        }
+        Ok(())
+    }
+
+    /// Ends it as a service manager does.
+    ///
+    /// # Errors
+    /// When it did not run, or its end was not good.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.end(Signal::SIGTERM)?;
+        if !status.success() {
+            bail!("{}", self.trouble(&format!("did not stop well: {status}")));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
+        // one that has ended is collected below, with its own status
+        let _ = kill(Pid::from_raw(child.id().try_into()?), signal);
+        Ok(child.wait()?)
+    }
+
+    fn file(&self, ending: &str) -> PathBuf {
+        self.folder.join(format!("{}.{ending}", self.name))
+    }
+
+    /// What happened to it, with the end of what it said and logged.
+    #[must_use]
+    pub fn trouble(&self, what: &str) -> String {
+        let tail = |ending| {
+            let text = fs::read_to_string(self.file(ending)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(TAIL)..].join("\n")
+        };
+        format!("{} {what}\n{}\n{}", self.name, tail("out"), tail("log"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // it has ended already where all went well
+        let _ = self.end(Signal::SIGKILL);
+    }
+}

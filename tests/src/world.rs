@@ -1,0 +1,228 @@
+//! A world: one operator, one machine with its devices, in a folder of their own.
+//!
+//! Promise: everything listens on loopback, on ports that nobody else has and that stay the same
+//! over restarts; nothing outside the folder is written.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::Client;
+use crate::process::Process;
+
+/// Below the ports that systems give to outgoing connections, so that none of ours is taken while
+/// its process is down.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// The machine's currency.
+pub const CURRENCY: &str = "EUR";
+/// Sats for a unit of the currency.
+pub const RATE: &str = "1063.829787234";
+/// What the machine's wallet holds at first, in sats.
+pub const OPENING_SATS: u64 = 5_000_000;
+/// Notes in each bay at first: bay, note, count.
+pub const BAYS: [(u8, u32, u32); 2] = [(1, 20, 100), (2, 50, 100)];
+
+/// Where a world's files are.
+#[derive(Debug)]
+enum Folder {
+    Temporary(TempDir),
+    Kept(PathBuf),
+}
+
+/// A running world.
+#[derive(Debug)]
+pub struct World {
+    // before the folder: the processes end before their files go
+    /// The note validator.
+    pub acceptor: Process,
+    /// The dispenser.
+    pub dispenser: Process,
+    /// The operator's daemon: API, relay, public listener.
+    pub operator: Process,
+    client: Client,
+    operator_file: PathBuf,
+    program: PathBuf,
+    folder: Folder,
+}
+
+impl World {
+    /// Prepares a world: folder, configuration, processes that are down. `program` is
+    /// `bitspire-world`; with `keep` its files stay there.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or holds something already.
+    pub fn new(program: &Path, keep: Option<&Path>) -> Result<Self> {
+        let folder = match keep {
+            None => Folder::Temporary(TempDir::with_prefix("bitspire-")?),
+            Some(kept) => {
+                fs::create_dir_all(kept)
+                    .with_context(|| format!("{}: cannot be made", kept.display()))?;
+                // simulators and agent are given whole paths
+                let kept = fs::canonicalize(kept)?;
+                if fs::read_dir(&kept)?.next().is_some() {
+                    bail!("{}: expected an empty folder", kept.display());
+                }
+                Folder::Kept(kept)
+            }
+        };
+        let root = folder.path().to_owned();
+        let operator_file = root.join("operator.toml");
+        fs::write(&operator_file, operator_toml(&root)?)?;
+        let logs = root.join("logs");
+        fs::create_dir(&logs)?;
+        let process =
+            |name, arguments: Vec<OsString>| Process::new(name, program, arguments, &logs);
+        let sim = |device: &str, arguments: &[String]| {
+            let mut all: Vec<OsString> = vec!["sim".into(), device.into()];
+            all.extend(["--currency", CURRENCY, "--http", "127.0.0.1:0"].map(OsString::from));
+            all.extend(arguments.iter().map(OsString::from));
+            all.extend(["--link".into(), root.join(format!("{device}.tty")).into()]);
+            all
+        };
+        let mut bays = vec!["--note-ms".to_owned(), "20".to_owned()];
+        for (bay, note, count) in BAYS {
+            bays.extend(["--bay".to_owned(), format!("{bay}={note}:{count}")]);
+        }
+        let acceptor = sim("id003", &["--pace".to_owned(), "10".to_owned()]);
+        let serve = ["operator".into(), "--config".into(), operator_file.clone().into()];
+        let serve = serve.into_iter().chain(["serve".into()]).collect();
+        Ok(Self {
+            acceptor: process("acceptor", acceptor),
+            dispenser: process("dispenser", sim("f56", &bays)),
+            operator: process("operator", serve),
+            client: Client::default(),
+            operator_file,
+            program: program.to_owned(),
+            folder,
+        })
+    }
+
+    /// The world's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What somebody does to a simulated device.
+    ///
+    /// # Errors
+    /// When the device refuses it or is down.
+    pub fn act(&self, device: &Process, action: &Value) -> Result<Value> {
+        self.client.post(&format!("{}/control", device.told("http")?), &[], action)
+    }
+
+    /// Where every note of a simulated device is.
+    ///
+    /// # Errors
+    /// When the device is down.
+    pub fn counters(&self, device: &Process) -> Result<Value> {
+        self.client.get(&format!("{}/counters", device.told("http")?), &[])
+    }
+
+    /// A command of `bitspire-operator`, as the operator types it; its JSON.
+    ///
+    /// # Errors
+    /// When it ends with another code than 0: with all that it said.
+    pub fn operator_says(&self, words: &[&str]) -> Result<Value> {
+        let output = std::process::Command::new(&self.program)
+            .args(["operator", "--json", "--config"])
+            .arg(&self.operator_file)
+            .args(words)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("bitspire-operator {words:?}: {}\n{said}{error}", output.status);
+        }
+        serde_json::from_str(&said).with_context(|| format!("{words:?}: no JSON: {said}"))
+    }
+
+    /// An answer of the operator's API, with the cookie that the daemon wrote at its start.
+    ///
+    /// # Errors
+    /// When it refuses or is down.
+    pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let file = self.folder().join("operator/api.cookie");
+        let line = fs::read_to_string(&file)
+            .with_context(|| format!("{}: cannot be read", file.display()))?;
+        let (address, token) = line.trim().split_once(' ').context("expected address and token")?;
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let url = format!("{address}/api/v1{path}");
+        match (method, body) {
+            ("GET", None) => self.client.get(&url, &headers),
+            (_, body) => self.client.post(&url, &headers, body.unwrap_or(&json!({}))),
+        }
+    }
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(folder) => folder,
+        }
+    }
+}
+
+/// Ports that are free now, each another.
+///
+/// # Errors
+/// When none can be found.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        let bytes = getrandom::u32().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+        let port = PORTS.start + u16::try_from(bytes % u32::from(PORTS.end - PORTS.start))?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            held.push(listener);
+        }
+        if held.len() == N {
+            let mut ports = [0; N];
+            for (port, listener) in ports.iter_mut().zip(&held) {
+                *port = listener.local_addr()?.port();
+            }
+            return Ok(ports);
+        }
+    }
+    bail!("no {N} free ports between {} and {}", PORTS.start, PORTS.end)
+}
+
+fn operator_toml(root: &Path) -> Result<String> {
+    let [api, public, relay] = free_ports::<3>()?;
+    let data = root.join("operator");
+    Ok(format!(
+        r#"data_dir = {data:?}
+
+[log]
+filter = "info"
+format = "text"
+
+[api]
+listen = "127.0.0.1:{api}"
+base_url = "http://127.0.0.1:{api}"
+
+[public]
+listen = "127.0.0.1:{public}"
+base_url = "http://127.0.0.1:{public}"
+
+[relay]
+embedded = true
+listen = "127.0.0.1:{relay}"
+url = "ws://127.0.0.1:{relay}"
+
+[rates.fixed]
+{CURRENCY} = "{RATE}"
+
+[wallets.machine]
+kind = "simulated"
+opening_sats = {OPENING_SATS}
+"#
+    ))
+}

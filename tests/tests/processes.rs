@@ -1,0 +1,76 @@
+//! The world's processes start, are killed and start again on the same files.
+
+use std::path::Path;
+
+use bitspire_tests::wait::{PATIENCE, wait_for};
+use bitspire_tests::world::{OPENING_SATS, World};
+use serde_json::json;
+
+fn world() -> World {
+    World::new(Path::new(env!("CARGO_BIN_EXE_bitspire-world")), None).unwrap()
+}
+
+/// Loss prevented: crash tests against a device that forgets its notes by itself, or that is no
+/// process at all.
+#[test]
+fn devices_run_as_processes_and_keep_count() {
+    let mut world = world();
+    world.acceptor.start().unwrap();
+    world.dispenser.start().unwrap();
+    let link = world.folder().join("f56.tty");
+    assert!(link.exists(), "the dispenser's port is {}", link.display());
+    let before = world.counters(&world.dispenser).unwrap();
+    world.act(&world.dispenser, &json!({"action": "refill", "bay": 1, "notes": 5})).unwrap();
+    assert_ne!(world.counters(&world.dispenser).unwrap(), before);
+    let refused = world.act(&world.acceptor, &json!({"action": "insert", "denomination": 20}));
+    assert!(refused.is_err(), "nobody polls it: the inlet is closed");
+    world.dispenser.kill9().unwrap();
+    assert!(world.counters(&world.dispenser).is_err());
+    world.dispenser.start().unwrap();
+    world.acceptor.stop().unwrap();
+}
+
+/// Loss prevented: an operator that does not come back, or funds its wallet again, after a power
+/// cut.
+#[test]
+fn the_operator_survives_kill_9() {
+    let mut world = world();
+    world.operator.start().unwrap();
+    let added = world
+        .operator_says(&[
+            "machine",
+            "add",
+            "--name",
+            "bar",
+            "--currency",
+            "EUR",
+            "--wallet",
+            "machine",
+        ])
+        .unwrap();
+    for _ in 0..3 {
+        world.operator.kill9().unwrap();
+        assert!(world.api("GET", "/health", None).is_err());
+        world.operator.start().unwrap();
+        let health = wait_for("a healthy operator", PATIENCE, || {
+            world.api("GET", "/health", None).map_err(|error| format!("{error:#}"))
+        });
+        assert_eq!(health.unwrap()["store"]["ok"], true);
+        let machines = world.api("GET", "/dca/machines", None).unwrap();
+        assert_eq!(machines[0]["name"], "bar", "{added}");
+        let balances = world.api("GET", "/simulator/balances", None).unwrap();
+        assert_eq!(balances["machine"]["msat"], OPENING_SATS * 1_000);
+    }
+    world.operator.stop().unwrap();
+}
+
+/// Loss prevented: a test that waits for ever, or fails without a word, where a part did not start.
+#[test]
+fn a_part_that_does_not_start_says_why() {
+    let mut world = world();
+    std::fs::write(world.folder().join("operator.toml"), "[nonsense]\n").unwrap();
+    let error = format!("{:#}", world.operator.start().unwrap_err());
+    assert!(error.contains("operator ended before it was ready"), "{error}");
+    assert!(error.contains("nonsense"), "{error}");
+    assert!(world.operator.kill9().is_err(), "it had ended by itself");
+}
