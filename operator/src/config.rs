@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::{Currency, Rate, Sats};
 use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
@@ -40,6 +41,9 @@ others = []
 [bunker]
 embedded = true
 relay = ""
+id = ""
+data_dir = ""
+admins = []
 
 [gate]
 rate_limit_per_min = 30
@@ -98,7 +102,10 @@ raw! {
     RawLog { filter: String, format: Format }
     RawHttp { listen: String, base_url: String }
     RawRelay { embedded: bool, listen: String, url: String, others: Vec<String> }
-    RawBunker { embedded: bool, relay: String }
+    RawBunker {
+        embedded: bool, relay: String, id: String, data_dir: PathBuf, admins: Vec<String>,
+        machine_secret_file: Option<PathBuf>,
+    }
     RawGate { rate_limit_per_min: u32, burst: u32 }
     RawLimits {
         max_cash_in_sats: u64, max_cash_out_sats: u64, machine_hour_sats: u64,
@@ -143,6 +150,14 @@ pub struct Config {
     pub bunker_embedded: bool,
     /// The relay through which the bunker is reached.
     pub bunker_relay: String,
+    /// The bunker's own public key, where its folder is out of reach: it prints it at its start.
+    pub bunker_id: Option<PubKey>,
+    /// The bunker's own folder.
+    pub bunker_data_dir: PathBuf,
+    /// Who may administer the bunker.
+    pub bunker_admins: Vec<PubKey>,
+    /// The bunker's own 32 bytes; made in its folder where none are named.
+    pub bunker_machine_secret_file: Option<PathBuf>,
     /// Requests a machine may make a minute.
     pub rate_limit_per_min: NonZeroU32,
     /// Requests it may make at once.
@@ -219,6 +234,10 @@ fn websocket(key: &str, text: &str) -> Result<String, ConfigError> {
     if good { Ok(text.to_owned()) } else { Err(wrong(key, "a ws:// or wss:// address", text)) }
 }
 
+fn public_key(key: &str, text: &str) -> Result<PubKey, ConfigError> {
+    PubKey::from_hex_or_npub(text).map_err(|_| wrong(key, "an npub or 64 hex characters", text))
+}
+
 fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
     let good = text.starts_with("https://") || text.starts_with("http://");
     if !good {
@@ -239,6 +258,16 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
     let bunker_relay = match raw.bunker.relay.as_str() {
         "" => raw.relay.url.clone(),
         named => websocket("bunker.relay", named)?,
+    };
+    let bunker_id = match raw.bunker.id.as_str() {
+        "" => None,
+        id => Some(public_key("bunker.id", id)?),
+    };
+    let admins = raw.bunker.admins.iter().map(|admin| public_key("bunker.admins", admin));
+    let bunker_admins = admins.collect::<Result<_, _>>()?;
+    let bunker_data_dir = match &raw.bunker.data_dir {
+        empty if empty.as_os_str().is_empty() => raw.data_dir.join("bunker"),
+        named => named.clone(),
     };
     let mut fixed_rates = BTreeMap::new();
     for (code, text) in &raw.rates.fixed {
@@ -268,6 +297,10 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         relays,
         bunker_embedded: raw.bunker.embedded,
         bunker_relay,
+        bunker_id,
+        bunker_data_dir,
+        bunker_admins,
+        bunker_machine_secret_file: raw.bunker.machine_secret_file.clone(),
         rate_limit_per_min: at_least_one("gate.rate_limit_per_min", raw.gate.rate_limit_per_min)?,
         burst: at_least_one("gate.burst", raw.gate.burst)?,
         limits: Limits {
@@ -331,6 +364,7 @@ mod tests {
             ("BITSPIRE_API__LISTEN", "localhost", "api.listen"),
             ("BITSPIRE_RELAY__URL", "https://relay", "relay.url"),
             ("BITSPIRE_GATE__BURST", "0", "gate.burst"),
+            ("BITSPIRE_BUNKER__ID", "npub1x", "bunker.id"),
             ("BITSPIRE_PUBLIC__BASE_URL", "lnurl.example", "public.base_url"),
         ] {
             let refused = with(&[(key, value)]).unwrap_err();

@@ -89,3 +89,23 @@ row_id!(
     /// A token for the API.
     TokenId
 );
+row_id!(
+    /// A key in the bunker.
+    BunkerKeyId
+);
+row_id!(
+    /// A policy of the bunker.
+    PolicyId
+);
+row_id!(
+    /// A rule of a policy.
+    RuleId
+);
+row_id!(
+    /// A token of the bunker.
+    BunkerTokenId
+);
+row_id!(
+    /// What one client may do with one key of the bunker.
+    GrantId
+);

@@ -7,21 +7,42 @@
 //! Failure policy: [`SignerError`] says what the bunker was asked and what came; a bunker that
 //! gives no reply is locked or down, never "refused".
 
+pub mod admin;
+pub(crate) mod iso;
+mod link;
+pub mod provision;
+pub mod remote;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
+use bitspire_shared::sealed::Purpose;
 use bitspire_shared::seed::BunkerSecret;
 use bitspire_shared::time::Unix;
+use bitspire_shell::secrets::{Keyring, SecretError};
 use futures_util::future::BoxFuture;
 use nostr::{Event, Keys, UnsignedEvent};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use link::LinkError;
+
 /// How long a call may take: a bunker may ask its administrators first, which takes ten seconds.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Kind of the events that administer a bunker (nsecbunkerd's; no NIP has it).
+pub const ADMIN_KIND: u16 = 24_134;
+
+/// The service's admin key, made at its first use: what a bunker's administrators list must name.
+///
+/// # Errors
+/// [`SecretError`].
+pub fn admin_key(keyring: &Keyring) -> Result<Keys, SecretError> {
+    keyring.load_or_make("admin", Purpose::AdminKey)
+}
 
 /// What a bunker answers.
 pub type SignerResult<'a, T> = BoxFuture<'a, Result<T, SignerError>>;

@@ -9,6 +9,7 @@ use bitspire_shared::ids::{
     PubKey, PushId, QuoteId, RequestId, SessionId, TxnId, WithdrawId,
 };
 use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Rate, Sats};
+use bitspire_shared::nip46::message::Method;
 use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::time::Unix;
 use rusqlite::types::{Value, ValueRef};
@@ -17,8 +18,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
 use crate::ids::{
-    AuditId, ClaimId, DocumentId, EntryId, LegId, LpId, MachineId, OperatorId, OutboxId, PairingId,
-    PaymentId, SettlementId, TokenId, UserId,
+    AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
+    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, SettlementId, TokenId,
+    UserId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -131,6 +133,19 @@ impl FromColumn for u32 {
     }
 }
 
+impl ToColumn for u16 {
+    fn to_value(&self) -> Result<Value, StoreError> {
+        Ok(Value::Integer(i64::from(*self)))
+    }
+}
+
+impl FromColumn for u16 {
+    fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
+        let number = i64::from_value(value)?;
+        number.try_into().map_err(|_| "an integer from 0 to 65535")
+    }
+}
+
 /// Ids and codes, stored in their one spelling.
 macro_rules! as_text {
     ($($name:ty),* $(,)?) => {$(
@@ -168,6 +183,7 @@ as_text!(
     Account,
     Unit,
     Decimal,
+    Method,
 );
 
 /// Newtypes over an integer.
@@ -204,6 +220,11 @@ as_integer!(
     EntryId(i64),
     AuditId(i64),
     TokenId(i64),
+    BunkerKeyId(i64),
+    PolicyId(i64),
+    RuleId(i64),
+    BunkerTokenId(i64),
+    GrantId(i64),
 );
 
 /// Integers that have a range of their own: getter, checked constructor.

@@ -1,0 +1,249 @@
+//! Puts an operator's key into the bunker and connects to it.
+//!
+//! Promise: may be run again after any interruption, and at every start: each step looks first at
+//! what is there. The operator's private key is made here, handed over once and forgotten. Our end's
+//! key is sealed on the disk before the bunker hears of it, so that a redeemed token is never lost
+//! with the process that redeemed it.
+//!
+//! Failure policy: [`ProvisionError`]; nothing that exists is replaced. A client key that was revoked
+//! in the bunker is replaced by a fresh one, since a revoked one stays dead.
+
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::PubKey;
+use bitspire_shared::sealed::Purpose;
+use bitspire_shared::seed::BunkerSecret;
+use bitspire_shell::clock::Clock;
+use bitspire_shell::secrets::{Keyring, SecretError};
+use nostr::Keys;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::link::LinkError;
+use super::remote::{Remote, RemoteConfig};
+use super::{BunkerAdmin, BunkerRule, BunkerToken, BunkerUser, RemoteSigner as _, SignerError};
+
+/// The policy that the service uses an operator's key under.
+pub const POLICY: &str = "bitspire-operator";
+/// The event kind of documents and statements (NIP-78), all that the service has an operator sign.
+const DOCUMENT: u16 = 30_078;
+/// The name of the service as a client.
+const CLIENT: &str = "bitspire-operator";
+/// How long the service's connection holds: ten years, since nobody is there to renew it. The
+/// operator ends it by revoking it.
+const HOURS: u32 = 87_600;
+
+/// Why there is no connection to the operator's key.
+#[derive(Debug, Error)]
+pub enum ProvisionError {
+    /// Our end's key cannot be used.
+    #[error("the sealed client key cannot be used")]
+    Secret(#[from] SecretError),
+    /// The bunker did not do it.
+    #[error("the bunker did not take the operator's key")]
+    Signer(#[from] SignerError),
+    /// No connection can be made.
+    #[error("no connection to the bunker can be made")]
+    Link(#[from] LinkError),
+    /// The name is unfit for a file.
+    #[error("expected a key name of a-z, 0-9 and -, got {got:?}")]
+    Name {
+        /// What came.
+        got: String,
+    },
+    /// The policy of our name allows something else.
+    #[error(
+        "the bunker's policy {POLICY:?} allows something else than documents of kind {DOCUMENT} and \
+         NIP-44: rename or remove it"
+    )]
+    OtherPolicy,
+    /// It is there, but the bunker does not show it.
+    #[error("the bunker does not show {what} that it was told to make: unlock the key, try again")]
+    NotThere {
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// Nothing was set up yet.
+    #[error("no connection to the operator's key {name:?} was set up: run `operator init`")]
+    NotSetUp {
+        /// The key's name.
+        name: String,
+    },
+}
+
+impl Classified for ProvisionError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Secret(error) => error.kind(),
+            Self::Signer(error) => error.kind(),
+            Self::Link(error) => error.kind(),
+            Self::NotThere { .. } => Kind::Transient,
+            Self::Name { .. } | Self::OtherPolicy | Self::NotSetUp { .. } => Kind::Permanent,
+        }
+    }
+}
+
+/// What a connection is made with.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// Our sealed keys.
+    pub keyring: Keyring,
+    /// Where the bunker is reached.
+    pub relays: Vec<String>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Owns the connection's tasks.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
+}
+
+impl Wiring {
+    async fn remote(
+        &self,
+        key: PubKey,
+        client: Keys,
+        secret: Option<BunkerSecret>,
+    ) -> Result<Remote, LinkError> {
+        let config = RemoteConfig { secret, ..RemoteConfig::new(key, self.relays.clone(), client) };
+        Remote::start(config, self.clock.clone(), &self.tasks, self.stop.clone()).await
+    }
+}
+
+/// Name of our end's key in the keyring; the embedded relay must know that key as the service's.
+fn client_name(key_name: &str) -> Result<String, ProvisionError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if key_name.is_empty() || !key_name.chars().all(plain) {
+        return Err(ProvisionError::Name { got: key_name.to_owned() });
+    }
+    Ok(format!("signer-{key_name}"))
+}
+
+/// Our end's key for the key called `key_name`, made now if there is none. The embedded relay has to
+/// know it before [`provision`] runs over it.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub fn client_key(keyring: &Keyring, key_name: &str) -> Result<Keys, ProvisionError> {
+    Ok(keyring.load_or_make(&client_name(key_name)?, Purpose::ClientKey)?)
+}
+
+/// Makes the key called `key_name` in the bunker, if it is not there, and connects to it.
+///
+/// # Errors
+/// [`ProvisionError`]; to be run again.
+pub async fn provision(
+    admin: &dyn BunkerAdmin,
+    key_name: &str,
+    wiring: &Wiring,
+) -> Result<Remote, ProvisionError> {
+    let client_file = client_name(key_name)?;
+    let mut client = client_key(&wiring.keyring, key_name)?;
+    let key = ensure_key(admin, key_name).await?;
+    let users = admin.users(key_name.to_owned()).await?;
+    let standing = |client: &Keys| -> Option<BunkerUser> {
+        users.iter().find(|user| user.key.nostr() == client.public_key()).cloned()
+    };
+    let mut known = standing(&client);
+    if known.as_ref().is_some_and(|user| user.revoked_at.is_some()) {
+        client = wiring.keyring.make(&client_file, Purpose::ClientKey)?;
+        known = None;
+    }
+    let secret = match known {
+        Some(_) => None,
+        None => Some(ensure_token(admin, key_name, ensure_policy(admin).await?).await?),
+    };
+    let remote = wiring.remote(key, client, secret).await?;
+    remote.connect().await?;
+    tracing::info!(event = "operator_key_connected", key = %remote.key(), name = key_name);
+    Ok(remote)
+}
+
+/// Uses the key called `key_name` again, after it was provisioned once; asks the bunker nothing yet,
+/// which may be down.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub async fn reopen(
+    key: PubKey,
+    key_name: &str,
+    wiring: &Wiring,
+) -> Result<Remote, ProvisionError> {
+    let client = wiring.keyring.load(&client_name(key_name)?, Purpose::ClientKey)?;
+    let client = client.ok_or_else(|| ProvisionError::NotSetUp { name: key_name.to_owned() })?;
+    Ok(wiring.remote(key, client, None).await?)
+}
+
+/// What a call that got no reply may have done is looked up by the caller, next.
+fn unless_unknown<T>(result: Result<T, SignerError>) -> Result<(), SignerError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == Kind::Uncertain => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn ensure_key(admin: &dyn BunkerAdmin, name: &str) -> Result<PubKey, ProvisionError> {
+    let find = async || -> Result<Option<PubKey>, ProvisionError> {
+        let keys = admin.keys().await?;
+        match keys.into_iter().find(|key| key.name == name) {
+            None => Ok(None),
+            Some(key) => key.key.map(Some).ok_or(ProvisionError::NotThere { what: "the key" }),
+        }
+    };
+    if let Some(key) = find().await? {
+        return Ok(key);
+    }
+    unless_unknown(admin.create_key(name.to_owned(), Keys::generate()).await)?;
+    find().await?.ok_or(ProvisionError::NotThere { what: "the key" })
+}
+
+fn rules() -> Vec<BunkerRule> {
+    let rule = |method: &str, kind| BunkerRule { method: method.to_owned(), kind };
+    vec![
+        rule("sign_event", Some(DOCUMENT)),
+        rule("nip44_encrypt", None),
+        rule("nip44_decrypt", None),
+    ]
+}
+
+async fn ensure_policy(admin: &dyn BunkerAdmin) -> Result<i64, ProvisionError> {
+    let find = async || -> Result<Option<i64>, ProvisionError> {
+        let policies = admin.policies().await?;
+        let Some(policy) = policies.into_iter().find(|policy| policy.name == POLICY) else {
+            return Ok(None);
+        };
+        let (ours, theirs) = (rules(), policy.rules);
+        let same = ours.len() == theirs.len() && ours.iter().all(|rule| theirs.contains(rule));
+        if same { Ok(Some(policy.id)) } else { Err(ProvisionError::OtherPolicy) }
+    };
+    if let Some(id) = find().await? {
+        return Ok(id);
+    }
+    unless_unknown(admin.create_policy(POLICY.to_owned(), rules()).await)?;
+    find().await?.ok_or(ProvisionError::NotThere { what: "the policy" })
+}
+
+async fn ensure_token(
+    admin: &dyn BunkerAdmin,
+    key_name: &str,
+    policy: i64,
+) -> Result<BunkerSecret, ProvisionError> {
+    let unused = async || -> Result<Vec<BunkerToken>, ProvisionError> {
+        let mut tokens = admin.tokens(key_name.to_owned()).await?;
+        tokens.retain(|token| token.client_name == CLIENT && token.redeemed_at.is_none());
+        Ok(tokens)
+    };
+    for token in unused().await? {
+        match &token.secret {
+            Some(secret) => return Ok(secret.clone()),
+            // made by a run that was interrupted; nobody can use it
+            None => admin.revoke_token(token.id).await?,
+        }
+    }
+    let made = admin.create_token(key_name.to_owned(), CLIENT.to_owned(), policy, HOURS).await;
+    unless_unknown(made)?;
+    let token = unused().await?.into_iter().max_by_key(|token| token.id);
+    let token = token.ok_or(ProvisionError::NotThere { what: "the token" })?;
+    Ok(token.secret()?.clone())
+}

@@ -1,0 +1,99 @@
+//! Administrators, and the keys that the bunker holds.
+
+use bitspire_shared::ids::PubKey;
+use bitspire_shared::time::Unix;
+
+use super::super::row::{Kept, record};
+use super::{Read, StoreError, Tx};
+use crate::ids::BunkerKeyId;
+
+record! {
+    /// A key. `Debug` shows the envelope, which is worthless without the machine secret.
+    pub struct Key in "keys", id: BunkerKeyId {
+        /// Grants hang on this name.
+        pub name: String,
+        /// Its public key.
+        pub pubkey: PubKey,
+        /// The envelope with the private key.
+        pub sealed: String,
+        /// When it came here.
+        pub created_at: Unix,
+    }
+}
+
+/// A key and how many hang on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The key.
+    pub key: Kept<BunkerKeyId, Key>,
+    /// Clients, revoked ones included.
+    pub users: u64,
+    /// Tokens that are not revoked.
+    pub tokens: u64,
+}
+
+/// Stores a key.
+///
+/// # Errors
+/// [`StoreError`]; unique on `name` and `pubkey`.
+pub fn insert(tx: &Tx<'_>, key: &Key) -> Result<BunkerKeyId, StoreError> {
+    key.insert_into(tx)
+}
+
+/// All keys.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn all(read: &Read<'_>) -> Result<Vec<Kept<BunkerKeyId, Key>>, StoreError> {
+    read.all("SELECT * FROM keys ORDER BY id", &[], Key::kept)
+}
+
+/// Up to `most` keys after the first `skip`, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn page(read: &Read<'_>, skip: u32, most: u32) -> Result<Vec<Counted>, StoreError> {
+    read.all(
+        "SELECT *,
+            (SELECT count(*) FROM grants WHERE key_id = keys.id) AS users,
+            (SELECT count(*) FROM tokens WHERE key_id = keys.id AND revoked_at IS NULL) AS tokens
+         FROM keys ORDER BY id LIMIT ?2 OFFSET ?1",
+        &[&skip, &most],
+        |row| {
+            let key = Key::kept(row)?;
+            Ok(Counted { key, users: row.get("users")?, tokens: row.get("tokens")? })
+        },
+    )
+}
+
+/// The key called `name`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn by_name(read: &Read<'_>, name: &str) -> Result<Option<Kept<BunkerKeyId, Key>>, StoreError> {
+    read.one("SELECT * FROM keys WHERE name = ?1", &[&name], Key::kept)
+}
+
+/// Whether this key is here, under any name.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn is_held(read: &Read<'_>, pubkey: PubKey) -> Result<bool, StoreError> {
+    let found = read.one("SELECT 1 FROM keys WHERE pubkey = ?1", &[&pubkey], |_| Ok(()))?;
+    Ok(found.is_some())
+}
+
+/// Makes `admins` the administrators, if any are named; who they are now.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn set_admins(tx: &Tx<'_>, admins: &[PubKey], now: Unix) -> Result<Vec<PubKey>, StoreError> {
+    if !admins.is_empty() {
+        tx.run("DELETE FROM admins", &[])?;
+    }
+    for admin in admins {
+        let sql = "INSERT INTO admins (pubkey, added_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        tx.run(sql, &[admin, &now])?;
+    }
+    tx.all("SELECT pubkey FROM admins ORDER BY pubkey", &[], |row| row.get("pubkey"))
+}
