@@ -77,7 +77,7 @@ fn may_write_as(access: &dyn Access, key: &[u8; 32], head: &Head) -> Result<Writ
         ),
         Role::Bunker => (
             matches!(kind, NOSTR_CONNECT | BUNKER_ADMIN),
-            author == *key || access.held_by_bunker(&author),
+            author == *key || is_bunkers(access, &author),
             Writer::Staff,
         ),
         Role::Unknown => {
@@ -95,6 +95,15 @@ fn may_write_as(access: &dyn Access, key: &[u8; 32], head: &Head) -> Result<Writ
     }
 }
 
+/// Whether `key` is the bunker's to answer for: one that it is known to hold, or one that is nobody
+/// else's. The bunker learns of a new key before the roster does, and keeps keys that the roster has
+/// forgotten; one such key in a filter must not shut out all the others. That it has the key, the
+/// signature over what it writes shows.
+fn is_bunkers(access: &dyn Access, key: &[u8; 32]) -> bool {
+    access.held_by_bunker(key)
+        || (access.role(key) == Role::Unknown && access.session_of(key).is_none())
+}
+
 /// Whether one of the connection's keys stands for `key`.
 fn stands_for(access: &dyn Access, keys: &[[u8; 32]], key: &[u8; 32]) -> bool {
     keys.iter().any(|own| {
@@ -102,7 +111,7 @@ fn stands_for(access: &dyn Access, keys: &[[u8; 32]], key: &[u8; 32]) -> bool {
             || match access.role(own) {
                 Role::Machine { spire } => spire == *key || access.session_of(key) == Some(spire),
                 Role::Service => matches!(access.role(key), Role::Service | Role::Operator),
-                Role::Bunker => access.held_by_bunker(key),
+                Role::Bunker => is_bunkers(access, key),
                 Role::Operator | Role::Unknown => false,
             }
     })
@@ -227,7 +236,10 @@ mod tests {
             (OPERATOR, DOCUMENT, SERVICE, author),
             (BUNKER, NOSTR_CONNECT, SPIRE, staff),
             (BUNKER, NOSTR_CONNECT, BUNKER, staff),
+            (BUNKER, NOSTR_CONNECT, STRANGER, staff),
             (BUNKER, NOSTR_CONNECT, CLIENT, author),
+            (BUNKER, NOSTR_CONNECT, SESSION, author),
+            (BUNKER, NOSTR_CONNECT, SERVICE, author),
             (BUNKER, RPC, SPIRE, kind),
             (STRANGER, RPC, STRANGER, kind),
             (STRANGER, NOSTR_CONNECT, CLIENT, author),
@@ -291,7 +303,10 @@ mod tests {
             (SERVICE, to(OPERATOR), true),
             (SERVICE, to(SPIRE), false),
             (BUNKER, to(SPIRE).pubkey(public(UNPAIRED)), true),
+            (BUNKER, to(SPIRE).pubkey(public(STRANGER)), true),
             (BUNKER, to(SERVICE), false),
+            (BUNKER, to(SPIRE).pubkey(public(CLIENT)), false),
+            (BUNKER, to(SESSION), false),
             (OPERATOR, to(OPERATOR), true),
             (OPERATOR, to(SERVICE), false),
             (STRANGER, to(STRANGER), true),

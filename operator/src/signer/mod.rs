@@ -12,6 +12,7 @@ pub(crate) mod iso;
 mod link;
 pub mod provision;
 pub mod remote;
+pub mod service;
 
 use std::sync::Arc;
 use std::time::Duration;

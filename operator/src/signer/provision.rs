@@ -5,8 +5,8 @@
 //! key is sealed on the disk before the bunker hears of it, so that a redeemed token is never lost
 //! with the process that redeemed it.
 //!
-//! Failure policy: [`ProvisionError`]; nothing that exists is replaced. A client key that was revoked
-//! in the bunker is replaced by a fresh one, since a revoked one stays dead.
+//! Failure policy: [`ProvisionError`]; nothing in the bunker is replaced. A client key of ours that
+//! was revoked there stays dead: a fresh one is sealed in its place, and the next run connects.
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::link::LinkError;
 use super::remote::{Remote, RemoteConfig};
-use super::{BunkerAdmin, BunkerRule, BunkerToken, BunkerUser, RemoteSigner as _, SignerError};
+use super::{BunkerAdmin, BunkerRule, BunkerToken, RemoteSigner as _, SignerError};
 
 /// The policy that the service uses an operator's key under.
 pub const POLICY: &str = "bitspire-operator";
@@ -63,6 +63,15 @@ pub enum ProvisionError {
         /// What was looked for.
         what: &'static str,
     },
+    /// Our end's key was dead.
+    #[error(
+        "the service's access to key {name:?} had been revoked in the bunker; it has a fresh client \
+         key now: run this again to let it in"
+    )]
+    Replaced {
+        /// The key's name.
+        name: String,
+    },
     /// Nothing was set up yet.
     #[error("no connection to the operator's key {name:?} was set up: run `operator init`")]
     NotSetUp {
@@ -77,7 +86,7 @@ impl Classified for ProvisionError {
             Self::Secret(error) => error.kind(),
             Self::Signer(error) => error.kind(),
             Self::Link(error) => error.kind(),
-            Self::NotThere { .. } => Kind::Transient,
+            Self::NotThere { .. } | Self::Replaced { .. } => Kind::Transient,
             Self::Name { .. } | Self::OtherPolicy | Self::NotSetUp { .. } => Kind::Permanent,
         }
     }
@@ -137,19 +146,16 @@ pub async fn provision(
     key_name: &str,
     wiring: &Wiring,
 ) -> Result<Remote, ProvisionError> {
-    let client_file = client_name(key_name)?;
-    let mut client = client_key(&wiring.keyring, key_name)?;
+    let client = client_key(&wiring.keyring, key_name)?;
     let key = ensure_key(admin, key_name).await?;
     let users = admin.users(key_name.to_owned()).await?;
-    let standing = |client: &Keys| -> Option<BunkerUser> {
-        users.iter().find(|user| user.key.nostr() == client.public_key()).cloned()
-    };
-    let mut known = standing(&client);
-    if known.as_ref().is_some_and(|user| user.revoked_at.is_some()) {
-        client = wiring.keyring.make(&client_file, Purpose::ClientKey)?;
-        known = None;
-    }
+    let known = users.into_iter().find(|user| user.key.nostr() == client.public_key());
     let secret = match known {
+        Some(user) if user.revoked_at.is_some() => {
+            // used from the next run on: the embedded relay has to know it first
+            wiring.keyring.make(&client_name(key_name)?, Purpose::ClientKey)?;
+            return Err(ProvisionError::Replaced { name: key_name.to_owned() });
+        }
         Some(_) => None,
         None => Some(ensure_token(admin, key_name, ensure_policy(admin).await?).await?),
     };

@@ -213,10 +213,12 @@ async fn an_operators_key_is_provisioned_once() {
     world.restart().await;
     let reopened = reopen(key, "operator-1", &wiring).await.unwrap();
     reopened.sign(world.event(key, 30_078, "y")).await.unwrap();
-    // revoked by hand: a fresh client key and token
+    // revoked by hand: a fresh client key, and at the next run a token for it
     let [user] = &world.admin.users("operator-1".into()).await.unwrap()[..] else { panic!() };
     world.admin.revoke_user(user.id.clone()).await.unwrap();
     assert!(reason(reopened.sign(world.event(key, 30_078, "z")).await).contains("revoked"));
+    let replaced = provision(&world.admin, "operator-1", &wiring).await;
+    assert!(matches!(replaced, Err(ProvisionError::Replaced { .. })));
     let healed = provision(&world.admin, "operator-1", &wiring).await.unwrap();
     healed.sign(world.event(key, 30_078, "z")).await.unwrap();
 }

@@ -90,7 +90,7 @@ async fn a_key_that_does_not_open_is_locked_and_the_others_go_on() {
     )
     .unwrap();
     drop(db);
-    world.start_bunker().await;
+    world.start_bunker(vec![]).await;
     let locked: Vec<_> =
         world.admin.keys().await.unwrap().into_iter().map(|key| (key.name, key.key)).collect();
     let expected =

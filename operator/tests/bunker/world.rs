@@ -128,15 +128,19 @@ impl World {
         drop(Arc::into_inner(bunker).expect("nobody else holds the bunker"));
     }
 
-    /// Starts it again, without naming an administrator.
-    pub(crate) async fn start_bunker(&mut self) {
-        self.running = Some(start(&self.folder, &self.relays, &self.time, vec![]).await);
+    /// Starts it again; where no administrators are named they stay.
+    pub(crate) async fn start_bunker(&mut self, admins: Vec<PubKey>) {
+        self.running = Some(start(&self.folder, &self.relays, &self.time, admins).await);
         self.admin.ping().await.unwrap();
     }
 
     pub(crate) async fn restart(&mut self) {
+        self.restart_with(vec![]).await;
+    }
+
+    pub(crate) async fn restart_with(&mut self, admins: Vec<PubKey>) {
         self.stop_bunker().await;
-        self.start_bunker().await;
+        self.start_bunker(admins).await;
     }
 
     /// A key in the bunker.

@@ -1,0 +1,113 @@
+//! The bunker as the service works with it: its administration, and operator keys over NIP-46.
+//!
+//! Promise: every key that this end authenticates with is in [`Bunker::own_keys`] before anything is
+//! sent with it.
+//!
+//! Failure policy: that of [`provision`](super::provision) and [`admin`](super::admin).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::{IdError, PubKey};
+use bitspire_shell::secrets::SecretError;
+use futures_util::future::BoxFuture;
+use nostr::Keys;
+use thiserror::Error;
+
+use super::admin::{AdminClient, AdminConfig};
+use super::provision::{Wiring, client_key, provision, reopen};
+use super::{Bunker, BunkerAdmin, LinkError, RemoteSigner, SetupError, admin_key};
+
+/// Why the bunker cannot be reached.
+#[derive(Debug, Error)]
+pub enum ReachError {
+    /// The admin key cannot be used.
+    #[error("the sealed admin key cannot be used")]
+    Secret(#[from] SecretError),
+    /// A key is none.
+    #[error("the sealed key is no key")]
+    Key(#[from] IdError),
+    /// No connection can be made.
+    #[error("no connection to the bunker can be made")]
+    Link(#[from] LinkError),
+}
+
+impl Classified for ReachError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Secret(error) => error.kind(),
+            Self::Key(error) => error.kind(),
+            Self::Link(error) => error.kind(),
+        }
+    }
+}
+
+/// The bunker at the other end of a relay: our own or one that speaks the same.
+pub struct ServiceBunker {
+    id: PubKey,
+    admin: AdminClient,
+    wiring: Wiring,
+    own: Mutex<BTreeSet<PubKey>>,
+}
+
+impl ServiceBunker {
+    /// Connects to the bunker called `id` with the service's admin key; asks it nothing yet.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn start(id: PubKey, wiring: Wiring) -> Result<Self, ReachError> {
+        let keys = admin_key(&wiring.keyring)?;
+        let own = BTreeSet::from([PubKey::new(keys.public_key())?]);
+        let config = AdminConfig::new(id, wiring.relays.clone(), keys);
+        let (clock, stop) = (wiring.clock.clone(), wiring.stop.clone());
+        let admin = AdminClient::start(config, clock, &wiring.tasks, stop).await?;
+        Ok(Self { id, admin, wiring, own: Mutex::new(own) })
+    }
+
+    fn own(&self, keys: &Keys) -> Result<(), ReachError> {
+        let key = PubKey::new(keys.public_key())?;
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        Ok(())
+    }
+}
+
+impl Bunker for ServiceBunker {
+    fn key(&self) -> PubKey {
+        self.id
+    }
+
+    fn admin(&self) -> &dyn BunkerAdmin {
+        &self.admin
+    }
+
+    fn own_keys(&self) -> Vec<PubKey> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    fn prepare(&self, name: &str) -> Result<(), SetupError> {
+        Ok(self.own(&client_key(&self.wiring.keyring, name)?)?)
+    }
+
+    fn provision(&self, name: String) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>> {
+        Box::pin(async move {
+            self.prepare(&name)?;
+            let remote = provision(&self.admin, &name, &self.wiring).await;
+            // it may have been replaced
+            self.prepare(&name)?;
+            Ok(Arc::new(remote?) as Arc<dyn RemoteSigner>)
+        })
+    }
+
+    fn reopen(
+        &self,
+        key: PubKey,
+        name: String,
+    ) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>> {
+        Box::pin(async move {
+            let remote = reopen(key, &name, &self.wiring).await?;
+            self.prepare(&name)?;
+            Ok(Arc::new(remote) as Arc<dyn RemoteSigner>)
+        })
+    }
+}
