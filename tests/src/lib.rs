@@ -6,8 +6,10 @@
 //! Failure policy: whatever does not happen in time is an error that names the process and shows
 //! the last lines of its log.
 
+pub mod customer;
 pub mod http;
 pub mod process;
 pub mod screen;
 pub mod wait;
+pub mod wallet;
 pub mod world;
