@@ -82,25 +82,31 @@ pub struct Owed {
     pub withdraw_id: Option<WithdrawId>,
 }
 
+/// The claim of a transaction, written where it has none yet.
+///
+/// # Errors
+/// [`StoreError::Conflict`] where its claim has another hash.
+pub fn open(
+    tx: &Tx<'_>,
+    claim_hash: ClaimHash,
+    machine_id: MachineId,
+    txid: TxnId,
+    now: Unix,
+) -> Result<ClaimId, StoreError> {
+    match by_txn(tx, machine_id, txid)? {
+        Some(claim) if claim.claim_hash == claim_hash => Ok(claim.id),
+        Some(_) => Err(StoreError::Conflict { what: "claim of", key: txid.to_string() }),
+        None => Claim { claim_hash, machine_id, txid, created_at: now }.insert_into(tx),
+    }
+}
+
 /// Writes a debt, and its claim where the transaction has none yet.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] for the same source with another amount, or a transaction whose claim
 /// has another hash.
 pub fn owe(tx: &Tx<'_>, new: &NewOwed, now: Unix) -> Result<Recorded<ClaimId>, StoreError> {
-    let claim = match by_txn(tx, new.machine_id, new.txid)? {
-        Some(claim) if claim.claim_hash == new.claim_hash => claim.id,
-        Some(_) => {
-            return Err(StoreError::Conflict { what: "claim of", key: new.txid.to_string() });
-        }
-        None => Claim {
-            claim_hash: new.claim_hash,
-            machine_id: new.machine_id,
-            txid: new.txid,
-            created_at: now,
-        }
-        .insert_into(tx)?,
-    };
+    let claim = open(tx, new.claim_hash, new.machine_id, new.txid, now)?;
     let known = tx.one(
         "SELECT sats, claim_id FROM owed WHERE reason = ?1 AND source = ?2",
         &[&new.reason, &new.source],

@@ -4,7 +4,8 @@
 //! superseded as soon as a newer version is wanted, from which on it need not be sent any more.
 
 use bitspire_shared::ids::EventId;
-use bitspire_shared::money::FeePpm;
+use bitspire_shared::money::{Direction, FeePpm};
+use bitspire_shared::split::{FeePair, SplitError};
 use bitspire_shared::time::Unix;
 use serde_json::Value;
 
@@ -34,6 +35,19 @@ pub struct Fees {
     pub cash_out_platform: FeePpm,
     /// The operator's fee on cash_out.
     pub cash_out_operator: FeePpm,
+}
+
+impl Fees {
+    /// Those of one direction.
+    ///
+    /// # Errors
+    /// [`SplitError::OverCap`]: never for a stored document, the schema holds the cap.
+    pub fn of(self, direction: Direction) -> Result<FeePair, SplitError> {
+        match direction {
+            Direction::CashIn => FeePair::new(self.cash_in_platform, self.cash_in_operator),
+            Direction::CashOut => FeePair::new(self.cash_out_platform, self.cash_out_operator),
+        }
+    }
 }
 
 record! {

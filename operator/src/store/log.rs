@@ -52,6 +52,22 @@ pub fn audit(tx: &Tx<'_>, entry: &Audit) -> Result<AuditId, StoreError> {
     entry.insert_into(tx)
 }
 
+/// Appends an act of the service itself.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn by_service(
+    tx: &Tx<'_>,
+    action: &str,
+    subject: &str,
+    detail: Value,
+    now: Unix,
+) -> Result<AuditId, StoreError> {
+    let (action, subject) = (action.to_owned(), subject.to_owned());
+    let (actor, detail) = ("service".to_owned(), Json(detail));
+    audit(tx, &Audit { at: now, actor, action, subject, detail, signed: None })
+}
+
 /// The newest `limit` entries, of one subject or of all.
 ///
 /// # Errors

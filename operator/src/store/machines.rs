@@ -368,3 +368,12 @@ pub fn saw_journal(
         &[&id, &seq, &head, &now],
     )
 }
+
+/// Records that a machine was heard.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] where there is none.
+pub fn saw(tx: &Tx<'_>, id: MachineId, now: Unix) -> Result<(), StoreError> {
+    let sql = "UPDATE machines SET last_seen_at = ?2 WHERE id = ?1";
+    tx.run_one("machines", sql, &[&id, &now])
+}

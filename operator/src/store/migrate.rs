@@ -40,6 +40,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_trade"),
     migration!(4, "0004_publish"),
     migration!(5, "0005_tokens"),
+    migration!(6, "0006_rpc"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

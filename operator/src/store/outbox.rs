@@ -131,6 +131,21 @@ pub fn due(
     read.all(sql, &[&now, &limit], Waiting::kept)
 }
 
+/// At most `limit` pushes that should be sent now, in the order in which they became due.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn due_pushes(
+    read: &Read<'_>,
+    now: Unix,
+    limit: u32,
+) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
+    let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'push' AND not_before <= ?1
+                   AND expires_at > ?1
+               ORDER BY not_before, id LIMIT ?2";
+    read.all(sql, &[&now, &limit], Waiting::kept)
+}
+
 /// When the next thing is due; `None` where nothing waits.
 ///
 /// # Errors

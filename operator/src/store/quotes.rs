@@ -77,6 +77,34 @@ pub fn find(read: &Read<'_>, id: QuoteId) -> Result<Option<Quote>, StoreError> {
     read.one("SELECT * FROM quotes WHERE quote_id = ?1", &[&id], Quote::from_row)
 }
 
+/// The quote that answered this request.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn by_request(
+    read: &Read<'_>,
+    machine: MachineId,
+    request: RequestId,
+) -> Result<Option<Quote>, StoreError> {
+    let sql = "SELECT * FROM quotes WHERE machine_id = ?1 AND request_id = ?2";
+    read.one(sql, &[&machine, &request], Quote::from_row)
+}
+
+/// Whether another transaction, of any machine, was quoted with this claim.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn claim_is_anothers(
+    read: &Read<'_>,
+    machine: MachineId,
+    txid: TxnId,
+    claim: ClaimHash,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM quotes WHERE claim_hash = ?3
+                   AND (machine_id <> ?1 OR txid <> ?2)) AS used";
+    Ok(read.one(sql, &[&machine, &txid, &claim], |row| row.get("used"))?.unwrap_or(false))
+}
+
 /// Every quote of a transaction, oldest first.
 ///
 /// # Errors
@@ -105,6 +133,20 @@ pub fn release(tx: &Tx<'_>, id: QuoteId, now: Unix) -> Result<(), StoreError> {
                WHERE quote_id = ?1 AND reserved_sats > 0 AND reservation_ended_at IS NULL";
     tx.run(sql, &[&id, &now])?;
     Ok(())
+}
+
+/// Quotes of a machine that expired before `before` and still reserve sats.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn expired_locks(
+    read: &Read<'_>,
+    machine: MachineId,
+    before: Unix,
+) -> Result<Vec<Quote>, StoreError> {
+    let sql = "SELECT * FROM quotes WHERE machine_id = ?1 AND reserved_sats > 0
+               AND reservation_ended_at IS NULL AND expires_at < ?2";
+    read.all(sql, &[&machine, &before], Quote::from_row)
 }
 
 /// Ends the reservations of quotes that expired before `before`. The caller leaves the time in

@@ -117,6 +117,21 @@ pub fn find(
     read.one(sql, &[&machine, &request], Request::from_row)
 }
 
+/// `created_at` of the newest `open_session` of a machine, received since `since`, that opened one.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest_opening(
+    read: &Read<'_>,
+    machine: MachineId,
+    since: Unix,
+) -> Result<Option<Unix>, StoreError> {
+    let sql = "SELECT max(json_extract(event, '$.created_at')) AS at FROM requests
+               WHERE machine_id = ?1 AND rpc_name = 'open_session' AND received_at >= ?2
+                   AND json_extract(reply, '$.status') = 'OK'";
+    Ok(read.one(sql, &[&machine, &since], |row| row.get("at"))?.flatten())
+}
+
 /// Stores the answer.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use bitspire_shared::ids::{EventId, JournalHead, JournalSeq, PubKey, SessionId};
 use bitspire_shared::time::Unix;
 
-use super::row::record;
+use super::row::{Row, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::MachineId;
 
@@ -81,4 +81,50 @@ pub fn close_all(tx: &Tx<'_>, machine: MachineId, now: Unix) -> Result<(), Store
         &[&machine, &now],
     )?;
     Ok(())
+}
+
+/// A session that speaks for its machine: of the present pairing, not ended, and not closed unless
+/// by the machine's revoke, since a revoked machine may still state evidence.
+const SPEAKING: &str = "FROM sessions s JOIN machines m ON m.id = s.machine_id
+    WHERE s.expires_at > ?1 AND s.opened_at >= m.paired_at
+        AND (s.closed_at IS NULL OR s.closed_at >= m.revoked_at)";
+
+/// Every session key that speaks for a machine, revoked machines' included.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn speaking(read: &Read<'_>, now: Unix) -> Result<Vec<(PubKey, MachineId)>, StoreError> {
+    let sql = format!("SELECT s.session_pubkey, s.machine_id {SPEAKING}");
+    read.all(&sql, &[&now], |row: &Row<'_>| {
+        Ok((row.get("session_pubkey")?, row.get("machine_id")?))
+    })
+}
+
+/// The machine that a session key speaks for, a revoked one included.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn machine_of(
+    read: &Read<'_>,
+    key: PubKey,
+    now: Unix,
+) -> Result<Option<MachineId>, StoreError> {
+    let sql = format!("SELECT s.machine_id {SPEAKING} AND s.session_pubkey = ?2");
+    read.one(&sql, &[&now, &key], |row| row.get("machine_id"))
+}
+
+/// The key that a machine is told things under: its newest live session's, else none.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn listening(
+    read: &Read<'_>,
+    machine: MachineId,
+    now: Unix,
+) -> Result<Option<PubKey>, StoreError> {
+    let sql = "SELECT s.session_pubkey FROM sessions s JOIN machines m ON m.id = s.machine_id
+               WHERE s.machine_id = ?1 AND s.expires_at > ?2 AND s.closed_at IS NULL
+                   AND s.opened_at >= m.paired_at
+               ORDER BY s.opened_at DESC LIMIT 1";
+    read.one(sql, &[&machine, &now], |row| row.get("session_pubkey"))
 }

@@ -207,6 +207,12 @@ impl<T: VaultBody> VaultSigned<T> {
         Ok(&self.body)
     }
 
+    /// The vault's signature, for whoever keeps it as evidence.
+    #[must_use]
+    pub const fn sig(&self) -> Sig {
+        self.sig
+    }
+
     /// The body before anybody checked it, for this module's own checks of values.
     pub(super) const fn unchecked(&self) -> &T {
         &self.body

@@ -29,6 +29,9 @@ use crate::ledger::Entry;
 
 pub use report::{Report, Reported, latest_report, record_report, reports};
 
+/// What [`StoreError::Conflict`] names where a wallet tells a recorded payment otherwise.
+pub const CONFLICT: &str = "settlement of payment";
+
 text_enum! {
     /// What a payment became.
     pub enum SettlementStatus {
@@ -191,7 +194,7 @@ pub fn record(
             return Ok(Recorded::Known(known.id));
         }
         let key = settlement.payment_hash.to_string();
-        return Err(StoreError::Conflict { what: "settlement of payment", key });
+        return Err(StoreError::Conflict { what: CONFLICT, key });
     }
     let id = settlement.insert_into(tx)?;
     with.write(tx, settlement.recorded_at)?;
