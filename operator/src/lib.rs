@@ -11,8 +11,11 @@ pub mod ids;
 pub mod ledger;
 pub mod lnurl;
 pub mod payout;
+pub mod rates;
 pub mod relay;
+pub mod rpc;
 pub mod serve;
+pub mod settle;
 pub mod signer;
 pub mod store;
 #[cfg(test)]

@@ -29,6 +29,8 @@ use crate::http::{self, Api};
 use crate::lnurl;
 use crate::payout;
 use crate::relay::{self, Relay};
+use crate::rpc;
+use crate::settle;
 use crate::store::relay_docs::RelayDocs;
 use crate::store::{OpenError, StoreError};
 
@@ -61,6 +63,9 @@ pub enum ServeError {
     /// The cookie cannot be written.
     #[error("the cookie for the command line cannot be written")]
     Cookie(#[from] SecretError),
+    /// The RPC of machines does not start.
+    #[error("the machines cannot be served")]
+    Rpc(#[from] rpc::StartError),
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for")]
     Signal(#[source] io::Error),
@@ -109,6 +114,8 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
             Some(address)
         }
     };
+    settle::start(&app);
+    rpc::start(&app).await?;
     payout::start(&app);
     let public = app.config.public_listen;
     let failed = |source| ServeError::Bind { what: "public", address: public, source };

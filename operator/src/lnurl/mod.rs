@@ -23,7 +23,7 @@ use axum::{Json, Router, middleware};
 use bech32::{Bech32, Hrp};
 use bitspire_shared::money::Sats;
 use bitspire_shared::rate::{Keyed, Quota};
-use bitspire_shared::rpc::Lnurl;
+use bitspire_shared::rpc::{Lnurl, Push, WithdrawClaimed};
 use bitspire_shared::time::{Mono, Unix};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 use self::invoice::{InvoiceRefusal, Payable};
 use crate::app::{App, Ring};
 use crate::http::listen::{Bounds, listen};
+use crate::rpc::push;
 use crate::store::withdraws::{self, Bound, K1, K1State, Withdraw, WithdrawState};
 use crate::store::{Read, StoreError, Tx, machines};
 
@@ -290,6 +291,11 @@ fn bind(tx: &Tx<'_>, k1: &K1, invoice: &Payable, fresh: bool, now: Unix) -> Resu
     match withdraws::bind(tx, k1, invoice.payment_hash, &invoice.bolt11, now)? {
         Bound::Other => Err(Refused::OtherInvoice),
         Bound::Refused => Err(Refused::Gone),
-        bound => Ok(bound),
+        bound => {
+            let (txid, withdraw_id) = (withdraw.txid, withdraw.withdraw_id);
+            let claimed = Push::WithdrawClaimed(WithdrawClaimed { txid, withdraw_id });
+            push::queue(tx, withdraw.machine_id, &claimed, now)?;
+            Ok(bound)
+        }
     }
 }

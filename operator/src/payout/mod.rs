@@ -21,15 +21,18 @@ use std::time::Duration;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::WithdrawId;
 use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::rpc::{Push, WithdrawPaid};
 use bitspire_shared::time::Unix;
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::app::{App, Ring};
 use crate::ids::PaymentId;
 use crate::ledger::{Customer, LedgerError, paid_out};
 use crate::lnurl::{claims, invoice};
+use crate::rpc::push;
+use crate::settle;
 use crate::store::payments::{self, NewPayment, PaymentState, Resolution, Subject};
 use crate::store::withdraws::{self, Purpose, Withdraw, WithdrawState};
 use crate::store::{Kept, Read, StoreError, Tx, ledger, machines};
@@ -124,6 +127,22 @@ struct Job {
     withdraw: Withdraw,
     /// Whether this run wrote the attempt, so that the wallet cannot know of it yet.
     fresh: bool,
+    /// What the wallet keeps beside the payment.
+    extra: Value,
+}
+
+/// The settlement stamp for notes; for a debt, which is no sale, what it pays.
+fn extra(read: &Read<'_>, withdraw: &Withdraw) -> Value {
+    let id = withdraw.withdraw_id;
+    match settle::withdraw_stamp(read, id) {
+        Ok(Some(stamp)) => stamp,
+        Ok(None) => json!({"type": "owed", "txid": withdraw.txid, "withdraw_id": id}),
+        // the customer is paid all the same; the settlement then waits for a person
+        Err(error) => {
+            tracing::error!(event = "payout_without_stamp", withdraw = %id, error = ?error);
+            json!({"type": "cash_in", "txid": withdraw.txid, "withdraw_id": id})
+        }
+    }
 }
 
 /// Pays the bound invoice of one withdraw, or finds out what became of it.
@@ -167,7 +186,8 @@ fn begin(tx: &Tx<'_>, id: WithdrawId, now: Unix) -> Result<Option<Job>, PayoutEr
     };
     if let Some(payment) = payments::by_hash(tx, payment_hash)? {
         let open = matches!(payment.state, PaymentState::Pending | PaymentState::Unknown);
-        return Ok(open.then_some(Job { payment, withdraw, fresh: false }));
+        let extra = extra(tx, &withdraw);
+        return Ok(open.then_some(Job { payment, withdraw, fresh: false, extra }));
     }
     let machine = machines::find(tx, withdraw.machine_id)?;
     let Some(machine) = machine else { return Ok(None) };
@@ -184,7 +204,8 @@ fn begin(tx: &Tx<'_>, id: WithdrawId, now: Unix) -> Result<Option<Job>, PayoutEr
     };
     payments::begin(tx, &new, now)?;
     let payment = payments::by_hash(tx, payment_hash)?;
-    Ok(payment.map(|payment| Job { payment, withdraw, fresh: true }))
+    let extra = extra(tx, &withdraw);
+    Ok(payment.map(|payment| Job { payment, withdraw, fresh: true, extra }))
 }
 
 /// What the wallet says of the attempt. A hash that it has never heard of may be asked for (again)
@@ -198,13 +219,7 @@ async fn ask(wallet: &dyn Wallet, job: &Job, now: Unix) -> Result<PayState, Wall
     if now >= job.payment.invoice_expires_at {
         return Ok(PayState::Failed);
     }
-    let extra = json!({
-        "source": "bitspire",
-        "type": match job.withdraw.purpose { Purpose::CashIn => "cash_in", Purpose::Owed => "owed" },
-        "txid": job.withdraw.txid,
-        "withdraw_id": job.withdraw.withdraw_id,
-    });
-    wallet.pay(job.payment.bolt11.clone(), job.payment.fee_limit_sats, extra).await
+    wallet.pay(job.payment.bolt11.clone(), job.payment.fee_limit_sats, job.extra.clone()).await
 }
 
 fn conclude(
@@ -245,6 +260,10 @@ fn conclude(
                 routing,
             )?;
             ledger::append(tx, &entry, now)?;
+            let (txid, withdraw_id) = (job.withdraw.txid, job.withdraw.withdraw_id);
+            let wire_sats = job.withdraw.net_sats;
+            let paid = Push::WithdrawPaid(WithdrawPaid { txid, withdraw_id, wire_sats });
+            push::queue(tx, job.withdraw.machine_id, &paid, now)?;
             tracing::info!(
                 event = "withdraw_paid", machine = %job.withdraw.machine_id,
                 txn = %job.withdraw.txid, sats = %job.withdraw.net_sats, routing = %routing

@@ -1,0 +1,267 @@
+//! `create_withdraw`: the sats for the notes of one cash_in.
+//!
+//! Promise: the service computes principal, fee and net from its own locks; the vault's signature
+//! over the notes is what makes them count, and no sats come from a machine. One withdraw for each
+//! machine and transaction, for ever. Withdraw, lots, the first k1, the end of the reservations, the
+//! books and the reply are one transaction.
+//!
+//! Notes credited under a lock keep its rate however late the claim comes: they are stacked and
+//! cannot be given back. The fee is one charge on all principals of one fee document together.
+//!
+//! Failure policy: notes beyond a lock's maximum, which no vault takes, are refused with an audit
+//! row; a person decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bitspire_shared::canonical::Sig;
+use bitspire_shared::ids::{EventId, PubKey, WithdrawId};
+use bitspire_shared::money::{Direction, Fiat, Sats};
+use bitspire_shared::rpc::{
+    CreateWithdraw, ErrorCode, Lnurl, Notes, Reply, SignedText, VaultSigned, Withdraw,
+    WithdrawTerms, notes_value,
+};
+use bitspire_shared::split::{FeePair, Parts};
+use bitspire_shared::time::Unix;
+use nostr::Keys;
+use serde_json::json;
+
+use super::desk::{Call, not_by_vault, vault};
+use super::failure::{Failure, ensure, refusal};
+use super::get_quote::own_quote;
+use super::roster::Route;
+use super::{Rpc, random};
+use crate::ledger::{StackBooking, stacked};
+use crate::store::quotes::{self, Quote};
+use crate::store::withdraws::{self, K1, Lot, Purpose, WithdrawState};
+use crate::store::{Tx, ledger, log};
+
+type Signed = VaultSigned<CreateWithdraw>;
+
+pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: Signed) -> Result<Reply, Failure> {
+    let config = &rpc.app.config;
+    let make = Make {
+        service: rpc.app.service.clone(),
+        base_url: config.public_base_url.clone(),
+        withdraw_id: WithdrawId::from_bytes(random()?),
+        k1: K1::from_bytes(random()?),
+        expires_at: call.now.after(config.withdraw_expiry_s.into()),
+    };
+    let desk = rpc.desk.clone();
+    rpc.app
+        .store
+        .write(move |tx| {
+            let vault = vault(&desk.route(tx, &call)?)?;
+            let claim = body.check(&vault).map_err(|e| not_by_vault(&e))?;
+            desk.once::<Signed>(tx, &call, Some(claim.txid), |route| {
+                make.run(tx, &call, route, (vault, claim, body.sig()))
+            })
+        })
+        .await
+}
+
+/// What is made outside of the transaction.
+struct Make {
+    service: Keys,
+    base_url: String,
+    withdraw_id: WithdrawId,
+    k1: K1,
+    expires_at: Unix,
+}
+
+impl Make {
+    fn run(
+        &self,
+        tx: &Tx<'_>,
+        call: &Call,
+        route: &Route,
+        (vault, body, sig): (PubKey, &CreateWithdraw, Sig),
+    ) -> Result<Withdraw, Failure> {
+        let machine = &route.machine;
+        let lots = lots(tx, route, body)?;
+        if let Some(known) = withdraws::by_txn(tx, machine.id, body.txid)? {
+            let before = withdraws::lots(tx, known.withdraw_id)?;
+            let same = known.claim_hash == body.claim_hash
+                && before.len() == lots.len()
+                && lots.iter().all(|lot| before.contains(&lot.row()));
+            ensure(same, ErrorCode::Conflict, || {
+                "this transaction has its withdraw already, for other notes".into()
+            })?;
+            return self.again(tx, &known);
+        }
+        let claim = Claim::of(&lots)?;
+        let subject = format!("machine:{}", machine.id);
+        if let Some(lot) = lots.iter().find(|lot| lot.value > lot.quote.fiat_minor) {
+            let detail = json!({
+                "txid": body.txid, "quote": lot.quote.quote_id,
+                "max_minor": lot.quote.fiat_minor, "notes_minor": lot.value,
+            });
+            log::by_service(tx, "withdraw.above_lock", &subject, detail, call.now)?;
+            let reason = format!(
+                "lock {}: expected notes worth at most {}, got {}",
+                lot.quote.quote_id, lot.quote.fiat_minor, lot.value
+            );
+            return Err(refusal(ErrorCode::OverLimit, reason).into());
+        }
+        ensure(claim.net > Sats::ZERO, ErrorCode::Invalid, || {
+            "these notes are worth no sat".into()
+        })?;
+        let row = self.row(call, route, (vault, body, sig), &claim);
+        let kept: Vec<_> = lots.iter().map(StackedLot::row).collect();
+        withdraws::insert(tx, &row, &kept)?;
+        withdraws::issue(tx, row.withdraw_id, &self.k1, row.expires_at, call.now)?;
+        // its own locks, and those of the transaction under which nothing was stacked
+        for quote in quotes::of_txn(tx, machine.id, body.txid)? {
+            quotes::release(tx, quote.quote_id, call.now)?;
+        }
+        let booking = StackBooking {
+            machine: machine.id,
+            operator: machine.operator_id,
+            txid: body.txid,
+            withdraw: row.withdraw_id,
+            currency: body.fiat_code,
+            notes: &claim.notes,
+            net: claim.net,
+            parts: claim.parts,
+        };
+        ledger::append(tx, &stacked(&booking)?, call.now)?;
+        shown(&row, lnurl(&self.base_url, &self.k1)?)
+    }
+
+    fn row(
+        &self,
+        call: &Call,
+        route: &Route,
+        (vault, body, vault_sig): (PubKey, &CreateWithdraw, Sig),
+        claim: &Claim,
+    ) -> withdraws::Withdraw {
+        let terms = WithdrawTerms {
+            spire: route.spire,
+            vault,
+            txid: body.txid,
+            withdraw_id: self.withdraw_id,
+            net_sats: claim.net,
+            expires_at: self.expires_at,
+        };
+        withdraws::Withdraw {
+            withdraw_id: self.withdraw_id,
+            machine_id: route.machine.id,
+            txid: body.txid,
+            purpose: Purpose::CashIn,
+            claim_id: None,
+            claim_hash: body.claim_hash,
+            net_sats: claim.net,
+            state: WithdrawState::Offered,
+            created_at: call.now,
+            expires_at: self.expires_at,
+            fiat_minor: Some(claim.value),
+            fiat_code: Some(body.fiat_code),
+            principal_sats: Some(claim.parts.principal),
+            platform_fee_sats: Some(claim.parts.platform_fee),
+            operator_fee_sats: Some(claim.parts.operator_fee),
+            journal_seq: Some(body.journal_seq),
+            journal_head: Some(body.journal_head),
+            vault_sig: Some(vault_sig),
+            withdraw_sig: Some(terms.sign(&self.service)),
+            request_event: Some(call.event_json()),
+        }
+    }
+
+    /// The same claim under another request id: the same withdraw.
+    fn again(&self, tx: &Tx<'_>, known: &withdraws::Withdraw) -> Result<Withdraw, Failure> {
+        let session = withdraws::live_session(tx, known.withdraw_id)?;
+        let session = session.ok_or_else(|| {
+            refusal(ErrorCode::Conflict, "this withdraw is claimed through its claim code now")
+        })?;
+        shown(known, lnurl(&self.base_url, &session.k1)?)
+    }
+}
+
+/// The notes under one lock.
+struct StackedLot {
+    quote: Quote,
+    notes: Notes,
+    value: i64,
+}
+
+impl StackedLot {
+    fn row(&self) -> Lot {
+        Lot { quote_id: self.quote.quote_id, notes: self.notes.clone() }
+    }
+}
+
+fn lots(tx: &Tx<'_>, route: &Route, body: &CreateWithdraw) -> Result<Vec<StackedLot>, Failure> {
+    let named = body.earlier.iter().map(|lot| (lot.quote_id, &lot.notes));
+    let mut lots = Vec::new();
+    for (id, notes) in named.chain([(body.quote_id, &body.notes)]) {
+        let quote = own_quote(tx, route, id, Direction::CashIn)?;
+        let same = (quote.txid, quote.claim_hash, quote.fiat_code)
+            == (body.txid, body.claim_hash, body.fiat_code);
+        ensure(same, ErrorCode::Invalid, || {
+            format!("lock {id} is of another transaction, claim or currency")
+        })?;
+        lots.push(StackedLot { value: notes_value(notes)?, notes: notes.clone(), quote });
+    }
+    Ok(lots)
+}
+
+/// What all lots together are worth.
+struct Claim {
+    notes: Notes,
+    value: i64,
+    net: Sats,
+    parts: Parts,
+}
+
+impl Claim {
+    fn of(lots: &[StackedLot]) -> Result<Self, Failure> {
+        let mut notes = Notes::new();
+        let mut value = 0i64;
+        let mut by_document: BTreeMap<EventId, (FeePair, Sats)> = BTreeMap::new();
+        for lot in lots {
+            for (note, count) in &lot.notes {
+                let sum = notes.entry(*note).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+            value = value.saturating_add(lot.value);
+            let quote = &lot.quote;
+            let fiat = Fiat::new(lot.value, quote.fiat_code);
+            let principal = quote.rate_nano.principal(fiat, Direction::CashIn)?;
+            let fees = FeePair::new(quote.platform_fee_ppm, quote.operator_fee_ppm)?;
+            let entry = by_document.entry(quote.fees_event_id).or_insert((fees, Sats::ZERO));
+            entry.1 = entry.1.plus(principal)?;
+        }
+        let zero = Sats::ZERO;
+        let mut parts =
+            Parts { principal: zero, platform_fee: zero, operator_fee: zero, owed: zero };
+        let mut net = zero;
+        for (fees, principal) in by_document.into_values() {
+            let charge = fees.charge(Direction::CashIn, principal)?;
+            parts.principal = parts.principal.plus(charge.principal())?;
+            parts.platform_fee = parts.platform_fee.plus(charge.platform_fee())?;
+            parts.operator_fee = parts.operator_fee.plus(charge.operator_fee())?;
+            net = net.plus(charge.wire())?;
+        }
+        Ok(Self { notes, value, net, parts })
+    }
+}
+
+fn shown(row: &withdraws::Withdraw, lnurl: Lnurl) -> Result<Withdraw, Failure> {
+    let parts = (row.platform_fee_sats, row.operator_fee_sats, row.withdraw_sig);
+    let (Some(platform), Some(operator), Some(withdraw_sig)) = parts else {
+        return Err(Failure::Broken(format!("withdraw {} is of no cash_in", row.withdraw_id)));
+    };
+    Ok(Withdraw {
+        withdraw_id: row.withdraw_id,
+        lnurl,
+        net_sats: row.net_sats,
+        fee_sats: platform.plus(operator)?,
+        expires_at: row.expires_at,
+        withdraw_sig,
+    })
+}
+
+fn lnurl(base_url: &str, k1: &K1) -> Result<Lnurl, Failure> {
+    crate::lnurl::encode(base_url, k1)
+        .ok_or_else(|| Failure::Broken("public.base_url is too long for an LNURL".into()))
+}

@@ -1,0 +1,196 @@
+//! The gate: which frames reach the check of a signature, and which events reach decryption.
+//!
+//! Promise: [`Gate::frame`] runs on each relay's own connection, on the text, with that relay's own
+//! bucket; [`Gate::event`] runs once the signature has verified, with the bucket of the machine,
+//! all its keys together. The roster in memory follows the database.
+//!
+//! Duplicates: within one run the window of ids refuses them. After a restart the window is empty,
+//! and an event that was seen before it can come again for as long as its clock holds (120 s). Its
+//! effect does not: a request with effects is in the table of requests, where a repeat gets the
+//! reply of the first; `get_quote` finds its own quote by the request's id; `get_payment` and
+//! `report_state` may be repeated without harm.
+//!
+//! Failure policy: everything that is not let in is counted; a roster that cannot be read lets
+//! nobody in.
+
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use bitspire_shared::admit::{
+    self, Frame, Now, Passed, Refused, ReplyRule, Roster as _, Rules, SeenIds, Unrouted,
+};
+use bitspire_shared::ids::{PubKey, to_hex};
+use bitspire_shared::rate::{Keyed, Limiter, Quota};
+use bitspire_shared::time::Mono;
+use bitspire_shell::clock::Clock;
+use bitspire_shell::pool::FrameFilter;
+use nostr::Event;
+
+use super::roster::Snapshot;
+use super::tally::{About, Tally};
+use crate::ids::MachineId;
+use crate::store::log::Rejected;
+
+/// Ids remembered: at 240 s of life that is 270 requests a second.
+const SEEN: usize = 65_536;
+/// Machines whose buckets are in memory.
+const MACHINES: usize = 16_384;
+/// What one relay may bring of frames that name a machine as their author, a second: with 50 us a
+/// signature a relay that forges them costs a twentieth of a core.
+const RELAY_A_SECOND: u32 = 1_000;
+
+struct State {
+    seen: SeenIds,
+    machines: Keyed<MachineId>,
+    /// How often each machine is told of refusals that are not answered each time.
+    told: HashMap<Quota, Keyed<MachineId>>,
+}
+
+/// The gate.
+pub(super) struct Gate {
+    clock: Clock,
+    started: Instant,
+    roster: RwLock<Arc<Snapshot>>,
+    state: Mutex<State>,
+    pub(super) tally: Tally,
+}
+
+/// What is to be done about a refused event.
+#[derive(Debug)]
+pub(super) struct Turned {
+    /// Why.
+    pub(super) refused: Refused,
+    /// Whether its sender is told.
+    pub(super) tell: bool,
+    /// The row for the page, if it gets one of its own.
+    pub(super) row: Option<Box<Rejected>>,
+}
+
+const fn room(n: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(n) {
+        Some(n) => n,
+        None => NonZeroUsize::MIN,
+    }
+}
+
+impl Gate {
+    /// A gate for the service's key that lets nobody in before the roster is known.
+    pub(super) fn new(service: PubKey, clock: Clock, quota: Quota) -> Self {
+        let nobody = Snapshot::nobody(service.to_bytes(), Unrouted::NoResolver);
+        Self {
+            clock,
+            started: Instant::now(),
+            roster: RwLock::new(Arc::new(nobody)),
+            state: Mutex::new(State {
+                seen: SeenIds::new(room(SEEN)),
+                machines: Keyed::new(quota, room(MACHINES)),
+                told: HashMap::new(),
+            }),
+            tally: Tally::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        let mono = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { unix: self.clock.now(), mono: Mono(mono) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The roster as it is in memory.
+    pub(super) fn roster(&self) -> Arc<Snapshot> {
+        self.roster.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another roster in its place.
+    pub(super) fn set_roster(&self, roster: Snapshot) {
+        *self.roster.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
+    }
+
+    /// The filter for the connection to one relay.
+    pub(super) fn filter(self: &Arc<Self>, relay: &str) -> FrameFilter {
+        let rate = NonZeroU32::new(RELAY_A_SECOND.saturating_mul(60)).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(RELAY_A_SECOND).unwrap_or(NonZeroU32::MIN);
+        let bucket = Mutex::new(Limiter::new(Quota::per_minute(rate, burst)));
+        let (gate, relay) = (self.clone(), relay.to_owned());
+        Arc::new(move |text| {
+            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            gate.frame(&relay, text, &mut bucket)
+        })
+    }
+
+    /// Stage 1: whether a message of a relay is worth its signature check.
+    fn frame(&self, relay: &str, text: &str, bucket: &mut Limiter) -> bool {
+        let (roster, now) = (self.roster(), self.now());
+        let gate = admit::Gate { rules: &Rules::RPC, roster: roster.as_ref(), now };
+        let passed = gate.before_signature(text, &self.state().seen, bucket);
+        let refused = match passed {
+            Ok(Passed::Event { .. } | Passed::Other) => return true,
+            Err(refused) => refused,
+        };
+        let about = || {
+            let head = match Frame::parse(text) {
+                Ok(Frame::Event(head)) => head.decode().ok(),
+                _ => None,
+            };
+            About {
+                relay: Some(relay.to_owned()),
+                sender: head.as_ref().map(|head| to_hex(&head.pubkey)),
+                event_id: head.as_ref().map(|head| to_hex(&head.id)),
+            }
+        };
+        self.tally.refused(refused, now.unix, now.mono, about);
+        false
+    }
+
+    /// Stage 2, on an event whose signature has verified.
+    pub(super) fn event(&self, relay: &str, event: &Event) -> Result<MachineId, Turned> {
+        let (roster, now) = (self.roster(), self.now());
+        let gate = admit::Gate { rules: &Rules::RPC, roster: roster.as_ref(), now };
+        let mut state = self.state();
+        let State { seen, machines, .. } = &mut *state;
+        let passed = gate.after_signature(event, seen, machines);
+        drop(state);
+        passed.map_err(|refused| {
+            let member = roster.member(&event.pubkey.to_bytes()).ok();
+            self.turn(relay, event, member, refused)
+        })
+    }
+
+    /// A refusal after the signature, here or later: counted, and whether the sender is told.
+    pub(super) fn turn(
+        &self,
+        relay: &str,
+        event: &Event,
+        machine: Option<MachineId>,
+        refused: Refused,
+    ) -> Turned {
+        let now = self.now();
+        let about = || About {
+            relay: Some(relay.to_owned()),
+            sender: Some(event.pubkey.to_hex()),
+            event_id: Some(event.id.to_hex()),
+        };
+        let row = self.tally.refused(refused, now.unix, now.mono, about).map(Box::new);
+        let tell = match refused.reply() {
+            ReplyRule::Never => false,
+            ReplyRule::Always => true,
+            ReplyRule::AtMost(quota) => machine.is_some_and(|machine| {
+                let mut state = self.state();
+                let told = state.told.entry(quota);
+                let told = told.or_insert_with(|| Keyed::new(quota, room(MACHINES)));
+                told.take(&machine, now.mono).is_ok()
+            }),
+        };
+        Turned { refused, tell, row }
+    }
+
+    /// The roster cannot be read: from now on nobody is let in.
+    pub(super) fn close(&self, service: PubKey) {
+        self.set_roster(Snapshot::nobody(service.to_bytes(), Unrouted::ResolverError));
+    }
+}

@@ -1,0 +1,141 @@
+//! The line to the machines: encrypts, signs and sends what the service says.
+//!
+//! Promise: each message is encrypted for its one reader under a fresh nonce and signed by the
+//! service key; it goes to every connected relay and is kept by none (ephemeral kind). Conversation
+//! keys are derived once for each rostered key and dropped when the key leaves the roster.
+//!
+//! Failure policy: a message that reaches no relay is lost here; whoever waits for it asks again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bitspire_shared::canonical::CanonicalError;
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::{EventId, IdError, PubKey, PushId};
+use bitspire_shared::nip44::{ConversationKey, Nip44Error};
+use bitspire_shared::rpc::{Push, Reply, ServiceMessage, push_event, reply_event};
+use bitspire_shell::clock::Clock;
+use bitspire_shell::pool::Pool;
+use nostr::{Event, Keys, UnsignedEvent};
+use thiserror::Error;
+
+/// Conversation keys in memory at most.
+const KEYS: usize = 32_768;
+
+/// Why a message was not read or not written.
+#[derive(Debug, Error)]
+pub enum LineError {
+    /// The other side's key is none.
+    #[error("the sender's key is no public key")]
+    Key(#[from] IdError),
+    /// It does not decrypt, or cannot be encrypted.
+    #[error("encryption failed")]
+    Cipher(#[from] Nip44Error),
+    /// It cannot be written.
+    #[error("the message has no canonical form")]
+    Text(#[from] CanonicalError),
+    /// The operating system gives no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The service key does not sign.
+    #[error("the service key does not sign: {0}")]
+    Sign(String),
+}
+
+impl Classified for LineError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Key(e) => e.kind(),
+            Self::Cipher(e) => e.kind(),
+            Self::Text(e) => e.kind(),
+            Self::Random(_) | Self::Sign(_) => Kind::Transient,
+        }
+    }
+}
+
+/// `N` fresh random bytes of the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], LineError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(LineError::Random)?;
+    Ok(bytes)
+}
+
+/// The line.
+pub(super) struct Line {
+    service: Keys,
+    service_key: PubKey,
+    clock: Clock,
+    pools: Vec<Arc<Pool>>,
+    keys: Mutex<HashMap<PubKey, ConversationKey>>,
+}
+
+impl Line {
+    pub(super) fn new(
+        service: Keys,
+        service_key: PubKey,
+        clock: Clock,
+        pools: Vec<Arc<Pool>>,
+    ) -> Self {
+        Self { service, service_key, clock, pools, keys: Mutex::default() }
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<PubKey, ConversationKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the conversation keys that `keep` does not want.
+    pub(super) fn retain(&self, keep: impl Fn(&PubKey) -> bool) {
+        self.keys().retain(|key, _| keep(key));
+    }
+
+    fn cipher(&self, peer: PubKey) -> Result<ConversationKey, LineError> {
+        if let Some(known) = self.keys().get(&peer) {
+            return Ok(known.clone());
+        }
+        let key = ConversationKey::derive(self.service.secret_key(), &peer)?;
+        let mut keys = self.keys();
+        if keys.len() < KEYS {
+            keys.insert(peer, key.clone());
+        }
+        Ok(key)
+    }
+
+    /// Decrypts a request.
+    pub(super) fn open(&self, event: &Event) -> Result<String, LineError> {
+        Ok(self.cipher(PubKey::new(event.pubkey)?)?.decrypt(&event.content)?)
+    }
+
+    /// Answers a request; how many relays the answer was handed to.
+    pub(super) async fn reply(&self, request: &Event, reply: Reply) -> Result<usize, LineError> {
+        let reader = PubKey::new(request.pubkey)?;
+        let id = EventId::from_bytes(request.id.to_bytes());
+        let content = self.seal(reader, &ServiceMessage::Reply(reply))?;
+        let now = self.clock.now();
+        self.send(reply_event(&self.service_key, &reader, &id, now, content)).await
+    }
+
+    /// Tells a machine something; how many relays it was handed to.
+    pub(super) async fn push(
+        &self,
+        reader: PubKey,
+        push_id: PushId,
+        push: Push,
+    ) -> Result<usize, LineError> {
+        let content = self.seal(reader, &ServiceMessage::Push { push_id, push })?;
+        self.send(push_event(&self.service_key, &reader, self.clock.now(), content)).await
+    }
+
+    fn seal(&self, reader: PubKey, message: &ServiceMessage) -> Result<String, LineError> {
+        Ok(self.cipher(reader)?.encrypt(&message.to_plaintext()?, random()?)?)
+    }
+
+    async fn send(&self, event: UnsignedEvent) -> Result<usize, LineError> {
+        let event =
+            event.sign_with_keys(&self.service).map_err(|e| LineError::Sign(e.to_string()))?;
+        let mut handed: usize = 0;
+        for pool in &self.pools {
+            handed = handed.saturating_add(pool.send(&event).await);
+        }
+        Ok(handed)
+    }
+}

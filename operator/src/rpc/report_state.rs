@@ -1,0 +1,76 @@
+//! `report_state`: the heartbeat.
+//!
+//! Promise: only what the pinned vault signed counts, and the newest by the machine's own journal
+//! stays. What the machine applies is told to the documents and cassette changes that it names.
+
+use std::sync::Arc;
+
+use bitspire_shared::canonical::to_canonical;
+use bitspire_shared::rpc::{Ack, Reply, StateReport, VaultSigned};
+use bitspire_shared::time::Unix;
+use serde_json::Value;
+
+use super::Rpc;
+use super::desk::{Call, not_by_vault, vault};
+use super::failure::Failure;
+use crate::store::cassettes::{self, Heartbeat};
+use crate::store::{Json, Tx, documents, machines, quotes};
+
+pub(super) async fn answer(
+    rpc: &Arc<Rpc>,
+    call: Call,
+    body: VaultSigned<StateReport>,
+) -> Result<Reply, Failure> {
+    let desk = rpc.desk.clone();
+    let id = call.request_id;
+    rpc.app
+        .store
+        .write(move |tx| {
+            let route = desk.route(tx, &call)?;
+            let report = body.check(&vault(&route)?).map_err(|e| not_by_vault(&e))?;
+            let kept: Value = serde_json::from_str(&to_canonical(&body)?)?;
+            keep(tx, &call, &route.machine, report, kept)
+        })
+        .await?;
+    Ok(Reply::ok::<VaultSigned<StateReport>>(id, &Ack {})?)
+}
+
+fn keep(
+    tx: &Tx<'_>,
+    call: &Call,
+    machine: &machines::KeptMachine,
+    report: &StateReport,
+    body: Value,
+) -> Result<(), Failure> {
+    for event in report.applied_documents.values() {
+        documents::set_applied(tx, machine.id, *event, call.now)?;
+    }
+    for change in &report.applied_changes {
+        cassettes::ack_change(tx, machine.id, *change, call.now)?;
+    }
+    // reports may overtake each other on the way; only a new session shows where the journal stands
+    if report.journal_seq > machine.journal_seq {
+        machines::saw_journal(tx, machine.id, report.journal_seq, report.journal_head, call.now)?;
+    } else {
+        machines::saw(tx, machine.id, call.now)?;
+    }
+    let last = cassettes::heartbeat(tx, machine.id)?;
+    // a lock that ended before the machine wrote this, of a transaction that it no longer has open:
+    // nothing was stacked under it that is not claimed
+    let written_at = Unix(call.event.created_at.as_secs());
+    for lock in quotes::expired_locks(tx, machine.id, written_at)? {
+        if report.open_transactions.iter().all(|open| open.txid != lock.txid) {
+            quotes::release(tx, lock.quote_id, call.now)?;
+        }
+    }
+    let newer = |last: Heartbeat| {
+        last.journal_seq <= report.journal_seq || machine.paired_at > Some(last.received_at)
+    };
+    if last.is_none_or(newer) {
+        let (machine_id, journal_seq) = (machine.id, report.journal_seq);
+        let body = Json(body);
+        let heartbeat = Heartbeat { machine_id, journal_seq, body, received_at: call.now };
+        cassettes::set_heartbeat(tx, &heartbeat)?;
+    }
+    Ok(())
+}

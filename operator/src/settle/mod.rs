@@ -1,0 +1,311 @@
+//! From a paid invoice to a settlement on record, and to the leave to dispense.
+//!
+//! Promise: three ways lead to one function ([`record`]): a wallet's hint, a poll of open invoices,
+//! and the wallet's own list since the durable cursor (at the start, after a wallet was away, and
+//! every few minutes). Each payment is decided by [`bitspire_shared::settlement::accept`] and
+//! recorded once, by its hash, with its ledger entries, debts and pushes in one transaction. The
+//! leave to dispense is signed after that is durable, in a transaction that finds the machine in
+//! service: see [`authorise`].
+//!
+//! For cash_in a settlement's row is written here, for its distribution; the books' entry of the
+//! payment itself belongs to whoever made the payment.
+//!
+//! Failure policy: the watcher never dies of one bad payment and never loses one: what cannot be
+//! recorded now is logged, and the cursor stays before it.
+
+mod authorise;
+mod record;
+mod revoke;
+#[cfg(test)]
+mod tests;
+mod withdraw;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::settlement::GRACE_S;
+use thiserror::Error;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::app::{App, Ring};
+use crate::ledger::LedgerError;
+use crate::rpc::LineError;
+use crate::store::invoices::{self, InvoiceState};
+use crate::store::settlements::{self, Settlement, SettlementStatus};
+use crate::store::{StoreError, log, machines};
+use crate::wallet::{Cursor, PayState, Payment, Wallet, WalletError};
+pub(crate) use authorise::authorise;
+pub use record::AWAITS_REPORT;
+use record::{Facts, Landed};
+pub use revoke::hold_open_sales;
+pub use withdraw::stamp as withdraw_stamp;
+
+/// Between two polls of open invoices.
+const POLL: Duration = Duration::from_secs(5);
+/// Between two readings of a wallet's list.
+const RECONCILE: Duration = Duration::from_secs(180);
+/// Open invoices that one poll looks up; the rest comes by hint or list.
+const POLLED: usize = 64;
+/// Seconds after an invoice's end in which it stays open: a payment may be on its last hop.
+const LINGER_S: u64 = GRACE_S + 60;
+
+/// Why a payment was not recorded.
+#[derive(Debug, Error)]
+pub enum SettleError {
+    /// The wallet does not say.
+    #[error("the wallet does not say")]
+    Wallet(#[from] WalletError),
+    /// The database did not take it.
+    #[error("the database did not take it")]
+    Store(#[from] StoreError),
+    /// The books do not take it.
+    #[error("the books do not take it")]
+    Ledger(#[from] LedgerError),
+    /// The amounts have no split.
+    #[error("the amounts have no split")]
+    Split(#[from] bitspire_shared::split::SplitError),
+    /// A message cannot be made.
+    #[error("a message cannot be made")]
+    Line(#[from] LineError),
+    /// No such wallet in the configuration.
+    #[error("wallet {0:?} is not configured")]
+    NoWallet(String),
+    /// A stored value is not what it must be.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<serde_json::Error> for SettleError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl Classified for SettleError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Wallet(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Ledger(e) => e.kind(),
+            Self::Split(e) => e.kind(),
+            Self::Line(e) => e.kind(),
+            Self::NoWallet(_) | Self::Broken(_) => Kind::Permanent,
+        }
+    }
+}
+
+/// What a look at the wallet brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// The payment is on record now.
+    Landed,
+    /// Nothing to record.
+    Nothing,
+}
+
+/// Watches every wallet until the daemon stops.
+pub fn start(app: &Arc<App>) {
+    for wallet in app.wallets.values() {
+        app.tasks.spawn(watch(app.clone(), wallet.clone()));
+    }
+}
+
+async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
+    // before the first list, or a payment in between would wait for the next one
+    let mut hints = wallet.watch();
+    let mut hinting = true;
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut list_due = Instant::now();
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            hint = hints.recv(), if hinting => match hint {
+                Ok(hash) => report(wallet.id(), look_in(&app, &*wallet, hash).await.map(|_| ())),
+                Err(RecvError::Lagged(_)) => list_due = Instant::now(),
+                Err(RecvError::Closed) => hinting = false,
+            },
+            _ = poll.tick() => {
+                let polled = poll_open(&app, &*wallet).await;
+                if matches!(polled, Err(SettleError::Wallet(_))) {
+                    // it was away: what came meanwhile stands in its list
+                    list_due = Instant::now();
+                }
+                report(wallet.id(), polled);
+            }
+        }
+        if Instant::now() >= list_due {
+            let read = reconcile(&app, &*wallet).await;
+            let away = read.as_ref().is_err_and(|error| error.kind() == Kind::Transient);
+            list_due = Instant::now() + if away { POLL } else { RECONCILE };
+            report(wallet.id(), read);
+        }
+    }
+}
+
+fn report(wallet: &str, result: Result<(), SettleError>) {
+    match result {
+        Ok(()) => {}
+        Err(error) if error.kind() == Kind::Transient => {
+            let error: &dyn std::error::Error = &error;
+            tracing::info!(event = "wallet_away", wallet, error);
+        }
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(event = "settle_failed", wallet, error);
+        }
+    }
+}
+
+/// Reads a wallet's list since the durable cursor, and moves the cursor past what is on record.
+pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
+    let id = wallet.id().to_owned();
+    let read = id.clone();
+    let from: Option<u64> =
+        app.store.read(move |r| settlements::cursor(r, &read).map_err(SettleError::Store)).await?;
+    let (payments, to) = wallet.list(Cursor(from.unwrap_or(0))).await?;
+    let mut failed = None;
+    for payment in payments {
+        if let Err(error) = consider(app, wallet, payment).await {
+            failed = Some(error);
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if Some(to.0) != from {
+        let now = app.clock.now();
+        app.store
+            .write(move |tx| settlements::set_cursor(tx, &id, to.0, now))
+            .await
+            .map_err(SettleError::Store)?;
+    }
+    Ok(())
+}
+
+/// Looks the open invoices up, and ends those whose time is over.
+async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
+    let id = wallet.id().to_owned();
+    let open: Vec<invoices::Invoice> = app
+        .store
+        .read(move |read| match machines::by_wallet(read, &id)? {
+            Some(machine) => invoices::open(read, Some(machine.id)),
+            None => Ok(Vec::new()),
+        })
+        .await
+        .map_err(SettleError::Store)?;
+    let mut failed = None;
+    for invoice in open.into_iter().take(POLLED) {
+        let hash = invoice.payment_hash;
+        let looked = match look_in(app, wallet, hash).await {
+            Ok(looked) => looked,
+            Err(error @ SettleError::Wallet(_)) => return Err(error),
+            // one payment that cannot be recorded keeps no other from being seen
+            Err(error) => {
+                failed = Some(error);
+                continue;
+            }
+        };
+        let over = app.clock.now() > invoice.expires_at.after(LINGER_S);
+        if looked == Looked::Nothing && over {
+            app.store
+                .write(move |tx| invoices::set_state(tx, hash, InvoiceState::Expired))
+                .await
+                .map_err(SettleError::Store)?;
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Looks one payment up in the wallet `wallet_id`, and records it if it succeeded.
+///
+/// # Errors
+/// [`SettleError`].
+pub(crate) async fn look(
+    app: &App,
+    wallet_id: &str,
+    hash: PaymentHash,
+) -> Result<Looked, SettleError> {
+    let wallet = app.wallets.get(wallet_id);
+    let wallet = wallet.ok_or_else(|| SettleError::NoWallet(wallet_id.to_owned()))?;
+    look_in(app, &**wallet, hash).await
+}
+
+async fn look_in(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<Looked, SettleError> {
+    match wallet.lookup(hash).await? {
+        Some(payment) => consider(app, wallet, payment).await,
+        None => Ok(Looked::Nothing),
+    }
+}
+
+/// Records a payment as the wallet itself tells it.
+async fn consider(app: &App, wallet: &dyn Wallet, payment: Payment) -> Result<Looked, SettleError> {
+    if !matches!(payment.state, PayState::Succeeded { .. }) {
+        return Ok(Looked::Nothing);
+    }
+    let hash = payment.payment_hash;
+    let facts = Facts {
+        wallet_id: wallet.id().to_owned(),
+        payment,
+        now: app.clock.now(),
+        enforce_fee_match: app.config.enforce_fee_match,
+        push_id: bitspire_shared::ids::PushId::from_bytes(crate::rpc::random()?),
+    };
+    let now = facts.now;
+    match app.store.write(move |tx| record::record(tx, &facts)).await {
+        Ok(Landed::Nothing) => Ok(Looked::Nothing),
+        Ok(Landed::Known) => Ok(Looked::Landed),
+        Ok(Landed::New(settlement)) => {
+            say(&settlement);
+            app.ring(Ring::Settled { payment_hash: hash });
+            Ok(Looked::Landed)
+        }
+        // anything else that contradicts itself is no record of this payment: an error, tried again
+        Err(SettleError::Store(StoreError::Conflict {
+            what: what @ settlements::CONFLICT,
+            key,
+        })) => {
+            // alarmed once; it would be the same at each reading of the list
+            let first = app
+                .store
+                .write(move |tx| {
+                    let scope = "settlement.conflict";
+                    let for_ever = bitspire_shared::time::Unix(i64::MAX.unsigned_abs());
+                    let first = log::use_nonce(tx, scope, &hash.to_string(), for_ever)?;
+                    if first {
+                        let detail = serde_json::json!({"what": what, "key": key});
+                        log::by_service(tx, scope, &format!("payment:{hash}"), detail, now)?;
+                    }
+                    Ok::<_, StoreError>(first)
+                })
+                .await?;
+            if first {
+                tracing::error!(event = "settlement_conflict", %hash, what);
+            }
+            Ok(Looked::Landed)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn say(settlement: &Settlement) {
+    let Settlement { machine_id, payment_hash, direction, status, wire_sats, reason, .. } =
+        settlement;
+    let txn = settlement.txid.map(|txid| txid.to_string());
+    if *status == SettlementStatus::Accepted {
+        let (principal, owed) = (settlement.principal_sats, settlement.owed_sats);
+        tracing::info!(
+            event = "settlement_landed", machine = %machine_id, txn, %payment_hash, %direction,
+            wire = %wire_sats, principal = principal.map(|sats| sats.0),
+            owed = owed.map(|sats| sats.0),
+        );
+    } else {
+        tracing::error!(
+            event = "settlement_refused", machine = %machine_id, txn, %payment_hash, %direction,
+            wire = %wire_sats, %status, reason,
+        );
+    }
+}

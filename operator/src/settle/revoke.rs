@@ -1,0 +1,40 @@
+//! What a revoke does to the sales of its machine.
+//!
+//! Promise: to be called in the transaction of the revoke. Each paid, unreported cash_out is held
+//! with its claim open to the customer; each unpaid invoice is cancelled, so that it is late
+//! whenever it is paid. Offered withdraws stay payable: they are the customers'.
+
+use bitspire_shared::money::Direction;
+use bitspire_shared::time::Unix;
+
+use crate::ids::MachineId;
+use crate::store::invoices::{self, InvoiceState};
+use crate::store::settlements::{self, Distribution};
+use crate::store::{StoreError, Tx, claims, quotes};
+
+/// Holds the open sales of a machine that is being revoked; how many paid ones.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn hold_open_sales(tx: &Tx<'_>, machine: MachineId, now: Unix) -> Result<usize, StoreError> {
+    for invoice in invoices::open(tx, Some(machine))? {
+        invoices::set_state(tx, invoice.payment_hash, InvoiceState::Cancelled)?;
+    }
+    let held = settlements::by_distribution(tx, Distribution::Held, u32::MAX)?;
+    let unreported = held.into_iter().filter(|settlement| {
+        settlement.machine_id == machine
+            && settlement.direction == Direction::CashOut
+            && settlement.reported_at.is_none()
+    });
+    let mut count: usize = 0;
+    for settlement in unreported {
+        settlements::hold(tx, settlement.id, "revoked")?;
+        if let Some(id) = settlement.quote_id
+            && let Some(quote) = quotes::find(tx, id)?
+        {
+            claims::open(tx, quote.claim_hash, machine, quote.txid, now)?;
+        }
+        count = count.saturating_add(1);
+    }
+    Ok(count)
+}
