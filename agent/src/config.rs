@@ -201,6 +201,8 @@ pub struct NetConfig {
     pub socket: PathBuf,
     /// Where the kiosk listens.
     pub kiosk_listen: SocketAddr,
+    /// Where the kiosk's address of this boot is written for the machine's browser: a secret.
+    pub kiosk_url_file: PathBuf,
     /// A seed URL for a machine that nobody has paired yet, from the environment.
     pub seed_url: Option<SecretText>,
 }
@@ -256,6 +258,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
             machine_secret_file: raw.net.machine_secret_file.clone(),
             socket,
             kiosk_listen,
+            kiosk_url_file: raw.runtime_dir.join("kiosk.url"),
             seed_url: None,
         },
     })

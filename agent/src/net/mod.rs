@@ -25,10 +25,15 @@ mod store;
 mod tests;
 mod times;
 
+use std::io;
+use std::net::SocketAddr;
+
 use bitspire_shared::ids::PubKey;
 use bitspire_shell::clock::Clock;
+use bitspire_shell::secrets::{SecretError, write_private};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +45,14 @@ use self::store::Store;
 pub use self::store::StoreError;
 use self::times::Times;
 use crate::config::NetConfig;
-use crate::ipc::{NetPins, SecretText, ToNet, ToVault};
+use crate::ipc::{CustomerAction, NetPins, SecretText, ToNet, ToVault};
+use crate::kiosk::Kiosk;
+use crate::screen::{MachineScreen, Numbered};
 
 /// Messages that may stand in line for the vault.
 const TO_VAULT: usize = 256;
+/// A customer's actions that may stand in line; the kiosk says "busy" beyond.
+const PRESSED: usize = 8;
 
 /// Why the process ends.
 #[derive(Debug, Error)]
@@ -54,6 +63,21 @@ pub enum NetError {
     /// The pairing cannot be lived.
     #[error("the stored pairing cannot be used")]
     Life(#[from] LifeError),
+    /// The kiosk's address.
+    #[error("the kiosk cannot listen on {address}: is another program there?")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The kiosk's token, or the file for the browser.
+    #[error("the kiosk's address cannot be handed to the browser")]
+    Url(#[from] SecretError),
+    /// The kiosk ended.
+    #[error("the kiosk does not serve any more")]
+    Serve(#[source] io::Error),
 }
 
 /// How long things may take, in milliseconds.
@@ -96,12 +120,19 @@ pub async fn run_with(
     let store = Store::open(&config.dir, config.machine_secret_file.as_deref())?;
     let (to_vault, outgoing) = mpsc::channel(TO_VAULT);
     let (incoming, from_vault) = mpsc::channel(TO_VAULT);
+    let (screens, shown) = watch::channel(Some(starting()));
+    let (actions, pressed) = mpsc::channel(PRESSED);
+    let (kiosk, listener) = open_kiosk(&config, shown, actions).await?;
+    let ending = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let ending = stop.child_token();
     tasks.spawn(link::run(config.socket.clone(), outgoing, incoming, ending.clone()));
+    tasks.spawn(pass_on(pressed, to_vault.clone(), ending.clone()));
+    let kiosk = kiosk.serve(listener, ending.clone());
+    tokio::pin!(kiosk);
     let mut net = Net {
         store,
         seed: config.seed_url,
+        screens,
         to_vault,
         times: Times::new(clock),
         timing,
@@ -110,6 +141,10 @@ pub async fn run_with(
     };
     let result = tokio::select! {
         result = net.work(from_vault) => result,
+        served = &mut kiosk => Err(NetError::Serve(match served {
+            Err(error) => error,
+            Ok(()) => io::ErrorKind::UnexpectedEof.into(),
+        })),
         () = stop.cancelled() => Ok(()),
     };
     net.tries.shutdown().await;
@@ -122,9 +157,48 @@ pub async fn run_with(
     result
 }
 
+/// What is shown while there is no vault to say anything.
+const fn starting() -> Numbered {
+    Numbered { number: 0, screen: MachineScreen::Starting }
+}
+
+/// The kiosk on its listener, and its address where the machine's browser finds it.
+async fn open_kiosk(
+    config: &NetConfig,
+    screens: watch::Receiver<Option<Numbered>>,
+    actions: mpsc::Sender<CustomerAction>,
+) -> Result<(Kiosk, TcpListener), NetError> {
+    let address = config.kiosk_listen;
+    let listen = |source| NetError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let kiosk = Kiosk::new(listener.local_addr().map_err(listen)?, screens, actions)?;
+    write_private(&config.kiosk_url_file, kiosk.url().expose().as_bytes())?;
+    Ok((kiosk, listener))
+}
+
+/// Takes the customer's actions to the vault.
+async fn pass_on(
+    mut pressed: mpsc::Receiver<CustomerAction>,
+    to_vault: mpsc::Sender<ToVault>,
+    stop: CancellationToken,
+) {
+    let work = async {
+        while let Some(action) = pressed.recv().await {
+            if to_vault.send(ToVault::Customer(action)).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
 /// What the main task holds.
 struct Net {
     store: Store,
+    screens: watch::Sender<Option<Numbered>>,
     /// A seed from the environment, for a machine that nobody has paired yet.
     seed: Option<SecretText>,
     to_vault: mpsc::Sender<ToVault>,
@@ -143,6 +217,7 @@ impl Net {
                     Some(FromVault::Up(pins)) => self.vault_is_up(pins).await?,
                     Some(FromVault::Message(message)) => self.obey(*message).await?,
                     Some(FromVault::Down) => {
+                        self.screens.send_replace(Some(starting()));
                         self.tries.shutdown().await;
                         if let Some(life) = &self.life {
                             life.vault_is_gone().await;
@@ -192,7 +267,13 @@ impl Net {
                 self.live(pins).await?;
             }
             ToNet::SeedRefused { reason } => tracing::warn!(event = "seed_refused", reason),
-            ToNet::Hello { .. } | ToNet::Status(_) | ToNet::Screen { .. } => {}
+            ToNet::Screen { number, screen } => match serde_json::from_value(screen) {
+                Ok(screen) => {
+                    self.screens.send_replace(Some(Numbered { number, screen }));
+                }
+                Err(error) => tracing::error!(event = "screen_not_readable", number, %error),
+            },
+            ToNet::Hello { .. } | ToNet::Status(_) => {}
             message => match &self.life {
                 Some(life) => life.obey(message).await,
                 None => tracing::warn!(event = "request_before_pairing"),

@@ -104,6 +104,7 @@ impl World {
             machine_secret_file: None,
             socket: self.folder.path().join("vault.sock"),
             kiosk_listen: "127.0.0.1:0".parse().unwrap(),
+            kiosk_url_file: self.folder.path().join("kiosk.url"),
             seed_url: None,
         };
         let stop = CancellationToken::new();
