@@ -22,7 +22,8 @@ use nostr_relay_pool::transport::websocket::{
 };
 use nostr_relay_pool::{RelayOptions, RelayPoolNotification};
 use nostr_sdk::{
-    Client, ClientMessage, ClientOptions, Event, Filter, Keys, RelayMessage, SubscriptionId,
+    Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, RelayMessage, RelayUrl,
+    SubscriptionId,
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -36,6 +37,10 @@ pub type FrameFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// How long a relay rests between two tries.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long an authentication takes its time before what it held up is sent again.
+const AFTER_AUTH: Duration = Duration::from_millis(200);
+/// Events of ephemeral kinds that can be sent again to a relay that wanted to know us first.
+const KEPT: usize = 64;
 
 /// Why an event is not known to be with a relay.
 #[derive(Debug, Error)]
@@ -101,11 +106,27 @@ impl WebSocketTransport for Filtered {
     }
 }
 
+/// What is to be done again.
+enum Again {
+    /// A subscription that a relay closed.
+    Ask(SubscriptionId),
+    /// An event that a relay did not take from a stranger.
+    Send(RelayUrl, EventId),
+}
+
 /// What only the reading task touches.
 struct Inbox {
     notifications: broadcast::Receiver<RelayPoolNotification>,
-    /// Subscriptions that a relay closed, and when to ask for each again.
-    due: VecDeque<(Instant, SubscriptionId)>,
+    /// What is to be done again, and when.
+    due: Vec<(Instant, Again)>,
+}
+
+impl Inbox {
+    /// The next thing that is due.
+    fn take_due(&mut self) -> Option<Again> {
+        let next = self.due.iter().enumerate().min_by_key(|(_, (at, _))| *at)?.0;
+        Some(self.due.swap_remove(next).1)
+    }
 }
 
 /// Connections to a set of relays.
@@ -113,6 +134,8 @@ pub struct Pool {
     client: Client,
     inbox: Mutex<Inbox>,
     wanted: Mutex<HashMap<SubscriptionId, Filter>>,
+    /// The last events of ephemeral kinds, each with the relays that got it twice.
+    sent: Mutex<VecDeque<(Event, Vec<RelayUrl>)>>,
     lagged: AtomicU64,
 }
 
@@ -132,7 +155,7 @@ impl Pool {
             .websocket_transport(Filtered(filter))
             .opts(ClientOptions::new().automatic_authentication(true))
             .build();
-        let inbox = Inbox { notifications: client.notifications(), due: VecDeque::new() };
+        let inbox = Inbox { notifications: client.notifications(), due: Vec::new() };
         for url in relays {
             let options = RelayOptions::new().retry_interval(RETRY).adjust_retry_interval(false);
             client
@@ -146,6 +169,7 @@ impl Pool {
             client,
             inbox: Mutex::new(inbox),
             wanted: Mutex::new(HashMap::new()),
+            sent: Mutex::new(VecDeque::new()),
             lagged: AtomicU64::new(0),
         })
     }
@@ -176,15 +200,19 @@ impl Pool {
     pub async fn next(&self) -> Option<Event> {
         let mut inbox = self.inbox.lock().await;
         loop {
-            let due = inbox.due.front().map(|(at, _)| *at);
+            let due = inbox.due.iter().map(|(at, _)| *at).min();
             let received = tokio::select! {
                 received = inbox.notifications.recv() => received,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if let Some((_, id)) = inbox.due.pop_front() {
-                        let filter = self.wanted.lock().await.get(&id).cloned();
-                        if let Some(filter) = filter {
-                            self.ask(id, filter).await;
+                    match inbox.take_due() {
+                        Some(Again::Ask(id)) => {
+                            let filter = self.wanted.lock().await.get(&id).cloned();
+                            if let Some(filter) = filter {
+                                self.ask(id, filter).await;
+                            }
                         }
+                        Some(Again::Send(relay, id)) => self.send_again(&relay, &id).await,
+                        None => {}
                     }
                     continue;
                 }
@@ -202,8 +230,15 @@ impl Pool {
                     // after `auth-required` the SDK asks again by itself once it is authenticated
                     if !message.starts_with("auth-required") {
                         let again = Instant::now() + RETRY;
-                        inbox.due.push_back((again, subscription_id.into_owned()));
+                        inbox.due.push((again, Again::Ask(subscription_id.into_owned())));
                     }
+                }
+                Ok(RelayPoolNotification::Message {
+                    relay_url,
+                    message: RelayMessage::Ok { event_id, status: false, message },
+                }) if message.starts_with("auth-required") => {
+                    let again = Instant::now() + AFTER_AUTH;
+                    inbox.due.push((again, Again::Send(relay_url, event_id)));
                 }
                 Ok(RelayPoolNotification::Message { .. }) => {}
                 Ok(RelayPoolNotification::Shutdown) | Err(RecvError::Closed) => return None,
@@ -242,8 +277,16 @@ impl Pool {
     }
 
     /// Hands an event of an ephemeral kind to every connected relay without waiting for an answer;
-    /// how many relays it was handed to. The sender keeps it until its reply comes.
+    /// how many relays it was handed to. One that says `auth-required:` gets it again once, while
+    /// [`next`](Self::next) is being waited for. The sender keeps it until its reply comes.
     pub async fn send(&self, event: &Event) -> usize {
+        {
+            let mut sent = self.sent.lock().await;
+            if sent.len() >= KEPT {
+                sent.pop_front();
+            }
+            sent.push_back((event.clone(), Vec::new()));
+        }
         let mut handed = 0;
         for relay in self.client.relays().await.values().filter(|relay| relay.is_connected()) {
             match relay.send_msg(ClientMessage::event(event.clone())) {
@@ -254,6 +297,24 @@ impl Pool {
             }
         }
         handed
+    }
+
+    /// Sends an event that a relay refused before it knew us; once, so that a relay that will
+    /// never know us is not asked for ever.
+    async fn send_again(&self, relay: &RelayUrl, id: &EventId) {
+        let event = {
+            let mut sent = self.sent.lock().await;
+            let kept =
+                sent.iter_mut().find(|(event, twice)| event.id == *id && !twice.contains(relay));
+            kept.map(|(event, twice)| {
+                twice.push(relay.clone());
+                event.clone()
+            })
+        };
+        let (Some(event), Ok(relay)) = (event, self.client.relay(relay).await) else { return };
+        if let Err(error) = relay.send_msg(ClientMessage::event(event)) {
+            tracing::info!(event = "relay_send_failed", relay = %relay.url(), %error);
+        }
     }
 
     /// Relays connected right now.
@@ -331,6 +392,46 @@ mod tests {
         let mut sorted = got.clone();
         sorted.sort();
         assert_eq!(sorted, ["first", "second"], "{got:?}");
+    }
+
+    /// Loss prevented: the first request after each reconnect is lost to a relay that asks who we
+    /// are, and a customer waits for its repetition.
+    #[tokio::test]
+    async fn what_a_relay_refused_before_it_knew_us_is_sent_again() {
+        use nostr_relay_builder::LocalRelay;
+        use nostr_relay_builder::builder::{
+            RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode,
+        };
+        let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
+        let relay = LocalRelay::new(RelayBuilder::default().nip42(nip42));
+        relay.run().await.unwrap();
+        let url = vec![relay.url().await.to_string()];
+        let keep: FrameFilter = Arc::new(|_: &str| true);
+        let keys = Keys::generate();
+        let ephemeral = |text: &str| {
+            EventBuilder::new(nostr::Kind::from(21_000), text).sign_with_keys(&keys).unwrap()
+        };
+        let reader = connected(&url, keep.clone()).await;
+        reader.subscribe("all", Filter::new().author(keys.public_key())).await;
+        // once one of these arrives, the reader is known and its subscription open
+        let known = connected(&url, keep.clone()).await;
+        let probing = async {
+            for n in 0.. {
+                known.client.send_event(&ephemeral(&n.to_string())).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = next(&reader) => {}
+            () = probing => {}
+        }
+        let writer = connected(&url, keep).await;
+        let event = ephemeral("refused at first");
+        assert_eq!(writer.send(&event).await, 1);
+        let arrived = async { while next(&reader).await.id != event.id {} };
+        tokio::select! {
+            () = arrived => {}
+            _ = writer.next() => panic!("the writer has no subscription"),
+        }
     }
 
     /// Loss prevented: an outbox row marked as delivered that no relay ever took.
