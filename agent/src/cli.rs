@@ -50,7 +50,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The network process: relays, bunker, session, kiosk
+    /// The network process: relays, bunker, session, kiosk. Prints `ready kiosk=...` once the kiosk
+    /// listens; the browser's own address, a secret, is in `kiosk.url` in the runtime folder
     Net,
     /// Pair this machine with the seed URL of the operator's pairing page
     Pair(Pair),
@@ -131,7 +132,10 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Show) => print!("{}", shell_config::show(&loaded.shown)),
         Verb::Pair(pair) => pair_with(&config.socket, &seed(pair)?)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
-        Verb::Net => until_stopped(&config, |stop| crate::net::run(config.net.clone(), stop))?,
+        Verb::Net => until_stopped(&config, |stop| {
+            let ready = |kiosk| println!("ready kiosk=http://{kiosk}");
+            crate::net::run(config.net.clone(), ready, stop)
+        })?,
     }
     Ok(())
 }

@@ -75,6 +75,12 @@ impl Kiosk {
         Ok(Self { token, address, screens, actions })
     }
 
+    /// Where it is reached.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address for the machine's browser, with the token of this boot: a secret.
     #[must_use]
     pub fn url(&self) -> SecretText {

@@ -99,12 +99,16 @@ impl Default for Timing {
     }
 }
 
-/// Runs the network process until `stop`.
+/// Runs the network process until `stop`; `ready` is told the kiosk's address once it listens.
 ///
 /// # Errors
 /// [`NetError`].
-pub async fn run(config: NetConfig, stop: CancellationToken) -> Result<(), NetError> {
-    run_with(config, Timing::default(), Clock::system(), stop).await
+pub async fn run(
+    config: NetConfig,
+    ready: impl FnOnce(SocketAddr),
+    stop: CancellationToken,
+) -> Result<(), NetError> {
+    run_with(config, Timing::default(), Clock::system(), ready, stop).await
 }
 
 /// The same with times and a clock of one's own.
@@ -115,6 +119,7 @@ pub async fn run_with(
     config: NetConfig,
     timing: Timing,
     clock: Clock,
+    ready: impl FnOnce(SocketAddr),
     stop: CancellationToken,
 ) -> Result<(), NetError> {
     let store = Store::open(&config.dir, config.machine_secret_file.as_deref())?;
@@ -123,6 +128,7 @@ pub async fn run_with(
     let (screens, shown) = watch::channel(Some(starting()));
     let (actions, pressed) = mpsc::channel(PRESSED);
     let (kiosk, listener) = open_kiosk(&config, shown, actions).await?;
+    ready(kiosk.address());
     let ending = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(link::run(config.socket.clone(), outgoing, incoming, ending.clone()));

@@ -2,6 +2,7 @@
 
 mod bunker;
 mod documents;
+mod kiosk;
 mod pairing;
 mod service;
 mod sessions;
@@ -108,7 +109,7 @@ impl World {
             seed_url: None,
         };
         let stop = CancellationToken::new();
-        let running = tokio::spawn(run_with(config, TIMING, Clock::system(), stop.clone()));
+        let running = tokio::spawn(run_with(config, TIMING, Clock::system(), |_| (), stop.clone()));
         self.net = Some((stop, running));
     }
 
