@@ -21,11 +21,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use qrcode::{QrCode, render::svg};
 
 use super::{Public, Refused, encode};
-use crate::ledger::liability_to_owed;
+use crate::ledger::{LedgerError, liability_to_owed};
 use crate::payout::PayoutError;
 use crate::store::claims::{self, NewOwed, OwedReason};
 use crate::store::payments::{self, PaymentState};
-use crate::store::withdraws::{self, K1, Withdraw, WithdrawState};
+use crate::store::withdraws::{self, K1, Purpose, Withdraw, WithdrawState};
 use crate::store::{StoreError, Tx, ledger};
 
 /// What the page loads: nothing but itself.
@@ -83,22 +83,28 @@ async fn look(public: &Public, from: SocketAddr, code: &str) -> Result<Due, Refu
     let (Ok(id), Ok(k1)) = (random(), random()) else {
         return Err(StoreError::Stopped { reason: "no random bytes".into() }.into());
     };
+    // who guesses costs a look, not a write
+    let known = app.store.read(move |read| {
+        let promised = !withdraws::unpaid_under(read, hash)?.is_empty();
+        Ok::<_, StoreError>(promised || claims::by_hash(read, hash)?.is_some())
+    });
+    if !known.await? {
+        return Ok(Due::Nothing);
+    }
     let fresh = Fresh {
         withdraw_id: WithdrawId::from_bytes(id),
         k1: K1::from_bytes(k1),
         expires_at: now.after(app.config.withdraw_expiry_s.into()),
     };
-    Ok(app.store.write(move |tx| due(tx, hash, fresh, now)).await?)
+    app.store.write(move |tx| due(tx, hash, fresh, now)).await
 }
 
 /// In one transaction, so that two look-ups at once issue one k1.
-fn due(tx: &Tx<'_>, hash: ClaimHash, fresh: Fresh, now: Unix) -> Result<Due, StoreError> {
+fn due(tx: &Tx<'_>, hash: ClaimHash, fresh: Fresh, now: Unix) -> Result<Due, Refused> {
     for withdraw in withdraws::unpaid_under(tx, hash)? {
-        if withdraw.expires_at < now && withdraw.claim_id.is_none() {
-            // what it promised becomes a debt in the worker's next round
-            continue;
+        if let Some(due) = of_withdraw(tx, &withdraw, &fresh, now)? {
+            return Ok(due);
         }
-        return of_withdraw(tx, &withdraw, fresh, now);
     }
     let Some(claim) = claims::by_hash(tx, hash)? else { return Ok(Due::Nothing) };
     let made = withdraws::insert_for_claim(tx, claim.id, fresh.withdraw_id, fresh.expires_at, now)?;
@@ -107,53 +113,77 @@ fn due(tx: &Tx<'_>, hash: ClaimHash, fresh: Fresh, now: Unix) -> Result<Due, Sto
     Ok(Due::Fetch { sats, k1: fresh.k1 })
 }
 
+/// What an unpaid withdraw brings; `None` where its time is over, and what it promised is a debt
+/// from now on.
 fn of_withdraw(
     tx: &Tx<'_>,
     withdraw: &Withdraw,
-    fresh: Fresh,
+    fresh: &Fresh,
     now: Unix,
-) -> Result<Due, StoreError> {
+) -> Result<Option<Due>, Refused> {
     let sats = withdraw.net_sats;
+    let over = is_over(withdraw, now);
     if let Some(session) = withdraws::live_session(tx, withdraw.withdraw_id)? {
         match session.bound_hash {
-            None if session.expires_at >= now => return Ok(Due::Fetch { sats, k1: session.k1 }),
+            None if session.expires_at >= now && !over => {
+                return Ok(Some(Due::Fetch { sats, k1: session.k1 }));
+            }
             None => {}
             Some(bound) => {
                 let payment = payments::by_hash(tx, bound)?;
-                let failed = payment.as_ref().is_some_and(|p| p.state == PaymentState::Failed);
-                let over = payment.as_ref().is_some_and(|p| p.invoice_expires_at <= now);
-                if !failed || !over {
-                    return Ok(Due::Paying { sats });
+                let dead = payment.is_some_and(|payment| {
+                    payment.state == PaymentState::Failed && payment.invoice_expires_at <= now
+                });
+                if !dead {
+                    return Ok(Some(Due::Paying { sats }));
                 }
             }
         }
     }
+    if over {
+        to_debt::<Refused>(tx, withdraw, now)?;
+        return Ok(None);
+    }
     withdraws::issue(tx, withdraw.withdraw_id, &fresh.k1, fresh.expires_at, now)?;
     withdraws::set_state(tx, withdraw.withdraw_id, WithdrawState::Offered)?;
-    Ok(Due::Fetch { sats, k1: fresh.k1 })
+    Ok(Some(Due::Fetch { sats, k1: fresh.k1.clone() }))
 }
 
-/// Withdraws of notes that nobody fetched in time become debts: the claim code brings them.
+/// Whether the promise for a customer's notes has ended; the payout of a debt stays payable.
+fn is_over(withdraw: &Withdraw, now: Unix) -> bool {
+    withdraw.purpose == Purpose::CashIn && withdraw.expires_at < now
+}
+
+/// Makes a withdraw of notes that nobody fetched in time a debt: the claim code brings it.
 ///
 /// # Errors
 /// [`PayoutError`]; nothing is written then.
-pub(crate) fn expire(tx: &Tx<'_>, now: Unix) -> Result<(), PayoutError> {
-    for withdraw in withdraws::overdue(tx, now)? {
-        withdraws::set_state(tx, withdraw.withdraw_id, WithdrawState::Expired)?;
-        let (machine, id) = (withdraw.machine_id, withdraw.withdraw_id);
-        let entry = liability_to_owed(machine, id, withdraw.txid, withdraw.net_sats)?;
-        ledger::append(tx, &entry, now)?;
-        let debt = NewOwed {
-            claim_hash: withdraw.claim_hash,
-            machine_id: machine,
-            txid: withdraw.txid,
-            reason: OwedReason::Unclaimed,
-            source: id.to_string(),
-            sats: withdraw.net_sats,
-        };
-        claims::owe(tx, &debt, now)?;
-        tracing::info!(event = "withdraw_expired", machine = %machine, txn = %withdraw.txid);
-    }
+pub(crate) fn expire(tx: &Tx<'_>, id: WithdrawId, now: Unix) -> Result<(), PayoutError> {
+    let withdraw = withdraws::find(tx, id)?;
+    // a wallet may have named its invoice since it was listed
+    let offered = withdraw.filter(|w| w.state == WithdrawState::Offered && is_over(w, now));
+    offered.map_or(Ok(()), |withdraw| to_debt(tx, &withdraw, now))
+}
+
+/// The caller makes sure that no payment of the withdraw can succeed.
+fn to_debt<E>(tx: &Tx<'_>, withdraw: &Withdraw, now: Unix) -> Result<(), E>
+where
+    E: From<StoreError> + From<LedgerError>,
+{
+    let (machine, id) = (withdraw.machine_id, withdraw.withdraw_id);
+    withdraws::set_state(tx, id, WithdrawState::Expired)?;
+    let entry = liability_to_owed(machine, id, withdraw.txid, withdraw.net_sats)?;
+    ledger::append(tx, &entry, now)?;
+    let debt = NewOwed {
+        claim_hash: withdraw.claim_hash,
+        machine_id: machine,
+        txid: withdraw.txid,
+        reason: OwedReason::Unclaimed,
+        source: id.to_string(),
+        sats: withdraw.net_sats,
+    };
+    claims::owe(tx, &debt, now)?;
+    tracing::info!(event = "withdraw_expired", machine = %machine, txn = %withdraw.txid);
     Ok(())
 }
 

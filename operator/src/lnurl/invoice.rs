@@ -14,6 +14,10 @@ use thiserror::Error;
 /// Seconds that must be left, or the payment could arrive after the end.
 pub const MIN_LEFT_S: u64 = 60;
 
+/// Seconds that may be left: a claim waits so long for a bound invoice that cannot be paid, whoever
+/// named it. Wallets ask for an hour, a day or a week.
+pub const MAX_LEFT_S: u64 = 31 * 86_400;
+
 /// Blocks that a payee may ask for: more would lock the wallet's funds for more than a day.
 pub const MAX_CLTV_DELTA: u64 = 144;
 
@@ -62,6 +66,12 @@ pub enum InvoiceRefusal {
         /// Seconds left.
         left_s: u64,
     },
+    /// Would block the claim for too long if it cannot be paid.
+    #[error("expected an invoice that expires within {MAX_LEFT_S} s, got {left_s} s")]
+    Lasting {
+        /// Seconds left.
+        left_s: u64,
+    },
     /// Conditions that we do not know.
     #[error("the invoice requires features that this wallet does not know")]
     Features,
@@ -73,20 +83,15 @@ pub enum InvoiceRefusal {
     },
 }
 
-/// Checks `text` against what was promised.
+/// Reads `text` and checks it against what was promised; whether it is in time is
+/// [`Payable::in_time`]'s.
 ///
 /// # Errors
 /// The first [`InvoiceRefusal`].
-pub fn check(
-    text: &str,
-    net: Sats,
-    network: &Currency,
-    now: Unix,
-) -> Result<Payable, InvoiceRefusal> {
+pub fn read(text: &str, net: Sats, network: &Currency) -> Result<Payable, InvoiceRefusal> {
     let text = text.trim().to_lowercase();
     let text = text.strip_prefix("lightning:").unwrap_or(&text);
-    let invoice: Bolt11Invoice =
-        text.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))?;
+    let invoice = parse(text)?;
     let got = invoice.currency();
     if got != *network {
         return Err(InvoiceRefusal::Network { expected: network.clone(), got });
@@ -96,11 +101,6 @@ pub fn check(
     if got.to_sats_exact() != Some(net) {
         return Err(InvoiceRefusal::Amount { expected: net, got });
     }
-    let expires_at = end(&invoice);
-    let left_s = expires_at.since(now);
-    if left_s < MIN_LEFT_S {
-        return Err(InvoiceRefusal::Expiring { left_s });
-    }
     if invoice.features().is_some_and(|features| features.requires_unknown_bits()) {
         return Err(InvoiceRefusal::Features);
     }
@@ -109,17 +109,38 @@ pub fn check(
         return Err(InvoiceRefusal::Cltv { got });
     }
     let payment_hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
-    Ok(Payable { bolt11: text.to_owned(), payment_hash, expires_at })
+    Ok(Payable { bolt11: text.to_owned(), payment_hash, expires_at: end(&invoice) })
+}
+
+impl Payable {
+    /// Whether it can be bound now: neither about to expire nor to stay for long.
+    ///
+    /// # Errors
+    /// [`InvoiceRefusal::Expiring`], [`InvoiceRefusal::Lasting`].
+    pub fn in_time(&self, now: Unix) -> Result<(), InvoiceRefusal> {
+        let left_s = self.expires_at.since(now);
+        match left_s {
+            0..MIN_LEFT_S => Err(InvoiceRefusal::Expiring { left_s }),
+            MIN_LEFT_S..=MAX_LEFT_S => Ok(()),
+            _ => Err(InvoiceRefusal::Lasting { left_s }),
+        }
+    }
 }
 
 fn end(invoice: &Bolt11Invoice) -> Unix {
     Unix(invoice.duration_since_epoch().saturating_add(invoice.expiry_time()).as_secs())
 }
 
+fn parse(text: &str) -> Result<Bolt11Invoice, InvoiceRefusal> {
+    text.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))
+}
+
 /// When an invoice that was checked before expires.
-#[must_use]
-pub fn expiry(bolt11: &str) -> Option<Unix> {
-    bolt11.parse().ok().as_ref().map(end)
+///
+/// # Errors
+/// [`InvoiceRefusal::Unreadable`].
+pub fn expiry(bolt11: &str) -> Result<Unix, InvoiceRefusal> {
+    parse(bolt11).map(|invoice| end(&invoice))
 }
 
 #[cfg(test)]
@@ -162,7 +183,8 @@ mod tests {
     }
 
     fn verdict(asked: &Asked) -> Result<Payable, InvoiceRefusal> {
-        check(&invoice(asked), Sats(75_795), &Currency::Regtest, NOW)
+        let payable = read(&invoice(asked), Sats(75_795), &Currency::Regtest)?;
+        payable.in_time(NOW).map(|()| payable)
     }
 
     /// Loss prevented: paying more than the notes were worth, or on a chain without value.
@@ -193,16 +215,27 @@ mod tests {
         assert_eq!(refused, Err(InvoiceRefusal::Cltv { got: 145 }));
     }
 
+    /// Loss prevented: whoever sees a QR code binds an invoice without a payee that never expires,
+    /// and the customer's claim is blocked for ever.
+    #[test]
+    fn an_invoice_blocks_a_claim_for_a_month_at_most() {
+        assert!(verdict(&Asked { expiry_s: MAX_LEFT_S, ..GOOD }).is_ok());
+        for expiry_s in [MAX_LEFT_S + 1, u64::MAX - NOW.0, u64::MAX] {
+            let refused = verdict(&Asked { expiry_s, ..GOOD });
+            assert!(matches!(refused, Err(InvoiceRefusal::Lasting { .. })), "{refused:?}");
+        }
+    }
+
     /// Loss prevented: a wallet's good invoice that is refused for its spelling; a bad one that is not.
     #[test]
     fn spellings_are_read_and_damage_is_seen() {
         let text = invoice(&GOOD);
         let shouted = format!("LIGHTNING:{}", text.to_uppercase());
-        let read = check(&shouted, Sats(75_795), &Currency::Regtest, NOW).unwrap();
-        assert_eq!(read.bolt11, text);
+        let shouted = read(&shouted, Sats(75_795), &Currency::Regtest).unwrap();
+        assert_eq!(shouted.bolt11, text);
         let last = if text.ends_with('q') { 'p' } else { 'q' };
         let damaged = format!("{}{last}", &text[..text.len() - 1]);
-        let refused = check(&damaged, Sats(75_795), &Currency::Regtest, NOW);
+        let refused = read(&damaged, Sats(75_795), &Currency::Regtest);
         assert!(matches!(refused, Err(InvoiceRefusal::Unreadable(_))), "{refused:?}");
     }
 }

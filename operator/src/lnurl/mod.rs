@@ -16,12 +16,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use bech32::{Bech32, Hrp};
-use bitspire_shared::money::Sats;
 use bitspire_shared::rate::{Keyed, Quota};
 use bitspire_shared::rpc::{Lnurl, Push, WithdrawClaimed};
 use bitspire_shared::time::{Mono, Unix};
@@ -33,9 +33,11 @@ use tokio::net::TcpListener;
 use self::invoice::{InvoiceRefusal, Payable};
 use crate::app::{App, Ring};
 use crate::http::listen::{Bounds, listen};
+use crate::ledger::LedgerError;
 use crate::rpc::push;
 use crate::store::withdraws::{self, Bound, K1, K1State, Withdraw, WithdrawState};
 use crate::store::{Read, StoreError, Tx, machines};
+use crate::wallet::WalletError;
 
 /// Requests of wallets a minute and address.
 const LOOKUPS_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
@@ -71,12 +73,21 @@ pub enum Refused {
     /// Our side cannot answer now.
     #[error("temporarily out of service: try again in a minute")]
     Unavailable(#[from] StoreError),
+    /// The wallet that would pay cannot be asked.
+    #[error("temporarily out of service: try again in a minute")]
+    Wallet(#[from] WalletError),
+    /// The query of the second step is not one.
+    #[error("expected the query k1=...&pr=<invoice>")]
+    Query,
+    /// The books refuse it.
+    #[error("temporarily out of service: try again in a minute")]
+    Books(#[from] LedgerError),
 }
 
 impl Refused {
     fn json(&self) -> Json<Value> {
-        if let Self::Unavailable(error) = self {
-            tracing::error!(event = "lnurl_unavailable", error = ?error);
+        if matches!(self, Self::Unavailable(_) | Self::Wallet(_) | Self::Books(_)) {
+            tracing::error!(event = "lnurl_unavailable", error = ?self);
         }
         Json(json!({ "status": "ERROR", "reason": self.to_string() }))
     }
@@ -221,10 +232,11 @@ async fn callback(
     State(public): State<Public>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
     Path(path): Path<String>,
-    Query(query): Query<Callback>,
+    query: Result<Query<Callback>, QueryRejection>,
 ) -> Json<Value> {
     let answer = async {
         public.may_look(from)?;
+        let Query(query) = query.map_err(|_| Refused::Query)?;
         if path != query.k1 {
             return Err(Refused::OtherK1);
         }
@@ -241,27 +253,23 @@ async fn accept(app: &Arc<App>, k1: &str, pr: String) -> Result<(), Refused> {
     let k1 = K1::parse(k1).ok_or(Refused::Gone)?;
     let now = app.clock.now();
     let wanted = k1.clone();
-    let (withdraw, wallet, spire) = app
+    let (withdraw, wallet, spire, bound) = app
         .store
         .read(move |read| {
             let session = withdraws::session(read, &wanted)?.ok_or(Refused::Gone)?;
             let withdraw = withdraws::find(read, session.withdraw_id)?.ok_or(Refused::Gone)?;
             let machine = machines::find(read, withdraw.machine_id)?.ok_or(Refused::Gone)?;
             let spire = machine.machine_npub;
-            Ok::<_, Refused>((withdraw, machine.wallet_id.clone(), spire))
+            let bound = session.bound_hash.is_some();
+            Ok::<_, Refused>((withdraw, machine.wallet_id.clone(), spire, bound))
         })
         .await?;
-    let network = app.wallets.get(&wallet).ok_or(Refused::Gone)?.network();
-    // an invoice that is bound already is answered OK again, however late the repeat comes
-    let payable = match invoice::check(&pr, withdraw.net_sats, &network, now) {
-        Err(InvoiceRefusal::Expiring { .. }) => {
-            invoice::check(&pr, withdraw.net_sats, &network, Unix(0)).map(|p| (p, false))
-        }
-        checked => checked.map(|payable| (payable, true)),
-    };
-    let (payable, fresh) = payable?;
+    let wallet = app.wallets.get(&wallet).ok_or(Refused::Gone)?;
+    let payable = invoice::read(&pr, withdraw.net_sats, &wallet.network())?;
+    // a hash that the wallet has in its books is its own invoice, or was paid for something else
+    let known = !bound && wallet.lookup(payable.payment_hash).await?.is_some();
     let txid = withdraw.txid;
-    let bound = app.store.write(move |tx| bind(tx, &k1, &payable, fresh, now)).await?;
+    let bound = app.store.write(move |tx| bind(tx, &k1, &payable, known, now)).await?;
     if bound == Bound::Now {
         tracing::info!(event = "withdraw_claimed", machine = %withdraw.machine_id, txn = %txid);
         if let Some(spire) = spire {
@@ -271,8 +279,9 @@ async fn accept(app: &Arc<App>, k1: &str, pr: String) -> Result<(), Refused> {
     Ok(())
 }
 
-/// One transaction, so that of any number of wallets exactly one is first.
-fn bind(tx: &Tx<'_>, k1: &K1, invoice: &Payable, fresh: bool, now: Unix) -> Result<Bound, Refused> {
+/// One transaction, so that of any number of wallets exactly one is first. An invoice that is bound
+/// already is answered OK again, however late the repeat comes.
+fn bind(tx: &Tx<'_>, k1: &K1, invoice: &Payable, known: bool, now: Unix) -> Result<Bound, Refused> {
     let session = withdraws::session(tx, k1)?.ok_or(Refused::Gone)?;
     if session.bound_hash == Some(invoice.payment_hash) {
         return Ok(Bound::Before);
@@ -281,13 +290,10 @@ fn bind(tx: &Tx<'_>, k1: &K1, invoice: &Payable, fresh: bool, now: Unix) -> Resu
         return Err(Refused::OtherInvoice);
     }
     let withdraw = open(tx, k1, now)?;
-    if !fresh {
-        return Err(InvoiceRefusal::Expiring { left_s: invoice.expires_at.since(now) }.into());
-    }
-    if withdraws::hash_seen(tx, invoice.payment_hash)? {
+    invoice.in_time(now)?;
+    if known || withdraws::hash_seen(tx, invoice.payment_hash)? {
         return Err(Refused::SeenHash);
     }
-    debug_assert!(withdraw.net_sats > Sats::ZERO);
     match withdraws::bind(tx, k1, invoice.payment_hash, &invoice.bolt11, now)? {
         Bound::Other => Err(Refused::OtherInvoice),
         Bound::Refused => Err(Refused::Gone),

@@ -10,11 +10,13 @@
 //!
 //! Failure policy: an unreachable wallet, a refusal and a lost answer leave the attempt open; it is
 //! looked up by its hash and, where the wallet has never heard of it, the same invoice is asked for
-//! again until it expires.
+//! again until it expires. Each withdraw is driven once at a time, beside the others, so that none
+//! waits for another's wallet; one that stays open rests longer each time.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,26 +25,37 @@ use bitspire_shared::ids::WithdrawId;
 use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::rpc::{Push, WithdrawPaid};
 use bitspire_shared::time::Unix;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::app::{App, Ring};
 use crate::ids::PaymentId;
 use crate::ledger::{Customer, LedgerError, paid_out};
-use crate::lnurl::{claims, invoice};
+use crate::lnurl::claims;
+use crate::lnurl::invoice::{self, InvoiceRefusal};
 use crate::rpc::push;
 use crate::settle;
 use crate::store::payments::{self, NewPayment, PaymentState, Resolution, Subject};
 use crate::store::withdraws::{self, Purpose, Withdraw, WithdrawState};
 use crate::store::{Kept, Read, StoreError, Tx, ledger, machines};
-use crate::wallet::{FailureRule, PayState, Wallet, WalletError};
+use crate::wallet::{FailureRule, Flow, PayState, Wallet, WalletError};
 
-/// How often open attempts are looked at; a bound invoice is paid at once.
+/// How often the database is looked into; a bound invoice is paid at once.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// Wallet calls under way at once.
+/// Payouts under way at once.
 const AT_ONCE: usize = 16;
+
+/// How long one wallet may take to answer, so that a payment that somebody holds back keeps no
+/// place for ever. Nothing is concluded from it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest rest of a payout between two tries; the first is [`ROUND`], each is twice the last.
+const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// Seconds between two answers "failed" that make one final.
 const FAILED_APART_S: u64 = 600;
@@ -65,13 +78,16 @@ pub enum PayoutError {
     /// The wallet.
     #[error("payout: the wallet did not settle it")]
     Wallet(#[from] WalletError),
+    /// What was bound is no invoice.
+    #[error("payout: the bound invoice does not read")]
+    Invoice(#[from] InvoiceRefusal),
 }
 
 impl Classified for PayoutError {
     fn kind(&self) -> Kind {
         match self {
             Self::Store(error) => error.kind(),
-            Self::Ledger(_) => Kind::Misuse,
+            Self::Ledger(_) | Self::Invoice(_) => Kind::Misuse,
             Self::NoWallet { .. } => Kind::Permanent,
             Self::Wallet(error) => error.kind(),
         }
@@ -86,39 +102,93 @@ pub fn fee_limit(amount: Sats) -> Sats {
 
 /// Starts the worker: every bound invoice at once, then in rounds, until the daemon stops.
 pub fn start(app: &Arc<App>) {
-    let app = Arc::clone(app);
     let mut bell = app.listen();
-    app.tasks.clone().spawn(async move {
-        loop {
-            if let Err(error) = round(&app).await {
+    let mut worker = Worker::new(Arc::clone(app));
+    let stop = app.stop.clone();
+    app.tasks.spawn(async move {
+        while !stop.is_cancelled() {
+            if let Err(error) = worker.look().await {
                 tracing::warn!(event = "payout_round_failed", error = ?error);
             }
             tokio::select! {
-                () = app.stop.cancelled() => return,
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(ROUND) => {}
-                // lagged or not: the next round looks into the database
-                _ = bell.recv() => {}
+                () = rung_for_withdraw(&mut bell) => {}
+                Some(()) = worker.next_done() => {}
             }
         }
+        // what was asked of a wallet is answered, if it comes in time
+        worker.finish().await;
     });
 }
 
-/// Goes on with every payout that is not final.
-///
-/// # Errors
-/// [`PayoutError::Store`]; what goes wrong with one payout is logged and does not stop the others.
-pub async fn round(app: &Arc<App>) -> Result<(), PayoutError> {
-    let now = app.clock.now();
-    app.store.write(move |tx| claims::expire(tx, now)).await?;
-    let open = app.store.read(withdraws::bound).await?;
-    stream::iter(open)
-        .for_each_concurrent(AT_ONCE, |id| async move {
-            if let Err(error) = drive(app, id).await {
-                tracing::info!(event = "payout_open", withdraw = %id, error = ?error);
+/// Hints about other things do not wake the worker; after lost ones it looks.
+async fn rung_for_withdraw(bell: &mut broadcast::Receiver<Ring>) {
+    while let Ok(ring) = bell.recv().await {
+        if matches!(ring, Ring::Withdraw { .. }) {
+            return;
+        }
+    }
+}
+
+/// Drives payouts side by side, each of them once at a time.
+struct Worker {
+    app: Arc<App>,
+    running: FuturesUnordered<BoxFuture<'static, (WithdrawId, Result<(), PayoutError>)>>,
+    busy: HashSet<WithdrawId>,
+    /// Payouts that did not come to an end: until when each rests, and for how long.
+    resting: HashMap<WithdrawId, (Instant, Duration)>,
+}
+
+impl Worker {
+    fn new(app: Arc<App>) -> Self {
+        let (busy, resting) = (HashSet::new(), HashMap::new());
+        Self { app, running: FuturesUnordered::new(), busy, resting }
+    }
+
+    /// Ends what is overdue and begins with every payout that is not final and does not rest.
+    async fn look(&mut self) -> Result<(), PayoutError> {
+        let now = self.app.clock.now();
+        let overdue: Vec<Withdraw> =
+            self.app.store.read(move |read| withdraws::overdue(read, now)).await?;
+        for withdraw in overdue {
+            let id = withdraw.withdraw_id;
+            let expired = self.app.store.write(move |tx| claims::expire(tx, id, now)).await;
+            // one that cannot be booked keeps no other customer from their sats
+            if let Err(error) = expired {
+                tracing::error!(event = "withdraw_not_expired", withdraw = %id, error = ?error);
             }
-        })
-        .await;
-    Ok(())
+        }
+        let open = self.app.store.read(withdraws::bound).await?;
+        self.resting.retain(|id, _| open.contains(id));
+        let moment = Instant::now();
+        for id in open {
+            let rests = self.resting.get(&id).is_some_and(|(until, _)| *until > moment);
+            if rests || self.running.len() >= AT_ONCE || !self.busy.insert(id) {
+                continue;
+            }
+            let app = Arc::clone(&self.app);
+            self.running.push(Box::pin(async move { (id, drive(&app, id).await) }));
+        }
+        Ok(())
+    }
+
+    /// Waits for one payout to end or to rest; `None` where none is under way.
+    async fn next_done(&mut self) -> Option<()> {
+        let (id, driven) = self.running.next().await?;
+        self.busy.remove(&id);
+        if let Err(error) = driven {
+            tracing::info!(event = "payout_open", withdraw = %id, error = ?error);
+        }
+        let last = self.resting.get(&id).map(|(_, rest)| rest.saturating_mul(2));
+        let rest = last.unwrap_or(ROUND).min(LONGEST_REST);
+        self.resting.insert(id, (Instant::now() + rest, rest));
+        Some(())
+    }
+
+    async fn finish(&mut self) {
+        while self.next_done().await.is_some() {}
+    }
 }
 
 /// What is to be done for one withdraw.
@@ -145,23 +215,32 @@ fn extra(read: &Read<'_>, withdraw: &Withdraw) -> Value {
     }
 }
 
+/// What is known of an attempt.
+enum Said {
+    /// The wallet's own word.
+    State(PayState),
+    /// The invoice has expired and the wallet has never heard of its hash.
+    Absent,
+    /// The invoice expired before any wallet was asked.
+    NeverAsked,
+}
+
 /// Pays the bound invoice of one withdraw, or finds out what became of it.
-///
-/// # Errors
-/// [`PayoutError`]; nothing is lost, the next round goes on.
-pub async fn drive(app: &Arc<App>, id: WithdrawId) -> Result<(), PayoutError> {
+async fn drive(app: &Arc<App>, id: WithdrawId) -> Result<(), PayoutError> {
     let now = app.clock.now();
     let Some(job) = app.store.write(move |tx| begin(tx, id, now)).await? else { return Ok(()) };
-    let wallet = app
-        .wallets
-        .get(&job.payment.wallet_id)
-        .ok_or_else(|| PayoutError::NoWallet { wallet: job.payment.wallet_id.clone() })?
-        .clone();
-    let said = ask(wallet.as_ref(), &job, now).await;
+    let wallet_id = &job.payment.wallet_id;
+    let wallet = app.wallets.get(wallet_id);
+    let wallet = wallet.ok_or_else(|| PayoutError::NoWallet { wallet: wallet_id.clone() })?;
+    let said = tokio::time::timeout(PATIENCE, ask(wallet.as_ref(), &job, now)).await;
+    let said = said.unwrap_or_else(|_| {
+        let reason = format!("no answer within {} s", PATIENCE.as_secs());
+        Err(WalletError::Unknown { wallet: wallet_id.clone(), reason })
+    });
     let rule = wallet.failures();
     let now = app.clock.now();
     let done = match said {
-        Ok(state) => app.store.write(move |tx| conclude(tx, &job, state, rule, now)).await?,
+        Ok(said) => app.store.write(move |tx| conclude(tx, &job, said, rule, now)).await?,
         Err(error) => {
             let (payment, words) = (job.payment.id, error.to_string());
             if error.kind() == Kind::Uncertain {
@@ -191,7 +270,7 @@ fn begin(tx: &Tx<'_>, id: WithdrawId, now: Unix) -> Result<Option<Job>, PayoutEr
     }
     let machine = machines::find(tx, withdraw.machine_id)?;
     let Some(machine) = machine else { return Ok(None) };
-    let expires_at = invoice::expiry(&bolt11).unwrap_or(now);
+    let expires_at = invoice::expiry(&bolt11)?;
     let new = NewPayment {
         subject: Subject::Withdraw(id),
         machine_id: withdraw.machine_id,
@@ -210,22 +289,27 @@ fn begin(tx: &Tx<'_>, id: WithdrawId, now: Unix) -> Result<Option<Job>, PayoutEr
 
 /// What the wallet says of the attempt. A hash that it has never heard of may be asked for (again)
 /// as long as its invoice lives; a wallet pays one hash once.
-async fn ask(wallet: &dyn Wallet, job: &Job, now: Unix) -> Result<PayState, WalletError> {
-    if !job.fresh
-        && let Some(known) = wallet.lookup(job.payment.payment_hash).await?
-    {
-        return Ok(known.state);
+async fn ask(wallet: &dyn Wallet, job: &Job, now: Unix) -> Result<Said, WalletError> {
+    let known = match job.fresh {
+        true => None,
+        false => wallet.lookup(job.payment.payment_hash).await?,
+    };
+    // an inbound payment of that hash is somebody else's, to an invoice of this wallet
+    if let Some(known) = known.filter(|known| known.flow == Flow::Outbound) {
+        return Ok(Said::State(known.state));
     }
     if now >= job.payment.invoice_expires_at {
-        return Ok(PayState::Failed);
+        return Ok(if job.fresh { Said::NeverAsked } else { Said::Absent });
     }
-    wallet.pay(job.payment.bolt11.clone(), job.payment.fee_limit_sats, job.extra.clone()).await
+    let extra = job.extra.clone();
+    let paid = wallet.pay(job.payment.bolt11.clone(), job.payment.fee_limit_sats, extra).await;
+    paid.map(Said::State)
 }
 
 fn conclude(
     tx: &Tx<'_>,
     job: &Job,
-    state: PayState,
+    said: Said,
     rule: FailureRule,
     now: Unix,
 ) -> Result<Option<Ring>, PayoutError> {
@@ -238,12 +322,12 @@ fn conclude(
     if !open {
         return Ok(None);
     }
-    match state {
-        PayState::Pending => {
-            payments::set_unknown(tx, payment.id, "pending at the wallet")?;
-            Ok(None)
+    let (words, at_once) = match said {
+        Said::State(PayState::Pending) => {
+            payments::set_under_way(tx, payment.id)?;
+            return Ok(None);
         }
-        PayState::Succeeded { fee, .. } => {
+        Said::State(PayState::Succeeded { fee, .. }) => {
             let routing = whole_sats(fee);
             payments::resolve(tx, payment.id, Resolution::Succeeded(routing), now)?;
             withdraws::set_state(tx, job.withdraw.withdraw_id, WithdrawState::Paid)?;
@@ -268,20 +352,30 @@ fn conclude(
                 event = "withdraw_paid", machine = %job.withdraw.machine_id,
                 txn = %job.withdraw.txid, sats = %job.withdraw.net_sats, routing = %routing
             );
-            rung(tx, &job.withdraw)
+            return rung(tx, &job.withdraw);
         }
-        PayState::Failed => {
-            let first = current.and_then(|c| c.failed_seen_at);
-            let ended = now >= payment.invoice_expires_at;
-            let twice = first.is_some_and(|first| now.since(first) >= FAILED_APART_S);
-            if rule == FailureRule::AtOnce || (ended && twice) {
-                payments::resolve(tx, payment.id, Resolution::Failed, now)?;
-                return rung(tx, &job.withdraw);
-            }
-            payments::saw_failure(tx, payment.id, "the wallet says failed", now)?;
-            Ok(None)
-        }
+        Said::State(PayState::Failed) => ("the wallet says failed", rule == FailureRule::AtOnce),
+        // whatever kind of wallet: a request that it was sent may still be on its way to its books
+        Said::Absent => ("the wallet has never heard of it", false),
+        Said::NeverAsked => ("expired before a wallet was asked", true),
+    };
+    let ended = now >= payment.invoice_expires_at;
+    let first = current.and_then(|c| c.failed_seen_at);
+    let twice = first.is_some_and(|first| now.since(first) >= FAILED_APART_S);
+    if at_once || (ended && twice) {
+        payments::resolve(tx, payment.id, Resolution::Failed, now)?;
+        tracing::info!(
+            event = "payout_failed", machine = %job.withdraw.machine_id,
+            txn = %job.withdraw.txid, reason = words
+        );
+        return rung(tx, &job.withdraw);
     }
+    match ended {
+        true => payments::saw_failure(tx, payment.id, words, now)?,
+        // while the invoice lives a node may still hold the payment: this does not count
+        false => payments::set_unknown(tx, payment.id, words)?,
+    }
+    Ok(None)
 }
 
 fn rung(read: &Read<'_>, withdraw: &Withdraw) -> Result<Option<Ring>, PayoutError> {

@@ -189,6 +189,16 @@ pub fn set_unknown(tx: &Tx<'_>, id: PaymentId, detail: &str) -> Result<(), Store
     tx.run_one("payments", sql, &[&id, &detail])
 }
 
+/// The wallet has it under way: what it said of a failure before was wrong and does not count.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] without the attempt; a rule where it is final.
+pub fn set_under_way(tx: &Tx<'_>, id: PaymentId) -> Result<(), StoreError> {
+    let sql = "UPDATE payments SET state = 'unknown', failed_seen_at = NULL,
+               detail = 'pending at the wallet' WHERE id = ?1";
+    tx.run_one("payments", sql, &[&id])
+}
+
 /// The wallet said "failed"; the first time counts from now on.
 ///
 /// # Errors

@@ -4,8 +4,8 @@
 //! to a k1 durably, before any payment, and no other one is ever paid under it. A new k1 is written
 //! only when no payment of the withdraw can succeed any more.
 //!
-//! States of a withdraw: offered -> bound -> paid (final); offered -> expired (what it promised is
-//! owed by claim). Of a k1: live (bound or not) -> dead.
+//! States of a withdraw: offered -> bound -> paid (final); offered, or bound to an invoice whose
+//! payment has finally failed, -> expired (what it promised is owed by claim). Of a k1: live (bound or not) -> dead.
 
 use std::fmt;
 

@@ -110,7 +110,7 @@ async fn a_claimed_withdraw_is_paid_told_and_settled() {
     let (txid, withdraw_id) = (quote.txid, withdraw.withdraw_id);
     let claimed = Push::WithdrawClaimed(WithdrawClaimed { txid, withdraw_id });
     assert_eq!(machine.push().await, claimed);
-    crate::payout::round(&world.app).await.unwrap();
+    crate::payout::tests::round(&world.app).await.unwrap();
     let wire_sats = withdraw.net_sats;
     let paid = Push::WithdrawPaid(WithdrawPaid { txid, withdraw_id, wire_sats });
     assert_eq!(machine.push().await, paid);

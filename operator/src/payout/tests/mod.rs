@@ -1,5 +1,7 @@
 //! One debt, one claim code, one payment: through the public routes, with restarts in between.
 
+mod ends;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +11,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::connect_info::MockConnectInfo;
 use axum::http::{Request, StatusCode};
-use bitspire_shared::ids::{ClaimCode, PubKey, TxnId};
+use bitspire_shared::ids::{ClaimCode, PaymentHash, PubKey, TxnId};
 use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::round;
+use super::{PayoutError, Worker};
 use crate::app::App;
 use crate::ids::MachineId;
 use crate::ledger::{Account, Unit, owed_whole};
@@ -136,9 +138,7 @@ impl World {
 
     /// Lightning itself: what the till's node paid arrives at the customer's node.
     async fn deliver(&self, bolt11: &str) {
-        let hash =
-            lnurl::invoice::check(bolt11, OWED, &lightning_invoice::Currency::Regtest, Unix(NOW));
-        let paid = self.app().wallets["till"].lookup(hash.unwrap().payment_hash).await.unwrap();
+        let paid = self.app().wallets["till"].lookup(hash_of(bolt11)).await.unwrap();
         if matches!(paid.map(|p| p.state), Some(PayState::Succeeded { .. })) {
             // the second delivery of one payment is refused by the customer's node
             let _ = self.customer.customer_pays(bolt11, None);
@@ -167,6 +167,19 @@ impl World {
         assert_eq!(left, Msat((1_000_000 - OWED.0 - 3) * 1_000));
         assert_eq!(self.received().await, Msat(OWED.0 * 1_000));
     }
+}
+
+fn hash_of(bolt11: &str) -> PaymentHash {
+    let network = lightning_invoice::Currency::Regtest;
+    lnurl::invoice::read(bolt11, OWED, &network).unwrap().payment_hash
+}
+
+/// What the worker does once, to its end.
+pub(crate) async fn round(app: &Arc<App>) -> Result<(), PayoutError> {
+    let mut worker = Worker::new(Arc::clone(app));
+    worker.look().await?;
+    worker.finish().await;
+    Ok(())
 }
 
 async fn get(routes: Router, path: &str) -> (StatusCode, String) {
@@ -256,14 +269,8 @@ async fn a_restart_at_each_step_ends_in_one_payment() {
             assert_eq!(world.attempts().await, [PaymentState::Unknown]);
             round(world.app()).await.unwrap();
             assert_eq!(world.attempts().await, [PaymentState::Unknown], "pending is not failed");
-            let hash = lnurl::invoice::check(
-                &invoice,
-                OWED,
-                &lightning_invoice::Currency::Regtest,
-                Unix(NOW),
-            );
             let node = world.app().simulated.clone().unwrap();
-            node.resolve("till", hash.unwrap().payment_hash, true).unwrap();
+            node.resolve("till", hash_of(&invoice), true).unwrap();
         }
         round(world.app()).await.unwrap();
         assert_eq!(world.attempts().await, [PaymentState::Succeeded], "{behaviour:?}");
