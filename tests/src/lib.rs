@@ -7,6 +7,7 @@
 //! the last lines of its log.
 
 pub mod customer;
+pub mod figures;
 pub mod http;
 pub mod process;
 pub mod screen;

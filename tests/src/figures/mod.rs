@@ -1,0 +1,98 @@
+//! Figures: what is measured on this computer, one JSON line each.
+//!
+//! Promise: each line carries the bound that physics or the specification sets, and how far the
+//! value is from it. Money paths are measured with the journal's real flushes on the real disk.
+
+mod binary;
+mod sale;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+/// One figure.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Its name.
+    pub name: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// In what.
+    pub unit: &'static str,
+    /// What it cannot beat, or must not exceed.
+    pub bound: f64,
+    /// What the bound is.
+    pub bound_is: &'static str,
+    /// The same of somebody else's program on this computer, where it was measured.
+    pub peer: Option<f64>,
+    /// How often it was measured.
+    pub runs: usize,
+}
+
+impl Figure {
+    /// The line.
+    #[must_use]
+    pub fn line(&self) -> Value {
+        let Self { name, value, unit, bound, bound_is, peer, runs } = self;
+        json!({
+            "figure": name,
+            "value": rounded(*value),
+            "unit": unit,
+            "bound": rounded(*bound),
+            "bound_is": bound_is,
+            "peer": peer.map(rounded),
+            "ratio": rounded(value / bound),
+            "runs": runs,
+        })
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+type Measure = fn() -> Result<Vec<Figure>>;
+
+/// Every measurement by its name.
+const ALL: [(&str, Measure); 2] =
+    [("authorised_to_first_byte_ms", sale::measure), ("agent_binary_mb", binary::measure)];
+
+/// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.
+///
+/// # Errors
+/// When a name is none, or something could not be measured.
+pub fn run(only: Option<&str>, mut tell: impl FnMut(&Figure) -> Result<()>) -> Result<()> {
+    let chosen: Vec<_> = ALL.iter().filter(|(name, _)| only.is_none_or(|o| o == *name)).collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+        bail!("expected one of {names:?}, got {only:?}");
+    }
+    for (_, measure) in chosen {
+        for figure in measure()? {
+            tell(&figure)?;
+        }
+    }
+    Ok(())
+}
+
+/// The value below which `percent` of all lie.
+fn percentile(values: &mut [f64], percent: usize) -> Result<f64> {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { bail!("nothing was measured") };
+    Ok(values[(last * percent).div_ceil(100)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a figure that looks better than what was measured.
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let mut values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(percentile(&mut values, 50).unwrap(), 101.0);
+        assert_eq!(percentile(&mut values, 99).unwrap(), 199.0);
+        assert_eq!(percentile(&mut values, 100).unwrap(), 200.0);
+        assert!(percentile(&mut [], 50).is_err());
+        assert!(run(Some("nonsense"), |_| Ok(())).is_err());
+    }
+}
