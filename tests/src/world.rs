@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::customer::Customer;
 use crate::http::Client;
 use crate::process::Process;
 
@@ -45,6 +46,8 @@ pub struct World {
     pub dispenser: Process,
     /// The operator's daemon: API, relay, public listener.
     pub operator: Process,
+    /// The machine's network process.
+    pub net: Process,
     client: Client,
     operator_file: PathBuf,
     program: PathBuf,
@@ -74,6 +77,10 @@ impl World {
         let root = folder.path().to_owned();
         let operator_file = root.join("operator.toml");
         fs::write(&operator_file, operator_toml(&root)?)?;
+        let machine_file = root.join("machine.toml");
+        fs::write(&machine_file, machine_toml(&root)?)?;
+        // a service manager makes the runtime folder
+        fs::create_dir(root.join("run"))?;
         let logs = root.join("logs");
         fs::create_dir(&logs)?;
         let process =
@@ -90,12 +97,14 @@ impl World {
             bays.extend(["--bay".to_owned(), format!("{bay}={note}:{count}")]);
         }
         let acceptor = sim("id003", &["--pace".to_owned(), "10".to_owned()]);
-        let serve = ["operator".into(), "--config".into(), operator_file.clone().into()];
-        let serve = serve.into_iter().chain(["serve".into()]).collect();
+        let part = |program: &str, file: &Path, verb: &str| {
+            vec![program.into(), "--config".into(), file.into(), verb.into()]
+        };
         Ok(Self {
             acceptor: process("acceptor", acceptor),
             dispenser: process("dispenser", sim("f56", &bays)),
-            operator: process("operator", serve),
+            operator: process("operator", part("operator", &operator_file, "serve")),
+            net: process("net", part("agent", &machine_file, "net")),
             client: Client::default(),
             operator_file,
             program: program.to_owned(),
@@ -107,6 +116,14 @@ impl World {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Somebody who stands in front of the machine.
+    ///
+    /// # Errors
+    /// When there is no thread to look with.
+    pub fn customer(&self) -> Result<Customer> {
+        Customer::new(self.folder().join("run/kiosk.url"))
     }
 
     /// What somebody does to a simulated device.
@@ -223,6 +240,38 @@ url = "ws://127.0.0.1:{relay}"
 [wallets.machine]
 kind = "simulated"
 opening_sats = {OPENING_SATS}
+"#
+    ))
+}
+
+fn machine_toml(root: &Path) -> Result<String> {
+    let [kiosk] = free_ports()?;
+    let (data, run) = (root.join("machine"), root.join("run"));
+    let (acceptor, dispenser) = (root.join("id003.tty"), root.join("f56.tty"));
+    let bays = BAYS.len();
+    Ok(format!(
+        r#"data_dir = {data:?}
+runtime_dir = {run:?}
+currency = "{CURRENCY}"
+
+[log]
+filter = "info"
+format = "text"
+
+[kiosk]
+listen = "127.0.0.1:{kiosk}"
+
+[pairing]
+allow_loopback_relays = true
+
+[vault.acceptor]
+kind = "id003"
+path = {acceptor:?}
+
+[vault.dispenser]
+kind = "f56"
+path = {dispenser:?}
+bays = {bays}
 "#
     ))
 }

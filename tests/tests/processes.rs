@@ -74,3 +74,22 @@ fn a_part_that_does_not_start_says_why() {
     assert!(error.contains("nonsense"), "{error}");
     assert!(world.operator.kill9().is_err(), "it had ended by itself");
 }
+
+/// Loss prevented: a kiosk that keeps an old boot's door open, or a page that never comes back, after
+/// a power cut.
+#[test]
+fn the_kiosk_comes_back_after_kill_9() {
+    let mut world = world();
+    world.net.start().unwrap();
+    let address = || std::fs::read_to_string(world.folder().join("run/kiosk.url")).unwrap();
+    let first = address();
+    let customer = world.customer().unwrap();
+    customer.sees(&["One moment"], PATIENCE).unwrap();
+    world.net.kill9().unwrap();
+    assert!(customer.touches(&json!({"action": "start_cash_in"})).is_err(), "nobody is there");
+    world.net.start().unwrap();
+    let second = std::fs::read_to_string(world.folder().join("run/kiosk.url")).unwrap();
+    assert_ne!(first, second, "a boot has a token of its own");
+    customer.sees(&["One moment"], PATIENCE).unwrap();
+    world.net.stop().unwrap();
+}
