@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,9 @@ use crate::ipc::{self, IpcError, NetPins, Role, ToNet, ToVault, VERSION};
 
 /// First and longest wait before another try to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long the vault may take to say `Hello`.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What comes from the socket.
 #[derive(Debug)]
@@ -88,10 +91,12 @@ async fn talk(
 ) -> Result<(), IpcError> {
     let (mut from, mut to) = stream.into_split();
     write(&mut to, &ToVault::Hello { version: VERSION, role: Role::Net }).await?;
-    let pins = match read(&mut from).await? {
-        Some(ToNet::Hello { version: VERSION, pins }) => pins,
-        Some(_) => return Err(refused("expected the vault's Hello of the same version")),
-        None => return Err(refused("the vault closed the socket before its Hello")),
+    let pins = match timeout(PATIENCE, read(&mut from)).await {
+        Ok(Ok(Some(ToNet::Hello { version: VERSION, pins }))) => pins,
+        Ok(Ok(Some(_))) => return Err(refused("expected the vault's Hello of the same version")),
+        Ok(Ok(None)) => return Err(refused("the vault closed the socket before its Hello")),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(refused("the vault took the connection and says nothing")),
     };
     if incoming.send(FromVault::Up(pins)).await.is_err() {
         return Ok(());

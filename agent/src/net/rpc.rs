@@ -1,8 +1,8 @@
 //! Carries requests to the service and its answers to the vault: the shell around [`Requests`].
 //!
 //! Promise: a reply that the vault gets was signed by the pinned service, is addressed to this
-//! machine's spire or session key, names an event of ours that carried the request it answers, and
-//! is not expired; it comes once. Pushes pass under the same checks, once per push id.
+//! machine's spire or session key, and names an event of ours that carried the request it answers;
+//! it comes once. Pushes pass under the same checks while they have not expired, once per push id.
 //!
 //! Failure policy: what does not pass is counted and changes nothing; the request goes on waiting.
 //! A refusal that is about the carrying event alone leads to a fresh event; one that says that the
@@ -222,16 +222,21 @@ impl Carrier {
         if event.pubkey != self.pins.service.nostr() || head.kind != rpc::KIND {
             return self.ignore("its author or kind");
         }
-        if head.expiration.is_none_or(|end| end < self.times.unix()) {
-            return self.ignore("expired");
+        match carrier(&event) {
+            // what answers an event of ours that still waits is fresh; to ask our clock as well
+            // would lock a machine out whose clock is wrong, since replies are what sets it
+            Some(of) if self.memory.requests.carried_by(&of).is_none() => {
+                return self.ignore("a reply to nothing that waits");
+            }
+            Some(_) => {}
+            None if head.expiration.is_none_or(|end| end < self.times.unix()) => {
+                return self.ignore("an expired push");
+            }
+            None => {}
         }
         let Some(recipient) = head.recipient else { return self.ignore("nobody's") };
         if recipient == self.pins.spire.to_bytes() {
             let (signer, service) = (self.signer.clone(), self.pins.service);
-            // a reply to nothing costs the bunker no work
-            if carrier(&event).is_some_and(|of| self.memory.requests.carried_by(&of).is_none()) {
-                return self.ignore("a reply to nothing that waits");
-            }
             self.memory.jobs.spawn(async move {
                 let plaintext = signer.decrypt(service, event.content.clone()).await;
                 Done::Opened(Box::new(event), plaintext)

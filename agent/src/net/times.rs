@@ -1,30 +1,32 @@
 //! The clocks of `net`.
 //!
-//! Promise: intervals are measured on the runtime's monotonic clock; what is dated on the wire is
-//! dated by the service's clock once a reply to a fresh request has told it, so that a machine
-//! whose own clock is wrong is not refused as stale.
+//! Promise: intervals are measured on the runtime's monotonic clock. What is dated on the wire is
+//! dated by the service's clock, carried on by the monotonic one, once a reply to a request of ours
+//! has told it; so neither a dead battery nor a step of the system's clock makes a machine stale.
+//!
+//! Failure policy: before the first reply the system's clock has to do.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bitspire_shared::time::{Mono, Unix};
 use bitspire_shell::clock::Clock;
 use tokio::time::{Duration, Instant};
 
-/// Seconds by which the clocks may differ before the service's counts.
-const TOLERANCE_S: i64 = 5;
+/// Seconds by which a reply may lag behind what is known: relays take their time. Beyond, the
+/// service's clock was set back.
+const LAG_S: u64 = 60;
 
-/// Wall clock, monotonic clock, and how far the service's clock is ahead of ours.
+/// Monotonic clock, system clock, and the service's as last heard.
 #[derive(Clone, Debug)]
 pub(super) struct Times {
     wall: Clock,
     epoch: Instant,
-    ahead: Arc<AtomicI64>,
+    heard: Arc<Mutex<Option<(Mono, Unix)>>>,
 }
 
 impl Times {
     pub(super) fn new(wall: Clock) -> Self {
-        Self { wall, epoch: Instant::now(), ahead: Arc::default() }
+        Self { wall, epoch: Instant::now(), heard: Arc::default() }
     }
 
     /// Milliseconds since this was made.
@@ -37,20 +39,28 @@ impl Times {
         self.epoch + Duration::from_millis(at.0)
     }
 
-    /// Now, by the service's clock as far as it is known.
+    /// Now, by the service's clock if it is known.
     pub(super) fn unix(&self) -> Unix {
-        Unix(self.wall.now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed)))
+        match *self.heard.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, unix)) => unix.after(self.mono().since(at) / 1_000),
+            None => self.wall.now(),
+        }
     }
 
-    /// The service answered a request of this moment, in an event of `created_at`.
+    /// A reply of `created_at` came to a request of ours that still waited. The service never dates
+    /// ahead of its clock, so the latest word is the best; an earlier one counts only where it
+    /// cannot be the relay's delay.
     pub(super) fn heard(&self, created_at: Unix) {
-        let signed = |unix: Unix| i64::try_from(unix.0).unwrap_or(i64::MAX);
-        let ahead = signed(created_at).saturating_sub(signed(self.wall.now()));
-        let known = self.ahead.load(Ordering::Relaxed);
-        if ahead.saturating_sub(known).saturating_abs() > TOLERANCE_S {
-            tracing::warn!(event = "clock_differs", service_ahead_s = ahead);
-            self.ahead.store(ahead, Ordering::Relaxed);
+        let now = self.unix();
+        let known = self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if known && created_at <= now && now.since(created_at) <= LAG_S {
+            return;
         }
+        if created_at.distance(now) > LAG_S {
+            tracing::warn!(event = "clock_set", from = now.0, to = created_at.0);
+        }
+        let at = self.mono();
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, created_at));
     }
 }
 
@@ -59,14 +69,22 @@ mod tests {
     use super::*;
 
     /// Loss prevented: a machine with a dead clock battery is refused as stale for ever.
-    #[test]
-    fn the_services_clock_counts_where_ours_is_wrong() {
-        let times = Times::new(Clock::new(|| Unix(1_000)));
-        times.heard(Unix(1_003));
-        assert_eq!(times.unix(), Unix(1_000), "network delay is no difference");
+    #[tokio::test(start_paused = true)]
+    async fn the_services_clock_counts_and_goes_on_by_itself() {
+        let wall = Arc::new(Mutex::new(Unix(1_000)));
+        let told = wall.clone();
+        let times = Times::new(Clock::new(move || *told.lock().unwrap()));
+        assert_eq!(times.unix(), Unix(1_000));
         times.heard(Unix(900_000));
         assert_eq!(times.unix(), Unix(900_000));
-        times.heard(Unix(990));
-        assert_eq!(times.unix(), Unix(990));
+        *wall.lock().unwrap() = Unix(5);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(times.unix(), Unix(900_100), "the system's clock counts no more");
+        times.heard(Unix(900_080));
+        assert_eq!(times.unix(), Unix(900_100), "a reply that a relay kept for a while");
+        times.heard(Unix(900_105));
+        assert_eq!(times.unix(), Unix(900_105));
+        times.heard(Unix(899_000));
+        assert_eq!(times.unix(), Unix(899_000), "the service's clock was set back");
     }
 }

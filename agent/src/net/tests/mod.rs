@@ -60,6 +60,8 @@ struct World {
     service: Service,
     bunker: Bunker,
     vault: Vault,
+    /// The machine's own.
+    clock: Clock,
     net: Option<(CancellationToken, JoinHandle<Result<(), NetError>>)>,
 }
 
@@ -82,6 +84,7 @@ impl World {
             service,
             bunker,
             vault,
+            clock: Clock::system(),
             net: None,
         }
     }
@@ -109,7 +112,8 @@ impl World {
             seed_url: None,
         };
         let stop = CancellationToken::new();
-        let running = tokio::spawn(run_with(config, TIMING, Clock::system(), |_| (), stop.clone()));
+        let running =
+            tokio::spawn(run_with(config, TIMING, self.clock.clone(), |_| (), stop.clone()));
         self.net = Some((stop, running));
     }
 
@@ -128,7 +132,11 @@ impl World {
 
     /// A machine that has just been paired, and its vault.
     async fn paired(manner: Manner) -> (Self, Talk) {
-        let mut world = Self::new(manner).await;
+        Self::new(manner).await.pair().await
+    }
+
+    async fn pair(self) -> (Self, Talk) {
+        let mut world = self;
         world.start_net();
         let mut talk = world.vault.accept(None).await;
         talk.send(world.connect()).await;

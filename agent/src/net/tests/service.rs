@@ -26,6 +26,7 @@ pub(super) struct Service {
 pub(super) struct Came {
     pub(super) author: PubKey,
     pub(super) event: EventId,
+    pub(super) created_at: Unix,
     pub(super) id: RequestId,
     pub(super) call: RpcRequest,
     pub(super) plaintext: String,
@@ -53,6 +54,7 @@ impl Service {
         Came {
             author,
             event: EventId::from_bytes(event.id.to_bytes()),
+            created_at: Unix(event.created_at.as_secs()),
             id: request.request_id(),
             call: request.into_call(),
             plaintext,

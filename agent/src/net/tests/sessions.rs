@@ -1,7 +1,7 @@
 //! Sessions and the requests that they carry.
 
 use bitspire_shared::ids::RequestId;
-use bitspire_shared::rpc::{ErrorCode, Reply, ServiceMessage, reply_event};
+use bitspire_shared::rpc::{ErrorCode, Reply, ServiceMessage, push_event, reply_event};
 use serde_json::json;
 
 use super::service::now;
@@ -134,20 +134,25 @@ async fn hostile_replies_change_nothing() {
         let reply = Reply::Ok { request_id: id, body: json!({"state": "forged"}) };
         ServiceMessage::Reply(reply).to_plaintext().unwrap()
     };
-    let say = |keys: Keys, text: String, of, at: bitspire_shared::time::Unix| {
+    let say = |keys: Keys, text: String, of| {
         let service = &world.service;
         async move {
-            let make = |author: PubKey, content| reply_event(&author, &session, &of, at, content);
+            let make =
+                |author: PubKey, content| reply_event(&author, &session, &of, now(), content);
             service.say(&keys, &session, &text, make).await
         }
     };
     let other_event = bitspire_shared::ids::EventId::from_bytes([9; 32]);
     let other_id = RequestId::from_bytes([9; 16]);
-    say(Keys::generate(), body(id), came.event, now()).await;
-    say(keys.clone(), body(id), other_event, now()).await;
-    say(keys.clone(), body(other_id), came.event, now()).await;
-    say(keys.clone(), body(id), came.event, bitspire_shared::time::Unix(now().0 - 600)).await;
-    say(keys.clone(), "no json".into(), came.event, now()).await;
+    say(Keys::generate(), body(id), came.event).await;
+    say(keys.clone(), body(id), other_event).await;
+    say(keys.clone(), body(other_id), came.event).await;
+    let old = json!({"push": "config_changed", "push_id": "10".repeat(16),
+        "body": {"d": "x", "event_id": "22".repeat(32)}});
+    let long_ago = bitspire_shared::time::Unix(now().0 - 600);
+    let make = |service, content| push_event(&service, &session, long_ago, content);
+    world.service.say(keys, &session, &old.to_string(), make).await;
+    say(keys.clone(), "no json".into(), came.event).await;
     world.service.push(&session, &body(id)).await;
     let good = world.service.ok(&came).await;
     let ToVault::Reply { event, .. } = talk.delivered().await else { panic!() };
@@ -173,6 +178,32 @@ async fn a_refusal_of_the_event_leads_to_a_fresh_one() {
     world.service.refuse(&again, ErrorCode::WalletUnavailable).await;
     let ToVault::Reply { envelope, .. } = talk.delivered().await else { panic!() };
     assert_eq!(envelope["code"], "wallet_unavailable");
+}
+
+/// Loss prevented: a machine whose clock runs wrong is stale to its service for ever.
+#[tokio::test]
+async fn a_wrong_clock_is_set_by_the_first_reply() {
+    let mut world = World::new(Manner::Good).await;
+    world.clock = Clock::new(|| now().after(3_600));
+    let (world, mut talk) = world.pair().await;
+    let spire = world.pins().spire;
+    let service = async {
+        let (came, _) = world.service.session_request(&spire).await;
+        assert!(came.created_at.since(now()) > 3_000, "the machine's clock is wrong");
+        world.service.refuse(&came, ErrorCode::Stale).await;
+        let (again, _) = world.service.session_request(&spire).await;
+        assert_eq!(again.id, came.id);
+        assert!(again.created_at.distance(now()) < 60, "{again:?}");
+    };
+    let listen = async {
+        loop {
+            talk.next().await;
+        }
+    };
+    tokio::select! {
+        () = service => {}
+        () = listen => unreachable!(),
+    }
 }
 
 /// Loss prevented: a vault that starts again gets the answer to a question of its former life, or

@@ -1,0 +1,195 @@
+//! The command line as a process, with a vault on a real socket at its other end.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+
+use bitspire_agent::ipc::{self, MachineStatus, NetPins, Role, ToNet, ToVault, VERSION};
+use bitspire_shared::ids::{JournalSeq, PubKey};
+use bitspire_shared::money::Currency;
+use bitspire_shared::seed::{BunkerSecret, BunkerUri, Loopback, Pins, Seed, parse_relay};
+use bitspire_shared::time::Unix;
+use nostr::Keys;
+
+/// Runs the program in a folder of its own; nothing of this test's environment reaches it.
+fn agent(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bitspire-agent"))
+        .args(arguments)
+        .env_clear()
+        .env("BITSPIRE_DATA_DIR", folder)
+        .env("BITSPIRE_RUNTIME_DIR", folder)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// Loss prevented: a machine that signs with a key from its own disk can be cloned.
+#[test]
+fn a_private_key_anywhere_is_a_refused_start_that_does_not_repeat_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
+    let file = folder.path().join("machine.toml");
+    std::fs::write(&file, format!("currency = '{key}'\n")).unwrap();
+    let hex = "67".repeat(32);
+    for (arguments, environment) in [
+        (vec!["net", key], vec![]),
+        (vec!["net"], vec![("ATM_PRIVATE_KEY", hex.as_str())]),
+        (vec!["net"], vec![("BITSPIRE_CURRENCY", key)]),
+        (vec!["net", "--config", file.to_str().unwrap()], vec![]),
+        (vec!["pair", "--seed-url", key], vec![]),
+        (vec!["pair", "--seed-url", hex.as_str()], vec![]),
+        (vec!["pair"], vec![("BITSPIRE_SEED_URL", key)]),
+    ] {
+        let output = agent(folder.path(), &arguments, &environment);
+        let (out, err) = text(&output);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(err.contains("private key") && err.contains("pair"), "{arguments:?}: {err}");
+        assert!(!out.contains(key) && !err.contains(key), "{arguments:?}: {err}");
+        assert!(!err.contains(&hex), "{arguments:?}: {err}");
+    }
+}
+
+/// Loss prevented: a command that a script relies on changes unseen.
+#[test]
+fn the_commands_are_these() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = String::new();
+    for arguments in [&["--help"][..], &["pair", "--help"], &["config", "show", "--help"]] {
+        let output = agent(folder.path(), arguments, &[]);
+        assert!(output.status.success());
+        all.push_str(&text(&output).0);
+    }
+    insta::assert_snapshot!(all);
+}
+
+/// Loss prevented: an operator who looks for the wrong value in the wrong file.
+#[test]
+fn the_configuration_is_shown_with_its_origins() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = agent(folder.path(), &["config", "show", "--set", "vault.heartbeat_s=30"], &[]);
+    let (out, _) = text(&output);
+    let line = |key: &str| out.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    assert!(line("vault.heartbeat_s").ends_with("# flag"), "{out}");
+    assert!(line("data_dir").ends_with("# environment BITSPIRE_DATA_DIR"), "{out}");
+    assert!(line("kiosk.listen").ends_with("# default"), "{out}");
+    let output = agent(folder.path(), &["config", "check", "--set", "kiosk.listen=*:80"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).1.contains("kiosk.listen"));
+}
+
+fn key() -> PubKey {
+    PubKey::new(Keys::generate().public_key()).unwrap()
+}
+
+fn pins() -> NetPins {
+    NetPins { spire: key(), operator: key(), service: key() }
+}
+
+fn seed(pins: &NetPins) -> String {
+    let NetPins { spire, operator, service } = *pins;
+    let currency: Currency = "EUR".parse().unwrap();
+    let relay = parse_relay("wss://relay.example").unwrap();
+    let bunker = BunkerUri::new(spire, vec![relay.clone()]).unwrap();
+    let secret = BunkerSecret::new(&"5e".repeat(32)).unwrap();
+    let pins = Pins { spire, operator, service, currency };
+    let seed = Seed::issue(&pins, bunker, secret, vec![relay], Unix(u64::MAX), Loopback::Refused);
+    seed.unwrap().expose().to_string()
+}
+
+/// A vault that takes one connection of the command line and leaves the rest to `talk`.
+fn vault<T: Send + 'static>(
+    folder: &Path,
+    pins: Option<NetPins>,
+    talk: impl FnOnce(&mut UnixStream) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let listener = UnixListener::bind(folder.join("vault.sock")).unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let hello: Option<ToVault> = ipc::read(&mut stream).unwrap();
+        assert_eq!(hello, Some(ToVault::Hello { version: VERSION, role: Role::Control }));
+        ipc::write(&mut stream, &ToNet::Hello { version: VERSION, pins }).unwrap();
+        talk(&mut stream)
+    })
+}
+
+/// Loss prevented: an operator at the machine who does not learn whether it is paired, nor what to
+/// compare.
+#[test]
+fn pairing_ends_with_the_digits_or_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let pins = pins();
+    let seed_url = seed(&pins);
+    let file = folder.path().join("seed");
+    std::fs::write(&file, format!("{seed_url}\n")).unwrap();
+    let vault_side = vault(folder.path(), None, move |stream| {
+        let seed: ToVault = ipc::read(stream).unwrap().unwrap();
+        ipc::write(stream, &ToNet::Paired { pins }).unwrap();
+        assert_eq!(ipc::read(stream).unwrap(), Some(ToVault::Status));
+        let status = MachineStatus {
+            pins: Some(pins),
+            digits: Some("01234567".into()),
+            net: None,
+            journal_seq: JournalSeq(1),
+            open_txns: 0,
+            out_of_service: vec![],
+        };
+        ipc::write(stream, &ToNet::Status(Box::new(status))).unwrap();
+        seed
+    });
+    let output = agent(folder.path(), &["pair", "--seed-file", file.to_str().unwrap()], &[]);
+    let (out, err) = text(&output);
+    assert!(output.status.success(), "{err}");
+    assert!(out.contains(&pins.spire.npub()) && out.contains("01234567"), "{out}");
+    let ToVault::Seed { seed_url: came } = vault_side.join().unwrap() else { panic!() };
+    assert_eq!(came.expose(), seed_url);
+
+    let folder = tempfile::tempdir().unwrap();
+    let vault_side = vault(folder.path(), None, |stream| {
+        let _: Option<ToVault> = ipc::read(stream).unwrap();
+        let reason = "the seed was redeemed already".to_owned();
+        ipc::write(stream, &ToNet::SeedRefused { reason }).unwrap();
+    });
+    let output = agent(folder.path(), &["pair"], &[("BITSPIRE_SEED_URL", &seed_url)]);
+    let (_, err) = text(&output);
+    assert!(!output.status.success() && err.contains("redeemed already"), "{err}");
+    assert!(!err.contains(&seed_url));
+    vault_side.join().unwrap();
+}
+
+/// Loss prevented: a machine with open sales that is reset by a seed, or a status that says nothing.
+#[test]
+fn a_paired_machine_takes_no_seed_and_says_how_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let pins = pins();
+    let other = seed(&self::pins());
+    vault(folder.path(), Some(pins), |stream| {
+        assert_eq!(ipc::read::<ToVault>(stream).unwrap(), None, "nothing was sent");
+    });
+    let output = agent(folder.path(), &["pair", "--seed-url", &other], &[]);
+    assert!(text(&output).1.contains("paired already"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let vault_side = vault(folder.path(), Some(pins), move |stream| {
+        assert_eq!(ipc::read(stream).unwrap(), Some(ToVault::Status));
+        let status = MachineStatus {
+            pins: Some(pins),
+            digits: None,
+            net: None,
+            journal_seq: JournalSeq(42),
+            open_txns: 1,
+            out_of_service: vec!["the dispenser does not answer".into()],
+        };
+        ipc::write(stream, &ToNet::Status(Box::new(status))).unwrap();
+    });
+    let (out, _) = text(&agent(folder.path(), &["status"], &[]));
+    for words in [&pins.spire.npub(), "journal at 42", "1 transactions", "does not answer"] {
+        assert!(out.contains(words), "{out}");
+    }
+    vault_side.join().unwrap();
+}
