@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bitspire_shared::error::{Classified, Kind};
@@ -106,13 +106,18 @@ impl Keyring {
     /// # Errors
     /// [`SecretError`].
     pub fn open(folder: &Path, credential: Option<&Path>) -> Result<Self, SecretError> {
-        fs::create_dir_all(folder).map_err(|e| io_error(folder, "cannot make the folder", e))?;
+        // databases beside the keys hold bearer secrets: nobody else has to look in here
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| io_error(folder, "cannot make the folder", e))?;
         let own = folder.join("machine-secret");
         let path = credential.unwrap_or(&own);
         let secret = match fs::metadata(path) {
             Ok(metadata) => {
                 let mode = metadata.permissions().mode() & 0o777;
-                if mode & 0o077 != 0 {
+                // systemd hands credentials over by an ACL, and the mask of an ACL shows where the
+                // group's bits are
+                let foreign = if credential.is_some() { 0o037 } else { 0o077 };
+                if mode & foreign != 0 {
                     return Err(SecretError::Exposed { path: path.to_owned(), mode });
                 }
                 Zeroizing::new(fs::read(path).map_err(|e| io_error(path, "cannot be read", e))?)
@@ -218,21 +223,27 @@ fn first_sealed(folder: &Path) -> Result<Option<PathBuf>, SecretError> {
 /// Writes a file that only its owner may read so that it is there whole, or as it was before.
 ///
 /// # Errors
-/// [`SecretError::Io`].
+/// [`SecretError::Io`]; also when somebody else writes the same file right now.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
     let failed = |e| io_error(path, "cannot be written", e);
-    let beside = path.with_extension("new");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    // what lies there, from a crash or by somebody's hand, may have other permissions or be a link
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&beside)
         .map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new(".")));
+    folder.and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -288,5 +299,41 @@ mod tests {
         let refused = Keyring::open(folder.path(), Some(&named));
         assert!(matches!(refused, Err(SecretError::Io { .. })), "{refused:?}");
         assert!(!named.exists() && !folder.path().join("machine-secret").exists());
+    }
+
+    /// Loss prevented: the service does not start with a credential that is as safe as can be, or
+    /// does with one that everybody can read.
+    #[test]
+    fn a_credential_may_be_read_by_way_of_an_acl_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keys, named) = (folder.path().join("keys"), folder.path().join("credential"));
+        fs::write(&named, [7; 32]).unwrap();
+        for (mode, good) in
+            [(0o400, true), (0o440, true), (0o444, false), (0o460, false), (0o600, true)]
+        {
+            fs::set_permissions(&named, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Keyring::open(&keys, Some(&named)).is_ok(), good, "{mode:o}");
+        }
+        assert_eq!(fs::metadata(&keys).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    /// Loss prevented: a secret that lands in a file of somebody else's choice, or in one that
+    /// everybody may read, because a file lay ready.
+    #[test]
+    fn what_lies_ready_is_not_written_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, ready) = (folder.path().join("a.key"), folder.path().join("a.key.new"));
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "theirs").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &ready).unwrap();
+        write_private(&path, b"secret").unwrap();
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+        fs::write(&ready, "").unwrap();
+        fs::set_permissions(&ready, fs::Permissions::from_mode(0o666)).unwrap();
+        write_private(&path, b"secret").unwrap();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.is_file());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
     }
 }
