@@ -32,7 +32,8 @@ use tokio::time::Instant;
 
 use bitspire_shared::error::{Classified, Kind};
 
-/// Decides on the text of one relay message before anything in it is verified.
+/// Decides on the text of one relay message before anything in it is verified. It is called with
+/// whatever a relay sends, on the task that reads from it: it must not block or panic.
 pub type FrameFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// How long a relay rests between two tries.
@@ -41,6 +42,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const AFTER_AUTH: Duration = Duration::from_millis(200);
 /// Events of ephemeral kinds that can be sent again to a relay that wanted to know us first.
 const KEPT: usize = 64;
+
+/// Things put off at once, at most: far more subscriptions and unanswered events than there are.
+const MOST_DUE: usize = 1_024;
 
 /// Why an event is not known to be with a relay.
 #[derive(Debug, Error)]
@@ -107,6 +111,7 @@ impl WebSocketTransport for Filtered {
 }
 
 /// What is to be done again.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Again {
     /// A subscription that a relay closed.
     Ask(SubscriptionId),
@@ -122,10 +127,21 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// The next thing that is due.
-    fn take_due(&mut self) -> Option<Again> {
-        let next = self.due.iter().enumerate().min_by_key(|(_, (at, _))| *at)?.0;
-        Some(self.due.swap_remove(next).1)
+    /// The next thing that is due; it stays so until it is [`done`](Self::done).
+    fn next_due(&self) -> Option<Again> {
+        self.due.iter().min_by_key(|(at, _)| *at).map(|(_, what)| what.clone())
+    }
+
+    /// Does `what` after `rest`: once, however often a relay asks for it, and no relay can make the
+    /// list long.
+    fn later(&mut self, rest: Duration, what: Again) {
+        if self.due.len() < MOST_DUE && self.due.iter().all(|(_, due)| *due != what) {
+            self.due.push((Instant::now() + rest, what));
+        }
+    }
+
+    fn done(&mut self, what: &Again) {
+        self.due.retain(|(_, due)| due != what);
     }
 }
 
@@ -204,16 +220,18 @@ impl Pool {
             let received = tokio::select! {
                 received = inbox.notifications.recv() => received,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    match inbox.take_due() {
-                        Some(Again::Ask(id)) => {
-                            let filter = self.wanted.lock().await.get(&id).cloned();
+                    let Some(what) = inbox.next_due() else { continue };
+                    match &what {
+                        Again::Ask(id) => {
+                            let filter = self.wanted.lock().await.get(id).cloned();
                             if let Some(filter) = filter {
-                                self.ask(id, filter).await;
+                                self.ask(id.clone(), filter).await;
                             }
                         }
-                        Some(Again::Send(relay, id)) => self.send_again(&relay, &id).await,
-                        None => {}
+                        Again::Send(relay, id) => self.send_again(relay, id).await,
                     }
+                    // last, so that a caller who stops waiting in between loses nothing
+                    inbox.done(&what);
                     continue;
                 }
             };
@@ -229,16 +247,14 @@ impl Pool {
                     );
                     // after `auth-required` the SDK asks again by itself once it is authenticated
                     if !message.starts_with("auth-required") {
-                        let again = Instant::now() + RETRY;
-                        inbox.due.push((again, Again::Ask(subscription_id.into_owned())));
+                        inbox.later(RETRY, Again::Ask(subscription_id.into_owned()));
                     }
                 }
                 Ok(RelayPoolNotification::Message {
                     relay_url,
                     message: RelayMessage::Ok { event_id, status: false, message },
                 }) if message.starts_with("auth-required") => {
-                    let again = Instant::now() + AFTER_AUTH;
-                    inbox.due.push((again, Again::Send(relay_url, event_id)));
+                    inbox.later(AFTER_AUTH, Again::Send(relay_url, event_id));
                 }
                 Ok(RelayPoolNotification::Message { .. }) => {}
                 Ok(RelayPoolNotification::Shutdown) | Err(RecvError::Closed) => return None,
@@ -374,6 +390,24 @@ mod tests {
         writer.publish(&note(&known, "good")).await.unwrap();
         assert_eq!(next(&reader).await.content, "good");
         assert!(refused.load(Ordering::SeqCst), "the stranger's event must have arrived first");
+    }
+
+    /// Loss prevented: a relay that closes a subscription without end fills the memory, or makes us
+    /// flood all others.
+    #[test]
+    fn what_is_put_off_is_put_off_once_and_stays_bounded() {
+        let notifications = broadcast::channel(1).1;
+        let mut inbox = Inbox { notifications, due: Vec::new() };
+        let ask = |n: usize| Again::Ask(SubscriptionId::new(n.to_string()));
+        for n in 0..3 * MOST_DUE {
+            inbox.later(RETRY, ask(7));
+            inbox.later(RETRY, ask(n));
+        }
+        assert_eq!(inbox.due.len(), MOST_DUE);
+        assert_eq!(inbox.due.iter().filter(|(_, due)| *due == ask(7)).count(), 1);
+        assert_eq!(inbox.next_due(), Some(ask(7)));
+        inbox.done(&ask(7));
+        assert_eq!(inbox.next_due(), Some(ask(0)));
     }
 
     /// Loss prevented: an event that two relays carry is handled twice.
