@@ -1,7 +1,8 @@
 //! Configuration: defaults < TOML file < environment `BITSPIRE_*` < flags.
 //!
 //! Promise: an unknown or misspelt key is an error that names it; each value's origin can be shown;
-//! a key, seed or password in any of the sources is a refused start that says where secrets belong.
+//! a private key in any of the sources is a refused start that says where it belongs; a number with
+//! a point is refused before anything has rounded it.
 //!
 //! Failure policy: nothing starts on a configuration that does not read as a whole.
 
@@ -78,23 +79,26 @@ pub fn load<T: DeserializeOwned>(
     environment: &BTreeMap<String, String>,
     flags: &[(&str, String)],
 ) -> Result<Loaded<T>, ConfigError> {
-    if let Some(key) = environment.keys().find(|key| key.ends_with("PRIVATE_KEY")) {
+    let key = environment.iter().find(|(key, value)| holds_private_key(key, value));
+    if let Some((key, _)) = key {
         return Err(ConfigError::PrivateKey { key: key.clone(), origin: "environment".into() });
     }
     let mut builder = Config::builder().add_source(File::from_str(defaults, FileFormat::Toml));
+    let mut written = None;
     if let Some(path) = file {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::File { path: name, source })?;
+            .map_err(|source| ConfigError::File { path: name.clone(), source })?;
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        written = Some((name, table(&text)));
     }
     let variables = environment.iter().filter(|(key, _)| key.starts_with("BITSPIRE_"));
     let variables = variables.map(|(key, value)| (key.clone(), value.clone())).collect();
     builder = builder.add_source(
+        // values stay text until it is known what they are for: a rate read as a float is another
         Environment::with_prefix("BITSPIRE")
             .prefix_separator("_")
             .separator("__")
-            .try_parsing(true)
             .source(Some(variables)),
     );
     for (key, value) in flags {
@@ -103,26 +107,43 @@ pub fn load<T: DeserializeOwned>(
     }
     let config = builder.build().map_err(ConfigError::Shape)?;
     let mut shown = BTreeMap::new();
-    let from = Origins { defaults, file, environment, flags };
-    flatten("", &config.cache, &from, &mut shown);
-    if let Some((key, found)) = shown.iter().find(|(_, found)| found.value.starts_with("nsec1")) {
+    let from = Origins { defaults: table(defaults), file: written, environment, flags };
+    flatten("", &config.cache, &from, &mut shown)?;
+    if let Some((key, found)) = shown.iter().find(|(_, found)| names_nsec(&found.value)) {
         return Err(ConfigError::PrivateKey { key: key.clone(), origin: found.origin.clone() });
     }
     let raw = config.try_deserialize().map_err(ConfigError::Shape)?;
     Ok(Loaded { raw, shown })
 }
 
+/// Whether a variable of ours, or of the software that machines ran before, holds a private key.
+/// Other programs' variables are none of our business.
+fn holds_private_key(key: &str, value: &str) -> bool {
+    let ours = key.starts_with("BITSPIRE_") || key.starts_with("ATM_");
+    ours && (key.ends_with("PRIVATE_KEY") || names_nsec(value))
+}
+
+/// Whether a secret key (NIP-19) stands in a text.
+fn names_nsec(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("nsec1")
+}
+
 /// This process's environment, as [`load`] takes it.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
+    // a value that is no text becomes one that does not read, not one that is not there
     std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.to_string_lossy().into())))
         .collect()
 }
 
+fn table(text: &str) -> toml::Table {
+    text.parse().unwrap_or_default()
+}
+
 struct Origins<'a> {
-    defaults: &'a str,
-    file: Option<&'a Path>,
+    defaults: toml::Table,
+    file: Option<(String, toml::Table)>,
     environment: &'a BTreeMap<String, String>,
     flags: &'a [(&'a str, String)],
 }
@@ -133,45 +154,52 @@ impl Origins<'_> {
         if self.flags.iter().any(|(flag, _)| *flag == key) {
             return "flag".into();
         }
-        if self.environment.contains_key(&variable) {
+        // the environment cannot spell a key with upper-case letters
+        if key.to_lowercase() == key && self.environment.contains_key(&variable) {
             return format!("environment {variable}");
         }
-        let written = |text: &str| {
-            let table = text.parse::<toml::Table>().ok();
-            table.is_some_and(|table| {
-                let mut parts = key.split('.');
-                let first = parts.next().and_then(|part| table.get(part));
-                parts.fold(first, |at, part| at.and_then(|at| at.get(part))).is_some()
-            })
+        let written = |table: &toml::Table| {
+            let mut parts = key.split('.');
+            let first = parts.next().and_then(|part| table.get(part));
+            parts.fold(first, |at, part| at.and_then(|at| at.get(part))).is_some()
         };
-        let file =
-            self.file.filter(|path| std::fs::read_to_string(path).is_ok_and(|text| written(&text)));
-        match file {
-            Some(path) => path.display().to_string(),
-            None if written(self.defaults) => "default".into(),
-            None => "unknown".into(),
+        match &self.file {
+            Some((path, table)) if written(table) => path.clone(),
+            _ if written(&self.defaults) => "default".into(),
+            _ => "unknown".into(),
         }
     }
 }
 
-fn flatten(key: &str, value: &Value, from: &Origins<'_>, shown: &mut BTreeMap<String, Shown>) {
-    match &value.kind {
+fn flatten(
+    key: &str,
+    value: &Value,
+    from: &Origins<'_>,
+    shown: &mut BTreeMap<String, Shown>,
+) -> Result<(), ConfigError> {
+    let value = match &value.kind {
         ValueKind::Table(table) => {
             for (name, value) in table {
                 let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                flatten(&key, value, from, shown);
+                flatten(&key, value, from, shown)?;
             }
+            return Ok(());
+        }
+        ValueKind::Float(number) => {
+            return Err(ConfigError::Value {
+                key: key.to_owned(),
+                expected: "a whole number, or an exact decimal in quotes".into(),
+                got: number.to_string(),
+            });
         }
         ValueKind::Array(items) => {
             let items: Vec<_> = items.iter().map(ToString::to_string).collect();
-            let value = format!("[{}]", items.join(", "));
-            shown.insert(key.to_owned(), Shown { value, origin: from.of(key) });
+            format!("[{}]", items.join(", "))
         }
-        kind => {
-            let value = kind.to_string();
-            shown.insert(key.to_owned(), Shown { value, origin: from.of(key) });
-        }
-    }
+        kind => kind.to_string(),
+    };
+    shown.insert(key.to_owned(), Shown { value, origin: from.of(key) });
+    Ok(())
 }
 
 /// The table that `config show` prints: key, value, origin.
@@ -255,5 +283,41 @@ mod tests {
         let refused = load::<Raw>(DEFAULTS, None, &BTreeMap::new(), &flags).unwrap_err();
         assert!(matches!(refused, ConfigError::PrivateKey { .. }));
         assert!(!refused.to_string().contains("nsec1qqq"));
+    }
+
+    /// Loss prevented: a key in a list, in capitals or in a variable goes unseen; another program's
+    /// variable stops the daemon.
+    #[test]
+    fn keys_are_found_wherever_they_stand_and_only_ours() {
+        for (name, value) in [
+            ("BITSPIRE_NAME", " NSEC1QQQ"),
+            ("BITSPIRE_OLD_PRIVATE_KEY", ""),
+            ("ATM_KEY", "nsec1q"),
+        ] {
+            let refused = load::<Raw>(DEFAULTS, None, &variables(&[(name, value)]), &[]);
+            assert!(matches!(refused, Err(ConfigError::PrivateKey { .. })), "{name}: {refused:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("operator.toml");
+        std::fs::write(&file, "relays = ['wss://r', 'nsec1qqq']\n").unwrap();
+        let refused = load::<Raw>(DEFAULTS, Some(&file), &BTreeMap::new(), &[]);
+        assert!(matches!(refused, Err(ConfigError::PrivateKey { .. })), "{refused:?}");
+        let others = variables(&[("DEPLOY_PRIVATE_KEY", "x"), ("NOTE", "nsec1qqq")]);
+        assert!(load::<Raw>(DEFAULTS, None, &others, &[]).is_ok());
+    }
+
+    /// Loss prevented: a limit or a rate that was rounded on its way through a float.
+    #[test]
+    fn no_number_goes_through_a_float() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("operator.toml");
+        std::fs::write(&file, "[gate]\nburst = 7.6\n").unwrap();
+        let refused = load::<Raw>(DEFAULTS, Some(&file), &BTreeMap::new(), &[]).unwrap_err();
+        assert!(refused.to_string().contains("gate.burst"), "{refused}");
+        let environment = variables(&[("BITSPIRE_GATE__BURST", "7.6")]);
+        assert!(load::<Raw>(DEFAULTS, None, &environment, &[]).is_err());
+        let exact = "99999999.123456789";
+        let environment = variables(&[("BITSPIRE_NAME", exact)]);
+        assert_eq!(load::<Raw>(DEFAULTS, None, &environment, &[]).unwrap().raw.name, exact);
     }
 }

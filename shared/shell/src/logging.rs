@@ -4,6 +4,8 @@
 //! what a command prints stays clean. The relay SDK's own lines are off: it logs whole messages
 //! that an attacker may have made.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// What is shown where nothing else is asked for.
@@ -27,7 +29,11 @@ pub enum Format {
 /// in a process counts.
 pub fn start(filter: Option<&str>, format: Format) {
     let filter = EnvFilter::new(format!("{},{QUIET}", filter.unwrap_or(DEFAULT)));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // colours are for people; in a journal they are noise
+        .with_ansi(std::io::stderr().is_terminal());
     // a second start (tests, the multi-call binary) leaves the first one in place
     let _ = match format {
         Format::Text => lines.try_init(),
