@@ -1,7 +1,7 @@
 //! Who may use the API.
 //!
 //! Promise: every `/api` route needs either NIP-98 (kind 27235: method, full URL, body hash, at
-//! most 60 s old, each event once) by a rostered operator key, or a token that was printed once and
+//! most 60 s old, each event once, also over a restart) by a rostered operator key, or a token that was printed once and
 //! is kept only as its hash. There is no cookie, so no other site can act in a browser's name.
 //!
 //! Failure policy: no roster entry, no answer from the roster, a replay, a wrong hash: 401 or 403
@@ -9,8 +9,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -36,7 +37,11 @@ pub const MAX_BODY: usize = 256 * 1024;
 /// How long an event id is remembered: longer than an event can be valid (60 s back, 30 s ahead).
 const REPLAY_WINDOW_S: u64 = 120;
 
-/// How many event ids are remembered; beyond it the API answers 503 rather than forget one.
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// How many event ids of rostered keys are remembered; beyond it the API answers 503 rather than
+/// forget one.
 const REPLAY_LIMIT: usize = 65_536;
 
 /// Who asks.
@@ -90,6 +95,9 @@ pub enum AuthError {
     /// The event was used before.
     #[error("NIP-98: expected a fresh event, got one that was used before; sign each request")]
     Replayed,
+    /// The event may have been used before this process began to remember.
+    #[error("NIP-98: signed before this service started; sign the request again")]
+    BeforeStart,
     /// A good signature, or a token, that is not in the roster.
     #[error("not in the roster: ask the owner to add this key, or use a valid token")]
     Unknown,
@@ -104,6 +112,9 @@ pub enum AuthError {
     /// The body is too large.
     #[error("expected a body of at most {MAX_BODY} bytes")]
     TooLarge,
+    /// The body did not come.
+    #[error("expected the whole body within {} s", BODY_TIME.as_secs())]
+    Slow,
     /// More signed requests within two minutes than are remembered.
     #[error("too many signed requests at once: try again in a minute")]
     Busy,
@@ -112,7 +123,7 @@ pub enum AuthError {
 impl Classified for AuthError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Busy => Kind::Transient,
+            Self::Busy | Self::Slow | Self::BeforeStart => Kind::Transient,
             _ => Kind::Permanent,
         }
     }
@@ -125,6 +136,7 @@ impl AuthError {
         match self {
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNAUTHORIZED,
         }
@@ -139,6 +151,8 @@ struct Inner {
     roster: Arc<dyn Roster>,
     base_url: String,
     clock: Clock,
+    /// Events signed before may have been used in an earlier process.
+    started: Unix,
     seen: Mutex<Seen>,
 }
 
@@ -175,7 +189,8 @@ impl Gate {
     /// A gate for the API that clients reach under `base_url` (no slash at its end).
     #[must_use]
     pub fn new(roster: Arc<dyn Roster>, base_url: String, clock: Clock) -> Self {
-        Self(Arc::new(Inner { roster, base_url, clock, seen: Mutex::default() }))
+        let started = clock.now();
+        Self(Arc::new(Inner { roster, base_url, clock, started, seen: Mutex::default() }))
     }
 
     /// Who asks, from the header and the body's own bytes.
@@ -197,9 +212,11 @@ impl Gate {
                 self.0.roster.by_token(hash).await.ok_or(AuthError::Unknown)
             }
             Some(("Nostr", _)) => {
-                let key = self.signed(method, path_and_query, header, body)?;
-                let key = PubKey::new(key).map_err(|_| AuthError::Unknown)?;
-                self.0.roster.by_key(key).await.ok_or(AuthError::Unknown)
+                let (key, event) = self.signed(method, path_and_query, header, body)?;
+                let caller = self.0.roster.by_key(key).await.ok_or(AuthError::Unknown)?;
+                // remembered for rostered keys only: anybody can sign, and fill the memory
+                self.once(event)?;
+                Ok(caller)
             }
             _ => Err(AuthError::Missing),
         }
@@ -211,28 +228,35 @@ impl Gate {
         path_and_query: &str,
         header: &str,
         body: &[u8],
-    ) -> Result<nostr::PublicKey, AuthError> {
+    ) -> Result<(PubKey, EventId), AuthError> {
         let url = format!("{}{path_and_query}", self.0.base_url);
         let url = nostr::Url::parse(&url).map_err(|_| AuthError::Missing)?;
         let method: HttpMethod = method.as_str().parse().map_err(AuthError::Nip98)?;
-        let now = self.0.clock.now();
+        let now = Timestamp::from(self.0.clock.now().0);
         let body = (!body.is_empty()).then_some(body);
-        let key = nip98::verify_auth_header(header, &url, method, Timestamp::from(now.0), body)
-            .map_err(AuthError::Nip98)?;
+        let key =
+            nip98::verify_auth_header(header, &url, method, now, body).map_err(AuthError::Nip98)?;
         // by the event's own id: the header's text can be varied without the signature breaking
-        let id = event_id(header).ok_or(AuthError::Missing)?;
-        // remembered only once the signature holds, so that junk cannot fill the memory
+        let event = event(header).ok_or(AuthError::Missing)?;
+        if event.created_at.as_secs() < self.0.started.0 {
+            return Err(AuthError::BeforeStart);
+        }
+        let key = PubKey::new(key).map_err(|_| AuthError::Unknown)?;
+        Ok((key, EventId::from_bytes(event.id.to_bytes())))
+    }
+
+    fn once(&self, id: EventId) -> Result<(), AuthError> {
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.first_time(id, now)? { Ok(key) } else { Err(AuthError::Replayed) }
+        let first = seen.first_time(id, self.0.clock.now())?;
+        first.then_some(()).ok_or(AuthError::Replayed)
     }
 }
 
-/// The id of the event in a header that has been verified.
-fn event_id(header: &str) -> Option<EventId> {
+/// The event in a header that has been verified.
+fn event(header: &str) -> Option<nostr::Event> {
     let (_, encoded) = header.split_once(' ')?;
     let json = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    let event = nostr::Event::from_json(json).ok()?;
-    Some(EventId::from_bytes(event.id.to_bytes()))
+    nostr::Event::from_json(json).ok()
 }
 
 /// What is kept of a token.
@@ -244,8 +268,9 @@ pub fn token_hash(token: &str) -> Digest {
 /// Middleware: lets a request through with its [`Caller`] as an extension, or answers it.
 pub async fn require(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let Ok(bytes) = axum::body::to_bytes(body, MAX_BODY).await else {
-        return ApiError::from(AuthError::TooLarge).into_response();
+    let bytes = match read(body, BODY_TIME).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return ApiError::from(refusal).into_response(),
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     match gate.authenticate(&parts.method, &path, &parts.headers, &bytes).await {
@@ -257,6 +282,15 @@ pub async fn require(State(gate): State<Gate>, request: Request, next: Next) -> 
             tracing::warn!(event = "api_refused", method = %parts.method, error = %refusal);
             ApiError::from(refusal).into_response()
         }
+    }
+}
+
+/// A whole body, in time: whoever sends it has not said yet who they are.
+async fn read(body: Body, within: Duration) -> Result<Bytes, AuthError> {
+    match tokio::time::timeout(within, axum::body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(AuthError::TooLarge),
+        Err(_) => Err(AuthError::Slow),
     }
 }
 
@@ -370,6 +404,41 @@ mod tests {
         let viewer = world.ask("/", &bearer("secret"), b"").await.unwrap();
         assert!(viewer.needs(Role::Viewer).is_ok());
         assert!(matches!(viewer.needs(Role::Operator), Err(AuthError::Forbidden { .. })));
+    }
+
+    /// Loss prevented: whoever can sign, so anybody, fills the memory and locks the owner out.
+    #[tokio::test]
+    async fn strangers_leave_no_trace() {
+        let world = world();
+        let headers = header(&Keys::generate(), "/api/v1/x", b"").await;
+        for _ in 0..2 {
+            let refused = world.ask("/api/v1/x", &headers, b"").await;
+            assert!(matches!(refused, Err(AuthError::Unknown)), "{refused:?}");
+        }
+        assert!(world.gate.0.seen.lock().unwrap().order.is_empty());
+    }
+
+    /// Loss prevented: a restart forgets which requests were made, and one is made again.
+    #[tokio::test]
+    async fn a_restart_accepts_nothing_that_was_signed_before_it() {
+        let world = world();
+        let headers = header(&world.keys, "/api/v1/x", b"").await;
+        world.ask("/api/v1/x", &headers, b"").await.unwrap();
+        world.now.fetch_add(10, Ordering::SeqCst);
+        let Inner { roster, base_url, clock, .. } = world.gate.0.as_ref();
+        let gate = Gate::new(roster.clone(), base_url.clone(), clock.clone());
+        let refused = gate.authenticate(&Method::POST, "/api/v1/x", &headers, b"").await;
+        assert!(matches!(refused, Err(AuthError::BeforeStart)), "{refused:?}");
+    }
+
+    /// Loss prevented: strangers who send a body without end hold every connection of the API.
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let refused = read(Body::from_stream(never), Duration::from_millis(1)).await;
+        assert!(matches!(refused, Err(AuthError::Slow)), "{refused:?}");
+        let large = read(Body::from(vec![0; MAX_BODY + 1]), BODY_TIME).await;
+        assert!(matches!(large, Err(AuthError::TooLarge)), "{large:?}");
     }
 
     /// Loss prevented: the replay memory grows without end, or forgets an event that still counts.

@@ -29,6 +29,9 @@ use tokio_util::task::TaskTracker;
 /// How long accepting rests after it failed, as it does without free file descriptors.
 const REST: Duration = Duration::from_millis(500);
 
+/// The most that is read of a request's head: a signed event in it (NIP-98) fits many times.
+const HEAD_BYTES: usize = 32 * 1024;
+
 /// What clients of one listener may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -95,6 +98,7 @@ async fn serve(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
@@ -165,6 +169,17 @@ mod tests {
         assert!(answer.ends_with(&honest.local_addr().unwrap().to_string()), "{answer}");
         assert!(!rest(&mut silent).await.contains(" 200 "));
         assert!(!rest(&mut half).await.contains(" 200 "));
+    }
+
+    /// Loss prevented: strangers who send heads without end use up the memory.
+    #[tokio::test]
+    async fn a_head_without_end_is_refused() {
+        let running = running(Bounds::default()).await;
+        let mut stranger = TcpStream::connect(running.address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}", "a".repeat(HEAD_BYTES));
+        stranger.write_all(head.as_bytes()).await.unwrap();
+        let answer = rest(&mut stranger).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     }
 
     /// Loss prevented: a stop that waits for ever for an idle client.
