@@ -5,7 +5,7 @@
 //! told otherwise, and says so when it is.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -31,6 +31,7 @@ base_url = "http://127.0.0.1:8441"
 [public]
 listen = "127.0.0.1:8442"
 base_url = "http://127.0.0.1:8442"
+trusted_proxies = ["127.0.0.1", "::1"]
 
 [relay]
 embedded = true
@@ -77,7 +78,7 @@ pub struct Raw {
     pub data_dir: PathBuf,
     pub log: RawLog,
     pub api: RawHttp,
-    pub public: RawHttp,
+    pub public: RawPublic,
     pub relay: RawRelay,
     pub bunker: RawBunker,
     pub gate: RawGate,
@@ -101,6 +102,7 @@ macro_rules! raw {
 raw! {
     RawLog { filter: String, format: Format }
     RawHttp { listen: String, base_url: String }
+    RawPublic { listen: String, base_url: String, trusted_proxies: Vec<String> }
     RawRelay { embedded: bool, listen: String, url: String, others: Vec<String> }
     RawBunker {
         embedded: bool, relay: String, id: String, data_dir: PathBuf, admins: Vec<String>,
@@ -142,6 +144,10 @@ pub struct Config {
     pub public_listen: SocketAddr,
     /// How wallets reach the public listener; no slash at its end.
     pub public_base_url: String,
+    /// Reverse proxies in front of the public listener: where one of these connects, the client is
+    /// the last address in `X-Forwarded-For` that is none of them, so that limits are by client.
+    /// The proxy must write or extend that header, not pass on what a client sends alone.
+    pub public_proxies: Vec<IpAddr>,
     /// Where the embedded relay listens, if it runs inside this process.
     pub relay_listen: Option<SocketAddr>,
     /// All relays, our own first; the first one goes into seeds.
@@ -239,11 +245,27 @@ fn public_key(key: &str, text: &str) -> Result<PubKey, ConfigError> {
 }
 
 fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
-    let good = text.starts_with("https://") || text.starts_with("http://");
-    if !good {
-        return Err(wrong(key, "an https:// address", text));
-    }
-    Ok(text.trim_end_matches('/').to_owned())
+    let expected = "an https:// address without user, query or fragment";
+    let good = nostr::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "https" | "http")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    // a password in it is not repeated
+    let shown = if text.contains('@') { "one with a user" } else { text };
+    good.then(|| text.trim_end_matches('/').to_owned()).ok_or_else(|| wrong(key, expected, shown))
+}
+
+fn proxies(texts: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
+    let read = |text: &String| {
+        let address = text.parse::<IpAddr>();
+        let address = address.map(|address| address.to_canonical());
+        address.map_err(|_| wrong("public.trusted_proxies", "IP addresses", text))
+    };
+    texts.iter().map(read).collect()
 }
 
 fn at_least_one(key: &str, number: u32) -> Result<NonZeroU32, ConfigError> {
@@ -292,6 +314,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         api_listen: address("api.listen", &raw.api.listen)?,
         api_base_url: base_url("api.base_url", &raw.api.base_url)?,
         public_listen: address("public.listen", &raw.public.listen)?,
+        public_proxies: proxies(&raw.public.trusted_proxies)?,
         public_base_url: base_url("public.base_url", &raw.public.base_url)?,
         relay_listen: raw.relay.embedded.then_some(listen),
         relays,
@@ -353,8 +376,12 @@ mod tests {
         let (config, _) = load(Some(&file), &BTreeMap::new(), &[]).unwrap();
         let rate = config.fixed_rates[&"EUR".parse().unwrap()];
         assert_eq!(rate.nano(), 1_063_829_787_234);
-        std::fs::write(&file, "[rates.fixed]\nEUR = '0'\n").unwrap();
-        assert!(load(Some(&file), &BTreeMap::new(), &[]).is_err());
+        for wrong in ["'0'", "1063.829787234"] {
+            std::fs::write(&file, format!("[rates.fixed]\nEUR = {wrong}\n")).unwrap();
+            assert!(load(Some(&file), &BTreeMap::new(), &[]).is_err(), "{wrong}");
+        }
+        let config = with(&[("BITSPIRE_RATES__FIXED__EUR", "99999999.123456789")]).unwrap();
+        assert_eq!(config.fixed_rates[&"EUR".parse().unwrap()].nano(), 99_999_999_123_456_789);
     }
 
     /// Loss prevented: a typing error that is found at the first sale.
@@ -366,9 +393,13 @@ mod tests {
             ("BITSPIRE_GATE__BURST", "0", "gate.burst"),
             ("BITSPIRE_BUNKER__ID", "npub1x", "bunker.id"),
             ("BITSPIRE_PUBLIC__BASE_URL", "lnurl.example", "public.base_url"),
+            ("BITSPIRE_PUBLIC__BASE_URL", "https://", "public.base_url"),
+            ("BITSPIRE_PUBLIC__BASE_URL", "https://lnurl.example/?a=1", "public.base_url"),
+            ("BITSPIRE_API__BASE_URL", "https://me:word@host", "api.base_url"),
         ] {
             let refused = with(&[(key, value)]).unwrap_err();
             assert!(refused.to_string().contains(named), "{refused}");
+            assert!(!refused.to_string().contains("word"), "{refused}");
         }
     }
 }

@@ -7,9 +7,7 @@
 //! Failure policy: look-ups are limited for each address and counted; the page has no script, keeps
 //! nothing and passes nothing on.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitspire_shared::ids::{ClaimCode, ClaimHash, WithdrawId};
@@ -20,6 +18,7 @@ use bitspire_shell::secrets::random;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use qrcode::{QrCode, render::svg};
 
+use super::client::Client;
 use super::{Public, Refused, encode};
 use crate::ledger::{LedgerError, liability_to_owed};
 use crate::payout::PayoutError;
@@ -52,7 +51,7 @@ struct Fresh {
 /// `GET /c/{code}`.
 pub(super) async fn page(
     State(public): State<Public>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    from: Client,
     Path(code): Path<String>,
 ) -> Response {
     let base_url = public.app.config.public_base_url.clone();
@@ -64,7 +63,6 @@ pub(super) async fn page(
             None => shown(StatusCode::INTERNAL_SERVER_ERROR, words("The address is too long.")),
         },
         Err(Refused::TooMany) => {
-            tracing::warn!(event = "claim_look_ups_limited", address = %from.ip());
             shown(StatusCode::TOO_MANY_REQUESTS, words("Too many tries: wait a minute."))
         }
         Err(refused) => {
@@ -74,7 +72,7 @@ pub(super) async fn page(
     }
 }
 
-async fn look(public: &Public, from: SocketAddr, code: &str) -> Result<Due, Refused> {
+async fn look(public: &Public, from: Client, code: &str) -> Result<Due, Refused> {
     public.may_claim(from)?;
     let Ok(code) = code.parse::<ClaimCode>() else { return Ok(Due::Nothing) };
     let hash = code.hash();

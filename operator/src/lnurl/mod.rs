@@ -9,20 +9,21 @@
 //! a path: only what happened.
 
 pub mod claims;
+mod client;
 pub mod invoice;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use bech32::{Bech32, Hrp};
-use bitspire_shared::rate::{Keyed, Quota};
+use bitspire_shared::rate::{Keyed, Limiter, Quota};
 use bitspire_shared::rpc::{Lnurl, Push, WithdrawClaimed};
 use bitspire_shared::time::{Mono, Unix};
 use serde::Deserialize;
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use self::client::Client;
 use self::invoice::{InvoiceRefusal, Payable};
 use crate::app::{App, Ring};
 use crate::http::listen::{Bounds, listen};
@@ -39,12 +41,12 @@ use crate::store::withdraws::{self, Bound, K1, K1State, Withdraw, WithdrawState}
 use crate::store::{Read, StoreError, Tx, machines};
 use crate::wallet::WalletError;
 
-/// Requests of wallets a minute and address.
+/// Requests of wallets a minute and client.
 const LOOKUPS_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
-/// Claim codes a minute and address: they could be guessed at.
+/// Claim codes a minute and client: they could be guessed at.
 const CLAIMS_A_MINUTE: NonZeroU32 = NonZeroU32::new(5).unwrap();
-/// Addresses remembered.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Clients remembered.
+const CLIENTS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
 /// Why a wallet gets nothing.
 #[derive(Debug, Error)]
@@ -67,7 +69,7 @@ pub enum Refused {
     /// The invoice was used before, here or elsewhere.
     #[error("expected an invoice that was not used before")]
     SeenHash,
-    /// Too many requests from one address.
+    /// Too many requests of one client.
     #[error("too many requests: try again in a minute")]
     TooMany,
     /// Our side cannot answer now.
@@ -103,40 +105,53 @@ pub fn encode(base_url: &str, k1: &K1) -> Option<Lnurl> {
 
 /// The public side's state.
 #[derive(Clone)]
-pub(crate) struct Public {
-    pub(crate) app: Arc<App>,
+struct Public {
+    app: Arc<App>,
     limits: Arc<Limits>,
 }
 
 struct Limits {
     started: Instant,
-    lookups: Mutex<Keyed<IpAddr>>,
-    claims: Mutex<Keyed<IpAddr>>,
+    lookups: Mutex<Keyed<Client>>,
+    claims: Mutex<Keyed<Client>>,
+    /// Refusals of guesses that are logged: a flood of them is not.
+    log: Mutex<Limiter>,
 }
 
 impl Limits {
     fn new() -> Self {
-        let keyed = |rate| Mutex::new(Keyed::new(Quota::per_minute(rate, rate), ADDRESSES));
+        let keyed = |rate| Mutex::new(Keyed::new(Quota::per_minute(rate, rate), CLIENTS));
         Self {
             started: Instant::now(),
             lookups: keyed(LOOKUPS_A_MINUTE),
             claims: keyed(CLAIMS_A_MINUTE),
+            log: Mutex::new(Limiter::new(Quota::per_minute(CLAIMS_A_MINUTE, CLAIMS_A_MINUTE))),
         }
     }
 
-    fn take(&self, limit: &Mutex<Keyed<IpAddr>>, from: SocketAddr) -> Result<(), Refused> {
-        let now = Mono(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    fn now(&self) -> Mono {
+        Mono(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn take(&self, limit: &Mutex<Keyed<Client>>, from: Client) -> Result<(), Refused> {
+        let now = self.now();
         let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
-        limit.take(&from.ip(), now).map_err(|_| Refused::TooMany)
+        limit.take(&from, now).map_err(|_| Refused::TooMany)
     }
 }
 
 impl Public {
-    pub(crate) fn may_claim(&self, from: SocketAddr) -> Result<(), Refused> {
-        self.limits.take(&self.limits.claims, from)
+    fn may_claim(&self, from: Client) -> Result<(), Refused> {
+        let limits = &self.limits;
+        limits.take(&limits.claims, from).inspect_err(|_| {
+            let mut log = limits.log.lock().unwrap_or_else(PoisonError::into_inner);
+            if log.take(limits.now()).is_ok() {
+                tracing::warn!(event = "claim_look_ups_limited", client = %from.0);
+            }
+        })
     }
 
-    fn may_look(&self, from: SocketAddr) -> Result<(), Refused> {
+    fn may_look(&self, from: Client) -> Result<(), Refused> {
         self.limits.take(&self.limits.lookups, from)
     }
 }
@@ -177,11 +192,7 @@ pub async fn start(app: &Arc<App>) -> std::io::Result<SocketAddr> {
 }
 
 /// First step (LUD-03).
-async fn offer(
-    State(public): State<Public>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
-    Path(k1): Path<String>,
-) -> Json<Value> {
+async fn offer(State(public): State<Public>, from: Client, Path(k1): Path<String>) -> Json<Value> {
     let answer = async {
         public.may_look(from)?;
         let k1 = K1::parse(&k1).ok_or(Refused::Gone)?;
@@ -230,7 +241,7 @@ struct Callback {
 /// Second step (LUD-03): the wallet names its invoice.
 async fn callback(
     State(public): State<Public>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    from: Client,
     Path(path): Path<String>,
     query: Result<Query<Callback>, QueryRejection>,
 ) -> Json<Value> {
