@@ -1,4 +1,4 @@
-//! HTTP: the listener, the API behind its gate.
+//! HTTP: the listener, the API behind its gate, the page in front of it.
 //!
 //! Promise: every route below `/api` asks the gate who is there; what a route needs beyond that is
 //! the first line of its handler. Answers are JSON and are never cached.
@@ -10,6 +10,7 @@ mod body;
 pub mod error;
 pub mod listen;
 mod machines;
+mod page;
 pub mod people;
 mod reports;
 mod simulator;
@@ -63,6 +64,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/simulator/script", post(simulator::script))
         .route("/simulator/reachable", post(simulator::reachable))
         .route("/simulator/resolve", post(simulator::resolve));
+    let page = page::router(&api.app.config.api_base_url);
     // around the whole: inside the nest a request has lost the path that its sender signed
     Router::new()
         .nest("/api/v1", v1)
@@ -70,6 +72,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .layer(from_fn(no_store))
         .layer(from_fn_with_state(gate, auth::require))
         .with_state(api)
+        .merge(page)
 }
 
 async fn no_route() -> ApiError {

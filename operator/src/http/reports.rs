@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bitspire_shared::ids::PubKey;
+use bitspire_shared::money::Fiat;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,6 +56,7 @@ pub(super) struct Page {
 
 fn shown(kept: &Kept<SettlementId, Settlement>) -> Value {
     let s = &kept.row;
+    let fiat = s.fiat_minor.zip(s.fiat_code).map(|(minor, code)| Fiat::new(minor, code));
     json!({
         "id": kept.id,
         "payment_hash": s.payment_hash,
@@ -70,6 +72,7 @@ fn shown(kept: &Kept<SettlementId, Settlement>) -> Value {
         "operator_fee_sats": s.operator_fee_sats,
         "owed_sats": s.owed_sats,
         "exchange_rate": s.exchange_rate.map(|rate| rate.to_string()),
+        "fiat": fiat.map(|fiat| fiat.to_string()),
         "fiat_minor": s.fiat_minor,
         "fiat_code": s.fiat_code,
         "fees_event_id": s.fees_event_id,
