@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::documents::{self, Publisher, Reader};
 use super::requests::{Asked, Path};
 use super::rpc::{self, Carrier, Command};
-use super::session::{Keeper, Way};
+use super::session::{Keeper, Proof, Way};
 use super::signer::{self, Signer, SignerError};
 use super::store::{Pairing, public};
 use super::times::Times;
@@ -53,7 +53,7 @@ pub(super) struct Life {
     pub(super) pins: NetPins,
     pool: Arc<Pool>,
     rpc: mpsc::Sender<Command>,
-    proofs: mpsc::Sender<ToNet>,
+    proofs: mpsc::Sender<Proof>,
     wanted: watch::Sender<Option<String>>,
     vault: watch::Sender<u64>,
     stop: CancellationToken,
@@ -117,6 +117,7 @@ impl Life {
             way,
             times: times.clone(),
             timing,
+            vault: None,
         };
         tasks.spawn(keeper.run(stop.clone()));
         let carrier = Carrier {
@@ -179,7 +180,8 @@ impl Life {
                 self.command(Command::Add { request_id, asked }).await;
             }
             ToNet::Forget { request_id } => self.command(Command::Forget(request_id)).await,
-            proof @ ToNet::SessionProof { .. } => {
+            ToNet::SessionProof { session, vault, vault_proof, journal_seq, journal_head } => {
+                let proof = Proof { session, vault, vault_proof, journal_seq, journal_head };
                 // a full queue holds proofs that nobody waits for any more
                 let _ = self.proofs.try_send(proof);
             }

@@ -73,6 +73,20 @@ pub(super) enum Added {
     Conflict,
 }
 
+/// Which requests may travel now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gate {
+    /// There is a session, or none is to be had; else only [`Path::Spire`].
+    pub(super) any: bool,
+    /// Those that show a journal position too. Not while a session is being opened: the service
+    /// switches a machine off whose `open_session` shows an earlier position than what it has seen,
+    /// and would see the later one first.
+    pub(super) positions: bool,
+}
+
+/// The field of a body that shows where the journal stands.
+const POSITION: &str = "journal_seq";
+
 /// All requests that wait.
 #[derive(Debug)]
 pub(super) struct Requests {
@@ -116,16 +130,16 @@ impl Requests {
         self.open.retain(|_, open| open.asked.path != path);
     }
 
-    /// When [`turn`](Self::turn) has something next; `any`: whether requests of [`Path::Any`] can
-    /// travel.
-    pub(super) fn next_due(&self, any: bool) -> Option<Mono> {
-        let due = self.open.values().filter(|open| may_travel(open, any)).map(|open| open.due);
+    /// When [`turn`](Self::turn) has something next.
+    pub(super) fn next_due(&self, gate: Gate) -> Option<Mono> {
+        let due = self.open.values().filter(|open| may_travel(open, gate)).map(|open| open.due);
         due.min().map(|due| due.max(self.not_before))
     }
 
     /// The next request to carry, if one is due; `jitter` is a random number.
-    pub(super) fn turn(&mut self, now: Mono, any: bool, jitter: u16) -> Option<Turn> {
-        let due = self.open.iter_mut().filter(|(_, open)| may_travel(open, any) && open.due <= now);
+    pub(super) fn turn(&mut self, now: Mono, gate: Gate, jitter: u16) -> Option<Turn> {
+        let due =
+            self.open.iter_mut().filter(|(_, open)| may_travel(open, gate) && open.due <= now);
         let (request_id, open) = due.min_by_key(|(_, open)| (open.tries, open.due))?;
         if let Err(limited) = self.limiter.take(now) {
             self.not_before = now.after(limited.retry_after_ms);
@@ -153,9 +167,9 @@ impl Requests {
         open.find(|(_, open)| open.carriers.contains(event)).map(|(id, _)| *id)
     }
 
-    /// What a request that waits asks for.
-    pub(super) fn asked(&self, id: &RequestId) -> Option<&Asked> {
-        self.open.get(id).map(|open| &open.asked)
+    /// Whether a request still waits and may travel.
+    pub(super) fn travels(&self, id: &RequestId, gate: Gate) -> bool {
+        self.open.get(id).is_some_and(|open| may_travel(open, gate))
     }
 
     /// It was answered; `false` if it no longer waits.
@@ -177,8 +191,11 @@ impl Requests {
     }
 }
 
-fn may_travel(open: &Open, any: bool) -> bool {
-    any || open.asked.path == Path::Spire
+fn may_travel(open: &Open, gate: Gate) -> bool {
+    match open.asked.path {
+        Path::Spire => true,
+        Path::Any => gate.any && (gate.positions || open.asked.body.get(POSITION).is_none()),
+    }
 }
 
 /// Milliseconds to the next try, up to a quarter longer than the backoff.
@@ -194,6 +211,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const OPEN: Gate = Gate { any: true, positions: true };
+    const SHUT: Gate = Gate { any: false, positions: true };
 
     fn id(n: u8) -> RequestId {
         RequestId::from_bytes([n; 16])
@@ -222,11 +242,11 @@ mod tests {
         let mut now = Mono(0);
         let mut gaps = Vec::new();
         for n in 0..8 {
-            let turn = requests.turn(now, true, 0).unwrap();
+            let turn = requests.turn(now, OPEN, 0).unwrap();
             assert_eq!((turn.request_id, turn.tries), (id(1), u32::from(n)));
             requests.carried(&id(1), event(n));
-            assert_eq!(requests.turn(now, true, 0), None);
-            let due = requests.next_due(true).unwrap();
+            assert_eq!(requests.turn(now, OPEN, 0), None);
+            let due = requests.next_due(OPEN).unwrap();
             gaps.push(due.since(now));
             now = due;
         }
@@ -234,29 +254,29 @@ mod tests {
         assert_eq!(requests.carried_by(&event(0)), Some(id(1)), "a late reply to the first try");
         assert!(requests.settle(&id(1)));
         assert!(!requests.settle(&id(1)));
-        assert_eq!((requests.next_due(true), requests.carried_by(&event(0))), (None, None));
+        assert_eq!((requests.next_due(OPEN), requests.carried_by(&event(0))), (None, None));
     }
 
     /// Loss prevented: a vault that starts again makes a second request of the same id.
     #[test]
     fn the_same_request_again_is_one_request() {
         let mut requests = with(&[1]);
-        requests.turn(Mono(0), true, 0).unwrap();
+        requests.turn(Mono(0), OPEN, 0).unwrap();
         assert_eq!(requests.add(id(1), asked(Path::Any), Mono(500)), Added::Repeated);
-        assert_eq!(requests.next_due(true), Some(Mono(500)));
+        assert_eq!(requests.next_due(OPEN), Some(Mono(500)));
         let other = Asked { body: json!({"a": 2}), ..asked(Path::Any) };
         assert_eq!(requests.add(id(1), other, Mono(500)), Added::Conflict);
         assert_eq!(requests.len(), 1);
-        assert_eq!(requests.turn(Mono(500), true, 0).unwrap().asked, asked(Path::Any));
+        assert_eq!(requests.turn(Mono(500), OPEN, 0).unwrap().asked, asked(Path::Any));
     }
 
     /// Loss prevented: reports that nobody answers keep a customer's invoice waiting.
     #[test]
     fn what_was_tried_least_comes_first() {
         let mut requests = with(&[1]);
-        requests.turn(Mono(0), true, 0).unwrap();
+        requests.turn(Mono(0), OPEN, 0).unwrap();
         requests.add(id(2), asked(Path::Any), Mono(3_000));
-        let turn = |requests: &mut Requests| requests.turn(Mono(3_000), true, 0).unwrap();
+        let turn = |requests: &mut Requests| requests.turn(Mono(3_000), OPEN, 0).unwrap();
         assert_eq!(turn(&mut requests).request_id, id(2));
         assert_eq!(turn(&mut requests).request_id, id(1));
     }
@@ -265,12 +285,27 @@ mod tests {
     #[test]
     fn without_a_way_only_the_session_itself_travels() {
         let mut requests = with(&[1]);
-        assert_eq!((requests.next_due(false), requests.turn(Mono(9), false, 0)), (None, None));
+        assert_eq!((requests.next_due(SHUT), requests.turn(Mono(9), SHUT, 0)), (None, None));
         requests.add(id(2), asked(Path::Spire), Mono(9));
-        assert_eq!(requests.turn(Mono(9), false, 0).unwrap().request_id, id(2));
+        assert_eq!(requests.turn(Mono(9), SHUT, 0).unwrap().request_id, id(2));
         requests.forget_all(Path::Any);
-        assert_eq!(requests.turn(Mono(9), true, 0), None);
-        assert!(requests.asked(&id(2)).is_some() && requests.asked(&id(1)).is_none());
+        assert_eq!(requests.turn(Mono(9), OPEN, 0), None);
+        assert!(requests.travels(&id(2), SHUT) && !requests.travels(&id(1), OPEN));
+    }
+
+    /// Loss prevented: a machine that is switched off as a copy of itself, because a report overtook
+    /// the opening of its session.
+    #[test]
+    fn no_position_travels_while_a_session_is_opened() {
+        let mut requests = with(&[1]);
+        let body = json!({"journal_seq": 7, "txid": "x"});
+        let report = Asked { rpc_name: "report_state".into(), body, path: Path::Any };
+        requests.add(id(2), report, Mono(0));
+        let held = Gate { any: true, positions: false };
+        assert_eq!(requests.turn(Mono(0), held, 0).unwrap().request_id, id(1));
+        assert_eq!(requests.turn(Mono(0), held, 0), None);
+        assert_eq!(requests.next_due(held), Some(Mono(2_000)), "the payment's next try");
+        assert_eq!(requests.turn(Mono(0), OPEN, 0).unwrap().request_id, id(2));
     }
 
     proptest! {
@@ -285,10 +320,10 @@ mod tests {
             ));
             let mut now = Mono(0);
             for jitter in jitters {
-                match requests.turn(now, true, jitter) {
+                match requests.turn(now, OPEN, jitter) {
                     Some(_) => prop_assert_eq!(service.take(now), Ok(())),
                     None => {
-                        let due = requests.next_due(true).unwrap();
+                        let due = requests.next_due(OPEN).unwrap();
                         prop_assert!(due > now, "no turn at {:?}, yet due at {:?}", now, due);
                         now = due;
                     }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::requests::{Added, Asked, Path, Requests};
+use super::requests::{Added, Asked, Gate, Path, Requests};
 use super::session::{Session, Way, is_about_the_event};
 use super::signer::{Signer, SignerError};
 use super::times::Times;
@@ -49,6 +49,8 @@ pub(super) enum Command {
     Forget(RequestId),
     /// The vault is gone; it repeats what is open when it is back.
     VaultGone,
+    /// Whether requests that show a journal position wait: while a session is being opened.
+    HoldPositions(bool),
 }
 
 /// The subscription to what the service says to `reader`.
@@ -86,6 +88,7 @@ pub(super) struct Memory {
     pushes: HashSet<PushId>,
     push_order: VecDeque<PushId>,
     jobs: JoinSet<Done>,
+    hold_positions: bool,
     ignored: u64,
 }
 
@@ -96,8 +99,7 @@ impl Carrier {
         self.follow_way().await;
         loop {
             self.carry_what_is_due().await;
-            let any = !matches!(*self.way.borrow(), Way::Opening);
-            let due = self.memory.requests.next_due(any).map(|due| self.times.instant(due));
+            let due = self.memory.requests.next_due(self.gate()).map(|due| self.times.instant(due));
             let room = self.memory.jobs.len() < JOBS;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -159,15 +161,21 @@ impl Carrier {
                 self.memory.own.remove(&request_id);
             }
             Command::VaultGone => self.memory.requests.forget_all(Path::Any),
+            Command::HoldPositions(hold) => self.memory.hold_positions = hold,
         }
+    }
+
+    fn gate(&self) -> Gate {
+        let any = !matches!(*self.way.borrow(), Way::Opening);
+        Gate { any, positions: !self.memory.hold_positions }
     }
 
     async fn carry_what_is_due(&mut self) {
         loop {
             let way = self.way.borrow().clone();
-            let any = !matches!(way, Way::Opening);
+            let (now, gate) = (self.times.mono(), self.gate());
             let jitter = random::<2>().map_or(0, u16::from_be_bytes);
-            let Some(turn) = self.memory.requests.turn(self.times.mono(), any, jitter) else {
+            let Some(turn) = self.memory.requests.turn(now, gate, jitter) else {
                 return;
             };
             let (id, asked) = (turn.request_id, turn.asked);
@@ -255,8 +263,9 @@ impl Carrier {
 
     async fn finish(&mut self, done: Done) {
         match done {
+            // a request that must not travel any more gets another event at its next turn
             Done::Signed(id, Ok(event)) => {
-                if self.memory.requests.asked(&id).is_some() {
+                if self.memory.requests.travels(&id, self.gate()) {
                     self.send(&id, &event).await;
                 }
             }

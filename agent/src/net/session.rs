@@ -12,9 +12,9 @@
 
 use std::sync::Arc;
 
-use bitspire_shared::canonical::CanonicalError;
+use bitspire_shared::canonical::{CanonicalError, Sig};
 use bitspire_shared::error::Classified as _;
-use bitspire_shared::ids::{Nonce, PubKey, RequestId};
+use bitspire_shared::ids::{JournalHead, JournalSeq, Nonce, PubKey, RequestId};
 use bitspire_shared::nip44::{ConversationKey, Nip44Error};
 use bitspire_shared::rpc::{
     ErrorCode, OpenSession, Reply, Request, RpcError, SessionOpened, SessionProof, SignedText as _,
@@ -35,7 +35,7 @@ use super::rpc;
 use super::signer::{Signer, SignerError};
 use super::store::public;
 use super::times::Times;
-use crate::ipc::{NetPins, ToNet, ToVault};
+use crate::ipc::{NetPins, ToVault};
 
 /// Seconds that a session is asked for.
 const LIFE_S: u64 = 12 * 3_600;
@@ -71,12 +71,22 @@ pub(super) enum Way {
     Spire,
 }
 
+/// The vault's part of `open_session`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
+    pub(super) session: PubKey,
+    pub(super) vault: PubKey,
+    pub(super) vault_proof: Sig,
+    pub(super) journal_seq: JournalSeq,
+    pub(super) journal_head: JournalHead,
+}
+
 /// Why there is no session.
 #[derive(Debug, Error)]
 enum OpenError {
     #[error("the bunker gave no signature")]
     Signer(#[from] SignerError),
-    #[error("the vault gave no proof in time")]
+    #[error("the vault gave no proof in time, or is another one now")]
     Vault,
     #[error("the service did not answer in time")]
     Service,
@@ -105,14 +115,15 @@ pub(super) struct Keeper {
     pub(super) pins: NetPins,
     pub(super) signer: Signer,
     pub(super) to_vault: mpsc::Sender<ToVault>,
-    /// [`ToNet::SessionProof`]s.
-    pub(super) proofs: mpsc::Receiver<ToNet>,
+    pub(super) proofs: mpsc::Receiver<Proof>,
     pub(super) rpc: mpsc::Sender<rpc::Command>,
     /// Sessions that the service does not know, or does not answer.
     pub(super) doubts: mpsc::Receiver<PubKey>,
     pub(super) way: watch::Sender<Way>,
     pub(super) times: Times,
     pub(super) timing: Timing,
+    /// The vault's key, once it has told it.
+    pub(super) vault: Option<PubKey>,
 }
 
 impl Keeper {
@@ -128,7 +139,11 @@ impl Keeper {
         let most = first * 30;
         let mut wait = first;
         loop {
-            match self.open().await {
+            let opened = self.open().await;
+            if self.hold_positions(false).await.is_err() {
+                return;
+            }
+            match opened {
                 Ok(session) => {
                     wait = first;
                     tracing::info!(
@@ -206,15 +221,21 @@ impl Keeper {
         let opened_at = self.times.unix();
         let expires_at = opened_at.after(LIFE_S);
 
-        let proof = self.vault_proof(session, expires_at).await?;
-        let ToNet::SessionProof { vault, vault_proof, journal_seq, journal_head, .. } = proof
-        else {
-            return Err(OpenError::Vault);
+        let vault = match self.vault {
+            Some(vault) => vault,
+            None => self.proof(session, expires_at).await?.vault,
         };
         let nonce = Nonce::from_bytes(random()?);
         let not_after = opened_at.after(STATEMENT_S);
         let statement = Statement::Vault { spire, vault, nonce, not_after };
         let statement = self.signer.sign(statement.to_unsigned(&spire, opened_at)?).await?;
+        // what the vault proves from here on is the latest position that the service hears of
+        self.hold_positions(true).await?;
+        let proof = self.proof(session, expires_at).await?;
+        if self.vault.replace(proof.vault).is_some_and(|known| known != proof.vault) {
+            return Err(OpenError::Vault);
+        }
+        let Proof { vault_proof, journal_seq, journal_head, .. } = proof;
         let ours = SessionProof { spire, service, session, vault, expires_at };
         let body = OpenSession {
             session_pubkey: session,
@@ -235,18 +256,21 @@ impl Keeper {
         Ok(Session { keys, key: session, conversation, expires_at: opened.expires_at, opened_at })
     }
 
-    async fn vault_proof(&mut self, session: PubKey, expires_at: Unix) -> Result<ToNet, OpenError> {
+    async fn hold_positions(&self, hold: bool) -> Result<(), OpenError> {
+        let hold = rpc::Command::HoldPositions(hold);
+        self.rpc.send(hold).await.map_err(|_| OpenError::Closed)
+    }
+
+    async fn proof(&mut self, session: PubKey, expires_at: Unix) -> Result<Proof, OpenError> {
+        while self.proofs.try_recv().is_ok() {}
         let ask = ToVault::ProveSession { session, expires_at };
         self.to_vault.send(ask).await.map_err(|_| OpenError::Closed)?;
         let proofs = &mut self.proofs;
         let wanted = async {
             loop {
-                match proofs.recv().await {
-                    Some(proof @ ToNet::SessionProof { session: of, .. }) if of == session => {
-                        return Ok(proof);
-                    }
-                    Some(_) => {}
-                    None => return Err(OpenError::Closed),
+                let proof = proofs.recv().await.ok_or(OpenError::Closed)?;
+                if proof.session == session {
+                    return Ok(proof);
                 }
             }
         };
@@ -266,7 +290,7 @@ impl Keeper {
         let (answered, answer) = oneshot::channel();
         let own = rpc::Command::Own { request_id, asked, answered };
         self.rpc.send(own).await.map_err(|_| OpenError::Closed)?;
-        let patience = Duration::from_millis(self.timing.answer_ms.saturating_mul(3));
+        let patience = Duration::from_millis(self.timing.answer_ms);
         match timeout(patience, answer).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(OpenError::Closed),
