@@ -127,4 +127,11 @@ async fn wallets_of_one_node_pay_each_other() {
     assert!(matches!(paid, PayState::Succeeded { fee: Msat(0), .. }));
     assert_eq!(from.balance().await.unwrap(), Msat(2_000_000));
     assert_eq!(to.balance().await.unwrap(), Msat(3_000_000));
+    let invoice = to.make_invoice(request(1_000)).await.unwrap();
+    node.script([Behaviour::Pend]);
+    assert_eq!(from.pay(invoice.bolt11, Sats(0), json!({})).await.unwrap(), PayState::Pending);
+    assert!(node.resolve("to", invoice.payment_hash, true).is_err(), "the payer's side ends it");
+    node.resolve("from", invoice.payment_hash, true).unwrap();
+    assert_eq!(from.balance().await.unwrap(), Msat(1_000_000));
+    assert_eq!(to.balance().await.unwrap(), Msat(4_000_000));
 }

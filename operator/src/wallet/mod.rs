@@ -162,10 +162,13 @@ pub trait Wallet: Send + Sync + 'static {
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice>;
 
     /// Pays an invoice with at most `fee_limit` of routing fees. Paying a hash that was paid, or is
-    /// under way, never pays again: its state is answered.
+    /// under way, never pays again: its state is answered. Callers rely on it: after a lost answer
+    /// the same invoice is asked for again as long as the wallet's books do not show it, though the
+    /// first request may still be on its way into them.
     fn pay(&self, bolt11: String, fee_limit: Sats, extra: Value) -> WalletResult<'_, PayState>;
 
-    /// The payment of this hash as the wallet has it; `None` where it knows none.
+    /// The payment of this hash as the wallet has it, its own side of it; `None` where it knows
+    /// none, which is no failure: see [`PayState::Failed`].
     fn lookup(&self, payment_hash: PaymentHash) -> WalletResult<'_, Option<Payment>>;
 
     /// Payments that changed after `since`, oldest first, and where to go on from.

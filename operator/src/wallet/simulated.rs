@@ -194,15 +194,22 @@ impl SimulatedNode {
     /// In words, when no such payment is pending.
     pub fn resolve(&self, wallet: &str, hash: PaymentHash, succeed: bool) -> Result<(), String> {
         let mut inner = self.lock();
-        let found = inner.books.get(wallet, hash).cloned();
-        let record = found.filter(|record| record.payment.state == PayState::Pending);
+        let record = inner.books.get(wallet, hash).cloned().filter(|record| {
+            record.payment.flow == Flow::Outbound && record.payment.state == PayState::Pending
+        });
         let mut record = record.ok_or("no such payment is pending")?;
+        let internal = Self::inbound(&inner.books, hash).cloned();
         record.payment.state = if succeed {
             let amount = Msat(invoice_msat(&record.bolt11));
-            PayState::Succeeded { amount, fee: self.fee_msat(), at: self.0.clock.now() }
+            let fee = if internal.is_some() { Msat::ZERO } else { self.fee_msat() };
+            PayState::Succeeded { amount, fee, at: self.0.clock.now() }
         } else {
             PayState::Failed
         };
+        if let (Some(mut theirs), PayState::Succeeded { .. }) = (internal, record.payment.state) {
+            theirs.payment.state = record.payment.state;
+            inner.books.put(theirs);
+        }
         inner.books.put(record);
         self.save(&inner.books).map_err(|e| e.to_string())?;
         drop(inner);
