@@ -17,7 +17,7 @@ use bitspire_shell::secrets::{Keyring, SecretError};
 use nostr::Keys;
 use nostr::secp256k1::SecretKey;
 use thiserror::Error;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -98,6 +98,8 @@ pub struct App {
     pub relay: OnceLock<Relay>,
     /// The bunker, once it is there.
     pub bunker: OnceLock<Arc<dyn Bunker>>,
+    /// Rises with each attempt to publish a document that has ended.
+    pub attempts: watch::Sender<u64>,
     /// Held by whoever pairs or revokes: these ask the bunker several things, and must not mix.
     pub pairing: tokio::sync::Mutex<()>,
     signers: Mutex<BTreeMap<PubKey, Arc<dyn RemoteSigner>>>,
@@ -142,6 +144,7 @@ impl App {
             roster,
             relay: OnceLock::new(),
             bunker: OnceLock::new(),
+            attempts: watch::Sender::new(0),
             pairing: tokio::sync::Mutex::default(),
             signers: Mutex::default(),
             store,

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod ledger;
 pub mod lnurl;
 pub mod payout;
+pub mod publish;
 pub mod rates;
 pub mod relay;
 pub mod rpc;

@@ -28,6 +28,7 @@ use crate::http::people::People;
 use crate::http::{self, Api};
 use crate::lnurl;
 use crate::payout;
+use crate::publish;
 use crate::relay::{self, Relay};
 use crate::rpc;
 use crate::settle;
@@ -66,6 +67,9 @@ pub enum ServeError {
     /// The RPC of machines does not start.
     #[error("the machines cannot be served")]
     Rpc(#[from] rpc::StartError),
+    /// Documents cannot be published.
+    #[error("documents cannot be published")]
+    Publish(#[from] publish::StartError),
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for")]
     Signal(#[source] io::Error),
@@ -116,6 +120,7 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     };
     settle::start(&app);
     rpc::start(&app).await?;
+    publish::start(&app).await?;
     payout::start(&app);
     let public = app.config.public_listen;
     let failed = |source| ServeError::Bind { what: "public", address: public, source };

@@ -17,6 +17,7 @@ use crate::fleet;
 pub(crate) struct World {
     pub(crate) app: Arc<App>,
     pub(crate) folder: TempDir,
+    now: Arc<AtomicU64>,
 }
 
 pub(crate) fn key() -> PubKey {
@@ -35,7 +36,22 @@ impl World {
         let now = Arc::new(AtomicU64::new(Clock::system().now().0));
         let app = open(&folder, &now);
         fleet::first_operator(&app).await.unwrap();
-        Self { app, folder }
+        Self { app, folder, now }
+    }
+
+    /// Lets time pass, in seconds.
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.now.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Stops the daemon and opens its folder again; whoever else holds the old one keeps it open.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { app, folder, now } = self;
+        app.stop.cancel();
+        app.tasks.close();
+        app.tasks.wait().await;
+        drop(app);
+        Self { app: open(&folder, &now), folder, now }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use bitspire_shared::ids::BayId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::http::Fraction;
@@ -51,6 +53,22 @@ pub(super) enum Ask {
     Machine {
         #[command(subcommand)]
         verb: MachineVerb,
+    },
+    /// Set fees: yours for a machine, or the platform's for all
+    Fees {
+        #[command(subcommand)]
+        verb: FeesVerb,
+    },
+    /// Refill and count bays
+    Cassettes {
+        #[command(subcommand)]
+        verb: CassettesVerb,
+    },
+    /// Publish a machine's documents once more, now
+    Republish {
+        /// The machine's number
+        #[arg(long)]
+        machine: MachineId,
     },
     /// Tokens for programs that use the API
     Token {
@@ -133,6 +151,91 @@ pub(super) struct MachineAdd {
     /// Whose machine it is, where there are several operators
     #[arg(long)]
     pub(super) operator: Option<OperatorId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FeesVerb {
+    /// Set fees; they are published at once, or as soon as a relay can be reached
+    Set(FeesSet),
+    /// Show the platform's fees
+    Super,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true))]
+#[command(group = clap::ArgGroup::new("fee").required(true).multiple(true))]
+pub(super) struct FeesSet {
+    /// Your fees for this machine
+    #[arg(long, group = "whose")]
+    pub(super) machine: Option<MachineId>,
+    /// The platform's fees for all machines
+    #[arg(long = "super", group = "whose")]
+    pub(super) platform: bool,
+    /// Where customers feed notes, as a fraction: 0.05 is 5 %
+    #[arg(long, group = "fee", value_name = "FRACTION")]
+    pub(super) cash_in: Option<Fraction>,
+    /// Where customers get notes, as a fraction
+    #[arg(long, group = "fee", value_name = "FRACTION")]
+    pub(super) cash_out: Option<Fraction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CassettesVerb {
+    /// Show bays, open changes, and what the machine says
+    Show {
+        /// The machine's number
+        #[arg(long)]
+        machine: MachineId,
+    },
+    /// Count bays, or put notes in or take some out
+    Set(CassettesSet),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CassettesSet {
+    /// The machine's number
+    #[arg(long)]
+    pub(super) machine: MachineId,
+    /// A bay: 1=20:100 holds 100 notes of 20, 1=80 holds 80 notes, 1=+50 has 50 more, 1=-20 has 20
+    /// fewer; may be repeated
+    #[arg(long = "bay", value_name = "BAY=WHAT", required = true)]
+    pub(super) bays: Vec<BayArg>,
+    /// Why, for the log
+    #[arg(long, default_value = "")]
+    pub(super) reason: String,
+    /// The machine's journal position that you had seen, as `cassettes show` says it [default: the
+    /// newest known]
+    #[arg(long)]
+    pub(super) base_seq: Option<u64>,
+}
+
+/// What a bay is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BayArg {
+    pub(super) bay: BayId,
+    pub(super) denomination: Option<u32>,
+    pub(super) set: Option<u32>,
+    pub(super) delta: Option<i32>,
+}
+
+impl FromStr for BayArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (bay, what) = text.split_once('=')?;
+            let bay = bay.parse().ok()?;
+            let (denomination, set, delta) = if what.starts_with(['+', '-']) {
+                (None, None, Some(what.parse().ok()?))
+            } else if let Some((denomination, count)) = what.split_once(':') {
+                (Some(denomination.parse().ok()?), Some(count.parse().ok()?), None)
+            } else {
+                (None, Some(what.parse().ok()?), None)
+            };
+            Some(Self { bay, denomination, set, delta })
+        };
+        read().ok_or_else(|| format!("expected such as 1=20:100, 1=80, 1=+50 or 1=-20, got {text}"))
+    }
 }
 
 /// What somebody may do, in rising order.

@@ -95,6 +95,10 @@ impl Client {
         self.call("POST", path, Some(body))
     }
 
+    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Answer, ClientError> {
+        self.call("PUT", path, Some(body))
+    }
+
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
         let unreachable = |source: ureq::Error| ClientError::Unreachable {
             address: self.address.clone(),

@@ -6,7 +6,9 @@ use std::path::Path;
 use nostr::types::url::form_urlencoded::byte_serialize;
 use serde_json::{Value, json};
 
-use super::args::{Ask, MachineVerb, OperatorVerb, TokenVerb, UserVerb};
+use super::args::{
+    Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
+};
 use super::client::{Answer, Client};
 use super::show::{fields, table};
 use super::{CliError, End};
@@ -89,6 +91,33 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
 fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
     Ok(match verb {
         Ask::Machine { verb } => machine(client, verb)?,
+        Ask::Fees { verb: FeesVerb::Super } => (client.get("/dca/super-config")?, As::Fields),
+        Ask::Fees { verb: FeesVerb::Set(set) } => {
+            let path = match set.machine {
+                Some(machine) => format!("/dca/machines/{machine}/fees"),
+                None => "/dca/super-config".into(),
+            };
+            let body = json!({
+                "cash_in_fee_fraction": set.cash_in, "cash_out_fee_fraction": set.cash_out,
+            });
+            (client.put(&path, &body)?, As::Fields)
+        }
+        Ask::Cassettes { verb: CassettesVerb::Show { machine } } => {
+            (client.get(&format!("/dca/machines/{machine}/cassettes"))?, As::Fields)
+        }
+        Ask::Cassettes { verb: CassettesVerb::Set(set) } => {
+            let bay = |bay: &BayArg| {
+                let BayArg { bay, denomination, set, delta } = bay;
+                json!({"bay": bay, "denomination": denomination, "set": set, "delta": delta})
+            };
+            let bays: Vec<_> = set.bays.iter().map(bay).collect();
+            let body = json!({"bays": bays, "reason": set.reason, "base_seq": set.base_seq});
+            (client.post(&format!("/dca/machines/{}/cassettes", set.machine), &body)?, As::Fields)
+        }
+        Ask::Republish { machine } => {
+            let path = format!("/dca/machines/{machine}/republish");
+            (client.post(&path, &json!({}))?, As::Fields)
+        }
         Ask::Token { verb } => match verb {
             TokenVerb::Add { name, role, days, operator } => {
                 let body = json!({

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{FleetError, audit, guard_key, pair_fees};
 use crate::app::{App, Ring};
 use crate::ids::{MachineId, OperatorId};
+use crate::publish;
 use crate::store::machines::{self as rows, KeptMachine, Machine, Settings};
 use crate::store::{Read, operators};
 
@@ -141,10 +142,14 @@ pub async fn add(app: &App, actor: &str, new: NewMachine) -> Result<KeptMachine,
             "cash_in_fee_ppm": fee_in, "cash_out_fee_ppm": fee_out,
         });
         audit(tx, now, &actor, "machine.add", &subject(id), detail)?;
+        if machine.machine_npub.is_some() {
+            publish::key_known(tx, id, now)?;
+        }
         find(tx, id, None)
     });
     let added = added.await?;
     app.ring(Ring::Roster);
+    app.ring(Ring::Outbox);
     Ok(added)
 }
 

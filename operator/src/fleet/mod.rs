@@ -9,6 +9,7 @@
 pub mod machines;
 pub mod roster;
 
+use bitspire_shared::document::DocumentError;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::{Direction, FeePpm};
@@ -51,6 +52,23 @@ pub enum FleetError {
         #[source]
         source: SplitError,
     },
+    /// Fees of the platform that some machine's own fees leave no room for.
+    #[error("nothing was changed: {0}")]
+    Breaches(String),
+    /// A document that cannot be written.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A machine that nothing can be published for.
+    #[error("machine {machine}: {why}")]
+    Unpublishable {
+        /// The machine.
+        machine: MachineId,
+        /// What is missing.
+        why: &'static str,
+    },
+    /// What was asked to be published now was not.
+    #[error("not published, it stays in the outbox: {0}")]
+    NotPublished(String),
     /// A key that somebody else has.
     #[error("the key {key} belongs to {owner}: a machine has a key of its own")]
     KeyTaken {
@@ -81,6 +99,7 @@ impl Classified for FleetError {
     fn kind(&self) -> Kind {
         match self {
             Self::Store(error) => error.kind(),
+            Self::NotPublished(_) => Kind::Transient,
             _ => Kind::Permanent,
         }
     }

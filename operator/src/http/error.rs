@@ -87,7 +87,12 @@ impl From<FleetError> for ApiError {
     fn from(error: FleetError) -> Self {
         let status = match &error {
             FleetError::NoMachine(_) | FleetError::NoOperator(_) => StatusCode::NOT_FOUND,
-            FleetError::Invalid { .. } | FleetError::OverCap { .. } => StatusCode::BAD_REQUEST,
+            FleetError::Invalid { .. }
+            | FleetError::OverCap { .. }
+            | FleetError::Breaches(_)
+            | FleetError::Document(_)
+            | FleetError::Unpublishable { .. } => StatusCode::BAD_REQUEST,
+            FleetError::NotPublished(_) => StatusCode::SERVICE_UNAVAILABLE,
             FleetError::KeyTaken { .. } | FleetError::WalletTaken(_) | FleetError::State { .. } => {
                 StatusCode::CONFLICT
             }

@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::fleet::FleetError;
 use crate::fleet::machines::{self, Edit, NewMachine};
 use crate::ids::{MachineId, OperatorId};
+use crate::publish::status::{self, Documents};
 use crate::store::machines::{Confirmation, KeptMachine, list as rows};
 
 /// A machine as the API shows it.
@@ -96,6 +97,14 @@ impl View {
     }
 }
 
+/// One machine, with where its documents stand.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    machine: View,
+    documents: Documents,
+}
+
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -109,9 +118,17 @@ pub(super) async fn show(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Id(id): Id<MachineId>,
-) -> Result<Json<View>, ApiError> {
-    let found = api.app.store.read(move |read| machines::find(read, id, caller.operator)).await?;
-    Ok(Json(View::new(&api.app, found)))
+) -> Result<Json<Shown>, ApiError> {
+    let found: Result<_, FleetError> = api
+        .app
+        .store
+        .read(move |read| {
+            let machine = machines::find(read, id, caller.operator)?;
+            Ok((machine, status::of_machine(read, id)?))
+        })
+        .await;
+    let (machine, documents) = found?;
+    Ok(Json(Shown { machine: View::new(&api.app, machine), documents }))
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@
 
 pub mod auth;
 mod body;
+mod documents;
 pub mod error;
 pub mod listen;
 mod machines;
@@ -25,7 +26,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
@@ -46,11 +47,15 @@ pub fn router(api: Api, gate: Gate) -> Router {
     let machine = Router::new()
         .route("/", get(machines::show).patch(machines::edit))
         .route("/disable", post(machines::disable))
-        .route("/enable", post(machines::enable));
+        .route("/enable", post(machines::enable))
+        .route("/fees", put(documents::set_fees))
+        .route("/cassettes", get(documents::cassettes).post(documents::change_cassettes))
+        .route("/republish", post(documents::republish));
     let v1 = Router::new()
         .route("/health", get(reports::health))
         .route("/dca/machines", get(machines::list).post(machines::add))
         .nest("/dca/machines/{id}", machine)
+        .route("/dca/super-config", get(documents::platform).put(documents::set_platform))
         .route("/dca/settlements", get(reports::settlements))
         .route("/dca/rejected", get(reports::rejected))
         .route("/audit-log", get(reports::audit_log))

@@ -106,6 +106,15 @@ pub fn set(tx: &Tx<'_>, cassette: &Cassette) -> Result<(), StoreError> {
     cassette.insert_into(tx)
 }
 
+/// Forgets a bay that the machine does not have.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] without it.
+pub fn remove(tx: &Tx<'_>, machine: MachineId, bay: BayId) -> Result<(), StoreError> {
+    let sql = "DELETE FROM cassettes WHERE machine_id = ?1 AND bay = ?2";
+    tx.run_one("cassettes", sql, &[&machine, &bay])
+}
+
 /// The number of a machine's next change.
 ///
 /// # Errors
@@ -134,6 +143,21 @@ pub fn open_changes(read: &Read<'_>, machine: MachineId) -> Result<Vec<Change>, 
     read.all(sql, &[&machine], Change::from_row)
 }
 
+/// The position that the last count of a bay since `since` was made at.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_count(
+    read: &Read<'_>,
+    machine: MachineId,
+    bay: BayId,
+    since: Unix,
+) -> Result<Option<JournalSeq>, StoreError> {
+    let sql = "SELECT max(base_seq) AS base FROM cassette_changes
+               WHERE machine_id = ?1 AND bay = ?2 AND set_count IS NOT NULL AND created_at >= ?3";
+    Ok(read.one(sql, &[&machine, &bay, &since], |row| row.get("base"))?.flatten())
+}
+
 /// A machine has applied a change; the first time counts. False for a change that is not its own.
 ///
 /// # Errors
@@ -154,21 +178,34 @@ pub fn ack_change(
 /// # Errors
 /// [`StoreError`].
 pub fn insert_state(tx: &Tx<'_>, state: &State) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM cassette_states WHERE event_id = ?1) AS known";
-    if tx.one(sql, &[&state.event_id], |row| row.get("known"))?.unwrap_or(false) {
+    if knows_state(tx, state.event_id)? {
         return Ok(false);
     }
     state.insert_into(tx).map(|()| true)
 }
 
-/// The machine's last state by its own journal.
+/// Whether a state event was stored.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn last_state(read: &Read<'_>, machine: MachineId) -> Result<Option<State>, StoreError> {
-    let sql = "SELECT * FROM cassette_states WHERE machine_id = ?1
+pub fn knows_state(read: &Read<'_>, event: EventId) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM cassette_states WHERE event_id = ?1) AS known";
+    Ok(read.one(sql, &[&event], |row| row.get("known"))?.unwrap_or(false))
+}
+
+/// The machine's last state by its own journal, of those that came since `since`: a new pairing may
+/// be another machine's, whose journal begins again.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_state(
+    read: &Read<'_>,
+    machine: MachineId,
+    since: Unix,
+) -> Result<Option<State>, StoreError> {
+    let sql = "SELECT * FROM cassette_states WHERE machine_id = ?1 AND received_at >= ?2
                ORDER BY base_seq DESC, received_at DESC LIMIT 1";
-    read.one(sql, &[&machine], State::from_row)
+    read.one(sql, &[&machine, &since], State::from_row)
 }
 
 /// Stores a heartbeat in the place of the one before.

@@ -146,6 +146,32 @@ pub fn due_pushes(
     read.all(sql, &[&now, &limit], Waiting::kept)
 }
 
+/// At most `limit` documents that should be sent now, in the order in which they became due.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn due_documents(
+    read: &Read<'_>,
+    now: Unix,
+    limit: u32,
+) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
+    let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'document'
+                   AND not_before <= ?1
+               ORDER BY not_before, id LIMIT ?2";
+    read.all(sql, &[&now, &limit], Waiting::kept)
+}
+
+/// The place of a document, whether it waits or is done.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_document(
+    read: &Read<'_>,
+    document: DocumentId,
+) -> Result<Option<Kept<OutboxId, Waiting>>, StoreError> {
+    read.one("SELECT * FROM outbox WHERE document_id = ?1", &[&document], Waiting::kept)
+}
+
 /// When the next thing is due; `None` where nothing waits.
 ///
 /// # Errors

@@ -22,8 +22,10 @@ pub use charge::{Charge, FeePair, wire_of};
 pub enum SplitError {
     /// The two fees together are above what one direction may cost.
     #[error(
-        "fees: expected at most {cap} ppm together, got platform {platform} + operator {operator}",
-        cap = FeePpm::CAP.ppm(), platform = .platform.ppm(), operator = .operator.ppm()
+        "fees: expected at most {cap} ppm together, got platform {platform} + operator \
+         {operator} = {sum}",
+        cap = FeePpm::CAP.ppm(), platform = .platform.ppm(), operator = .operator.ppm(),
+        sum = .platform.ppm().saturating_add(.operator.ppm())
     )]
     OverCap {
         /// The platform's fee.

@@ -1,0 +1,257 @@
+//! Fees, cassettes and where their documents stand, in the API.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use bitspire_shared::document::Action;
+use bitspire_shared::ids::{BayId, ChangeId, JournalSeq};
+use bitspire_shared::time::Unix;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::auth::{Caller, Role};
+use super::body::{Body, Fraction};
+use super::error::ApiError;
+use super::machines::View;
+use super::{Api, Id};
+use crate::fleet::FleetError;
+use crate::fleet::machines::find;
+use crate::ids::MachineId;
+use crate::publish::cassettes::{self, Wish, Wishes};
+use crate::publish::status::{self, Documents, Publish};
+use crate::publish::{self, fees};
+use crate::store::cassettes as rows;
+use crate::store::operators::SuperConfig;
+
+/// Fees as they are set; what is absent stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetFees {
+    cash_in_fee_fraction: Option<Fraction>,
+    cash_out_fee_fraction: Option<Fraction>,
+}
+
+impl SetFees {
+    fn checked(&self) -> Result<(), FleetError> {
+        if self.cash_in_fee_fraction.is_none() && self.cash_out_fee_fraction.is_none() {
+            return Err(FleetError::Invalid {
+                field: "fees",
+                expected: "cash_in_fee_fraction, cash_out_fee_fraction or both".into(),
+                got: "neither".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A machine after its fees were set.
+#[derive(Serialize)]
+pub(super) struct Set {
+    #[serde(flatten)]
+    machine: View,
+    publish: Publish,
+}
+
+pub(super) async fn set_fees(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<MachineId>,
+    Body(set): Body<SetFees>,
+) -> Result<Json<Set>, ApiError> {
+    caller.needs(Role::Operator)?;
+    set.checked()?;
+    let cash_in = set.cash_in_fee_fraction.map(|fraction| fraction.0);
+    let cash_out = set.cash_out_fee_fraction.map(|fraction| fraction.0);
+    let (actor, operator) = (&caller.actor, caller.operator);
+    let (machine, document) = fees::set(&api.app, actor, operator, id, cash_in, cash_out).await?;
+    let publish = publish::outcome(&api.app, document.as_slice()).await?;
+    Ok(Json(Set { machine: View::new(&api.app, machine), publish }))
+}
+
+/// The platform's fees.
+#[derive(Serialize)]
+pub(super) struct Platform {
+    cash_in_fee_fraction: Fraction,
+    cash_out_fee_fraction: Fraction,
+    wallet_id: Option<String>,
+    updated_at: Unix,
+    /// What is wanted on how many machines now; after a change only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documents: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publish: Option<Publish>,
+}
+
+impl Platform {
+    fn new(config: SuperConfig) -> Self {
+        Self {
+            cash_in_fee_fraction: Fraction(config.cash_in_fee_ppm),
+            cash_out_fee_fraction: Fraction(config.cash_out_fee_ppm),
+            wallet_id: config.wallet_id,
+            updated_at: config.updated_at,
+            documents: None,
+            publish: None,
+        }
+    }
+}
+
+pub(super) async fn platform(State(api): State<Api>) -> Result<Json<Platform>, ApiError> {
+    Ok(Json(Platform::new(fees::platform(&api.app).await?)))
+}
+
+pub(super) async fn set_platform(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(set): Body<SetFees>,
+) -> Result<Json<Platform>, ApiError> {
+    caller.needs(Role::Super)?;
+    set.checked()?;
+    let cash_in = set.cash_in_fee_fraction.map(|fraction| fraction.0);
+    let cash_out = set.cash_out_fee_fraction.map(|fraction| fraction.0);
+    let (config, documents) =
+        fees::set_platform(&api.app, &caller.actor, cash_in, cash_out).await?;
+    let mut platform = Platform::new(config);
+    platform.documents = Some(documents.len());
+    platform.publish = Some(publish::outcome(&api.app, &documents).await?);
+    Ok(Json(platform))
+}
+
+/// A bay as it is wished: `set` notes or `delta` more, one of them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bay {
+    bay: BayId,
+    /// In whole units of the machine's currency; a known bay keeps its own.
+    denomination: Option<u32>,
+    set: Option<u32>,
+    delta: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    bays: Vec<Bay>,
+    #[serde(default)]
+    reason: String,
+    base_seq: Option<JournalSeq>,
+}
+
+/// What a change of cassettes became.
+#[derive(Serialize)]
+pub(super) struct Changed {
+    change_ids: Vec<ChangeId>,
+    documents: Documents,
+    publish: Publish,
+}
+
+pub(super) async fn change_cassettes(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<MachineId>,
+    Body(change): Body<Change>,
+) -> Result<Json<Changed>, ApiError> {
+    caller.needs(Role::Collector)?;
+    let wish = |bay: Bay| {
+        let action = match (bay.set, bay.delta) {
+            (Some(count), None) => Action::Set(count),
+            (None, Some(delta)) => Action::Delta(delta),
+            _ => {
+                return Err(FleetError::Invalid {
+                    field: "bays",
+                    expected: "either set or delta for each bay".into(),
+                    got: format!("both or neither for bay {}", bay.bay),
+                });
+            }
+        };
+        Ok(Wish { bay: bay.bay, denomination: bay.denomination, action })
+    };
+    let bays: Result<_, FleetError> = change.bays.into_iter().map(wish).collect();
+    let wishes = Wishes { bays: bays?, reason: change.reason, base_seq: change.base_seq };
+    let (actor, operator) = (&caller.actor, caller.operator);
+    let (change_ids, document) = cassettes::change(&api.app, actor, operator, id, wishes).await?;
+    let publish = publish::outcome(&api.app, &[document]).await?;
+    let documents = api.app.store.read(move |read| status::of_machine(read, id)).await?;
+    Ok(Json(Changed { change_ids, documents, publish }))
+}
+
+/// A change that the machine has not acknowledged.
+#[derive(Serialize)]
+struct Open {
+    change_id: ChangeId,
+    bay: BayId,
+    set: Option<u32>,
+    delta: Option<i64>,
+    reason: String,
+    base_seq: JournalSeq,
+    actor: String,
+    created_at: Unix,
+}
+
+/// A bay as the operator has it.
+#[derive(Serialize)]
+struct Declared {
+    bay: BayId,
+    denomination_minor: u32,
+    count: u32,
+    updated_at: Unix,
+}
+
+/// A machine's cassettes from both sides.
+#[derive(Serialize)]
+pub(super) struct Cassettes {
+    /// As declared on this side.
+    declared: Vec<Declared>,
+    open_changes: Vec<Open>,
+    /// What the machine itself published last.
+    machine: Option<Value>,
+    machine_said_at: Option<Unix>,
+    /// The journal position to name with a change that was decided from this.
+    base_seq: JournalSeq,
+}
+
+pub(super) async fn cassettes(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<MachineId>,
+) -> Result<Json<Cassettes>, ApiError> {
+    let found: Result<_, FleetError> = api
+        .app
+        .store
+        .read(move |read| {
+            let machine = find(read, id, caller.operator)?;
+            let state = rows::last_state(read, id, machine.paired_at.unwrap_or(Unix(0)))?;
+            let declared = rows::list(read, id)?.into_iter().map(|bay| Declared {
+                bay: bay.bay,
+                denomination_minor: bay.denomination.minor(),
+                count: bay.count,
+                updated_at: bay.updated_at,
+            });
+            let open = rows::open_changes(read, id)?.into_iter().map(|change| Open {
+                change_id: change.change_id,
+                bay: change.bay,
+                set: change.set_count,
+                delta: change.delta,
+                reason: change.reason,
+                base_seq: change.base_seq,
+                actor: change.actor,
+                created_at: change.created_at,
+            });
+            Ok(Cassettes {
+                declared: declared.collect(),
+                open_changes: open.collect(),
+                machine_said_at: state.as_ref().map(|state| state.received_at),
+                machine: state.map(|state| state.body.0),
+                base_seq: machine.journal_seq,
+            })
+        })
+        .await;
+    Ok(Json(found?))
+}
+
+pub(super) async fn republish(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<MachineId>,
+) -> Result<Json<Documents>, ApiError> {
+    caller.needs(Role::Operator)?;
+    Ok(Json(publish::republish(&api.app, &caller.actor, caller.operator, id).await?))
+}

@@ -1,0 +1,431 @@
+//! The outbox's documents: attested, encrypted and signed by the operator's key in its bunker, sent.
+//!
+//! Promise: a version's event is kept before it is sent for the first time, so after a restart the
+//! same event goes out again, never a second one; of two versions the later one has the later
+//! `created_at`. Once a relay took it, it is marked and the machine is told, in one write.
+//!
+//! Failure policy: [`PublishError`]; the row stays with the reason and is tried again, after one
+//! second at first and every half minute at last. While one operator's bunker does not answer, its
+//! other documents wait without asking it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bitspire_shared::canonical::CanonicalError;
+use bitspire_shared::document::watermark::{Ahead, next_time};
+use bitspire_shared::document::{self, Cassettes, DTag, DocumentError, attest};
+use bitspire_shared::error::{Classified, Kind};
+use bitspire_shared::ids::{EventId, Nonce, PubKey};
+use bitspire_shared::rpc::{ConfigChanged, Push};
+use bitspire_shared::statement::{SignedStatement, Statement};
+use bitspire_shared::time::Unix;
+use bitspire_shell::pool::{Pool, PoolError};
+use bitspire_shell::secrets::{SecretError, random};
+use futures_util::{StreamExt as _, stream};
+use nostr::{Event, JsonUtil as _};
+use thiserror::Error;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+use zeroize::Zeroizing;
+
+use super::status::{self, Asked, Publish, State};
+use super::{cassettes, fees, wake};
+use crate::app::{App, Ring};
+use crate::fleet::machines::{find, subject};
+use crate::fleet::{FleetError, audit};
+use crate::http::error::in_words;
+use crate::ids::{DocumentId, MachineId, OperatorId, OutboxId};
+use crate::rpc::push;
+use crate::signer::{RemoteSigner, SignerError};
+use crate::store::documents::{self, DocumentKind, KeptDocument};
+use crate::store::machines::KeptMachine;
+use crate::store::outbox::{self, Waiting};
+use crate::store::{Kept, StoreError, Tx, machines, operators};
+
+/// Between two looks at what waits, where no bell rang.
+const LOOK: Duration = Duration::from_secs(1);
+/// Documents that one look takes.
+const BATCH: u32 = 64;
+/// Documents under way at once.
+const AT_ONCE: usize = 8;
+/// The longest wait between two tries, in seconds.
+const LONGEST_S: u64 = 30;
+/// How long an operator's statement about a document holds: a year, in seconds.
+const ATTEST_S: u64 = 365 * 86_400;
+/// How long a write waits for its documents before it answers "queued".
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an explicit republish waits: longer than a bunker's answers may take.
+const REPUBLISH_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a document is not with a relay yet.
+#[derive(Debug, Error)]
+enum PublishError {
+    #[error("the machine has no key yet: it is published when the machine is paired")]
+    Unpaired,
+    #[error("the machine is revoked: it is published when the machine is paired again")]
+    Revoked,
+    #[error("the operator has no key yet; make one with `operator init`")]
+    NoIdentity,
+    #[error("the operator's key cannot be used: its bunker has not been reached since the start")]
+    NoSigner,
+    #[error("it was signed for other keys than today's: publish it again")]
+    OtherKeys,
+    #[error("the bunker did not answer for another document of this operator just now")]
+    SignerRests,
+    #[error(transparent)]
+    Ahead(#[from] Ahead),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error(transparent)]
+    Relay(#[from] PoolError),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("the operator's statement")]
+    Statement(#[from] CanonicalError),
+    #[error("no random bytes")]
+    Random(#[from] SecretError),
+    #[error("the kept event cannot be read: {0}")]
+    Event(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Classified for PublishError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Unpaired | Self::Revoked | Self::NoIdentity | Self::OtherKeys => Kind::Permanent,
+            Self::NoSigner | Self::SignerRests => Kind::Transient,
+            Self::Ahead(error) => error.kind(),
+            Self::Signer(error) => error.kind(),
+            Self::Relay(error) => error.kind(),
+            Self::Document(error) => error.kind(),
+            Self::Statement(error) => error.kind(),
+            Self::Random(error) => error.kind(),
+            Self::Event(_) => Kind::Permanent,
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+/// What a document needs to be made into an event.
+struct Job {
+    document: KeptDocument,
+    machine: KeptMachine,
+    spire: PubKey,
+    operator: PubKey,
+    /// `created_at` of the last event of this kind.
+    last: Option<Unix>,
+}
+
+impl Job {
+    fn address(&self) -> DTag {
+        let kind = match self.document.kind {
+            DocumentKind::Fees => document::DocumentKind::Fees,
+            DocumentKind::Cassettes => document::DocumentKind::Cassettes,
+        };
+        DTag { kind, spire: self.spire }
+    }
+
+    /// The plaintext, with the operator's statement or without.
+    fn plaintext(&self, attest: Option<SignedStatement>) -> Result<String, DocumentError> {
+        let document = &self.document;
+        match document.fees() {
+            // from the columns: a stored JSON fraction has passed through a binary float
+            Some(set) => {
+                let mut fees = fees::document(set, document.published_at)?;
+                fees.attest = attest;
+                fees.to_json()
+            }
+            None => {
+                let currency = self.machine.currency;
+                let text = document.body.0.to_string();
+                let mut cassettes = Cassettes::from_json(&text, currency)?;
+                cassettes.attest = attest;
+                cassettes.to_json(currency)
+            }
+        }
+    }
+}
+
+/// Sends documents.
+pub(super) struct Publisher {
+    app: Arc<App>,
+    pool: Arc<Pool>,
+}
+
+/// Operators whose bunker did not answer in this look.
+type Resting = Mutex<BTreeSet<PubKey>>;
+
+impl Publisher {
+    pub(super) const fn new(app: Arc<App>, pool: Arc<Pool>) -> Self {
+        Self { app, pool }
+    }
+
+    pub(super) async fn run(self, mut bell: broadcast::Receiver<Ring>) {
+        let stop = self.app.stop.clone();
+        let work = async {
+            let mut look = tokio::time::interval(LOOK);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    ring = bell.recv() => match ring {
+                        Ok(Ring::Outbox) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                        Ok(_) => continue,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                    _ = look.tick() => {}
+                }
+                if let Err(error) = self.look().await {
+                    tracing::warn!(event = "outbox_not_read", error = in_words(&error));
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        self.pool.close().await;
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        let now = self.app.clock.now();
+        let due = self.app.store.read(move |read| outbox::due_documents(read, now, BATCH)).await?;
+        let resting = Resting::default();
+        let mut tries = Vec::new();
+        for waiting in due {
+            tries.push(self.attempt(waiting, &resting));
+        }
+        let mut tries = stream::iter(tries).buffer_unordered(AT_ONCE);
+        while let Some(tried) = tries.next().await {
+            self.app.attempts.send_modify(|ended| *ended = ended.wrapping_add(1));
+            tried?;
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        waiting: Kept<OutboxId, Waiting>,
+        resting: &Resting,
+    ) -> Result<(), StoreError> {
+        let Some(document) = waiting.document_id else { return Ok(()) };
+        let Err(error) = self.publish(document, resting).await else { return Ok(()) };
+        let reason = in_words(&error);
+        tracing::info!(
+            event = "document_not_published", machine = %waiting.machine_id, attempt =
+            waiting.attempts, reason
+        );
+        let wait = 1u64.checked_shl(waiting.attempts).unwrap_or(LONGEST_S).min(LONGEST_S);
+        let (id, again) = (waiting.id, self.app.clock.now().after(wait));
+        let kept = self.app.store.write(move |tx| {
+            // it may have been superseded meanwhile, and is done then
+            let waits = outbox::of_document(tx, document)?.is_some_and(|row| row.done_at.is_none());
+            if waits { outbox::failed(tx, id, &reason, again) } else { Ok(()) }
+        });
+        kept.await
+    }
+
+    /// Brings one document to a relay; one that was superseded needs nothing any more.
+    async fn publish(&self, id: DocumentId, resting: &Resting) -> Result<(), PublishError> {
+        let Some(job) = self.app.store.read(move |read| job(read, id)).await? else {
+            return Ok(());
+        };
+        let event = match &job.document.event {
+            Some(kept) => {
+                let event = Event::from_json(kept);
+                let event = event.map_err(|error| PublishError::Event(error.to_string()))?;
+                let d = event.tags.identifier().map(str::to_owned);
+                if event.pubkey != job.operator.nostr() || d != Some(job.address().to_string()) {
+                    return Err(PublishError::OtherKeys);
+                }
+                event
+            }
+            None => {
+                let Some(event) = self.sign(&job, resting).await? else { return Ok(()) };
+                event
+            }
+        };
+        let relays = self.pool.publish(&event).await?;
+        let event_id = EventId::from_bytes(event.id.to_bytes());
+        let d = job.address().to_string();
+        let (machine, now) = (job.machine.id, self.app.clock.now());
+        tracing::info!(event = "document_published", %machine, d, id = %event_id, ?relays);
+        let told = self.app.store.write(move |tx| {
+            documents::set_relay_acked(tx, id, now)?;
+            let Some(row) = outbox::of_document(tx, id)?.filter(|row| row.done_at.is_none()) else {
+                return Ok(());
+            };
+            outbox::done(tx, row.id, now)?;
+            push::queue(tx, machine, &Push::ConfigChanged(ConfigChanged { d, event_id }), now)
+        });
+        let told: Result<(), StoreError> = told.await;
+        told?;
+        wake(&self.app);
+        Ok(())
+    }
+
+    /// The document's event, kept; `None` where it was superseded meanwhile.
+    async fn sign(&self, job: &Job, resting: &Resting) -> Result<Option<Event>, PublishError> {
+        let operator = job.operator;
+        let signer = self.app.signer(operator).ok_or(PublishError::NoSigner)?;
+        if resting.lock().unwrap_or_else(PoisonError::into_inner).contains(&operator) {
+            return Err(PublishError::SignerRests);
+        }
+        let now = self.app.clock.now();
+        let created_at = next_time(now, job.last)?;
+        let made = make(&*signer, job, created_at, now).await;
+        if let Err(PublishError::Signer(
+            SignerError::NoReply { .. } | SignerError::NotSent { .. },
+        )) = made
+        {
+            resting.lock().unwrap_or_else(PoisonError::into_inner).insert(operator);
+        }
+        let event = made?;
+        let (id, kept) = (job.document.id, event.clone());
+        let signed = self.app.store.write(move |tx| {
+            let document = documents::find(tx, id)?;
+            if document.is_none_or(|document| document.superseded_at.is_some()) {
+                return Ok(false);
+            }
+            let event_id = EventId::from_bytes(kept.id.to_bytes());
+            documents::set_signed(tx, id, (event_id, &kept.as_json()), created_at, now)?;
+            Ok(true)
+        });
+        let signed: Result<bool, StoreError> = signed.await;
+        Ok(signed?.then_some(event))
+    }
+}
+
+/// What is known of a document that waits; `None` where it is superseded.
+fn job(read: &crate::store::Read<'_>, id: DocumentId) -> Result<Option<Job>, PublishError> {
+    let Some(document) = documents::find(read, id)?.filter(|d| d.superseded_at.is_none()) else {
+        return Ok(None);
+    };
+    let Some(machine) = machines::find(read, document.machine_id)? else { return Ok(None) };
+    if machine.revoked_at.is_some() {
+        return Err(PublishError::Revoked);
+    }
+    let spire = machine.machine_npub.ok_or(PublishError::Unpaired)?;
+    let operator = operators::find(read, machine.operator_id)?.and_then(|operator| operator.pubkey);
+    let operator = operator.ok_or(PublishError::NoIdentity)?;
+    let last = documents::last_signed(read, machine.id, document.kind)?;
+    let last = last.and_then(|last| last.created_at);
+    Ok(Some(Job { document, machine, spire, operator, last }))
+}
+
+/// The attested, encrypted and signed event.
+async fn make(
+    signer: &dyn RemoteSigner,
+    job: &Job,
+    created_at: Unix,
+    now: Unix,
+) -> Result<Event, PublishError> {
+    let statement = Statement::Document {
+        spire: job.spire,
+        sha256: attest::digest(&job.plaintext(None)?)?,
+        nonce: Nonce::from_bytes(random()?),
+        not_after: now.after(ATTEST_S),
+    };
+    let statement = signer.sign(statement.to_unsigned(&job.operator, now)?).await?;
+    let plaintext = job.plaintext(Some(SignedStatement::new(statement)))?;
+    let content = signer.encrypt(job.spire, Zeroizing::new(plaintext)).await?;
+    let event = job.address().to_unsigned(&job.operator, &job.spire, content, created_at);
+    Ok(signer.sign(event).await?)
+}
+
+/// What came of documents, as soon as it is known of all; at the latest after `patience`.
+async fn await_all(app: &App, asked: &[Asked], patience: Duration) -> Result<Publish, StoreError> {
+    let mut ended = app.attempts.subscribe();
+    let end = Instant::now() + patience;
+    loop {
+        ended.borrow_and_update();
+        let wanted = asked.to_vec();
+        let outcomes = app
+            .store
+            .read(move |read| wanted.iter().map(|asked| status::outcome(read, *asked)).collect());
+        let outcomes: Result<Vec<_>, StoreError> = outcomes.await;
+        let outcomes = outcomes?;
+        let waits = |o: &Option<Publish>| o.as_ref().is_some_and(|o| o.state == State::Queued);
+        if let Some(failed) = outcomes.iter().find(|outcome| waits(outcome)) {
+            return Ok(failed.clone().unwrap_or_else(Publish::published));
+        }
+        if outcomes.iter().all(Option::is_some) {
+            return Ok(Publish::published());
+        }
+        if timeout_at(end, ended.changed()).await.is_err() {
+            return Ok(Publish::queued("it is being published; no relay has taken it yet"));
+        }
+    }
+}
+
+/// What came of documents that a write has just wanted.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn outcome(app: &App, documents: &[DocumentId]) -> Result<Publish, StoreError> {
+    let asked: Vec<_> =
+        documents.iter().map(|document| Asked { document: *document, attempts: 0 }).collect();
+    await_all(app, &asked, PATIENCE).await
+}
+
+/// Publishes a machine's documents once more, now.
+///
+/// # Errors
+/// [`FleetError::Unpublishable`] for a machine or an operator without a key,
+/// [`FleetError::NotPublished`] where no relay took them: they stay in the outbox.
+pub async fn republish(
+    app: &App,
+    actor: &str,
+    operator: Option<OperatorId>,
+    id: MachineId,
+) -> Result<status::Documents, FleetError> {
+    let (now, actor) = (app.clock.now(), actor.to_owned());
+    let asked = app.store.write(move |tx| {
+        let machine = find(tx, id, operator)?;
+        let missing = |why| Err(FleetError::Unpublishable { machine: id, why });
+        if machine.machine_npub.is_none() || machine.revoked_at.is_some() {
+            return missing("it is not paired: pair it first");
+        }
+        if operators::find(tx, machine.operator_id)?.is_none_or(|o| o.pubkey.is_none()) {
+            return missing("its operator has no key: make one with `operator init`");
+        }
+        let mut asked = vec![again(tx, &machine, DocumentKind::Fees, now)?];
+        if documents::wanted(tx, id, DocumentKind::Cassettes)?.is_some() {
+            asked.push(again(tx, &machine, DocumentKind::Cassettes, now)?);
+        }
+        audit(tx, now, &actor, "machine.republish", &subject(id), serde_json::Value::Null)?;
+        Ok(asked)
+    });
+    let asked: Result<Vec<Asked>, FleetError> = asked.await;
+    let asked = asked?;
+    wake(app);
+    let came = await_all(app, &asked, REPUBLISH_PATIENCE).await?;
+    if came.state == State::Queued {
+        return Err(FleetError::NotPublished(came.reason.unwrap_or_default()));
+    }
+    Ok(app.store.read(move |read| status::of_machine(read, id)).await?)
+}
+
+/// Makes the wanted version due now; one that a relay has is wanted anew.
+fn again(
+    tx: &Tx<'_>,
+    machine: &KeptMachine,
+    kind: DocumentKind,
+    now: Unix,
+) -> Result<Asked, FleetError> {
+    let waits = documents::wanted(tx, machine.id, kind)?.filter(|d| d.relay_acked_at.is_none());
+    let place = match &waits {
+        Some(document) => outbox::of_document(tx, document.id)?,
+        None => None,
+    };
+    if let (Some(document), Some(place)) = (waits, place) {
+        outbox::hurry(tx, document.id, now)?;
+        return Ok(Asked { document: document.id, attempts: place.attempts });
+    }
+    let document = match kind {
+        DocumentKind::Fees => fees::want(tx, machine, now)?,
+        DocumentKind::Cassettes => cassettes::want(tx, machine, now)?,
+    };
+    Ok(Asked { document, attempts: 0 })
+}
