@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::documents::{self, Publisher, Reader};
 use super::requests::{Asked, Path};
 use super::rpc::{self, Carrier, Command};
-use super::session::{Keeper, Proof, Way};
+use super::session::{Keeper, Proof, Way, may_change};
 use super::signer::{self, Signer, SignerError};
 use super::store::{Pairing, public};
 use super::times::Times;
@@ -236,9 +236,11 @@ async fn route(
     }
 }
 
-/// Says hello to the bunker, without the secret, until it has answered as the key that is pinned.
+/// Says hello to the bunker, without the secret, until it has answered as the key that is pinned;
+/// then asks now and again whether it is there, so that a locked key is known before it is needed.
 async fn hello(signer: Signer, timing: Timing, stop: CancellationToken) {
     let first = Duration::from_millis(timing.retry_ms);
+    let rarely = first * 150;
     let mut wait = first;
     let work = async {
         loop {
@@ -247,11 +249,20 @@ async fn hello(signer: Signer, timing: Timing, stop: CancellationToken) {
                 Err(error) => Err(error),
             };
             match result {
-                Ok(()) => return,
+                Ok(()) => {
+                    wait = first;
+                    loop {
+                        sleep(rarely).await;
+                        match signer.ask(Ask::Ping).await {
+                            Err(error) if may_change(&error) => break,
+                            _ => {}
+                        }
+                    }
+                }
                 Err(error) => tracing::info!(event = "bunker_no_hello", %error),
             }
             sleep(wait).await;
-            wait = (wait * 2).min(first * 150);
+            wait = (wait * 2).min(rarely);
         }
     };
     tokio::select! {
