@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
+use crate::supervise::{self, Program};
+use crate::vault;
 
 /// How long a bunker may take to be paired with, a person at its end included.
 const PAIRING: Duration = Duration::from_secs(180);
@@ -50,9 +52,13 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// The vault process: devices, journal, transactions; it has no network
+    Vault,
     /// The network process: relays, bunker, session, kiosk. Prints `ready kiosk=...` once the kiosk
     /// listens; the browser's own address, a secret, is in `kiosk.url` in the runtime folder
     Net,
+    /// Both, as children of this process: for development and small set-ups
+    Run,
     /// Pair this machine with the seed URL of the operator's pairing page
     Pair(Pair),
     /// Show how the machine is
@@ -132,12 +138,64 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Show) => print!("{}", shell_config::show(&loaded.shown)),
         Verb::Pair(pair) => pair_with(&config.socket, &seed(pair)?)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
+        Verb::Vault => run_vault(&config)?,
         Verb::Net => until_stopped(&config, |stop| {
             let ready = |kiosk| println!("ready kiosk=http://{kiosk}");
             crate::net::run(config.net.clone(), ready, stop)
         })?,
+        Verb::Run => {
+            let programs = children(&cli.common)?;
+            until_stopped(&config, |stop| supervise::run(programs, stop))?;
+        }
     }
     Ok(())
+}
+
+/// The two processes, with the flags of this one.
+fn children(common: &Common) -> anyhow::Result<Vec<Program>> {
+    let executable = std::env::current_exe()?;
+    let mut flags: Vec<OsString> = Vec::new();
+    if let Some(file) = &common.config {
+        flags.extend(["--config".into(), file.into()]);
+    }
+    for pair in &common.set {
+        flags.extend(["--set".into(), pair.into()]);
+    }
+    let child = |name: &'static str| {
+        let arguments = std::iter::once(name.into()).chain(flags.iter().cloned()).collect();
+        Program { name, executable: executable.clone(), arguments }
+    };
+    Ok(vec![child("vault"), child("net")])
+}
+
+/// Runs the vault on threads of its own, until it ends or a signal to stop comes.
+fn run_vault(config: &Config) -> anyhow::Result<()> {
+    let stop = vault::Stop::default();
+    until_stopped(config, |signalled| async move {
+        let own = stop.clone();
+        let work = tokio::task::spawn_blocking({
+            let config = config.clone();
+            move || vault::run(&config, &own)
+        });
+        tokio::pin!(work);
+        let ended = tokio::select! {
+            ended = &mut work => ended,
+            () = signalled.cancelled() => {
+                stop.stop();
+                work.await
+            }
+        };
+        ended.map_err(VaultEnd::Died)?.map_err(VaultEnd::Failed)
+    })
+}
+
+/// Why the vault's thread ended.
+#[derive(Debug, thiserror::Error)]
+enum VaultEnd {
+    #[error("the vault cannot go on")]
+    Failed(#[source] vault::VaultError),
+    #[error("the vault's thread has died")]
+    Died(#[source] tokio::task::JoinError),
 }
 
 /// Runs a process on one thread until it ends or a signal to stop comes.

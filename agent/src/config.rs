@@ -43,6 +43,7 @@ cash_out = true
 cash_out_amounts_minor = [2000, 5000, 10000, 20000]
 max_cash_in_minor = 50000
 cassette_floor_notes = 5
+cashbox_capacity_notes = 600
 offline_after_s = 120
 presence_s = 90
 
@@ -78,7 +79,8 @@ raw! {
     RawDispenser { kind: DispenserKind, path: String, bays: u8 }
     RawPolicy {
         cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>, max_cash_in_minor: i64,
-        cassette_floor_notes: u32, offline_after_s: u32, presence_s: u32,
+        cassette_floor_notes: u32, cashbox_capacity_notes: u32, offline_after_s: u32,
+        presence_s: u32,
     }
     RawBreaker { notes_per_hour: u32, notes_per_day: u32 }
     RawNet { machine_secret_file: Option<PathBuf> }
@@ -174,6 +176,8 @@ pub struct Policy {
     pub max_cash_in: Option<Fiat>,
     /// Notes that stay in a bay: the device's own count may be off by a few.
     pub cassette_floor_notes: u32,
+    /// Notes that the cashbox holds.
+    pub cashbox_capacity_notes: NonZeroU32,
     /// No new transaction when nothing was heard of the service for so many seconds.
     pub offline_after_s: NonZeroU32,
     /// Longest time in seconds between a customer's presence and a dispense without their touch.
@@ -333,6 +337,10 @@ fn check_policy(raw: &RawPolicy, currency: Option<Currency>) -> Result<Policy, C
         cash_out_amounts: amounts,
         max_cash_in: fiat("vault.policy.max_cash_in_minor", raw.max_cash_in_minor)?,
         cassette_floor_notes: raw.cassette_floor_notes,
+        cashbox_capacity_notes: at_least_one(
+            "vault.policy.cashbox_capacity_notes",
+            raw.cashbox_capacity_notes,
+        )?,
         offline_after_s: offline,
         presence_s: at_least_one("vault.policy.presence_s", raw.presence_s)?,
     })

@@ -9,6 +9,8 @@ pub mod ipc;
 pub mod journal;
 pub mod kiosk;
 pub mod net;
+pub mod policy;
 pub mod screen;
 pub mod supervise;
 pub mod txn;
+pub mod vault;

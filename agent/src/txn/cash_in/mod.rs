@@ -118,7 +118,7 @@ impl CashIn {
     /// What counts for the customer, in minor units.
     #[must_use]
     pub fn total(&self) -> Fiat {
-        self.worth(|note| matches!(note.fate, Fate::Credited { .. }))
+        self.worth(Note::is_ours)
     }
 
     /// The next state and what is to be done, in order.
@@ -286,7 +286,7 @@ impl CashIn {
 
     fn draft(&self) -> Option<Ask> {
         let mut lots: BTreeMap<QuoteId, Notes> = BTreeMap::new();
-        for note in self.notes.iter().filter(|note| matches!(note.fate, Fate::Credited { .. })) {
+        for note in self.notes.iter().filter(|note| note.is_ours()) {
             let count = lots.entry(note.lock?).or_default().entry(note.denomination?).or_default();
             *count = count.saturating_add(1);
         }

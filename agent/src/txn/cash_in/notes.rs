@@ -102,8 +102,7 @@ impl CashIn {
     /// A credit with no note that waits for one: the last note's, said again or for the first time
     /// after a restart, or of a note that nobody told to stack.
     fn credit_again(&mut self, said: Option<Denomination>, turn: &mut Turn) -> Taken {
-        let ours = |note: &&mut Note| matches!(note.fate, Fate::Credited { .. });
-        let last = self.notes.iter_mut().rev().find(ours);
+        let last = self.notes.iter_mut().rev().find(|note| note.is_ours());
         let same = |note: &Note| said.is_none_or(|said| Some(said) == note.denomination);
         match (last, &self.state) {
             (_, State::Redeemed { .. } | State::Expired { .. } | State::Returned) => {
@@ -178,8 +177,7 @@ impl CashIn {
 
     /// The acceptor gave a note back after it had credited it: somebody may be fishing.
     fn credited_and_returned(&mut self, turn: &mut Turn) {
-        let ours = |note: &&mut Note| matches!(note.fate, Fate::Credited { .. });
-        if let Some(note) = self.notes.iter_mut().rev().find(ours) {
+        if let Some(note) = self.notes.iter_mut().rev().find(|note| note.is_ours()) {
             note.fate = Fate::Unknown { open: false };
             let doubt = |denomination| CashMove::StackDoubt { denomination, counted: true };
             turn.cash.extend(note.denomination.map(doubt));
@@ -291,6 +289,13 @@ impl CashIn {
             // never told to stack: it goes back by itself
             (State::Escrowed { .. }, _) => {
                 self.state = State::Open;
+                self.settle();
+            }
+            (State::Credited, _) => {
+                // the acceptor may not have been told that the credit is durable: it says it again
+                if let Some(note) = self.notes.iter_mut().rev().find(|note| note.is_ours()) {
+                    note.fate = Fate::Credited { heard: false };
+                }
                 self.settle();
             }
             _ => self.settle(),

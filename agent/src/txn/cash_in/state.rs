@@ -148,6 +148,14 @@ pub struct Note {
     pub fate: Fate,
 }
 
+impl Note {
+    /// Whether it counts for the customer.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        matches!(self.fate, Fate::Credited { .. })
+    }
+}
+
 /// What became of a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

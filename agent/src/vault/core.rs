@@ -1,0 +1,182 @@
+//! The one thread: what it owns, and the loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use bitspire_shared::document::{DocumentKind, FeesDocument};
+use bitspire_shared::ids::{JournalSeq, PubKey, TxnId};
+use bitspire_shared::money::Fiat;
+use bitspire_shared::rate::Limiter;
+use bitspire_shared::statement::SignedStatement;
+use bitspire_shared::time::Mono;
+use bitspire_shell::clock::Clock;
+use nostr::Keys;
+
+use super::alerts::Alerts;
+use super::devices::{Giver, Taker};
+use super::pairing::Attempt;
+use super::peers::Peers;
+use super::report::Reports;
+use super::requests::Requests;
+use super::screens::Shown;
+use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing};
+use super::time::TrustedTime;
+use super::{Event, VaultError};
+use crate::config::VaultConfig;
+use crate::journal::{Journal, Stage};
+use crate::policy::breaker::Breaker;
+use crate::policy::price::Rates;
+use crate::txn::{Input, Now, Txn};
+
+/// Between two looks at the clock, in milliseconds.
+const TICK_MS: u64 = 1_000;
+/// Between two moves of the write-ahead log into the database.
+const CHECKPOINT_MS: u64 = 600_000;
+
+/// Everything that the vault owns.
+pub(super) struct Vault {
+    pub(super) config: VaultConfig,
+    pub(super) clock: Clock,
+    pub(super) halt_after: Option<JournalSeq>,
+    pub(super) epoch: Instant,
+    pub(super) journal: Journal,
+    pub(super) keys: Keys,
+    pub(super) key: PubKey,
+    pub(super) time: TrustedTime,
+
+    pub(super) pairing: Option<Pairing>,
+    pub(super) attempt: Option<Attempt>,
+    /// Why the last seed was refused, or what its bunker waits for.
+    pub(super) seed_words: Option<String>,
+
+    pub(super) fees: Option<(FeesInForce, FeesDocument)>,
+    pub(super) cassettes: Option<CassettesInForce>,
+    pub(super) last_sets: LastSets,
+    /// Documents that wait for trusted time: the last of each kind.
+    pub(super) early: BTreeMap<DocumentKind, (nostr::Event, String)>,
+    pub(super) documents_refused: u64,
+
+    pub(super) breaker: Breaker,
+    pub(super) rates: Rates,
+
+    pub(super) txns: BTreeMap<TxnId, Txn>,
+    /// What transactions are still to be told, in order.
+    pub(super) queue: VecDeque<(TxnId, Input)>,
+    pub(super) on_screen: Option<TxnId>,
+    /// The cash-in that the acceptor speaks to: the one on the screen, or the last that was.
+    pub(super) feeding: Option<TxnId>,
+    /// The transaction and intent that the dispenser works on.
+    pub(super) dispensing: Option<(TxnId, u32)>,
+    /// The transaction that waits for notes to be chosen, and for how much.
+    pub(super) to_plan: Option<(TxnId, Fiat)>,
+    /// Verdicts that wait for the screen or the dispenser.
+    pub(super) held: Vec<SignedStatement>,
+    pub(super) code_tries: Limiter,
+
+    pub(super) acceptor: Option<Taker>,
+    pub(super) dispenser: Option<Giver>,
+
+    pub(super) peers: Peers,
+    pub(super) requests: Requests,
+    pub(super) reports: Reports,
+    pub(super) alerts: Alerts,
+    pub(super) shown: Shown,
+    /// Whether the service was in reach when last looked at.
+    pub(super) reachable: bool,
+    pub(super) stopping: bool,
+}
+
+impl Vault {
+    /// Milliseconds on this process's own clock.
+    pub(super) fn mono(&self) -> Mono {
+        Mono(u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Both clocks, for a transaction.
+    pub(super) fn now(&self) -> Now {
+        let mono = self.mono();
+        Now { mono, unix: self.time.now(mono) }
+    }
+
+    /// Takes events until the end.
+    pub(super) fn work(&mut self, events: &Receiver<Event>) -> Result<(), VaultError> {
+        let mut tick_at = self.mono();
+        let mut checkpoint_at = self.mono().after(CHECKPOINT_MS);
+        while !self.stopping {
+            let now = self.mono();
+            if now >= tick_at {
+                tick_at = now.after(TICK_MS);
+                self.tick()?;
+            }
+            if now >= checkpoint_at && self.on_screen.is_none() {
+                checkpoint_at = now.after(CHECKPOINT_MS);
+                self.journal.checkpoint();
+            }
+            self.settle()?;
+            let wait = Duration::from_millis(tick_at.since(self.mono()));
+            match events.recv_timeout(wait) {
+                Ok(event) => self.take(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+        }
+        self.close_inlet();
+        Ok(())
+    }
+
+    /// Takes one event.
+    pub(super) fn take(&mut self, event: Event) -> Result<(), VaultError> {
+        match event {
+            Event::Acceptor(event) => self.acceptor_says(event)?,
+            Event::Dispenser(event) => self.dispenser_says(event),
+            Event::Joined(id, peer) => self.joined(id, peer)?,
+            Event::Said(id, message) => self.said(id, *message)?,
+            Event::Gone(id) => self.gone(id),
+            Event::Stop => self.stopping = true,
+        }
+        self.tell_queue()
+    }
+
+    fn tick(&mut self) -> Result<(), VaultError> {
+        let open = self.txns.iter().filter(|(_, txn)| txn.stage() != Stage::Closed);
+        let open: Vec<TxnId> = open.map(|(txid, _)| *txid).collect();
+        for txid in open {
+            self.queue.push_back((txid, Input::Tick));
+        }
+        self.tell_queue()?;
+        self.try_held_verdicts()?;
+        self.try_early_documents()?;
+        self.look_at_screen();
+        self.alerts.forget_old(self.mono());
+        self.tell_queue()
+    }
+
+    /// Brings everything that follows from the state in line with it.
+    fn settle(&mut self) -> Result<(), VaultError> {
+        self.look_at_reach();
+        self.tell_queue()?;
+        self.leave_what_is_over();
+        self.tell_queue()?;
+        self.set_bays_up();
+        self.plan_if_ready()?;
+        self.tell_queue()?;
+        self.publish_state()?;
+        self.report_if_due()?;
+        self.refresh_screen();
+        Ok(())
+    }
+
+    /// Takes note of the service coming into reach or going out of it.
+    fn look_at_reach(&mut self) {
+        let reachable = self.service_in_reach();
+        if reachable == self.reachable {
+            return;
+        }
+        self.reachable = reachable;
+        tracing::info!(event = "service_in_reach", reachable);
+        let say = || if reachable { Input::NetworkBack } else { Input::NetworkLost };
+        let all: Vec<TxnId> = self.txns.keys().copied().collect();
+        self.queue.extend(all.into_iter().map(|txid| (txid, say())));
+    }
+}

@@ -1,0 +1,120 @@
+//! What the customer does.
+//!
+//! Promise: an action counts only where it fits what is shown: one of the amounts on the screen, the
+//! transaction on the screen, a claim code of a transaction that waits for it.
+//!
+//! Failure policy: whatever does not fit changes nothing.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+use bitspire_shared::ids::{ClaimCode, Nonce, TxnId};
+use bitspire_shared::money::{Denomination, Fiat};
+use bitspire_shared::rate::{Limiter, Quota};
+use bitspire_shell::secrets::random;
+
+use super::VaultError;
+use super::core::Vault;
+use crate::ipc::{CustomerAction, SecretText};
+use crate::txn::{CashIn, CashOut, Input, Order, Rules, Txn};
+
+/// Claim codes that may be tried: 5 a minute.
+const TRIES: NonZeroU32 = NonZeroU32::new(5).unwrap();
+
+/// Limits how often a claim code is tried.
+pub(super) const fn code_tries() -> Limiter {
+    Limiter::new(Quota::per_minute(TRIES, TRIES))
+}
+
+impl Vault {
+    /// The customer did something.
+    pub(super) fn customer(&mut self, action: CustomerAction) -> Result<(), VaultError> {
+        let shown = self.on_screen;
+        match action {
+            CustomerAction::Seen { screen } => self.seen(screen),
+            CustomerAction::StartCashIn => self.start_cash_in()?,
+            CustomerAction::StartCashOut { fiat_minor } => self.start_cash_out(fiat_minor)?,
+            CustomerAction::ClaimCode { code } => self.claim_code(&code),
+            CustomerAction::Confirm | CustomerAction::Finish | CustomerAction::Cancel
+                if self.at_an_end() =>
+            {
+                self.leave_screen();
+            }
+            CustomerAction::Confirm => self.queue.extend(shown.map(|txid| (txid, Input::Accept))),
+            CustomerAction::Finish => self.queue.extend(shown.map(|txid| (txid, Input::Finish))),
+            CustomerAction::Cancel => self.queue.extend(shown.map(|txid| (txid, Input::Cancel))),
+        }
+        Ok(())
+    }
+
+    /// The notes that a cash-in takes.
+    pub(super) fn takes(&self) -> BTreeSet<Denomination> {
+        let most = self.config.policy.max_cash_in.map_or(0, |fiat| fiat.minor);
+        let fits = |note: &&Denomination| i64::from(note.minor()) <= most;
+        let notes = self.acceptor.iter().flat_map(|taker| taker.notes.iter());
+        notes.filter(fits).copied().collect()
+    }
+
+    fn order(&self, fiat: Fiat) -> Result<Order, VaultError> {
+        let presence_ms = u64::from(self.config.policy.presence_s.get()).saturating_mul(1_000);
+        Ok(Order {
+            txid: TxnId::from_bytes(random()?),
+            seed: Nonce::from_bytes(random()?),
+            code: ClaimCode::from_bytes(random()?),
+            fiat,
+            rules: Rules { presence_ms, ..Rules::default() },
+        })
+    }
+
+    fn start_cash_in(&mut self) -> Result<(), VaultError> {
+        let most = self.config.policy.max_cash_in;
+        let Some(fiat) = most.filter(|_| self.on_screen.is_none() && self.shop().cash_in) else {
+            return Ok(());
+        };
+        let (session, effects) = CashIn::start(self.order(fiat)?, self.takes(), self.now());
+        let txn = Txn::CashIn(session);
+        let txid = txn.txid();
+        self.put_on_screen(txid);
+        self.feeding = Some(txid);
+        self.perform(txid, txn, effects)
+    }
+
+    fn start_cash_out(&mut self, fiat_minor: i64) -> Result<(), VaultError> {
+        if self.on_screen.is_some() {
+            return Ok(());
+        }
+        let offered = self.shop().cash_out;
+        let Some(fiat) = offered.into_iter().find(|fiat| fiat.minor == fiat_minor) else {
+            tracing::info!(event = "amount_not_offered", fiat_minor);
+            return Ok(());
+        };
+        let (sale, effects) = CashOut::start(self.order(fiat)?, self.now());
+        let txn = Txn::CashOut(sale);
+        let txid = txn.txid();
+        self.put_on_screen(txid);
+        self.perform(txid, txn, effects)
+    }
+
+    fn claim_code(&mut self, code: &SecretText) {
+        if self.code_tries.take(self.mono()).is_err() {
+            tracing::warn!(event = "too_many_claim_codes");
+            return;
+        }
+        let typed: String = code.expose().chars().filter(|c| !c.is_whitespace()).collect();
+        let Ok(code) = typed.to_ascii_lowercase().parse::<ClaimCode>() else { return };
+        let hash = code.hash();
+        let deal = |txn: &Txn| match txn {
+            Txn::CashOut(sale) => *sale.deal(),
+            Txn::CashIn(session) => *session.deal(),
+        };
+        let found = self.txns.iter().find(|(_, txn)| deal(txn).claim_hash == hash);
+        let Some(txid) = found.map(|(txid, _)| *txid) else { return };
+        if !self.may_come_on_screen(txid) {
+            return;
+        }
+        self.put_on_screen(txid);
+        // whoever types the code stands in front of what is shown next
+        self.shown_anew();
+        self.queue.push_back((txid, Input::ClaimEntered(code)));
+    }
+}

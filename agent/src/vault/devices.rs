@@ -1,0 +1,324 @@
+//! Note validator and dispenser: what they say, and what they are told.
+//!
+//! Promise: a device's word goes to the one transaction that it is about; what belongs to none is
+//! written down. A dispenser is set up again after each fault and refill, while no plan is under way.
+//!
+//! Failure policy: a device in trouble takes what it does off the screen; its fault is in the
+//! report, in its own words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitspire_hardware::acceptor::id003::{Id003, Settings};
+use bitspire_hardware::acceptor::{
+    Acceptor, AcceptorCommand, AcceptorEvent, DeviceFault, FaultKind, PowerUpBill,
+};
+use bitspire_hardware::dispenser::f56::F56;
+use bitspire_hardware::dispenser::{
+    BayState, DispenseOutcome, Dispenser, DispenserCommand, DispenserEvent,
+};
+use bitspire_hardware::port::{Device, serial};
+use bitspire_shared::ids::BayId;
+use bitspire_shared::money::{Currency, Denomination};
+use bitspire_shared::rpc::DeviceStatus;
+use bitspire_shared::time::Mono;
+use std::sync::mpsc::SyncSender;
+
+use super::core::Vault;
+use super::{Event, VaultError};
+use crate::config::{AcceptorConfig, AcceptorKind, DispenserConfig, DispenserKind};
+use crate::journal::{ByJournal, Stage};
+use crate::txn::{Input, Txn};
+
+/// Bits a second of an ID-003 device that is not set otherwise.
+const ID003_BAUD: u32 = 9_600;
+/// Between two tries to set a dispenser up.
+const SET_UP_MS: u64 = 30_000;
+/// How long a set-up may take; notes at the exit must be taken first.
+const COMING_MS: u64 = 60_000;
+
+/// The note validator.
+pub(super) struct Taker {
+    device: Box<dyn Acceptor<ByJournal>>,
+    pub(super) status: DeviceStatus,
+    pub(super) fault: Option<String>,
+    pub(super) version: Option<String>,
+    /// The notes of our currency that it knows.
+    pub(super) notes: BTreeSet<Denomination>,
+    /// Where a note was when it was found.
+    pub(super) found: Option<PowerUpBill>,
+    pub(super) cashbox_out: bool,
+}
+
+/// The dispenser.
+pub(super) struct Giver {
+    device: Box<dyn Dispenser<ByJournal>>,
+    pub(super) status: DeviceStatus,
+    pub(super) fault: Option<String>,
+    /// The bays as it sees them; none until it is set up.
+    pub(super) bays: BTreeMap<BayId, BayState>,
+    /// Whether it is to be set up, and from when on that may be tried.
+    set_up: Option<Mono>,
+    /// Since when it is being set up.
+    setting_up: Option<Mono>,
+}
+
+impl Taker {
+    /// Starts its driver.
+    pub(super) fn start(
+        config: &AcceptorConfig,
+        currency: Currency,
+        events: SyncSender<Event>,
+    ) -> Result<Self, VaultError> {
+        // a vault that has ended takes no events
+        let sink = Box::new(move |event| drop(events.send(Event::Acceptor(event))));
+        let device = match config.kind {
+            AcceptorKind::Id003 => {
+                let baud = config.baud.unwrap_or(ID003_BAUD);
+                let engine = Id003::<ByJournal>::new(Settings { currency, baud });
+                Device::start("acceptor", engine, serial(&config.path), sink)
+            }
+        };
+        Ok(Self {
+            device: Box::new(device.map_err(VaultError::Device)?),
+            status: DeviceStatus::Starting,
+            fault: None,
+            version: None,
+            notes: BTreeSet::new(),
+            found: None,
+            cashbox_out: false,
+        })
+    }
+}
+
+impl Giver {
+    /// Starts its driver.
+    pub(super) fn start(
+        config: &DispenserConfig,
+        currency: Currency,
+        events: SyncSender<Event>,
+    ) -> Result<Self, VaultError> {
+        // a vault that has ended takes no events
+        let sink = Box::new(move |event| drop(events.send(Event::Dispenser(event))));
+        let device = match config.kind {
+            DispenserKind::F56 => {
+                let engine = F56::<ByJournal>::new(currency);
+                Device::start("dispenser", engine, serial(&config.path), sink)
+            }
+        };
+        Ok(Self {
+            device: Box::new(device.map_err(VaultError::Device)?),
+            status: DeviceStatus::Starting,
+            fault: None,
+            bays: BTreeMap::new(),
+            set_up: Some(Mono(0)),
+            setting_up: None,
+        })
+    }
+
+    /// Whether its driver took the command.
+    pub(super) fn send(&mut self, command: DispenserCommand<ByJournal>) -> bool {
+        let sent = self.device.send(command);
+        if let Err(error) = &sent {
+            tracing::error!(event = "dispenser_not_told", %error);
+            self.status = DeviceStatus::Fault;
+            self.fault = Some(error.to_string());
+        }
+        sent.is_ok()
+    }
+
+    /// It is to be set up again: its notes, its path or its power changed.
+    pub(super) fn set_up_again(&mut self, at: Mono) {
+        self.set_up = Some(at);
+    }
+
+    /// Whether it will be ready, or in trouble, before long.
+    fn is_coming(&self, now: Mono) -> bool {
+        self.set_up.is_some_and(|at| now >= at)
+            || self.setting_up.is_some_and(|since| now.since(since) < COMING_MS)
+    }
+
+    fn is_down(&mut self, fault: DeviceFault) {
+        self.bays.clear();
+        self.setting_up = None;
+        self.status = status_of(fault.kind);
+        self.fault = Some(fault.detail);
+    }
+}
+
+const fn status_of(kind: FaultKind) -> DeviceStatus {
+    match kind {
+        FaultKind::Silent | FaultKind::LinkLost => DeviceStatus::Silent,
+        FaultKind::Jam | FaultKind::Cassette | FaultKind::Cheated | FaultKind::ServiceNeeded => {
+            DeviceStatus::Fault
+        }
+    }
+}
+
+impl Vault {
+    /// Tells the acceptor, if there is one.
+    pub(super) fn tell_acceptor(&mut self, command: AcceptorCommand<ByJournal>) {
+        let Some(taker) = &mut self.acceptor else { return };
+        if let Err(error) = taker.device.send(command) {
+            tracing::error!(event = "acceptor_not_told", %error);
+            taker.status = DeviceStatus::Fault;
+            taker.fault = Some(error.to_string());
+            let detail = error.to_string();
+            self.queue.extend(self.feeding.map(|txid| (txid, Input::AcceptorFault { detail })));
+        }
+    }
+
+    /// No notes from now on.
+    pub(super) fn close_inlet(&mut self) {
+        self.tell_acceptor(AcceptorCommand::Accept(BTreeSet::new()));
+    }
+
+    fn tell_feeding(&mut self, input: Input) {
+        self.queue.extend(self.feeding.map(|txid| (txid, input)));
+    }
+
+    pub(super) fn acceptor_says(&mut self, event: AcceptorEvent) -> Result<(), VaultError> {
+        let Some(taker) = &mut self.acceptor else { return Ok(()) };
+        match event {
+            AcceptorEvent::Identified { version, notes } => {
+                let own = self.config.currency;
+                let ours = notes.into_iter().filter(|(_, currency)| Some(*currency) == own);
+                taker.notes = ours.map(|(note, _)| note).collect();
+                tracing::info!(event = "acceptor_found", version, notes = taker.notes.len());
+                taker.version = Some(version);
+            }
+            AcceptorEvent::PoweredUp(bill) => {
+                tracing::info!(event = "acceptor_powered_up", ?bill);
+                taker.found = Some(bill);
+            }
+            AcceptorEvent::Accepting | AcceptorEvent::Closed => {
+                if taker.status != DeviceStatus::Ready {
+                    self.reports.soon(Mono(0));
+                }
+                taker.status = DeviceStatus::Ready;
+                taker.fault = None;
+            }
+            AcceptorEvent::Escrowed(bill) => {
+                let allowed = self.may_take_notes();
+                let known = self.feeding.filter(|txid| self.txns.contains_key(txid));
+                match known {
+                    Some(txid) => self.queue.push_back((txid, Input::Escrowed { bill, allowed })),
+                    None => self.tell_acceptor(AcceptorCommand::Return),
+                }
+            }
+            AcceptorEvent::Credit { escrowed, denomination } => {
+                match self.feeding.filter(|txid| self.txns.contains_key(txid)) {
+                    Some(_) => self.tell_feeding(Input::Credit { escrowed, denomination }),
+                    None => {
+                        let said = denomination.or(escrowed.map(|bill| bill.denomination));
+                        self.credit_of_nobody(said)?;
+                    }
+                }
+            }
+            AcceptorEvent::Stacked => self.tell_feeding(Input::Stacked),
+            AcceptorEvent::Returned => self.tell_feeding(Input::Returned),
+            AcceptorEvent::Rejected { reason } => {
+                tracing::info!(event = "note_rejected", reason);
+            }
+            AcceptorEvent::CashboxRemoved(out) => {
+                tracing::warn!(event = "cashbox", out);
+                taker.cashbox_out = out;
+                self.reports.soon(Mono(0));
+            }
+            AcceptorEvent::Fault(DeviceFault { kind, detail }) => {
+                tracing::error!(event = "acceptor_fault", ?kind, detail);
+                taker.status = status_of(kind);
+                taker.fault = Some(detail.clone());
+                self.reports.soon(Mono(0));
+                self.tell_feeding(Input::AcceptorFault { detail });
+            }
+            AcceptorEvent::Recovered => {
+                taker.status = DeviceStatus::Starting;
+                taker.fault = None;
+                self.reports.soon(Mono(0));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn dispenser_says(&mut self, event: DispenserEvent) {
+        let now = self.mono();
+        let Some(giver) = &mut self.dispenser else { return };
+        match event {
+            DispenserEvent::Ready { bays, notes_at_exit } => {
+                tracing::info!(event = "dispenser_ready", bays = bays.len(), notes_at_exit);
+                giver.bays = bays;
+                giver.setting_up = None;
+                giver.status = DeviceStatus::Ready;
+                giver.fault = None;
+                self.reports.soon(now);
+            }
+            DispenserEvent::Dispensed(outcome) => {
+                tracing::info!(event = "dispensed", ?outcome);
+                match &outcome {
+                    DispenseOutcome::Final { fault: None, .. } => {}
+                    DispenseOutcome::Final { fault: Some(fault), .. }
+                    | DispenseOutcome::NotStarted(fault) => {
+                        giver.is_down(fault.clone());
+                        giver.set_up_again(now);
+                    }
+                    DispenseOutcome::Unknowable { last_seen } => {
+                        let detail = last_seen.clone();
+                        giver.is_down(DeviceFault { kind: FaultKind::ServiceNeeded, detail });
+                        giver.set_up_again(now);
+                    }
+                }
+                match self.dispensing.take() {
+                    Some((txid, no)) => {
+                        self.queue.push_back((txid, Input::Dispensed { no, outcome }));
+                    }
+                    None => tracing::error!(event = "answer_to_no_dispense", ?outcome),
+                }
+            }
+            DispenserEvent::Taken => {
+                let waits = |txn: &Txn| matches!(txn, Txn::CashOut(_));
+                let open = self.txns.iter().filter(|(_, txn)| waits(txn));
+                let open = open.filter(|(_, txn)| txn.stage() == Stage::Open);
+                let all: Vec<_> = open.map(|(txid, _)| (*txid, Input::Taken)).collect();
+                self.queue.extend(all);
+            }
+            DispenserEvent::Fault(fault) => {
+                tracing::error!(event = "dispenser_fault", kind = ?fault.kind, fault.detail);
+                giver.is_down(fault);
+                giver.set_up = Some(now.after(SET_UP_MS));
+                self.reports.soon(now);
+            }
+            DispenserEvent::Recovered => {
+                giver.status = DeviceStatus::Starting;
+                giver.set_up_again(now);
+            }
+        }
+    }
+
+    /// Sets the dispenser up where that is due and no plan is under way.
+    pub(super) fn set_bays_up(&mut self) {
+        let now = self.mono();
+        let bays = &self.journal.holdings().bays;
+        let bays: BTreeMap<_, _> = bays.iter().map(|(id, bay)| (*id, bay.denomination)).collect();
+        let Some(giver) = &mut self.dispenser else { return };
+        let due = giver.set_up.is_some_and(|at| now >= at);
+        if due && self.dispensing.is_none() && !bays.is_empty() {
+            giver.set_up = None;
+            giver.setting_up = Some(now);
+            giver.send(DispenserCommand::Configure(bays));
+        }
+    }
+
+    /// Chooses notes for a transaction that waits for that, unless the dispenser is being set up:
+    /// then as soon as it is ready, or in trouble.
+    pub(super) fn plan_if_ready(&mut self) -> Result<(), VaultError> {
+        let Some((txid, rest)) = self.to_plan else { return Ok(()) };
+        let now = self.mono();
+        if self.dispenser.as_ref().is_some_and(|giver| giver.is_coming(now)) {
+            return Ok(());
+        }
+        self.to_plan = None;
+        let lots = self.plan(rest)?;
+        self.queue.push_back((txid, Input::Planned(lots)));
+        Ok(())
+    }
+}

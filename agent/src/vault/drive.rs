@@ -1,0 +1,229 @@
+//! How a transaction's effects are done.
+//!
+//! Promise: in their order, the record first; nothing follows a record that is not on the disk. A
+//! record that a rule of the journal forbids undoes the step. Results come back as inputs.
+
+use bitspire_hardware::acceptor::AcceptorCommand;
+use bitspire_hardware::dispenser::{
+    DeviceFault, DispenseOutcome, DispensePlan, DispenserCommand, FaultKind,
+};
+use bitspire_shared::ids::{JournalSeq, TxnId};
+use bitspire_shared::money::Denomination;
+
+use super::VaultError;
+use super::core::Vault;
+use super::settings::Setting;
+use crate::journal::{CashMove, Entry, JournalError, Refusal, Stage};
+use crate::txn::{Effect, Input, Record, Txn};
+
+impl Vault {
+    /// Writes an entry.
+    pub(super) fn append(&mut self, entry: Entry) -> Result<JournalSeq, VaultError> {
+        let at = self.now().unix;
+        let seq = self.journal.append(at, entry)?;
+        self.flushed()?;
+        Ok(seq)
+    }
+
+    /// Writes a setting.
+    pub(super) fn keep<T: Setting>(&mut self, value: &T) -> Result<JournalSeq, VaultError> {
+        let value = serde_json::to_value(value)?;
+        self.append(Entry::Setting { key: T::KEY.to_owned(), value })
+    }
+
+    /// An entry is on the disk.
+    fn flushed(&self) -> Result<(), VaultError> {
+        let seq = self.journal.head().seq;
+        if self.halt_after.is_some_and(|last| seq >= last) {
+            return Err(VaultError::Halted(seq));
+        }
+        Ok(())
+    }
+
+    /// Tells transactions what they are to be told, until nothing is left.
+    pub(super) fn tell_queue(&mut self) -> Result<(), VaultError> {
+        while let Some((txid, input)) = self.queue.pop_front() {
+            self.step(txid, input)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, txid: TxnId, input: Input) -> Result<(), VaultError> {
+        let credit = match &input {
+            Input::Credit { escrowed, denomination } => {
+                Some(denomination.or(escrowed.map(|bill| bill.denomination)))
+            }
+            _ => None,
+        };
+        let Some(txn) = self.txns.get(&txid).cloned() else {
+            return match credit {
+                Some(said) => self.credit_of_nobody(said),
+                None => Ok(()),
+            };
+        };
+        let (next, effects) = txn.step(input, self.now());
+        if let [Effect::Ignored { input, state }] = effects.as_slice() {
+            tracing::debug!(event = "input_ignored", txn = %txid, input, state);
+            return match credit {
+                Some(said) => self.credit_of_nobody(said),
+                None => Ok(()),
+            };
+        }
+        self.perform(txid, next, effects)
+    }
+
+    /// A note was credited that no transaction takes: it is in doubt whose it is.
+    pub(super) fn credit_of_nobody(
+        &mut self,
+        said: Option<Denomination>,
+    ) -> Result<(), VaultError> {
+        if let Some(denomination) = said {
+            let doubt = CashMove::StackDoubt { denomination, counted: false };
+            self.append(Entry::Cash(vec![doubt]))?;
+        }
+        let note =
+            said.map_or("unknown".to_owned(), |note| format!("{} minor units", note.minor()));
+        self.raise("unexplained_credit", format!("a note was stacked that no sale took: {note}"));
+        self.tell_acceptor(AcceptorCommand::AcknowledgeCredit);
+        Ok(())
+    }
+
+    /// Does the effects of a step to `next`, in order.
+    pub(super) fn perform(
+        &mut self,
+        txid: TxnId,
+        next: Txn,
+        effects: Vec<Effect>,
+    ) -> Result<(), VaultError> {
+        for effect in effects {
+            match effect {
+                Effect::Journal(record) => {
+                    let entry = Entry::Txn(record.to_entry()?);
+                    match self.journal.append(self.now().unix, entry) {
+                        Ok(_) => self.recorded(*record)?,
+                        Err(JournalError::Refused(refusal)) => {
+                            self.record_refused(txid, &record, &refusal);
+                            return Ok(());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Effect::Dispense { record, no, plan } => {
+                    if !self.dispense(*record, no, plan)? {
+                        return Ok(());
+                    }
+                }
+                Effect::Stack { record, no, bill } => {
+                    let entry = record.to_entry()?;
+                    match self.journal.commit(self.now().unix, entry, no, bill) {
+                        Ok(proof) => {
+                            self.recorded(*record)?;
+                            self.tell_acceptor(AcceptorCommand::Stack(proof));
+                        }
+                        Err(JournalError::Refused(refusal)) => {
+                            self.record_refused(txid, &record, &refusal);
+                            self.tell_acceptor(AcceptorCommand::Return);
+                            return Ok(());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Effect::Plan { rest } => {
+                    self.to_plan = Some((txid, rest));
+                    self.plan_if_ready()?;
+                }
+                Effect::ReturnBill => self.tell_acceptor(AcceptorCommand::Return),
+                Effect::AcknowledgeCredit => {
+                    self.tell_acceptor(AcceptorCommand::AcknowledgeCredit);
+                }
+                Effect::Inlet(notes) => {
+                    if self.feeding == Some(txid) {
+                        self.tell_acceptor(AcceptorCommand::Accept(notes));
+                    }
+                }
+                Effect::Request(request) => self.ask(txid, request)?,
+                Effect::Forget(id) => self.forget(id),
+                Effect::Alert(alert) => self.txn_alert(txid, &alert),
+                // the screen is made from the state after each event
+                Effect::Show(_) => {}
+                Effect::Ignored { input, state } => {
+                    tracing::debug!(event = "input_ignored", txn = %txid, input, state);
+                }
+            }
+        }
+        self.txns.insert(txid, next);
+        Ok(())
+    }
+
+    /// A record is on the disk: the transaction is in its state.
+    fn recorded(&mut self, record: Record) -> Result<(), VaultError> {
+        let (txid, stage) = (record.txn.txid(), record.txn.stage());
+        let (state, cause) = (record.txn.name(), record.cause);
+        tracing::info!(event = "txn", txn = %txid, state, cause);
+        if stage != Stage::Open {
+            self.reports.soon(self.mono());
+        }
+        self.txns.insert(txid, record.txn);
+        self.flushed()
+    }
+
+    fn record_refused(&mut self, txid: TxnId, record: &Record, refusal: &Refusal) {
+        let cause = record.cause;
+        tracing::error!(event = "record_refused", txn = %txid, cause, %refusal);
+        self.raise("record_refused", format!("{cause}: {refusal}"));
+    }
+
+    /// Commits the plan and gives the proof away; `false` where the step is undone.
+    fn dispense(
+        &mut self,
+        record: Record,
+        no: u32,
+        plan: DispensePlan,
+    ) -> Result<bool, VaultError> {
+        let txid = record.txn.txid();
+        let notes = plan.notes.values().fold(0u32, |sum, count| sum.saturating_add(*count));
+        let at = self.now().unix;
+        let proof = match self.journal.commit(at, record.to_entry()?, no, plan) {
+            Ok(proof) => proof,
+            Err(JournalError::Refused(refusal)) => {
+                self.record_refused(txid, &record, &refusal);
+                self.queue.push_back((txid, Input::Planned(None)));
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // counted by the intent, as after a restart
+        let opened = self.breaker.give(notes, at);
+        self.recorded(record)?;
+        self.dispensing = Some((txid, no));
+        let sent = match &mut self.dispenser {
+            Some(giver) => giver.send(DispenserCommand::Dispense(proof)),
+            None => false,
+        };
+        self.queue.push_back((
+            txid,
+            match sent {
+                true => Input::DispenseSent { no },
+                false => {
+                    self.dispensing = None;
+                    let detail = "the dispenser's driver has ended".to_owned();
+                    let fault = DeviceFault { kind: FaultKind::ServiceNeeded, detail };
+                    Input::Dispensed { no, outcome: DispenseOutcome::NotStarted(fault) }
+                }
+            },
+        ));
+        if opened {
+            self.breaker_opened()?;
+        }
+        Ok(true)
+    }
+
+    /// The breaker is open from now on.
+    pub(super) fn breaker_opened(&mut self) -> Result<(), VaultError> {
+        let kept = self.breaker.kept().clone();
+        self.keep(&kept)?;
+        tracing::error!(event = "breaker_open");
+        self.reports.soon(self.mono());
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! From the disk to a vault that may trade.
+//!
+//! Promise: nothing moves on a start. Each transaction that is not closed is told of the restart,
+//! with the word of the device where it has one; the devices are told to take nothing until then.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use bitspire_hardware::acceptor::{AcceptorEvent, PowerUpBill};
+use bitspire_shared::canonical::sha256;
+use bitspire_shared::document::FeesDocument;
+use bitspire_shared::ids::{JournalSeq, PubKey};
+use bitspire_shared::sealed::Purpose;
+use bitspire_shared::time::{Mono, Unix};
+use bitspire_shell::secrets::{Keyring, SecretError};
+use serde_json::Value;
+
+use super::core::Vault;
+use super::customer::code_tries;
+use super::devices::{Giver, Taker};
+use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, load};
+use super::time::TrustedTime;
+use super::{Event, Seams, VaultError};
+use crate::config::{Config, VaultConfig};
+use crate::journal::{Journal, StoredEntry};
+use crate::policy::breaker::{Breaker, DAY_S, Kept};
+use crate::policy::price::Rates;
+use crate::txn::{BillFate, DeviceReport, Input, Txn};
+
+/// How long the acceptor may take to say where it has a note.
+const DEVICE_WORD: Duration = Duration::from_secs(15);
+/// Entries that are read at once.
+const CHUNK: u32 = 512;
+
+impl Vault {
+    /// Opens journal and key, and starts the devices' drivers.
+    pub(super) fn open(
+        config: &Config,
+        seams: Seams,
+        events: SyncSender<Event>,
+    ) -> Result<Self, VaultError> {
+        let config: VaultConfig = config.vault.clone();
+        make_folder(&config.dir)?;
+        let ring = Keyring::open(&config.dir, config.machine_secret_file.as_deref())?;
+        let keys = ring.load_or_make("vault", Purpose::VaultKey)?;
+        let key = PubKey::new(keys.public_key())?;
+        let binding = sha256(&format!("bitspire-journal-of:v1:{key}"));
+        let journal = Journal::open(&config.dir.join("journal.db"), binding, seams.clock.now())?;
+        let pairing: Option<Pairing> = load(&journal)?;
+        let ours = |spire| pairing.as_ref().is_some_and(|pairing| pairing.pins.spire == spire);
+        let fees = load::<FeesInForce>(&journal)?.filter(|kept| ours(kept.0.spire));
+        let fees = fees.and_then(|kept| {
+            let document = FeesDocument::from_json(&kept.0.plaintext).ok()?;
+            Some((kept, document))
+        });
+        let cassettes = load::<CassettesInForce>(&journal)?;
+        let cassettes = cassettes.filter(|kept| ours(kept.document.spire));
+        let past = Past::read(&journal)?;
+        let kept: Kept = load(&journal)?.unwrap_or_default();
+        let given = past.given.into_iter().filter(|(seq, ..)| *seq > kept.since);
+        let given = given.map(|(_, at, notes)| (at, notes)).collect();
+        let breaker = Breaker::new(config.breaker, kept, given);
+        let acceptor = match (&config.acceptor, config.currency) {
+            (Some(device), Some(currency)) => Some(Taker::start(device, currency, events.clone())?),
+            _ => None,
+        };
+        let dispenser = match (&config.dispenser, config.currency) {
+            (Some(device), Some(currency)) => Some(Giver::start(device, currency, events)?),
+            _ => None,
+        };
+        Ok(Self {
+            clock: seams.clock,
+            halt_after: seams.halt_after,
+            epoch: Instant::now(),
+            keys,
+            key,
+            time: TrustedTime::new(past.latest, Mono(0)),
+            pairing,
+            attempt: None,
+            seed_words: None,
+            fees,
+            cassettes,
+            last_sets: load::<LastSets>(&journal)?.unwrap_or_default(),
+            early: Default::default(),
+            documents_refused: 0,
+            breaker,
+            rates: load::<Rates>(&journal)?.unwrap_or_default(),
+            txns: Default::default(),
+            queue: VecDeque::new(),
+            on_screen: None,
+            feeding: None,
+            dispensing: None,
+            to_plan: None,
+            held: Vec::new(),
+            code_tries: code_tries(),
+            acceptor,
+            dispenser,
+            peers: Default::default(),
+            requests: Default::default(),
+            reports: Default::default(),
+            alerts: Default::default(),
+            shown: Default::default(),
+            reachable: false,
+            stopping: false,
+            journal,
+            config,
+        })
+    }
+
+    /// Tells each open transaction of the restart.
+    pub(super) fn recover(&mut self, events: &Receiver<Event>) -> Result<(), VaultError> {
+        self.close_inlet();
+        let stored = self.journal.open_txns()?;
+        let stacks = |what: &str| what == "stack";
+        let open = |entry: &&crate::journal::StoredTxn| {
+            entry.intent.as_ref().is_some_and(|intent| stacks(&intent.what))
+        };
+        let in_doubt = stored.iter().find(open).map(|entry| entry.txid);
+        let mut later = VecDeque::new();
+        if in_doubt.is_some() {
+            self.wait_for_acceptor(events, &mut later)?;
+        }
+        let bill = match self.acceptor.as_ref().and_then(|taker| taker.found) {
+            Some(PowerUpBill::InAcceptor) => BillFate::InAcceptor,
+            Some(PowerUpBill::InStacker) => BillFate::InStacker,
+            Some(PowerUpBill::None) | None => BillFate::Unknown,
+        };
+        let mut newest = JournalSeq(0);
+        for entry in &stored {
+            let txn = Txn::from_stored(entry)?;
+            if matches!(txn, Txn::CashIn(_)) && entry.seq > newest {
+                newest = entry.seq;
+                self.feeding = Some(entry.txid);
+            }
+            self.txns.insert(entry.txid, txn);
+            let word = in_doubt == Some(entry.txid);
+            let report = DeviceReport { bill, ..DeviceReport::default() };
+            let report = if word { report } else { DeviceReport::default() };
+            self.queue.push_back((entry.txid, Input::Restarted(report)));
+        }
+        self.feeding = in_doubt.or(self.feeding);
+        self.tell_queue()?;
+        tracing::info!(event = "vault_started", open = stored.len(), vault = %self.key);
+        for event in later {
+            self.take(event)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the acceptor has said where it has a note; what else comes is for later.
+    fn wait_for_acceptor(
+        &mut self,
+        events: &Receiver<Event>,
+        later: &mut VecDeque<Event>,
+    ) -> Result<(), VaultError> {
+        let asked = Instant::now();
+        while self.acceptor.as_ref().is_some_and(|taker| taker.found.is_none()) {
+            let left = DEVICE_WORD.saturating_sub(asked.elapsed());
+            match events.recv_timeout(left) {
+                Ok(event @ Event::Acceptor(AcceptorEvent::PoweredUp(_))) => self.take(event)?,
+                Ok(Event::Stop) => {
+                    self.stopping = true;
+                    return Ok(());
+                }
+                Ok(event) => later.push_back(event),
+                Err(_) => {
+                    tracing::warn!(event = "acceptor_says_nothing");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), VaultError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| {
+        let (path, what) = (path.to_owned(), "cannot make the folder");
+        SecretError::Io { path, what, source }.into()
+    })
+}
+
+/// What the journal's end says about time and notes.
+struct Past {
+    /// The latest time in it that was not the system's own.
+    latest: Unix,
+    /// Notes that were about to go out in the last day, by entry.
+    given: Vec<(JournalSeq, Unix, u32)>,
+}
+
+impl Past {
+    fn read(journal: &Journal) -> Result<Self, VaultError> {
+        let mut past = Self { latest: Unix(0), given: Vec::new() };
+        let mut end = journal.head().seq.0.saturating_add(1);
+        while end > 1 {
+            let from = end.saturating_sub(CHUNK.into()).max(1);
+            let entries = journal.entries(JournalSeq(from), CHUNK)?;
+            let mut oldest = past.latest;
+            for entry in entries.iter().filter(|entry| entry.seq.0 < end) {
+                // opening it is written with the system's clock
+                if !matches!(entry.kind.as_str(), "genesis" | "started") {
+                    past.latest = past.latest.max(entry.at);
+                    oldest = oldest.min(entry.at);
+                }
+                if let Some(notes) = notes_of(entry) {
+                    past.given.push((entry.seq, entry.at, notes));
+                }
+            }
+            end = from;
+            if past.latest.since(oldest) > DAY_S {
+                break;
+            }
+        }
+        past.given.sort_unstable_by_key(|(seq, ..)| *seq);
+        Ok(past)
+    }
+}
+
+/// The notes of an intent to dispense.
+fn notes_of(entry: &StoredEntry) -> Option<u32> {
+    if entry.kind != "intent" {
+        return None;
+    }
+    let body: Value = serde_json::from_str(&entry.body).ok()?;
+    let intent =
+        body.get("intent").filter(|intent| intent.get("what") == Some(&"dispense".into()))?;
+    let counts = intent.get("value")?.as_object()?.values();
+    let counts = counts.filter_map(|count| u32::try_from(count.as_u64()?).ok());
+    Some(counts.fold(0u32, u32::saturating_add))
+}

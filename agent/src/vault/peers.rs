@@ -1,0 +1,145 @@
+//! `net` and the command line.
+//!
+//! Promise: one `net` at a time, the newest; it is told the pins, the screen and everything that
+//! waits as soon as it is there. The command line may bring a seed and ask how the machine is.
+//!
+//! Failure policy: without `net` there is no customer and no service: the transaction on the screen
+//! is told that its screen is broken.
+
+use std::collections::BTreeMap;
+
+use bitspire_shared::time::Mono;
+
+use super::VaultError;
+use super::core::Vault;
+use super::server::{Peer, PeerId};
+use crate::ipc::{BunkerState, MachineStatus, NetState, Role, ToNet, ToVault, VERSION};
+use crate::journal::Stage;
+
+/// Everybody who is connected.
+#[derive(Default)]
+pub(super) struct Peers {
+    all: BTreeMap<PeerId, Peer>,
+    net: Option<PeerId>,
+    pub(super) state: Option<NetState>,
+    /// When the service was last heard.
+    pub(super) heard_at: Option<Mono>,
+}
+
+impl Peers {
+    pub(super) const fn has_net(&self) -> bool {
+        self.net.is_some()
+    }
+
+    pub(super) fn is_net(&self, id: PeerId) -> bool {
+        self.net == Some(id)
+    }
+
+    /// Sends to one; one that is gone hears nothing.
+    pub(super) fn send(&self, to: PeerId, message: ToNet) {
+        if let Some(peer) = self.all.get(&to) {
+            peer.send(message);
+        }
+    }
+}
+
+impl Vault {
+    /// Tells `net`, if it is there.
+    pub(super) fn to_net(&self, message: ToNet) {
+        if let Some(net) = self.peers.net {
+            self.peers.send(net, message);
+        }
+    }
+
+    pub(super) fn joined(&mut self, id: PeerId, peer: Peer) -> Result<(), VaultError> {
+        let is_net = peer.role == Role::Net;
+        tracing::info!(event = "peer_joined", peer = id, role = ?peer.role);
+        self.peers.all.insert(id, peer);
+        self.peers.send(id, ToNet::Hello { version: VERSION, pins: self.net_pins() });
+        if !is_net {
+            return Ok(());
+        }
+        if let Some(older) = self.peers.net.replace(id) {
+            self.net_is_gone();
+            self.peers.net = Some(id);
+            if let Some(peer) = self.peers.all.get(&older) {
+                peer.cut();
+            }
+        }
+        self.shown.unsent();
+        if let Some(attempt) = &self.attempt {
+            self.to_net(attempt.message());
+        }
+        for message in self.requests.messages() {
+            self.to_net(message);
+        }
+        self.reports.connected(self.mono());
+        Ok(())
+    }
+
+    pub(super) fn gone(&mut self, id: PeerId) {
+        self.peers.all.remove(&id);
+        if self.peers.is_net(id) {
+            tracing::warn!(event = "net_is_gone");
+            self.net_is_gone();
+        }
+    }
+
+    fn net_is_gone(&mut self) {
+        self.peers.net = None;
+        self.peers.state = None;
+        self.break_screen("the network process is gone");
+    }
+
+    pub(super) fn said(&mut self, from: PeerId, message: ToVault) -> Result<(), VaultError> {
+        match message {
+            ToVault::Seed { seed_url } => self.seed(from, &seed_url),
+            ToVault::Status => {
+                let status = Box::new(self.status());
+                self.peers.send(from, ToNet::Status(status));
+            }
+            _ if !self.peers.is_net(from) => {
+                tracing::warn!(event = "not_for_the_command_line", peer = from);
+            }
+            ToVault::Connected { client, spire } => self.connected(client, spire)?,
+            ToVault::ConnectFailed { reason } => self.connect_failed(reason),
+            ToVault::AuthUrl { url } => self.auth_url(&url),
+            ToVault::ProveSession { session, expires_at } => {
+                self.prove_session(session, expires_at);
+            }
+            ToVault::Reply { request_id, event, envelope } => {
+                self.replied(request_id, &event, envelope)?;
+            }
+            ToVault::Push { event, envelope } => self.pushed(&event, &envelope)?,
+            ToVault::Document { event, plaintext } => self.document(*event, plaintext)?,
+            ToVault::StatePublished { event_id } => self.state_published(event_id)?,
+            ToVault::State(state) => self.peers.state = Some(state),
+            ToVault::Customer(action) => self.customer(action)?,
+            // the socket's own thread has seen to it
+            ToVault::Hello { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a request would arrive: a way there is, and something was heard not long ago.
+    pub(super) fn service_in_reach(&self) -> bool {
+        let way = self.peers.state.is_some_and(|state| {
+            state.relays > 0 && (state.session || state.bunker == BunkerState::Ready)
+        });
+        let patience = u64::from(self.config.policy.offline_after_s.get()).saturating_mul(1_000);
+        let now = self.mono();
+        way && self.peers.heard_at.is_some_and(|at| now.since(at) < patience)
+    }
+
+    fn status(&self) -> MachineStatus {
+        let open = self.txns.values().filter(|txn| txn.stage() != Stage::Closed).count();
+        MachineStatus {
+            pins: self.net_pins(),
+            digits: self.digits(),
+            net: self.peers.state,
+            journal_seq: self.journal.head().seq,
+            open_txns: u32::try_from(open).unwrap_or(u32::MAX),
+            out_of_service: self.shop().reasons,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What the machine says about itself: the heartbeat, and its cassettes once.
+//!
+//! Promise: counts come from the journal and carry the vault's signature. A report goes out at each
+//! heartbeat and soon after something changed, never more often than every few seconds.
+
+use std::collections::BTreeMap;
+
+use bitspire_shared::document::{CassettesState, DTag, DocumentKind, Position};
+use bitspire_shared::ids::{BayId, EventId, RequestId};
+use bitspire_shared::money::Direction;
+use bitspire_shared::rpc::{
+    self, BayCount, Cashbox, Device, DeviceRole, OpenTxn, StateReport, VaultSigned,
+};
+use bitspire_shared::time::Mono;
+use bitspire_shell::secrets::random;
+
+use super::VaultError;
+use super::alerts::short;
+use super::core::Vault;
+use super::requests::Owner;
+use crate::ipc::ToNet;
+use crate::journal::Stage;
+use crate::txn::Txn;
+
+/// Least time between two reports.
+const GAP_MS: u64 = 5_000;
+/// How long changes are gathered.
+const GATHER_MS: u64 = 500;
+/// Between two questions whether the pairing is confirmed.
+const CONFIRM_MS: u64 = 10_000;
+
+/// When what is due.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    due: Mono,
+    sent: Option<Mono>,
+    waiting: Option<RequestId>,
+    confirm_due: Mono,
+    confirm_asked: bool,
+    state_sent: bool,
+}
+
+impl Reports {
+    /// Something changed that the operator should see.
+    pub(super) fn soon(&mut self, now: Mono) {
+        let earliest = self.sent.map_or(Mono(0), |sent| sent.after(GAP_MS));
+        self.due = self.due.min(now.after(GATHER_MS).max(earliest));
+    }
+
+    /// `net` is there, perhaps a new one.
+    pub(super) fn connected(&mut self, now: Mono) {
+        self.due = now;
+        self.confirm_due = now;
+        self.confirm_asked = false;
+        self.state_sent = false;
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.waiting = None;
+    }
+
+    pub(super) fn asked_confirmed(&mut self, now: Mono) {
+        self.confirm_asked = false;
+        self.confirm_due = now.after(CONFIRM_MS);
+    }
+}
+
+impl Vault {
+    /// Sends what is due.
+    pub(super) fn report_if_due(&mut self) -> Result<(), VaultError> {
+        let now = self.mono();
+        let Some(pairing) = self.pairing.as_ref().filter(|_| self.peers.has_net()) else {
+            return Ok(());
+        };
+        if !pairing.confirmed && !self.reports.confirm_asked && now >= self.reports.confirm_due {
+            self.reports.confirm_asked = true;
+            self.ask_whether_confirmed()?;
+        }
+        if now < self.reports.due {
+            return Ok(());
+        }
+        let heartbeat = u64::from(self.config.heartbeat_s.get()).saturating_mul(1_000);
+        self.reports.due = now.after(heartbeat);
+        self.reports.sent = Some(now);
+        if let Some(older) = self.reports.waiting.take() {
+            self.forget(older);
+        }
+        let report = self.state_report()?;
+        let body = match VaultSigned::sign(report, &self.keys) {
+            Ok(signed) => serde_json::to_value(signed)?,
+            Err(error) => {
+                // beyond 2^53: no count of a machine is
+                tracing::error!(event = "report_not_signed", %error);
+                return Ok(());
+            }
+        };
+        let id = RequestId::from_bytes(random()?);
+        self.reports.waiting = Some(id);
+        self.request(id, Owner::Report, "report_state", body);
+        Ok(())
+    }
+
+    fn state_report(&self) -> Result<StateReport, VaultError> {
+        let head = self.journal.head();
+        let holdings = self.journal.holdings();
+        let count = |count: i64| u32::try_from(count.max(0)).unwrap_or(u32::MAX);
+        let mut alerts = self.alerts.list();
+        let since = self.now().unix;
+        let mut standing = |code: &str, detail: String| {
+            alerts.push(rpc::Alert { code: code.to_owned(), detail: short(&detail), since });
+        };
+        if self.breaker.is_open() {
+            standing("breaker_open", "no notes go out until a verdict closes it".to_owned());
+        }
+        for (bay, held) in holdings.bays.iter().filter(|(_, held)| held.doubts != 0) {
+            standing(
+                "bay_in_doubt",
+                format!("bay {bay}: count it ({} by the books)", held.on_hand()),
+            );
+        }
+        if self.acceptor.as_ref().is_some_and(|taker| taker.cashbox_out) {
+            standing("cashbox_out", "the cashbox is not in its place".to_owned());
+        }
+        let cassettes = holdings.bays.iter().map(|(bay, held)| {
+            let (denomination_minor, count) = (held.denomination, count(held.on_hand()));
+            (*bay, BayCount { denomination_minor, count })
+        });
+        let cashbox = self.acceptor.as_ref().map(|_| Cashbox {
+            notes: holdings.cashbox.iter().map(|(d, heap)| (*d, count(heap.count))).collect(),
+            capacity: self.config.policy.cashbox_capacity_notes.get(),
+            emptied_seq: holdings.cashbox_emptied,
+        });
+        let open = self.txns.values().filter(|txn| txn.stage() != Stage::Closed);
+        Ok(StateReport {
+            versions: [("agent".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+            devices: self.devices(),
+            cassettes: cassettes.collect(),
+            cashbox,
+            applied_documents: self.applied_documents(),
+            applied_changes: self.applied_changes()?,
+            open_transactions: open.take(MOST).map(open_txn).collect(),
+            alerts,
+            journal_seq: head.seq,
+            journal_head: head.hash,
+        })
+    }
+
+    fn devices(&self) -> BTreeMap<String, Device> {
+        let mut devices = BTreeMap::new();
+        if let Some(taker) = &self.acceptor {
+            let device = Device {
+                role: DeviceRole::Acceptor,
+                protocol: "id003".to_owned(),
+                version: taker.version.as_deref().map(short),
+                status: taker.status,
+                fault: taker.fault.as_deref().map(short),
+            };
+            devices.insert("acceptor".to_owned(), device);
+        }
+        if let Some(giver) = &self.dispenser {
+            let device = Device {
+                role: DeviceRole::Dispenser,
+                protocol: "f56".to_owned(),
+                version: None,
+                status: giver.status,
+                fault: giver.fault.as_deref().map(short),
+            };
+            devices.insert("dispenser".to_owned(), device);
+        }
+        devices
+    }
+
+    fn applied_documents(&self) -> BTreeMap<String, EventId> {
+        let fees = self.fees.as_ref().map(|(kept, _)| (DocumentKind::Fees, &kept.0));
+        let cassettes =
+            self.cassettes.as_ref().map(|kept| (DocumentKind::Cassettes, &kept.document));
+        let all = fees.into_iter().chain(cassettes);
+        all.map(|(kind, kept)| (DTag { kind, spire: kept.spire }.to_string(), kept.mark().id))
+            .collect()
+    }
+
+    /// Publishes what the bays hold, once after a pairing.
+    pub(super) fn publish_state(&mut self) -> Result<(), VaultError> {
+        let waits = self.peers.has_net() && !self.reports.state_sent;
+        let wanted = self.pairing.as_ref().filter(|pairing| waits && !pairing.state_published);
+        let (Some(pairing), Some(now)) = (wanted, self.time.known(self.mono())) else {
+            return Ok(());
+        };
+        self.reports.state_sent = true;
+        let position = |(bay, held): (&BayId, &crate::journal::Bay)| {
+            let count = u32::try_from(held.on_hand().max(0)).unwrap_or(u32::MAX);
+            (*bay, Position { denomination: held.denomination, count })
+        };
+        let state = CassettesState {
+            positions: self.journal.holdings().bays.iter().map(position).collect(),
+            published_at: Some(now),
+            base_seq: Some(self.journal.head().seq),
+        };
+        match state.to_json(pairing.pins.currency, &self.keys) {
+            Ok(plaintext) => self.to_net(ToNet::PublishState { plaintext }),
+            Err(error) => self.raise("state_not_published", error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// A relay took it.
+    pub(super) fn state_published(&mut self, event: EventId) -> Result<(), VaultError> {
+        let Some(mut pairing) = self.pairing.clone().filter(|pairing| !pairing.state_published)
+        else {
+            return Ok(());
+        };
+        tracing::info!(event = "state_published", id = %event);
+        pairing.state_published = true;
+        self.keep(&pairing)?;
+        self.pairing = Some(pairing);
+        Ok(())
+    }
+}
+
+/// Transactions in one report at most.
+const MOST: usize = 512;
+
+fn open_txn(txn: &Txn) -> OpenTxn {
+    let (direction, deal) = match txn {
+        Txn::CashOut(sale) => (Direction::CashOut, sale.deal()),
+        Txn::CashIn(session) => (Direction::CashIn, session.deal()),
+    };
+    let fiat_minor = match txn {
+        Txn::CashOut(sale) => sale.deal().fiat.minor,
+        Txn::CashIn(session) => session.total().minor,
+    };
+    OpenTxn {
+        txid: deal.txid,
+        direction,
+        state: txn.name().to_owned(),
+        fiat_minor: Some(fiat_minor),
+        since: deal.opened_at,
+    }
+}

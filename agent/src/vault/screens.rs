@@ -1,0 +1,284 @@
+//! What is on the screen, and whether somebody saw it.
+//!
+//! Promise: one transaction at a time is on the screen. A screen counts as unbroken while each one
+//! was confirmed soon after it was shown and none was asked for a second time; after a break no note
+//! moves for its transaction without the customer's touch.
+
+use std::mem::{Discriminant, discriminant};
+
+use bitspire_shared::ids::TxnId;
+use bitspire_shared::rpc::DeviceStatus;
+use bitspire_shared::time::Mono;
+
+use super::core::Vault;
+use crate::ipc::ToNet;
+use crate::journal::Stage;
+use crate::policy::shop::{Facts, Shop};
+use crate::screen::MachineScreen;
+use crate::txn::cash_out::State;
+use crate::txn::{Input, Txn, View};
+
+/// How long the page may take to confirm a screen.
+const CONFIRM_MS: u64 = 5_000;
+/// How long an end is shown at least.
+const READ_MS: u64 = 1_000;
+/// How long the machine may take to come up before it says that it is out of service.
+const STARTING_MS: u64 = 20_000;
+
+/// What is shown.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    number: u64,
+    screen: Option<MachineScreen>,
+    seen: bool,
+    /// Since when no screen was confirmed.
+    unseen_since: Option<Mono>,
+    /// The transaction's view, and since when.
+    view: Option<(Discriminant<View>, Mono)>,
+    broken: bool,
+}
+
+impl Shown {
+    /// A page that knows nothing is there.
+    pub(super) fn unsent(&mut self) {
+        self.screen = None;
+    }
+}
+
+/// How long an end stays on the screen, in milliseconds; `None`: the transaction says so itself.
+const fn rests(view: &View) -> Option<u64> {
+    match view {
+        View::Cancelled | View::Returned => Some(6_000),
+        View::Settled { .. } | View::Redeemed { .. } | View::Expired => Some(20_000),
+        View::Late { .. }
+        | View::PaidWaiting { .. }
+        | View::Unclaimed { .. }
+        | View::PayUnknown { .. } => Some(60_000),
+        View::Short { .. } | View::Uncertain | View::PreparingWithdraw { .. } => Some(120_000),
+        View::Claim { .. } | View::Paying { .. } => Some(300_000),
+        View::Asking { .. }
+        | View::Offer { .. }
+        | View::Preparing { .. }
+        | View::Invoice { .. }
+        | View::Dispensing { .. }
+        | View::TakeNotes { .. }
+        | View::Feed { .. }
+        | View::Counting { .. } => None,
+    }
+}
+
+impl Vault {
+    /// Shows this transaction from now on.
+    pub(super) fn put_on_screen(&mut self, txid: TxnId) {
+        if self.on_screen == Some(txid) {
+            return;
+        }
+        self.on_screen = Some(txid);
+        self.shown.view = None;
+        self.shown.broken = false;
+    }
+
+    /// Somebody has just touched the screen: what was not seen before counts no more.
+    pub(super) fn shown_anew(&mut self) {
+        self.shown.unseen_since = None;
+        self.shown.broken = false;
+    }
+
+    /// The transaction on the screen leaves it.
+    pub(super) fn leave_screen(&mut self) {
+        if let Some(txid) = self.on_screen.take() {
+            self.queue.push_back((txid, Input::ScreenBroken));
+        }
+    }
+
+    /// Whoever stood at the screen may not have seen all of it.
+    pub(super) fn break_screen(&mut self, why: &str) {
+        if let Some(txid) = self.on_screen.filter(|_| !self.shown.broken) {
+            tracing::info!(event = "screen_broken", txn = %txid, why);
+            self.shown.broken = true;
+            self.queue.push_back((txid, Input::ScreenBroken));
+        }
+    }
+
+    /// The page shows a screen.
+    pub(super) fn seen(&mut self, number: u64) {
+        if number != self.shown.number {
+            return;
+        }
+        self.shown.unseen_since = None;
+        if std::mem::replace(&mut self.shown.seen, true) {
+            self.break_screen("the page was loaded again");
+        }
+    }
+
+    /// Breaks a screen that nobody has confirmed in time.
+    pub(super) fn look_at_screen(&mut self) {
+        let now = self.mono();
+        if self.shown.unseen_since.is_some_and(|since| now.since(since) > CONFIRM_MS) {
+            self.break_screen("the page did not confirm it");
+        }
+    }
+
+    /// Whether the transaction on the screen is at an end that may be touched away. One that has
+    /// just come may not: the touch was meant for the screen before.
+    pub(super) fn at_an_end(&self) -> bool {
+        let shown = self.on_screen.and_then(|txid| self.txns.get(&txid));
+        let read = self.shown.view.is_some_and(|(_, at)| self.mono().since(at) >= READ_MS);
+        read && shown.is_some_and(|txn| rests(&txn.screen().view).is_some())
+    }
+
+    /// Takes ends off the screen that were there long enough, and lets go of what is closed.
+    pub(super) fn leave_what_is_over(&mut self) {
+        let now = self.mono();
+        match self.on_screen.and_then(|txid| self.txns.get(&txid)).map(Txn::screen) {
+            None => self.on_screen = None,
+            Some(screen) => {
+                let kind = discriminant(&screen.view);
+                let since = match self.shown.view {
+                    Some((known, since)) if known == kind => since,
+                    _ => now,
+                };
+                self.shown.view = Some((kind, since));
+                if rests(&screen.view).is_some_and(|ms| now.since(since) >= ms) {
+                    self.leave_screen();
+                }
+            }
+        }
+        let shown = self.on_screen;
+        self.txns.retain(|txid, txn| txn.stage() != Stage::Closed || shown == Some(*txid));
+    }
+
+    /// Sends the screen if it is another one.
+    pub(super) fn refresh_screen(&mut self) {
+        let screen = self.screen();
+        if self.shown.screen.as_ref() == Some(&screen) || !self.peers.has_net() {
+            return;
+        }
+        let now = self.mono();
+        let shown = &mut self.shown;
+        shown.number = shown.number.saturating_add(1);
+        shown.seen = false;
+        shown.unseen_since.get_or_insert(now);
+        let number = shown.number;
+        match serde_json::to_value(&screen) {
+            Ok(value) => self.to_net(ToNet::Screen { number, screen: value }),
+            Err(error) => tracing::error!(event = "screen_not_sent", %error),
+        }
+        self.shown.screen = Some(screen);
+    }
+
+    fn screen(&self) -> MachineScreen {
+        if let Some(txn) = self.on_screen.and_then(|txid| self.txns.get(&txid)) {
+            return MachineScreen::Txn(txn.screen());
+        }
+        let Some(pairing) = &self.pairing else {
+            return MachineScreen::Unpaired { refused: self.seed_words.clone() };
+        };
+        if let Some(digits) = self.digits() {
+            return MachineScreen::AwaitingConfirmation { digits };
+        }
+        let shop = self.shop();
+        let waiting = self.txns.values().any(waits_for_code);
+        if shop.is_open() || waiting {
+            let Shop { cash_in, cash_out, .. } = shop;
+            let currency = pairing.pins.currency;
+            return MachineScreen::Idle { currency, cash_in, cash_out, waiting };
+        }
+        if self.mono() < Mono(STARTING_MS) {
+            return MachineScreen::Starting;
+        }
+        MachineScreen::OutOfService { reasons: shop.reasons }
+    }
+
+    /// What is for sale now.
+    pub(super) fn shop(&self) -> Shop {
+        let policy = &self.config.policy;
+        let mut facts = Facts {
+            stock: self.stock(policy.cassette_floor_notes),
+            max_notes: self.breaker.allowance(self.now().unix),
+            amounts: policy.cash_out_amounts.clone(),
+            ..Facts::default()
+        };
+        let mut blocked = |stands: bool, words: &str| {
+            if stands {
+                facts.blocked.push(words.to_owned());
+            }
+        };
+        let pins = self.pairing.as_ref().map(|pairing| pairing.pins);
+        blocked(pins.is_none(), "not paired");
+        blocked(self.digits().is_some(), "the pairing waits for the operator's confirmation");
+        let currency = pins.is_some_and(|pins| Some(pins.currency) != self.config.currency);
+        blocked(currency, "the configuration's currency is not the pairing's");
+        blocked(!self.reachable, "the service is out of reach");
+        blocked(self.time.known(self.mono()).is_none(), "the service has not told the time");
+        blocked(self.fees.is_none(), "no fees have come from the operator");
+        blocked(self.breaker.is_open(), "the breaker is open: a verdict must close it");
+        facts.cash_in_blocked = self.cash_in_blocked();
+        facts.cash_out_blocked = self.cash_out_blocked();
+        Shop::of(facts)
+    }
+
+    fn cash_in_blocked(&self) -> Vec<String> {
+        let Some(taker) = self.acceptor.as_ref().filter(|_| self.config.policy.cash_in) else {
+            return vec!["this machine takes no notes".to_owned()];
+        };
+        let mut blocked = Vec::new();
+        if taker.status != DeviceStatus::Ready {
+            let fault = taker.fault.as_deref().unwrap_or("it is starting");
+            blocked.push(format!("note validator: {fault}"));
+        } else if self.takes().is_empty() {
+            blocked.push("note validator: it knows no notes of this currency".to_owned());
+        }
+        if taker.cashbox_out || !self.has_room() {
+            blocked.push("the cashbox is full or not in its place".to_owned());
+        }
+        let busy = self.feeding.and_then(|txid| self.txns.get(&txid));
+        if busy.is_some_and(|txn| txn.stage() == Stage::Open) {
+            blocked.push("a note of another sale is in doubt: the operator decides".to_owned());
+        }
+        blocked
+    }
+
+    fn cash_out_blocked(&self) -> Vec<String> {
+        let Some(giver) = self.dispenser.as_ref().filter(|_| self.config.policy.cash_out) else {
+            return vec!["this machine gives no notes".to_owned()];
+        };
+        let mut blocked = Vec::new();
+        if giver.status != DeviceStatus::Ready {
+            let fault = giver.fault.as_deref().unwrap_or("it is starting");
+            blocked.push(format!("dispenser: {fault}"));
+        }
+        if self.dispensing.is_some() || self.to_plan.is_some() {
+            blocked.push("dispenser: it is at work".to_owned());
+        }
+        blocked
+    }
+
+    /// Whether another note fits.
+    pub(super) fn has_room(&self) -> bool {
+        let notes = self.journal.holdings().cashbox.values();
+        let notes = notes.fold(0i64, |sum, heap| {
+            sum.saturating_add(heap.count.max(0)).saturating_add(heap.doubts.max(0))
+        });
+        notes < i64::from(self.config.policy.cashbox_capacity_notes.get())
+    }
+
+    /// Whether a note in escrow may be taken at all.
+    pub(super) fn may_take_notes(&self) -> bool {
+        let in_place = self.acceptor.as_ref().is_some_and(|taker| !taker.cashbox_out);
+        let on_screen = self.feeding.is_some() && self.feeding == self.on_screen;
+        let time = self.time.known(self.mono()).is_some();
+        let service = self.service_in_reach();
+        in_place && on_screen && time && service && !self.breaker.is_open() && self.has_room()
+    }
+}
+
+/// Whether the claim code would bring its customer something here.
+fn waits_for_code(txn: &Txn) -> bool {
+    match txn {
+        Txn::CashOut(sale) => matches!(sale.state(), State::PaidWaiting { .. }),
+        Txn::CashIn(session) => {
+            matches!(session.state(), crate::txn::cash_in::State::Offered { .. })
+        }
+    }
+}

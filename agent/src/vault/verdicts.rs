@@ -1,0 +1,148 @@
+//! What the operator decides.
+//!
+//! Promise: only a statement of the pinned operator key, for this machine and this vault, within its
+//! time and with a nonce that the journal has not seen, decides anything; the nonce is used up in the
+//! same entry as what it decides, or before it.
+//!
+//! Failure policy: a verdict that cannot be carried out now, because the screen or the dispenser
+//! serves somebody, is held until its time is over; one that does not fit is dropped and said.
+
+use bitspire_shared::ids::{JournalSeq, Nonce, TxnId};
+use bitspire_shared::seed::Pins;
+use bitspire_shared::statement::{SignedStatement, Statement, VerdictKind};
+
+use super::VaultError;
+use super::core::Vault;
+use crate::ipc::ToNet;
+use crate::journal::{Entry, VerdictUse};
+use crate::txn::cash_out::State;
+use crate::txn::{Input, Txn, Verdict};
+
+/// Verdicts that may wait.
+const HELD: usize = 16;
+
+impl Vault {
+    /// A statement came.
+    pub(super) fn verdict(&mut self, signed: SignedStatement) -> Result<(), VaultError> {
+        let Some(pins) = self.pairing.as_ref().map(|pairing| pairing.pins) else { return Ok(()) };
+        let Some(now) = self.time.known(self.mono()) else {
+            self.hold(signed);
+            return Ok(());
+        };
+        let statement = match signed.check(&pins.operator, now) {
+            Ok(statement) => statement,
+            Err(error) => {
+                self.raise("verdict_refused", error.to_string());
+                return Ok(());
+            }
+        };
+        if statement.spire() != pins.spire || self.journal.nonce_used(&statement.nonce())? {
+            tracing::warn!(event = "verdict_dropped", kind = statement.type_name());
+            return Ok(());
+        }
+        match &statement {
+            Statement::Verdict { vault, txid: None, verdict, nonce, journal_seq, .. } => {
+                if *vault == self.key && *verdict == VerdictKind::CloseBreaker {
+                    self.close_breaker(*nonce, *journal_seq)?;
+                }
+            }
+            Statement::Verdict { .. } => {
+                let Some(verdict) = Verdict::of(&statement, &pins.spire, &self.key) else {
+                    self.raise("verdict_refused", "it is for another vault".to_owned());
+                    return Ok(());
+                };
+                if self.must_wait(&verdict) {
+                    self.hold(signed);
+                } else {
+                    self.decide(verdict);
+                }
+            }
+            Statement::Rekey { vault, operator, service, nonce, .. } if *vault == self.key => {
+                let pins = Pins { operator: *operator, service: *service, ..pins };
+                self.rekey(pins, *nonce)?;
+            }
+            Statement::Rekey { .. } | Statement::Document { .. } | Statement::Vault { .. } => {
+                tracing::warn!(event = "verdict_dropped", kind = statement.type_name());
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, signed: SignedStatement) {
+        if !self.held.contains(&signed) {
+            if self.held.len() >= HELD {
+                self.held.remove(0);
+            }
+            self.held.push(signed);
+        }
+    }
+
+    /// Looks at those that wait again.
+    pub(super) fn try_held_verdicts(&mut self) -> Result<(), VaultError> {
+        if self.time.known(self.mono()).is_some() {
+            for signed in std::mem::take(&mut self.held) {
+                self.verdict(signed)?;
+                self.tell_queue()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether notes would move for it in front of another customer.
+    fn must_wait(&self, verdict: &Verdict) -> bool {
+        let moves = matches!(verdict.kind, VerdictKind::DispenseRest | VerdictKind::Resume);
+        moves && !self.may_come_on_screen(verdict.txid)
+    }
+
+    /// Whether the screen and the dispenser are free for this transaction.
+    pub(super) fn may_come_on_screen(&self, txid: TxnId) -> bool {
+        self.on_screen.is_none_or(|shown| shown == txid)
+            && self.dispensing.is_none_or(|(busy, _)| busy == txid)
+            && self.to_plan.is_none_or(|(busy, _)| busy == txid)
+    }
+
+    fn decide(&mut self, verdict: Verdict) {
+        let resumes = matches!(verdict.kind, VerdictKind::DispenseRest | VerdictKind::Resume);
+        let rests = |txn: &Txn| match txn {
+            Txn::CashOut(sale) => {
+                matches!(sale.state(), State::PaidWaiting { .. } | State::Uncertain { .. })
+            }
+            Txn::CashIn(_) => false,
+        };
+        if resumes && self.txns.get(&verdict.txid).is_some_and(rests) {
+            self.put_on_screen(verdict.txid);
+        }
+        self.queue.push_back((verdict.txid, Input::Verdict(verdict)));
+    }
+
+    fn close_breaker(&mut self, nonce: Nonce, seen: JournalSeq) -> Result<(), VaultError> {
+        let now = self.now().unix;
+        // a copy decides first: a verdict that changes nothing is not used up
+        let mut closed = self.breaker.clone();
+        let head = JournalSeq(self.journal.head().seq.0.saturating_add(1));
+        if let Err(error) = closed.close(head, now) {
+            self.raise("verdict_refused", error.to_string());
+            return Ok(());
+        }
+        self.append(Entry::Verdict(VerdictUse { nonce, seen }))?;
+        self.keep(closed.kept())?;
+        self.breaker = closed;
+        tracing::warn!(event = "breaker_closed");
+        Ok(())
+    }
+
+    /// The operator moves the machine to other keys.
+    fn rekey(&mut self, pins: Pins, nonce: Nonce) -> Result<(), VaultError> {
+        let Some(mut pairing) = self.pairing.clone() else { return Ok(()) };
+        self.append(Entry::Verdict(VerdictUse { nonce, seen: self.journal.head().seq }))?;
+        pairing.confirmed &= pairing.pins.service == pins.service;
+        pairing.pins = pins;
+        self.keep(&pairing)?;
+        self.pairing = Some(pairing);
+        tracing::warn!(event = "rekeyed", operator = %pins.operator, service = %pins.service);
+        if let Some(pins) = self.net_pins() {
+            self.to_net(ToNet::Paired { pins });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,375 @@
+//! A `net` that somebody has broken into.
+//!
+//! It reads and writes everything on the socket, but has neither the service's nor the operator's
+//! key. It may stop the machine from selling; it must not make it pay out or mint sats.
+
+use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
+use bitspire_agent::screen::MachineScreen;
+use bitspire_agent::txn::View;
+use bitspire_shared::document::DocumentKind;
+use bitspire_shared::ids::{EventId, PaymentHash, TxnId};
+use bitspire_shared::rpc::{Quote, SignedText as _};
+use bitspire_shared::seed::Pins;
+use bitspire_shared::time::Unix;
+use nostr::Keys;
+use serde_json::{Value, json};
+
+use crate::machine::{Machine, bay, note, public};
+
+/// Asks for a cash-out and waits for its end without an offer.
+fn no_offer(machine: &mut Machine, fiat_minor: i64) {
+    machine.wait_for_sale();
+    machine.touch(CustomerAction::StartCashOut { fiat_minor });
+    machine.until("an end without an offer", |machine| match machine.view() {
+        Some(View::Offer { .. }) => panic!("an offer: {:?}", machine.screen),
+        Some(View::Cancelled) => true,
+        _ => false,
+    });
+    machine.touch(CustomerAction::Finish);
+}
+
+/// Loss prevented: notes sold at a price that the service never gave.
+#[test]
+fn a_forged_quote_is_not_shown() {
+    let mut machine = Machine::ready();
+    machine.service.reply = Some(|rpc, body| {
+        if rpc == "get_quote" {
+            body["wire_sats"] = json!(1);
+        }
+    });
+    no_offer(&mut machine, 2_000);
+    machine.service.reply = Some(|rpc, body| {
+        if rpc == "get_quote" {
+            let mut quote: Quote = serde_json::from_value(body.clone()).unwrap();
+            let stranger = Keys::parse(&"09".repeat(32)).unwrap();
+            let spire = Keys::parse(&"01".repeat(32)).unwrap();
+            let terms = quote.terms(public(&spire));
+            quote = Quote::sign(&terms, &stranger);
+            *body = serde_json::to_value(quote).unwrap();
+        }
+    });
+    no_offer(&mut machine, 2_000);
+    machine.until("the alert", |machine| machine.alerts().contains("quote_refused"));
+    assert!(machine.service.invoices.is_empty());
+}
+
+/// Loss prevented: 200 given for the price of 20.
+#[test]
+fn a_cheap_quote_for_a_dear_amount_is_not_shown() {
+    let mut machine = Machine::ready();
+    // signed by the service itself, which was asked for another amount in this machine's name
+    machine.service.quote = Some(|terms| {
+        let rate = terms.exchange_rate;
+        terms.fiat.minor = 2_000;
+        terms.principal_sats = rate.principal(terms.fiat, terms.direction).unwrap();
+        let charge = crate::machine::fee_pair().charge(terms.direction, terms.principal_sats);
+        let charge = charge.unwrap();
+        (terms.fee_sats, terms.wire_sats) = (charge.fee(), charge.wire());
+    });
+    no_offer(&mut machine, 20_000);
+    // and a price far from the last ones, by a service whose source is broken
+    machine.service.quote = None;
+    machine.touch(CustomerAction::StartCashOut { fiat_minor: 2_000 });
+    machine.until_view("an offer", |view| matches!(view, View::Offer { .. }));
+    machine.touch(CustomerAction::Cancel);
+    machine.until_view("its end", |view| matches!(view, View::Cancelled));
+    machine.touch(CustomerAction::Finish);
+    machine.service.quote = Some(|terms| {
+        let tenth = terms.exchange_rate.nano() / 10;
+        terms.exchange_rate = bitspire_shared::money::Rate::from_nano(tenth).unwrap();
+        let principal = terms.exchange_rate.principal(terms.fiat, terms.direction).unwrap();
+        let charge = crate::machine::fee_pair().charge(terms.direction, principal).unwrap();
+        terms.principal_sats = charge.principal();
+        (terms.fee_sats, terms.wire_sats) = (charge.fee(), charge.wire());
+    });
+    no_offer(&mut machine, 2_000);
+}
+
+/// Loss prevented: one paid sale pays out another one, or one of another amount.
+#[test]
+fn another_transactions_authorisation_gives_nothing() {
+    let mut machine = Machine::ready();
+    let first = machine.sell(2_000);
+    let old = machine.service.invoices[&first];
+    let old_leave = machine.authorise(first);
+    machine.touch(CustomerAction::Cancel);
+    machine.until_view("the first one's end", |view| matches!(view, View::Cancelled));
+    machine.touch(CustomerAction::Finish);
+    machine.wait_for_sale();
+    let known: Vec<PaymentHash> = machine.service.invoices.keys().copied().collect();
+    machine.touch(CustomerAction::StartCashOut { fiat_minor: 20_000 });
+    machine.until_view("an offer", |view| matches!(view, View::Offer { .. }));
+    machine.touch(CustomerAction::Confirm);
+    machine.until_view("an invoice", |view| matches!(view, View::Invoice { .. }));
+    let all = machine.service.invoices.clone();
+    let (hash, terms) = all.iter().find(|(hash, _)| !known.contains(hash)).unwrap();
+    let push = |machine: &mut Machine, txid: TxnId, leave: Value| {
+        let body = json!({
+            "txid": txid, "payment_hash": hash, "wire_sats": terms.wire_sats.0,
+            "authorisation": leave,
+        });
+        machine.push("payment_settled", body);
+    };
+    push(&mut machine, terms.txid, serde_json::to_value(old_leave).unwrap());
+    // leave of the service for this transaction, but for less
+    let less = machine.authorisation(*terms, *hash);
+    let less = bitspire_shared::rpc::DispenseAuthorisation { fiat: old.fiat, ..less };
+    let leave = less.sign(&machine.parties.service);
+    push(&mut machine, terms.txid, serde_json::to_value(leave).unwrap());
+    // and one of our own making
+    let forged = machine.authorisation(*terms, *hash).sign(&machine.parties.client);
+    push(&mut machine, terms.txid, serde_json::to_value(forged).unwrap());
+    machine.until("the alert", |machine| machine.alerts().contains("authorisation_refused"));
+    assert_eq!((machine.given(), machine.dispenses()), (0, 0));
+    // the right one does
+    let good = machine.authorise(*hash);
+    push(&mut machine, terms.txid, serde_json::to_value(good).unwrap());
+    machine.until("the notes", |machine| machine.given() == 20_000);
+}
+
+/// Loss prevented: one payment that pays out twice, after a restart or after the end.
+#[test]
+fn an_authorisation_is_good_for_one_payout() {
+    let mut machine = Machine::ready();
+    let hash = machine.sell(2_000);
+    let terms = machine.service.invoices[&hash];
+    let body = json!({
+        "txid": terms.txid, "payment_hash": hash, "wire_sats": terms.wire_sats.0,
+        "authorisation": machine.authorise(hash),
+    });
+    machine.push("payment_settled", body.clone());
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    assert_eq!(machine.given(), 2_000);
+    machine.dispenser.control(json!({ "action": "take" })).unwrap();
+    machine.push("payment_settled", body.clone());
+    machine.touch(CustomerAction::Finish);
+    machine.wait_for_sale();
+    machine.push("payment_settled", body.clone());
+    machine.stop();
+    machine.start();
+    machine.push("payment_settled", body);
+    machine.wait_for_sale();
+    assert_eq!((machine.given(), machine.dispenses()), (2_000, 1));
+}
+
+/// Loss prevented: sats for notes that nobody fed.
+#[test]
+fn there_is_no_claim_without_notes() {
+    let mut machine = Machine::ready();
+    machine.touch(CustomerAction::StartCashIn);
+    machine.until_view("an open inlet", |view| matches!(view, View::Feed { .. }));
+    machine.touch(CustomerAction::Finish);
+    machine.until_view("its end", |view| matches!(view, View::Returned));
+    machine.touch(CustomerAction::Finish);
+    machine.wait_for_sale();
+    assert!(machine.service.withdraws.is_empty());
+    // a claim is signed by the vault alone, for notes that it counted: nothing that `net` asks for
+    // brings another signature than a session's proof
+    let signed = |message: &ToNet| match message {
+        ToNet::Request { rpc_name, .. } => rpc_name == "create_withdraw",
+        _ => false,
+    };
+    assert!(!machine.sent.iter().any(signed));
+    // and the claim for notes that were fed names those notes, whatever is said meanwhile
+    machine.touch(CustomerAction::StartCashIn);
+    machine.until_view("an open inlet", |view| matches!(view, View::Feed { .. }));
+    machine.feed(5);
+    machine.until(
+        "the note counted",
+        |machine| matches!(machine.view(), Some(View::Feed { total, .. }) if total.minor == 500),
+    );
+    machine.touch(CustomerAction::Finish);
+    machine.until_view("the withdraw", |view| matches!(view, View::Claim { .. }));
+    let claims: Vec<_> = machine.service.withdraws.values().cloned().collect();
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].notes, [(note(5), 1)].into());
+}
+
+/// Loss prevented: a machine taken over with a seed of somebody else.
+#[test]
+fn a_paired_machine_takes_no_other_seed() {
+    let mut machine = Machine::ready();
+    let stranger = Keys::parse(&"08".repeat(32)).unwrap();
+    let pins = machine.pins();
+    let others = [
+        Pins { service: public(&stranger), ..pins },
+        Pins { operator: public(&stranger), ..pins },
+        Pins { spire: public(&stranger), ..pins },
+        pins,
+    ];
+    for other in &others {
+        machine.sent.clear();
+        machine.say(&ToVault::Seed { seed_url: Machine::seed_of(other) });
+        machine.until("a refusal", |machine| {
+            machine.sent.iter().any(|message| matches!(message, ToNet::SeedRefused { .. }))
+        });
+        let mut stream = machine.control();
+        ipc::write(&mut stream, &ToVault::Seed { seed_url: Machine::seed_of(other) }).unwrap();
+        let answer = ipc::read::<ToNet>(&mut stream).unwrap();
+        assert!(matches!(answer, Some(ToNet::SeedRefused { .. })), "{answer:?}");
+        // nor does a connection that nobody asked for
+        let client = public(&stranger);
+        machine.say(&ToVault::Connected { client, spire: other.spire });
+    }
+    machine.stop();
+    machine.start();
+    let status = machine.status();
+    let pinned = status.pins.unwrap();
+    assert_eq!((pinned.spire, pinned.operator), (pins.spire, pins.operator));
+    assert_eq!((pinned.service, status.digits), (pins.service, None));
+}
+
+/// Loss prevented: fifties given out as twenties.
+#[test]
+fn a_denomination_changes_by_the_operators_own_statement_only() {
+    let mut machine = Machine::ready();
+    let count = |machine: &Machine, number: u8| {
+        let reports = machine.sent.iter().rev().find_map(|message| match message {
+            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => Some(body),
+            _ => None,
+        });
+        reports.map(|body| body["cassettes"][bay(number).to_string()].clone()).unwrap()
+    };
+    // the event is the operator's, what it says is the network process's word
+    let mut lie = machine.cassettes(&[(1, 20, 100), (2, 50, 100)]);
+    lie.positions.get_mut(&bay(2)).unwrap().denomination = note(20);
+    lie.published_at = Some(Unix(machine.service.clock + 5));
+    let text = lie.to_json(crate::machine::usd()).unwrap();
+    machine.publish(DocumentKind::Cassettes, text);
+    machine.until("the alert", |machine| machine.alerts().contains("document_refused"));
+    // an attest of another document does not help
+    let mut stolen: Value =
+        serde_json::from_str(&machine.attested(machine.cassettes(&[(1, 20, 100)]))).unwrap();
+    stolen["positions"]["2"] = json!({ "denomination": 20, "count": 100 });
+    machine.publish(DocumentKind::Cassettes, stolen.to_string());
+    // nor does an event of somebody else
+    let by_client = machine.document_event(DocumentKind::Cassettes, &machine.parties.client);
+    let plaintext = machine.attested(machine.cassettes(&[(2, 20, 100)]));
+    machine.say(&ToVault::Document { event: Box::new(by_client), plaintext });
+    machine.sent.clear();
+    machine.until("a report", |machine| {
+        machine.sent.iter().any(|message| {
+            matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_state")
+        })
+    });
+    assert_eq!(count(&machine, 2), json!({ "denomination_minor": 5_000, "count": 100 }));
+    // with the operator's statement it does, and the bay is counted anew
+    machine.service.clock += 10;
+    machine.publish_cassettes(&[(1, 20, 100), (2, 20, 7)]);
+    machine.until("the change", |machine| {
+        machine.sent.iter().any(|message| match message {
+            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => {
+                body["cassettes"]["2"] == json!({ "denomination_minor": 2_000, "count": 7 })
+            }
+            _ => false,
+        })
+    });
+}
+
+/// Loss prevented: a reply by anybody counts, or moves the machine's clock.
+#[test]
+fn what_the_service_did_not_sign_is_no_answer() {
+    let mut machine = Machine::new();
+    machine.start();
+    machine.pair();
+    // the service is made to be silent; its answers are made up
+    machine.service.silent = true;
+    machine.sent.clear();
+    machine.disconnect();
+    assert!(machine.connect());
+    machine.until("a request", |machine| {
+        machine.sent.iter().any(|message| matches!(message, ToNet::Request { .. }))
+    });
+    let ids: Vec<_> = machine
+        .sent
+        .iter()
+        .filter_map(|message| match message {
+            ToNet::Request { request_id, .. } => Some(*request_id),
+            _ => None,
+        })
+        .collect();
+    let stranger = machine.parties.client.clone();
+    let service = std::mem::replace(&mut machine.parties.service, stranger);
+    machine.service.clock += 1_000_000;
+    for id in ids {
+        let event = Box::new(machine.event());
+        let envelope = json!({ "status": "OK", "request_id": id, "body": {} });
+        machine.say(&ToVault::Reply { request_id: id, event, envelope });
+    }
+    machine.parties.service = service;
+    machine.service.clock -= 1_000_000;
+    machine.service.silent = false;
+    machine.publish_fees();
+    machine.publish_cassettes(&[(1, 20, 100), (2, 50, 100)]);
+    machine.disconnect();
+    assert!(machine.connect());
+    // a clock moved by a stranger would have let the statements of today expire
+    machine.wait_for_sale();
+}
+
+/// Loss prevented: a stolen disk that is a second machine.
+#[test]
+fn the_data_folder_holds_no_private_key_in_the_clear() {
+    let mut machine = Machine::ready();
+    machine.sell(2_000);
+    machine.stop();
+    let sealed = std::fs::read_to_string(machine.data_dir().join("vault.sealed")).unwrap();
+    assert!(!sealed.is_empty());
+    let ring = bitspire_shell::secrets::Keyring::open(&machine.data_dir(), None).unwrap();
+    let purpose = bitspire_shared::sealed::Purpose::VaultKey;
+    let keys = ring.load("vault", purpose).unwrap().unwrap();
+    let secret = keys.secret_key().to_secret_bytes();
+    let hex = keys.secret_key().to_secret_hex();
+    let mut looked = 0;
+    for entry in std::fs::read_dir(machine.data_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(32).any(|window| window == secret), "{}", path.display());
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(&hex), "{}", path.display());
+        assert!(!text.contains(&"5a".repeat(32)), "the seed's secret in {}", path.display());
+        looked += 1;
+    }
+    assert!(looked >= 3, "{looked} files");
+}
+
+/// Loss prevented: a document of tomorrow that no later one can replace.
+#[test]
+fn a_document_from_the_future_is_refused_and_the_last_good_one_stays() {
+    let mut machine = Machine::ready();
+    let before = machine.service.fees;
+    machine.service.clock += 100_000;
+    machine.publish_fees();
+    machine.service.clock -= 100_000;
+    let future = machine.service.fees;
+    machine.service.fees = before;
+    machine.until("the alert", |machine| machine.alerts().contains("document_refused"));
+    let applied = |machine: &Machine, id: Option<EventId>| {
+        let text = id.unwrap().to_string();
+        machine.sent.iter().any(|message| match message {
+            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => {
+                body["applied_documents"].to_string().contains(&text)
+            }
+            _ => false,
+        })
+    };
+    assert!(applied(&machine, before) && !applied(&machine, future));
+    machine.sell(2_000);
+}
+
+/// Loss prevented: a command line, or a stranger on the socket, that acts as `net`.
+#[test]
+fn the_command_line_brings_seeds_and_asks_nothing_else() {
+    let mut machine = Machine::ready();
+    let mut stream = machine.control();
+    let start = ToVault::Customer(CustomerAction::StartCashOut { fiat_minor: 2_000 });
+    ipc::write(&mut stream, &start).unwrap();
+    ipc::write(&mut stream, &ToVault::Status).unwrap();
+    let answer = ipc::read::<ToNet>(&mut stream).unwrap();
+    assert!(matches!(answer, Some(ToNet::Status(_))), "{answer:?}");
+    assert_eq!(machine.status().open_txns, 0);
+    assert!(matches!(&machine.screen, Some(MachineScreen::Idle { .. })));
+    // an older `net` that is replaced is cut off
+    machine.connect();
+    machine.wait_for_sale();
+}

@@ -1,0 +1,210 @@
+//! The honest service behind the test's `net`.
+
+use std::collections::BTreeMap;
+
+use bitspire_agent::ipc::ToVault;
+use bitspire_shared::canonical::Sig;
+use bitspire_shared::ids::{EventId, PaymentHash, PubKey, QuoteId, RequestId, WithdrawId, to_hex};
+use bitspire_shared::money::{Direction, FeePpm, Fiat, Rate};
+use bitspire_shared::rpc::{
+    self, Ack, CreateInvoice, CreateWithdraw, DispenseAuthorisation, DispenseReport, ErrorCode,
+    GetPayment, GetQuote, Invoice, Lnurl, Payment, PaymentState, Quote, QuoteTerms, Reply,
+    SignedText as _, VaultSigned, Withdraw, WithdrawTerms, notes_value,
+};
+use bitspire_shared::split::FeePair;
+use bitspire_shared::time::Unix;
+use bitspire_shell::secrets::random;
+use nostr::{Event, EventBuilder, Kind, Tag, Timestamp};
+use serde_json::{Value, json};
+
+use super::{Machine, RATE, public};
+
+/// What the honest service knows.
+#[derive(Default)]
+pub(crate) struct Service {
+    pub(crate) quotes: BTreeMap<QuoteId, QuoteTerms>,
+    pub(crate) invoices: BTreeMap<PaymentHash, QuoteTerms>,
+    pub(crate) withdraws: BTreeMap<WithdrawId, CreateWithdraw>,
+    pub(crate) reports: Vec<DispenseReport>,
+    /// Invoices and withdraws that were paid.
+    pub(crate) paid: bool,
+    /// Whether it answers at all.
+    pub(crate) silent: bool,
+    pub(crate) confirmed: bool,
+    pub(crate) vault: Option<PubKey>,
+    pub(crate) fees: Option<EventId>,
+    /// What becomes of a quote before it is signed.
+    pub(crate) quote: Option<fn(&mut QuoteTerms)>,
+    /// What becomes of a reply's body after it was signed.
+    pub(crate) reply: Option<fn(&str, &mut Value)>,
+    pub(crate) clock: u64,
+    pub(super) made: u8,
+}
+
+impl Machine {
+    /// An event of the service, a second later than the last.
+    pub(crate) fn event(&mut self) -> Event {
+        self.service.clock += 1;
+        EventBuilder::new(Kind::from(rpc::KIND), "x")
+            .tag(Tag::public_key(self.parties.spire.public_key()))
+            .custom_created_at(Timestamp::from(self.service.clock))
+            .sign_with_keys(&self.parties.service)
+            .unwrap()
+    }
+
+    fn fresh<const N: usize>(&mut self) -> [u8; N] {
+        self.service.made = self.service.made.wrapping_add(1);
+        let mut bytes = random::<N>().unwrap();
+        bytes[0] = self.service.made;
+        bytes
+    }
+
+    /// A push of the service.
+    pub(crate) fn push(&mut self, push: &str, body: Value) {
+        let push_id: [u8; 16] = self.fresh();
+        let push_id = to_hex(&push_id);
+        let envelope = json!({ "push": push, "push_id": push_id, "body": body });
+        let event = Box::new(self.event());
+        self.say(&ToVault::Push { event, envelope });
+    }
+
+    pub(super) fn answer(&mut self, id: RequestId, rpc_name: &str, body: Value) -> Reply {
+        let refused = |code| Reply::error(Some(id), code, "no");
+        if !self.service.confirmed && rpc_name != "report_state" {
+            return refused(ErrorCode::NotConfirmed);
+        }
+        match rpc_name {
+            "get_quote" => {
+                let ask: GetQuote = serde_json::from_value(body).unwrap();
+                let mut terms = self.terms(&ask);
+                if let Some(change) = self.service.quote {
+                    change(&mut terms);
+                }
+                self.service.quotes.insert(terms.quote_id, terms);
+                let quote = Quote::sign(&terms, &self.parties.service);
+                Reply::ok::<GetQuote>(id, &quote).unwrap()
+            }
+            "create_invoice" => {
+                let CreateInvoice { quote_id } = serde_json::from_value(body).unwrap();
+                let terms = self.service.quotes[&quote_id];
+                let payment_hash = PaymentHash::from_bytes(self.fresh());
+                self.service.invoices.insert(payment_hash, terms);
+                let expires_at = Unix(self.service.clock + 600);
+                let bolt11 = "lnbc1".to_owned();
+                let invoice = Invoice { payment_hash, bolt11, expires_at };
+                Reply::ok::<CreateInvoice>(id, &invoice).unwrap()
+            }
+            "get_payment" => {
+                let state =
+                    if self.service.paid { PaymentState::Settled } else { PaymentState::Pending };
+                let payment = match serde_json::from_value(body).unwrap() {
+                    GetPayment::PaymentHash(hash) => match self.service.invoices.get(&hash) {
+                        None => return refused(ErrorCode::Invalid),
+                        Some(terms) => Payment {
+                            state,
+                            wire_sats: self.service.paid.then_some(terms.wire_sats),
+                            authorisation: self.service.paid.then(|| self.authorise(hash)),
+                        },
+                    },
+                    GetPayment::WithdrawId(_) => {
+                        Payment { state, wire_sats: None, authorisation: None }
+                    }
+                };
+                Reply::ok::<GetPayment>(id, &payment).unwrap()
+            }
+            "create_withdraw" => {
+                let signed: VaultSigned<CreateWithdraw> = serde_json::from_value(body).unwrap();
+                let claim = signed.check(&self.service.vault.unwrap()).unwrap().clone();
+                let withdraw = self.withdraw(&claim);
+                Reply::ok::<VaultSigned<CreateWithdraw>>(id, &withdraw).unwrap()
+            }
+            "report_dispense" => {
+                let signed: VaultSigned<DispenseReport> = serde_json::from_value(body).unwrap();
+                let report = signed.check(&self.service.vault.unwrap()).unwrap().clone();
+                self.service.reports.push(report);
+                Reply::ok::<VaultSigned<DispenseReport>>(id, &Ack {}).unwrap()
+            }
+            "report_state" => Reply::Ok { request_id: id, body: json!({}) },
+            other => panic!("{other}"),
+        }
+    }
+
+    fn withdraw(&mut self, claim: &CreateWithdraw) -> Withdraw {
+        let known = self.service.withdraws.iter().find(|(_, known)| known.txid == claim.txid);
+        let withdraw_id = match known.map(|(id, _)| *id) {
+            Some(id) => id,
+            None => {
+                let id = WithdrawId::from_bytes(self.fresh());
+                self.service.withdraws.insert(id, claim.clone());
+                id
+            }
+        };
+        let fiat = Fiat::new(notes_value(&claim.notes).unwrap(), claim.fiat_code);
+        let principal = Rate::from_nano(RATE).unwrap().principal(fiat, Direction::CashIn).unwrap();
+        let charge = fee_pair().charge(Direction::CashIn, principal).unwrap();
+        let terms = WithdrawTerms {
+            spire: public(&self.parties.spire),
+            vault: self.service.vault.unwrap(),
+            txid: claim.txid,
+            withdraw_id,
+            net_sats: charge.wire(),
+            expires_at: Unix(1_900_000_000),
+        };
+        Withdraw {
+            withdraw_id,
+            lnurl: Lnurl::new("LNURL1X".to_owned()),
+            net_sats: charge.wire(),
+            fee_sats: charge.fee(),
+            expires_at: terms.expires_at,
+            withdraw_sig: terms.sign(&self.parties.service),
+        }
+    }
+
+    /// The terms that an honest service gives.
+    pub(crate) fn terms(&mut self, ask: &GetQuote) -> QuoteTerms {
+        let fiat = Fiat::new(ask.fiat_minor, ask.fiat_code);
+        let exchange_rate = Rate::from_nano(RATE).unwrap();
+        let principal = exchange_rate.principal(fiat, ask.direction).unwrap();
+        let charge = fee_pair().charge(ask.direction, principal).unwrap();
+        QuoteTerms {
+            spire: public(&self.parties.spire),
+            quote_id: QuoteId::from_bytes(self.fresh()),
+            direction: ask.direction,
+            txid: ask.txid,
+            fiat,
+            exchange_rate,
+            principal_sats: charge.principal(),
+            fee_sats: charge.fee(),
+            wire_sats: charge.wire(),
+            fees_event_id: self.service.fees.unwrap(),
+            ttl_s: 600,
+        }
+    }
+
+    /// Leave to dispense what the invoice with this hash paid for.
+    pub(crate) fn authorise(&self, payment_hash: PaymentHash) -> Sig {
+        let terms = self.service.invoices[&payment_hash];
+        self.authorisation(terms, payment_hash).sign(&self.parties.service)
+    }
+
+    pub(crate) fn authorisation(
+        &self,
+        terms: QuoteTerms,
+        hash: PaymentHash,
+    ) -> DispenseAuthorisation {
+        DispenseAuthorisation {
+            spire: terms.spire,
+            vault: self.service.vault.unwrap(),
+            txid: terms.txid,
+            quote_id: terms.quote_id,
+            payment_hash: hash,
+            wire_sats: terms.wire_sats,
+            fiat: terms.fiat,
+        }
+    }
+}
+
+/// Fees of both directions.
+pub(crate) fn fee_pair() -> FeePair {
+    FeePair::new(FeePpm::new(30_000).unwrap(), FeePpm::new(50_000).unwrap()).unwrap()
+}

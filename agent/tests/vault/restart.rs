@@ -1,0 +1,254 @@
+//! The vault's power goes after any entry of its journal.
+
+use std::collections::BTreeMap;
+
+use bitspire_agent::ipc::{CustomerAction, ToNet};
+use bitspire_agent::txn::View;
+use bitspire_agent::vault::VaultError;
+use bitspire_shared::ids::{JournalSeq, TxnId};
+use bitspire_shared::rpc::DispenseOutcome;
+use bitspire_shared::statement::VerdictKind;
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+
+impl Machine {
+    /// The transactions of the last report that do not rest, with their states.
+    fn open(&self) -> BTreeMap<TxnId, String> {
+        let report = self.sent.iter().rev().find_map(|message| match message {
+            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => Some(body),
+            _ => None,
+        });
+        let all = report.and_then(|body| body["open_transactions"].as_array().cloned());
+        let open = |txn: Value| {
+            let txid = txn["txid"].as_str().unwrap().parse().unwrap();
+            (txid, txn["state"].as_str().unwrap().to_owned())
+        };
+        all.unwrap_or_default().into_iter().map(open).collect()
+    }
+
+    fn states(&self) -> Vec<String> {
+        self.open().into_values().collect()
+    }
+
+    fn until_states(&mut self, expected: &[&str]) {
+        self.sent.clear();
+        let what = format!("{expected:?}");
+        self.until(&what, |machine| {
+            let reported = |message: &ToNet| {
+                matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_state")
+            };
+            machine.sent.iter().any(reported) && machine.states() == expected
+        });
+    }
+
+    /// The state of the last transaction in the journal, which no vault holds now.
+    fn last_state(&self) -> String {
+        let entries = self.journal();
+        let state = |body: &str| {
+            let body: Value = serde_json::from_str(body).unwrap();
+            let txn = body.get("txn").or_else(|| body.get("intent").map(|intent| &intent["txn"]));
+            txn.map(|txn| txn["name"].as_str().unwrap().to_owned())
+        };
+        entries.iter().rev().find_map(|entry| state(&entry.body)).unwrap_or_default()
+    }
+
+    /// Starts the vault so that it ends after `more` entries.
+    fn start_and_halt_after(&mut self, more: u64) {
+        let head = self.journal().len() as u64;
+        // its own start is an entry
+        self.halt_after = Some(JournalSeq(head + 1 + more));
+        self.start();
+        self.halt_after = None;
+    }
+}
+
+/// Loss prevented: a restart in the middle of a sale that pays twice, pays a passer-by, or forgets
+/// what is owed.
+#[test]
+fn a_cash_out_survives_a_halt_after_each_entry() {
+    let mut machine = Machine::ready();
+    machine.stop();
+    let mut halted_in = Vec::new();
+    for more in 1.. {
+        machine.service.paid = false;
+        machine.service.reports.clear();
+        machine.start_and_halt_after(more);
+        let (given, dispenses) = (machine.given(), machine.dispenses());
+        let mut began = false;
+        let ran = machine.until_or_end("the end of a sale", &mut |machine| {
+            match machine.view().cloned() {
+                None if !began && machine.is_for_sale() => {
+                    began = true;
+                    machine.touch(CustomerAction::StartCashOut { fiat_minor: 2_000 });
+                }
+                Some(View::Offer { .. }) => machine.touch(CustomerAction::Confirm),
+                Some(View::Invoice { .. }) => machine.service.paid = true,
+                _ => {}
+            }
+            !machine.service.reports.is_empty() && machine.states_after_report_are_empty()
+        });
+        if ran {
+            machine.stop();
+            break;
+        }
+        assert!(matches!(machine.ended(), Err(VaultError::Halted(_))));
+        let state = machine.last_state();
+        halted_in.push(state.clone());
+        machine.service.paid = true;
+        machine.start();
+        let known = machine.dispenses();
+        let moved = machine.given() - given;
+        match state.as_str() {
+            "quoted" | "cancelled" | "" => machine.until_states(&[]),
+            "invoiced" | "paid" | "paid_waiting" => {
+                machine.until_states(&["paid_waiting"]);
+                assert_eq!((moved, known), (0, dispenses), "nothing moves on a start");
+                machine.decide(VerdictKind::Owed, 2_000);
+                machine.until_states(&[]);
+                let report = machine.service.reports.pop().unwrap();
+                assert_eq!((report.outcome, report.owed_minor), (DispenseOutcome::None, 2_000));
+            }
+            "dispense_committed" | "dispensing" => {
+                machine.until_states(&["uncertain"]);
+                machine.until("its report", |machine| {
+                    let last = machine.service.reports.last();
+                    last.is_some_and(|report| report.outcome == DispenseOutcome::Uncertain)
+                });
+                // the person who counts finds what has moved by now
+                let moved = machine.given() - given;
+                assert!(moved == 0 || moved == 2_000, "{moved}");
+                match moved {
+                    0 => machine.decide(VerdictKind::Owed, 2_000),
+                    _ => machine.decide(VerdictKind::Settled, 0),
+                }
+                machine.until_states(&[]);
+                machine.publish_cassettes(&[(1, 20, 90), (2, 50, 90)]);
+            }
+            "settled" => {
+                machine.until_states(&[]);
+                assert_eq!(machine.given() - given, 2_000);
+                assert_eq!(machine.service.reports.last().unwrap().outcome, DispenseOutcome::Full);
+            }
+            other => panic!("{other}"),
+        }
+        assert!(machine.dispenses() - dispenses <= 1);
+        // the customer takes what lies there; nothing lying there is fine
+        let _ = machine.dispenser.control(json!({ "action": "take" }));
+        machine.wait_for_sale();
+        machine.stop();
+    }
+    for state in ["quoted", "invoiced", "paid", "dispense_committed", "dispensing", "settled"] {
+        assert!(halted_in.iter().any(|halted| halted == state), "{state}: {halted_in:?}");
+    }
+}
+
+/// Loss prevented: a note that a restart takes for nothing, or pays for twice.
+#[test]
+fn a_cash_in_survives_a_halt_after_each_entry() {
+    let mut machine = Machine::ready();
+    machine.stop();
+    let mut halted_in = Vec::new();
+    for more in 1.. {
+        machine.service.paid = false;
+        machine.service.withdraws.clear();
+        machine.start_and_halt_after(more);
+        let cashbox = machine.in_cashbox();
+        let (mut began, mut fed, mut finished) = (false, false, false);
+        let ran = machine.until_or_end("the end of a session", &mut |machine| {
+            match machine.view().cloned() {
+                None if !began && machine.is_for_sale() => {
+                    began = true;
+                    machine.touch(CustomerAction::StartCashIn);
+                }
+                Some(View::Feed { .. }) if !fed => {
+                    let note = json!({ "action": "insert", "denomination": 20 });
+                    fed = machine.acceptor.control(note).is_ok();
+                }
+                Some(View::Feed { total, .. }) if total.minor > 0 && !finished => {
+                    finished = true;
+                    machine.touch(CustomerAction::Finish);
+                }
+                Some(View::Claim { .. }) => machine.service.paid = true,
+                _ => {}
+            }
+            began && matches!(machine.view(), Some(View::Redeemed { .. }))
+        });
+        if ran {
+            machine.stop();
+            break;
+        }
+        assert!(matches!(machine.ended(), Err(VaultError::Halted(_))));
+        let state = machine.last_state();
+        halted_in.push(state.clone());
+        machine.service.paid = true;
+        machine.start();
+        machine.until_states(&[]);
+        machine.wait_for_sale();
+        let claimed: u32 =
+            machine.service.withdraws.values().flat_map(|claim| claim.notes.values()).sum();
+        let stacked = (machine.in_cashbox() - cashbox) / 20;
+        assert_eq!(u64::from(claimed), stacked, "after {state}");
+        let counters = machine.acceptor.counters().unwrap();
+        assert_eq!(counters["in_path"], json!(0), "after {state}");
+        assert!(!machine.alerts().contains("unexplained_credit"), "after {state}");
+        machine.stop();
+    }
+    for state in ["open", "escrowed", "stack_committed", "credited", "offered"] {
+        assert!(halted_in.iter().any(|halted| halted == state), "{state}: {halted_in:?}");
+    }
+}
+
+/// Loss prevented: a paid customer whose machine went down gets neither notes nor sats.
+#[test]
+fn the_claim_code_brings_the_notes_after_a_restart() {
+    let mut machine = Machine::ready();
+    machine.sell(2_000);
+    let code = match machine.txn_screen().and_then(|screen| screen.claim.clone()) {
+        Some(code) => code,
+        None => panic!("{:?}", machine.screen),
+    };
+    machine.stop();
+    machine.start();
+    machine.service.paid = true;
+    machine.until_states(&["paid_waiting"]);
+    assert_eq!(machine.dispenses(), 0);
+    machine.touch(CustomerAction::ClaimCode { code });
+    machine.until("the notes", |machine| machine.given() == 2_000);
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    assert_eq!(machine.dispenses(), 1);
+}
+
+impl Machine {
+    fn is_for_sale(&self) -> bool {
+        use bitspire_agent::screen::MachineScreen;
+        matches!(&self.screen, Some(MachineScreen::Idle { cash_in: true, cash_out, .. })
+            if !cash_out.is_empty())
+    }
+
+    fn states_after_report_are_empty(&self) -> bool {
+        let told = self.sent.iter().rposition(|message| {
+            matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_dispense")
+        });
+        let after = told.map_or(&[][..], |at| &self.sent[at..]);
+        let reported = after.iter().any(|message| {
+            matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_state")
+        });
+        reported && self.states().is_empty()
+    }
+
+    /// A verdict about the one open transaction.
+    fn decide(&mut self, kind: VerdictKind, amount_minor: i64) {
+        let txid = self.open().into_keys().next();
+        assert!(txid.is_some());
+        self.verdict(txid, kind, amount_minor);
+    }
+
+    fn txn_screen(&self) -> Option<&bitspire_agent::txn::Screen> {
+        use bitspire_agent::screen::MachineScreen;
+        match &self.screen {
+            Some(MachineScreen::Txn(screen)) => Some(screen),
+            _ => None,
+        }
+    }
+}
