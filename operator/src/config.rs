@@ -240,7 +240,8 @@ fn websocket(key: &str, text: &str) -> Result<String, ConfigError> {
     if good { Ok(text.to_owned()) } else { Err(wrong(key, "a ws:// or wss:// address", text)) }
 }
 
-fn public_key(key: &str, text: &str) -> Result<PubKey, ConfigError> {
+/// A public key, as npub or hex; `key` names it in the error.
+pub(crate) fn public_key(key: &str, text: &str) -> Result<PubKey, ConfigError> {
     PubKey::from_hex_or_npub(text).map_err(|_| wrong(key, "an npub or 64 hex characters", text))
 }
 

@@ -30,7 +30,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let base = "[wallets.till]\nkind = 'simulated'\nopening_sats = 1000000\n\
                     [wallets.bar]\nkind = 'simulated'\n[wallets.kiosk]\nkind = 'simulated'\n\
-                    [rates.fixed]\nEUR = '1000'\n";
+                    [rates.fixed]\nEUR = '1000'\n[bunker]\nembedded = false\n";
         std::fs::write(folder.path().join("operator.toml"), format!("{base}{more}")).unwrap();
         // the relay SDK reads the system's clock: tests that go through relays stay near it
         let now = Arc::new(AtomicU64::new(Clock::system().now().0));

@@ -12,8 +12,9 @@ use crate::ids::{MachineId, OperatorId, TokenId, UserId};
 /// Runs a fleet of Lightning cash machines: pairs them, publishes their fees and cassettes,
 /// answers them, settles their payments, keeps the ledger.
 ///
-/// All verbs but `serve` and `config` talk to the running daemon on this computer. Exit codes: 0
-/// done, 1 refused or something found, 2 wrong usage or configuration, 3 daemon not reached.
+/// All verbs but `serve`, `bunker serve` and `config` talk to the running daemon on this computer.
+/// Exit codes: 0 done, 1 refused or something found, 2 wrong usage or configuration, 3 daemon not
+/// reached.
 #[derive(Debug, Parser)]
 #[command(name = "bitspire-operator", version, verbatim_doc_comment)]
 pub(super) struct Cli {
@@ -36,6 +37,11 @@ pub(super) enum Command {
     ///
     /// Prints one line `ready api=... public=... relay=...` once everything listens.
     Serve,
+    /// The bunker that holds the keys of machines and operators
+    Bunker {
+        #[command(subcommand)]
+        verb: BunkerVerb,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -64,6 +70,25 @@ pub(super) enum Ask {
         #[command(subcommand)]
         verb: CassettesVerb,
     },
+    /// Pair a machine: make it a key in the bunker and show the seed for it, once
+    ///
+    /// An earlier pairing works until the new one is complete; then its key is revoked. Put the
+    /// seed into the machine, then compare the digits and `confirm` them.
+    Pair(Pair),
+    /// Put a paired machine in service: its screen shows these digits
+    Confirm {
+        /// Its number
+        machine: MachineId,
+        /// The eight digits on the machine's screen
+        digits: String,
+    },
+    /// Take a machine out of service for good: sessions, relay, clients and tokens in the bunker
+    ///
+    /// Exit code 1 where the bunker did not do its part; then run it again.
+    Revoke {
+        /// Its number
+        machine: MachineId,
+    },
     /// Publish a machine's documents once more, now
     Republish {
         /// The machine's number
@@ -89,6 +114,20 @@ pub(super) enum Ask {
     Settlements(Settlements),
     /// Show the audit log: who changed what
     Log(Log),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BunkerVerb {
+    /// Run the bunker as a process of its own, until SIGTERM or SIGINT
+    ///
+    /// It has its own folder ([bunker] data_dir), database and secret, and should have its own
+    /// user. Prints one line `ready bunker=<npub>` once it can be reached under that key.
+    Serve {
+        /// Who administers it: the `bunker_admin_npub` that `operator show` prints. Needed at the
+        /// first start
+        #[arg(long, value_name = "NPUB")]
+        admin: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -319,8 +358,35 @@ pub(super) enum UserVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OperatorVerb {
+    /// Make the operator's key in the bunker; it signs fees, cassettes and verdicts
+    Init {
+        /// Whose key, where there are several operators
+        #[arg(long)]
+        operator: Option<OperatorId>,
+    },
     /// Show the operators, the service's key and its relays
     Show,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pair {
+    /// Its number, as `machine list` shows it
+    pub(super) machine: MachineId,
+    /// A relay of machine and service; may be given again [default: those of the configuration]
+    #[arg(long, value_name = "URL")]
+    pub(super) relay: Vec<String>,
+    /// Hours until the pairing ends [default: 720]
+    #[arg(long, value_name = "N")]
+    pub(super) hours: Option<u32>,
+    /// The relay where the machine reaches the bunker [default: the first relay]
+    #[arg(long, value_name = "URL")]
+    pub(super) bunker_relay: Option<String>,
+    /// Machine and service share this computer: relays on loopback are fine
+    #[arg(long)]
+    pub(super) allow_loopback: bool,
+    /// Draw the seed as a QR code
+    #[arg(long)]
+    pub(super) qr: bool,
 }
 
 #[derive(Debug, Args)]

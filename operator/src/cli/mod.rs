@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! Promise: every verb but `serve`, `config` talks to the running daemon over its API on this
+//! Promise: every verb but `serve`, `bunker serve` and `config` talks to the running daemon over its API on this
 //! computer, with the cookie that the daemon wrote at its start; so each act passes the same checks
 //! and ends in the same audit log as one from the page.
 //!
@@ -24,12 +24,14 @@ use bitspire_shell::config::{ConfigError, Loaded, environment, show as show_conf
 use bitspire_shell::logging;
 use clap::Parser as _;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppError};
-use crate::config::{Config, Raw};
+use crate::bunker::{Bunker, BunkerConfig, BunkerError};
+use crate::config::{Config, Raw, public_key};
 use crate::http::error::in_words;
 use crate::serve::{self, ServeError};
-use args::{Cli, Command, ConfigVerb};
+use args::{BunkerVerb, Cli, Command, ConfigVerb};
 use client::ClientError;
 
 /// The configuration file that is read where none is named.
@@ -47,6 +49,9 @@ enum CliError {
     /// The daemon's parts.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The bunker.
+    #[error(transparent)]
+    Bunker(#[from] BunkerError),
     /// The daemon's API.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -109,6 +114,7 @@ fn run(cli: Cli) -> Result<End, CliError> {
     let (config, loaded) = load(&cli)?;
     match cli.command {
         Command::Serve => serve(config),
+        Command::Bunker { verb: BunkerVerb::Serve { admin } } => bunker(config, &admin),
         Command::Config { verb } => {
             let mut out = std::io::stdout();
             match verb {
@@ -121,6 +127,29 @@ fn run(cli: Cli) -> Result<End, CliError> {
     }
 }
 
+fn bunker(mut config: Config, admins: &[String]) -> Result<End, CliError> {
+    logging::start(Some(&config.log_filter), config.log_format);
+    for admin in admins {
+        config.bunker_admins.push(public_key("--admin", admin)?);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served: Result<(), CliError> = runtime.block_on(async {
+        let bunker = Bunker::open(BunkerConfig::of(&config, Clock::system())).await?;
+        let stop = CancellationToken::new();
+        let run = bunker.run(stop.clone());
+        tokio::pin!(run);
+        writeln!(std::io::stdout(), "ready bunker={}", bunker.id().npub())?;
+        tokio::select! {
+            ended = &mut run => return Ok(ended?),
+            told = serve::told_to_stop() => told?,
+        }
+        tracing::info!(event = "stopping");
+        stop.cancel();
+        Ok(run.await?)
+    });
+    served.map(|()| End::Done)
+}
+
 fn serve(config: Config) -> Result<End, CliError> {
     logging::start(Some(&config.log_filter), config.log_format);
     // opening the database waits for the disk: not on the runtime's thread
@@ -129,10 +158,10 @@ fn serve(config: Config) -> Result<End, CliError> {
     let served: Result<(), CliError> = runtime.block_on(async {
         let running = serve::start(app.clone()).await.inspect_err(|_| app.stop.cancel())?;
         writeln!(std::io::stdout(), "{}", running.ready_line())?;
-        running.until_stopped().await?;
+        let told = running.until_stopped().await;
         tracing::info!(event = "stopping");
         running.stop().await;
-        Ok(())
+        Ok(told?)
     });
     served.map(|()| End::Done)
 }

@@ -4,10 +4,12 @@ use std::io::Write as _;
 use std::path::Path;
 
 use nostr::types::url::form_urlencoded::byte_serialize;
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 use serde_json::{Value, json};
 
 use super::args::{
-    Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
+    Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, Pair, TokenVerb, UserVerb,
 };
 use super::client::{Answer, Client};
 use super::show::{fields, table};
@@ -72,6 +74,8 @@ const LOG: &[(&str, &str)] = &[
 enum As {
     Table(&'static [(&'static str, &'static str)]),
     Fields,
+    /// Fields, and the seed as a QR code.
+    Seed,
 }
 
 /// Runs a verb that talks to the daemon.
@@ -83,6 +87,10 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         _ if raw => writeln!(out, "{:#}", answer.body)?,
         As::Table(columns) => write!(out, "{}", table(&answer.body, columns))?,
         As::Fields => write!(out, "{}", fields(&answer.body))?,
+        As::Seed => {
+            let seed = answer.body["seed_url"].as_str().unwrap_or_default();
+            write!(out, "{}{}", fields(&answer.body), drawn(seed))?;
+        }
     }
     // 207: done in part
     Ok(if answer.status.as_u16() == 207 { End::Found } else { End::Done })
@@ -114,6 +122,14 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             let body = json!({"bays": bays, "reason": set.reason, "base_seq": set.base_seq});
             (client.post(&format!("/dca/machines/{}/cassettes", set.machine), &body)?, As::Fields)
         }
+        Ask::Pair(asked) => pair(client, asked)?,
+        Ask::Confirm { machine, digits } => {
+            let path = format!("/dca/machines/{machine}/confirm");
+            (client.post(&path, &json!({ "digits": digits }))?, As::Fields)
+        }
+        Ask::Revoke { machine } => {
+            (client.post(&format!("/dca/machines/{machine}/revoke"), &json!({}))?, As::Fields)
+        }
         Ask::Republish { machine } => {
             let path = format!("/dca/machines/{machine}/republish");
             (client.post(&path, &json!({}))?, As::Fields)
@@ -143,6 +159,10 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             }
         },
         Ask::Operator { verb: OperatorVerb::Show } => (client.get("/operators")?, As::Fields),
+        Ask::Operator { verb: OperatorVerb::Init { operator } } => {
+            let body = json!({ "operator_id": operator });
+            (client.post("/operators/init", &body)?, As::Fields)
+        }
         Ask::Settlements(asked) => {
             let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
             let path = format!("/dca/settlements?limit={}{machine}", asked.limit);
@@ -156,6 +176,33 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             (client.get(&path)?, As::Table(LOG))
         }
     })
+}
+
+fn pair(client: &Client, asked: Pair) -> Result<(Answer, As), CliError> {
+    let relays = match asked.relay.is_empty() {
+        false => json!(asked.relay),
+        true => client.get("/operators")?.body["relays"].take(),
+    };
+    let body = json!({
+        "relays": relays,
+        "duration_hours": asked.hours,
+        "bunker_relay": asked.bunker_relay,
+        "allow_loopback": asked.allow_loopback,
+    });
+    let answer = client.post(&format!("/dca/machines/{}/pair", asked.machine), &body)?;
+    Ok((answer, if asked.qr { As::Seed } else { As::Fields }))
+}
+
+/// The seed as a QR code for a terminal, dark on light.
+fn drawn(seed: &str) -> String {
+    let code = QrCode::with_error_correction_level(seed, EcLevel::L);
+    code.map_or_else(
+        |_| "the seed is too long for a QR code\n".to_owned(),
+        |code| {
+            let (dark, light) = (Dense1x2::Light, Dense1x2::Dark);
+            format!("{}\n", code.render::<Dense1x2>().dark_color(dark).light_color(light).build())
+        },
+    )
 }
 
 fn machine(client: &Client, verb: MachineVerb) -> Result<(Answer, As), CliError> {

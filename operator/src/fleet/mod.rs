@@ -6,20 +6,34 @@
 //!
 //! Failure policy: [`FleetError`]; where a bunker has no part in it, nothing was changed.
 
+pub mod confirm;
+pub mod identity;
 pub mod machines;
+pub mod pair;
+pub mod revoke;
 pub mod roster;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod upkeep;
+
+use std::sync::Arc;
 
 use bitspire_shared::document::DocumentError;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::{Direction, FeePpm};
+use bitspire_shared::nip46::policy::Policy;
+use bitspire_shared::seed::{BunkerError, SeedError};
 use bitspire_shared::split::{FeePair, SplitError};
 use bitspire_shared::time::Unix;
+use bitspire_shell::secrets::SecretError;
+use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::app::App;
 use crate::ids::{MachineId, OperatorId};
+use crate::signer::{Bunker, SetupError, SignerError};
 use crate::store::{Json, Read, StoreError, Tx, log, machines as rows, operators};
 
 /// Why the fleet is as it was.
@@ -90,6 +104,70 @@ pub enum FleetError {
         /// What has to be done first.
         needs: &'static str,
     },
+    /// Somebody else pairs it.
+    #[error("machine {0} is being paired already: wait for the end, then look at it")]
+    Busy(MachineId),
+    /// The operator has no key yet.
+    #[error("the operator has no key yet: run `bitspire-operator operator init`")]
+    NoIdentity,
+    /// The operator has a key.
+    #[error("operator {operator} has the key {key} already: machines have pinned it")]
+    HasIdentity {
+        /// The operator.
+        operator: OperatorId,
+        /// Its key as npub.
+        key: String,
+    },
+    /// The bunker did not do its part; the machine is as it was.
+    #[error("{step}")]
+    Bunker {
+        /// What it was asked for.
+        step: &'static str,
+        /// What became of it.
+        #[source]
+        source: SignerError,
+    },
+    /// The machines' policy in the bunker is not ours.
+    #[error(
+        "the bunker's policy {name:?} allows other things than a machine needs (missing: \
+         {missing:?}, too much: {beyond:?}): remove it there and pair again. A bunker that keeps no \
+         rules for NIP-44 cannot serve machines: use the embedded one, or a version that has \
+         nip44_encrypt and nip44_decrypt",
+        name = Policy::SPIRE
+    )]
+    Policy {
+        /// Rules that it lacks.
+        missing: String,
+        /// Rules that it has and must not have.
+        beyond: String,
+    },
+    /// The operator's key cannot be made or used.
+    #[error("the operator's key cannot be set up in the bunker")]
+    Setup(#[source] SetupError),
+    /// A relay's address that no seed can hold.
+    #[error("{field}")]
+    Relay {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: BunkerError,
+    },
+    /// What the bunker gave makes no seed.
+    #[error("the seed cannot be made of what the bunker gave")]
+    Seed(#[source] SeedError),
+    /// The digits of the machine's screen are not ours.
+    #[error(
+        "these are not the digits of this pairing: somebody stands between, or the wrong machine \
+         was looked at. Do not confirm; revoke the machine and pair it anew"
+    )]
+    WrongDigits,
+    /// No randomness.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Our own work was cut off.
+    #[error("the work was cut off in the middle: look at the machine before trying again")]
+    CutOff,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -99,10 +177,39 @@ impl Classified for FleetError {
     fn kind(&self) -> Kind {
         match self {
             Self::Store(error) => error.kind(),
-            Self::NotPublished(_) => Kind::Transient,
+            Self::Bunker { source, .. } => source.kind(),
+            Self::NotPublished(_) | Self::Busy(_) => Kind::Transient,
+            Self::CutOff => Kind::Uncertain,
             _ => Kind::Permanent,
         }
     }
+}
+
+/// One thing that was asked of the bunker or done here, with its answer, for the person who waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What.
+    pub step: &'static str,
+    /// Whether it was done.
+    pub ok: bool,
+    /// The answer in words; no secret.
+    pub detail: String,
+}
+
+impl Step {
+    fn done(step: &'static str, detail: impl Into<String>) -> Self {
+        Self { step, ok: true, detail: detail.into() }
+    }
+
+    fn failed(step: &'static str, detail: impl Into<String>) -> Self {
+        Self { step, ok: false, detail: detail.into() }
+    }
+}
+
+/// The bunker.
+fn bunker(app: &App) -> Result<&Arc<dyn Bunker>, FleetError> {
+    let missing = || FleetError::Bunker { step: "bunker", source: SignerError::NotConfigured };
+    app.bunker.get().ok_or_else(missing)
 }
 
 /// Writes a line of the audit log.

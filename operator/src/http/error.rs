@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::auth::AuthError;
 use crate::fleet::FleetError;
+use crate::signer::SignerError;
 use crate::store::StoreError;
 
 /// A refusal.
@@ -92,10 +93,23 @@ impl From<FleetError> for ApiError {
             | FleetError::Breaches(_)
             | FleetError::Document(_)
             | FleetError::Unpublishable { .. } => StatusCode::BAD_REQUEST,
-            FleetError::NotPublished(_) => StatusCode::SERVICE_UNAVAILABLE,
-            FleetError::KeyTaken { .. } | FleetError::WalletTaken(_) | FleetError::State { .. } => {
-                StatusCode::CONFLICT
+            FleetError::NoIdentity | FleetError::Relay { .. } | FleetError::WrongDigits => {
+                StatusCode::BAD_REQUEST
             }
+            FleetError::NotPublished(_)
+            | FleetError::Bunker { source: SignerError::NotConfigured, .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            FleetError::KeyTaken { .. }
+            | FleetError::WalletTaken(_)
+            | FleetError::State { .. }
+            | FleetError::Busy(_)
+            | FleetError::HasIdentity { .. } => StatusCode::CONFLICT,
+            FleetError::Bunker { .. }
+            | FleetError::Policy { .. }
+            | FleetError::Setup(_)
+            | FleetError::Seed(_) => StatusCode::BAD_GATEWAY,
+            FleetError::Secret(_) | FleetError::CutOff => StatusCode::INTERNAL_SERVER_ERROR,
             FleetError::Store(error) => store_status(error),
         };
         Self::of(status, &error)

@@ -12,6 +12,7 @@ pub mod error;
 pub mod listen;
 mod machines;
 mod page;
+mod pairing;
 pub mod people;
 mod reports;
 mod simulator;
@@ -46,6 +47,10 @@ pub struct Api {
 pub fn router(api: Api, gate: Gate) -> Router {
     let machine = Router::new()
         .route("/", get(machines::show).patch(machines::edit))
+        .route("/pair", post(pairing::pair_machine))
+        .route("/confirm", post(pairing::confirm_machine))
+        .route("/revoke", post(pairing::revoke_machine))
+        .route("/pairings", get(pairing::attempts))
         .route("/disable", post(machines::disable))
         .route("/enable", post(machines::enable))
         .route("/fees", put(documents::set_fees))
@@ -60,6 +65,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/rejected", get(reports::rejected))
         .route("/audit-log", get(reports::audit_log))
         .route("/operators", get(staff::operators))
+        .route("/operators/init", post(pairing::init_operator))
         .route("/users", get(staff::users).post(staff::add_user))
         .route("/users/{id}/disable", post(staff::disable_user))
         .route("/tokens", get(staff::tokens).post(staff::add_token))

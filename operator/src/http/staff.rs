@@ -20,6 +20,7 @@ use super::{Api, Id};
 use crate::fleet::machines::operator_for;
 use crate::fleet::{FleetError, audit};
 use crate::ids::{OperatorId, TokenId, UserId};
+use crate::signer::admin_key;
 use crate::store::operators::{self, User};
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Kept, Read, StoreError};
@@ -45,9 +46,14 @@ pub(super) async fn operators(
             })
         })
         .collect();
+    let admin = admin_key(&api.app.keyring).ok();
+    let admin = admin.and_then(|keys| PubKey::new(keys.public_key()).ok());
     Ok(Json(json!({
         "operators": shown,
         "service_pubkey": api.app.service_key,
+        "bunker_npub": api.app.bunker.get().map(|bunker| bunker.key().npub()),
+        // what a bunker that runs on its own has to be started with
+        "bunker_admin_npub": admin.map(|key| key.npub()),
         "relays": api.app.config.relays,
         "wallets": api.app.wallets.keys().collect::<Vec<_>>(),
     })))

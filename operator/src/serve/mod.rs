@@ -1,17 +1,20 @@
 //! The daemon, assembled: relay, workers, listeners, in the order in which they need each other.
 //!
 //! Promise: when [`Running`] exists, every listener is bound and the roster is read. A stop lets
-//! requests under way end, then the workers, then the relay, so that last answers still leave.
+//! requests under way end, then the workers, then relay and bunker, so that last answers still leave.
 //!
 //! Failure policy: what cannot start stops the start, with the address or file in question. Work
 //! that does not end within [`PATIENCE`] of a stop is left behind: everything that counts is in the
 //! database before it is answered.
+
+mod bunker;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitspire_shared::ids::IdError;
 use bitspire_shared::seed::{BunkerError, parse_relay};
 use bitspire_shell::secrets::SecretError;
 use thiserror::Error;
@@ -32,10 +35,11 @@ use crate::publish;
 use crate::relay::{self, Relay};
 use crate::rpc;
 use crate::settle;
+use crate::signer::service::ReachError;
 use crate::store::relay_docs::RelayDocs;
 use crate::store::{OpenError, StoreError};
 
-/// How long a stop waits for the workers, and then for the relay.
+/// How long a stop waits for the workers, and then for relay and bunker.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the daemon does not run.
@@ -61,15 +65,27 @@ pub enum ServeError {
     /// The database does not answer.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
-    /// The cookie cannot be written.
-    #[error("the cookie for the command line cannot be written")]
-    Cookie(#[from] SecretError),
+    /// A sealed key or the cookie cannot be read or written.
+    #[error("a secret in the data folder cannot be used")]
+    Secret(#[from] SecretError),
     /// The RPC of machines does not start.
     #[error("the machines cannot be served")]
     Rpc(#[from] rpc::StartError),
     /// Documents cannot be published.
     #[error("documents cannot be published")]
     Publish(#[from] publish::StartError),
+    /// The embedded bunker does not open, or its id cannot be read.
+    #[error("the bunker cannot be used")]
+    Bunker(#[from] crate::bunker::BunkerError),
+    /// A sealed key is none.
+    #[error("a sealed key cannot be used")]
+    Key(#[from] IdError),
+    /// The bunker cannot be connected to.
+    #[error("the bunker cannot be connected to")]
+    Reach(#[from] ReachError),
+    /// A part of the daemon cannot go on.
+    #[error("a part of the daemon ended; the log says which, and why")]
+    Ended,
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for")]
     Signal(#[source] io::Error),
@@ -85,8 +101,8 @@ pub struct Running {
     pub public: SocketAddr,
     /// Where the embedded relay listens, if it runs here.
     pub relay: Option<SocketAddr>,
-    relay_stop: CancellationToken,
-    relay_tasks: TaskTracker,
+    base_stop: CancellationToken,
+    base_tasks: TaskTracker,
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -106,18 +122,19 @@ fn bound(what: &'static str, listener: &TcpListener) -> Result<SocketAddr, Serve
 pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     fleet::first_operator(&app).await?;
     fleet::roster::follow(&app).await?;
-    let relay_stop = CancellationToken::new();
-    let relay_tasks = TaskTracker::new();
+    let base_stop = CancellationToken::new();
+    let base_tasks = TaskTracker::new();
     let relay = match app.config.relay_listen {
         None => None,
         Some(address) => {
             let listener = bind("relay", address).await?;
             let address = bound("relay", &listener)?;
-            let relay = open_relay(&app, &relay_stop)?;
-            relay_tasks.spawn(relay::serve(listener, relay));
+            let relay = open_relay(&app, &base_stop)?;
+            base_tasks.spawn(relay::serve(listener, relay));
             Some(address)
         }
     };
+    bunker::start(&app, &base_stop, &base_tasks).await?;
     settle::start(&app);
     rpc::start(&app).await?;
     publish::start(&app).await?;
@@ -135,7 +152,21 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     let gate = Gate::new(people, app.config.api_base_url.clone(), app.clock.clone());
     let router = http::router(Api { app: app.clone() }, gate);
     app.tasks.spawn(listen(listener, router, Bounds::default(), app.stop.clone()));
-    Ok(Running { app, api, public, relay, relay_stop, relay_tasks })
+    Ok(Running { app, api, public, relay, base_stop, base_tasks })
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServeError::Signal`].
+pub async fn told_to_stop() -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 /// How this computer reaches what listens on `address`.
@@ -164,19 +195,15 @@ impl Running {
         format!("ready api=http://{} public=http://{} relay={relay}", self.api, self.public)
     }
 
-    /// Waits for SIGTERM or SIGINT, or until somebody else cancels the daemon's token.
+    /// Waits for SIGTERM or SIGINT.
     ///
     /// # Errors
-    /// [`ServeError::Signal`].
+    /// [`ServeError::Ended`] where a part of the daemon gave up first; [`ServeError::Signal`].
     pub async fn until_stopped(&self) -> Result<(), ServeError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = self.app.stop.cancelled() => {}
+            told = told_to_stop() => told,
+            () = self.app.stop.cancelled() => Err(ServeError::Ended),
         }
-        Ok(())
     }
 
     /// Stops everything, in order.
@@ -186,10 +213,10 @@ impl Running {
         if tokio::time::timeout(PATIENCE, self.app.tasks.wait()).await.is_err() {
             tracing::warn!(event = "stop_left_tasks", tasks = self.app.tasks.len());
         }
-        self.relay_stop.cancel();
-        self.relay_tasks.close();
-        if tokio::time::timeout(PATIENCE, self.relay_tasks.wait()).await.is_err() {
-            tracing::warn!(event = "stop_left_relay");
+        self.base_stop.cancel();
+        self.base_tasks.close();
+        if tokio::time::timeout(PATIENCE, self.base_tasks.wait()).await.is_err() {
+            tracing::warn!(event = "stop_left_relay_or_bunker");
         }
     }
 }
