@@ -25,6 +25,15 @@ fn run(folder: &Path, args: &[&str]) -> Output {
     program(folder).args(args).output().unwrap()
 }
 
+/// A process that runs, and its first line.
+fn started(folder: &Path, args: &[&str]) -> (Daemon, String) {
+    let mut child = program(folder);
+    child.args(args).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut daemon = Daemon(child.spawn().unwrap());
+    let mut lines = BufReader::new(daemon.0.stdout.take().unwrap()).lines();
+    (daemon, lines.next().unwrap().unwrap())
+}
+
 fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8(text).unwrap()
@@ -38,11 +47,7 @@ fn a_fleet_starts_answers_and_stops() {
     let config = "[api]\nlisten = '127.0.0.1:0'\n[public]\nlisten = '127.0.0.1:0'\n\
                   [relay]\nlisten = '127.0.0.1:0'\n[wallets.till]\nkind = 'simulated'\n";
     std::fs::write(folder.join("operator.toml"), config).unwrap();
-    let child =
-        program(folder).arg("serve").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut daemon = Daemon(child);
-    let mut lines = BufReader::new(daemon.0.stdout.take().unwrap()).lines();
-    let ready = lines.next().unwrap().unwrap();
+    let (mut daemon, ready) = started(folder, &["serve"]);
     assert!(ready.starts_with("ready api=http://127.0.0.1:"), "{ready}");
     let add = ["machine", "add", "--name", "Bar", "--currency", "eur", "--wallet", "till"];
     let added = run(folder, &add);
@@ -61,4 +66,53 @@ fn a_fleet_starts_answers_and_stops() {
     let status = daemon.0.wait().unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(run(folder, &["machine", "list"]).status.code(), Some(3));
+}
+
+/// A value that a command printed, by its name.
+fn printed(output: &Output, name: &str) -> String {
+    let text = said(output);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    assert!(!line.is_empty(), "no {name} in: {text}");
+    line.trim().to_owned()
+}
+
+/// Loss prevented: a set-up that works in parts and not together: daemon, relay and a bunker of its
+/// own process.
+#[test]
+fn a_machine_is_paired_through_a_bunker_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "[api]\nlisten = '127.0.0.1:0'\n[public]\nlisten = '127.0.0.1:0'\n\
+         [relay]\nlisten = '127.0.0.1:{port}'\nurl = 'ws://127.0.0.1:{port}'\n\
+         [bunker]\nembedded = false\n[wallets.till]\nkind = 'simulated'\n"
+    );
+    std::fs::write(folder.join("operator.toml"), config).unwrap();
+    let (_daemon, _) = started(folder, &["serve"]);
+    let add = ["machine", "add", "--name", "Bar", "--currency", "EUR", "--wallet", "till"];
+    assert!(run(folder, &add).status.success());
+    let pair = ["pair", "1", "--allow-loopback"];
+    let early = run(folder, &pair);
+    assert!(said(&early).contains("no bunker"), "{}", said(&early));
+    let admin = printed(&run(folder, &["operator", "show"]), "bunker_admin_npub");
+    let (_bunker, ready) = started(folder, &["bunker", "serve", "--admin", &admin]);
+    assert!(ready.starts_with("ready bunker=npub1"), "{ready}");
+    // the daemon finds it by itself
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let made = loop {
+        let made = run(folder, &["operator", "init"]);
+        if made.status.success() {
+            break made;
+        }
+        assert!(std::time::Instant::now() < deadline, "{}", said(&made));
+    };
+    assert!(said(&made).contains("npub1"), "{}", said(&made));
+    let paired = run(folder, &pair);
+    assert!(paired.status.success(), "{}", said(&paired));
+    assert!(printed(&paired, "seed_url").starts_with("spire-seed:v1:"), "{}", said(&paired));
+    let list = run(folder, &["machine", "list"]);
+    assert!(said(&list).contains("awaiting_session"), "{}", said(&list));
+    let revoked = run(folder, &["revoke", "1"]);
+    assert!(revoked.status.success(), "{}", said(&revoked));
 }

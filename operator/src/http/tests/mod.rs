@@ -1,6 +1,7 @@
 //! The API as programs use it: over TCP, through the gate.
 
 mod fleet;
+mod pairing;
 
 use std::net::SocketAddr;
 

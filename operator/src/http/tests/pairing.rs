@@ -1,0 +1,95 @@
+//! Pairing over the API.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{As, Site};
+use crate::fleet::tests::double::{Double, Fault};
+use crate::testing::World;
+
+const PAIR: &str = "/api/v1/dca/machines/1/pair";
+
+async fn site() -> (Site, Arc<Double>) {
+    let world = World::with("[relay]\nembedded = false\n").await;
+    let bunker = Double::new();
+    assert!(world.app.bunker.set(bunker.clone()).is_ok());
+    let site = Site::of(world).await;
+    let machine = json!({"name": "Bar", "fiat_code": "EUR", "wallet_id": "till"});
+    site.post(&site.cookie(), "/api/v1/dca/machines", machine).await.expect(201);
+    (site, bunker)
+}
+
+/// Loss prevented: a seed that a cache keeps, that a viewer gets, or that is shown a second time.
+#[tokio::test]
+async fn a_seed_is_in_one_answer_for_whoever_may_pair() {
+    let (site, bunker) = site().await;
+    let cookie = site.cookie();
+    let relays = json!({"relays": ["wss://relay.example"], "qr": true});
+    let refused = site.post(&cookie, PAIR, relays.clone()).await.expect(400);
+    assert!(refused["error"].as_str().unwrap().contains("operator init"), "{refused}");
+    let made = site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(201);
+    assert!(made["operator_npub"].as_str().unwrap().starts_with("npub1"));
+    site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(409);
+    let viewer = json!({"name": "page", "role": "viewer"});
+    let viewer = site.post(&cookie, "/api/v1/tokens", viewer).await.expect(201);
+    let viewer = As::Token(viewer["token"].as_str().unwrap().to_owned());
+    site.post(&viewer, PAIR, relays.clone()).await.expect(403);
+    for path in ["/api/v1/dca/machines/1/revoke", "/api/v1/operators/init"] {
+        site.post(&viewer, path, Value::Null).await.expect(403);
+    }
+    let digits = json!({"digits": "12345678"});
+    let confirm = "/api/v1/dca/machines/1/confirm";
+    site.post(&viewer, confirm, digits.clone()).await.expect(403);
+    site.post(&cookie, confirm, digits).await.expect(409);
+    for body in [json!({}), json!({"relays": ["ws://127.0.0.1:1"]}), json!({"relay": "x"})] {
+        site.post(&cookie, PAIR, body).await.expect(400);
+    }
+    site.post(&cookie, "/api/v1/dca/machines/9/pair", relays.clone()).await.expect(404);
+
+    bunker.fail("create_token", Fault::Refused);
+    let failed = site.post(&cookie, PAIR, relays.clone()).await.expect(502);
+    let done: Vec<_> = failed["steps"].as_array().unwrap().iter().map(|s| &s["step"]).collect();
+    assert_eq!(done, ["create_key", "policy"], "{failed}");
+    let paired = site.post(&cookie, PAIR, relays).await;
+    assert_eq!(paired.headers["cache-control"], "no-store");
+    let paired = paired.expect(200);
+    let seed = paired["seed_url"].as_str().unwrap();
+    assert!(seed.starts_with("spire-seed:v1:"), "{seed}");
+    assert!(paired["qr"]["path"].as_str().unwrap().starts_with("M0 0h1v1h-1z"), "{paired}");
+    assert_eq!(paired["bunker_key_name"], "spire-1-2");
+    let machine = site.get(&cookie, "/api/v1/dca/machines/1").await.expect(200);
+    assert_eq!(machine["bunker_token_expires_at"], paired["token_expires_at"]);
+    assert_eq!(machine["confirmation"], "awaiting_session");
+    let attempts = site.get(&cookie, "/api/v1/dca/machines/1/pairings").await.expect(200);
+    let ends: Vec<_> = attempts.as_array().unwrap().iter().map(|a| &a["step"]).collect();
+    assert_eq!(ends, ["old_revoked", "failed"]);
+    let log = site.get(&cookie, "/api/v1/audit-log").await.expect(200);
+    for shown in [&machine, &attempts, &log] {
+        assert!(!shown.to_string().contains(seed), "{shown}");
+    }
+
+    bunker.fail("revoke_token", Fault::Refused);
+    let revoke = "/api/v1/dca/machines/1/revoke";
+    let part = site.post(&cookie, revoke, Value::Null).await.expect(207);
+    let failed = part["steps"].as_array().unwrap().iter().filter(|step| step["ok"] == false);
+    assert_eq!(failed.count(), 1, "{part}");
+    site.post(&cookie, revoke, Value::Null).await.expect(200);
+    site.stop().await;
+}
+
+/// Loss prevented: a page that hangs, or says "done", where there is no bunker.
+#[tokio::test]
+async fn without_a_bunker_it_says_so() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    let machine = json!({"name": "Bar", "fiat_code": "EUR", "wallet_id": "till"});
+    site.post(&cookie, "/api/v1/dca/machines", machine).await.expect(201);
+    let relays = json!({"relays": ["wss://relay.example"]});
+    let refused = site.post(&cookie, PAIR, relays).await.expect(503);
+    assert!(refused["error"].as_str().unwrap().contains("no bunker"), "{refused}");
+    site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(503);
+    let operators = site.get(&cookie, "/api/v1/operators").await.expect(200);
+    assert!(operators["bunker_admin_npub"].as_str().unwrap().starts_with("npub1"));
+    site.stop().await;
+}
