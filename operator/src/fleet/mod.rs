@@ -173,6 +173,22 @@ pub enum FleetError {
     Store(#[from] StoreError),
 }
 
+impl FleetError {
+    /// The field of the request that is to blame, where it is one.
+    #[must_use]
+    pub const fn field(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Invalid { field, .. } | Self::Relay { field, .. } => field,
+            Self::OverCap { direction: Direction::CashIn, .. } => "cash_in_fee_fraction",
+            Self::OverCap { direction: Direction::CashOut, .. } => "cash_out_fee_fraction",
+            Self::KeyTaken { .. } => "npub",
+            Self::WalletTaken(_) => "wallet_id",
+            Self::WrongDigits => "digits",
+            _ => return None,
+        })
+    }
+}
+
 impl Classified for FleetError {
     fn kind(&self) -> Kind {
         match self {

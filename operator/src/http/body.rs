@@ -28,8 +28,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, words)
         })?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let read = serde_json::from_slice(text);
-        read.map(Self).map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            let mut words = error.inner().to_string();
+            // who filled in a form has no lines
+            if let (true, Some(at)) = (error.inner().is_data(), words.rfind(" at line ")) {
+                words.truncate(at);
+            }
+            match path.as_str() {
+                "." => ApiError::new(StatusCode::BAD_REQUEST, words),
+                field => ApiError::new(StatusCode::BAD_REQUEST, format!("{field}: {words}"))
+                    .with("field", field.into()),
+            }
+        })?;
+        let rest = json.end().map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, e.to_string()));
+        rest.map(|()| Self(read))
     }
 }
 

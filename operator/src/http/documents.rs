@@ -190,6 +190,8 @@ struct Open {
 #[derive(Serialize)]
 struct Declared {
     bay: BayId,
+    /// In whole units of the machine's currency, as changes name it.
+    denomination: Option<u32>,
     denomination_minor: u32,
     count: u32,
     updated_at: Unix,
@@ -221,6 +223,7 @@ pub(super) async fn cassettes(
             let state = rows::last_state(read, id, machine.paired_at.unwrap_or(Unix(0)))?;
             let declared = rows::list(read, id)?.into_iter().map(|bay| Declared {
                 bay: bay.bay,
+                denomination: bay.denomination.major(machine.currency),
                 denomination_minor: bay.denomination.minor(),
                 count: bay.count,
                 updated_at: bay.updated_at,

@@ -1,7 +1,8 @@
 //! What the API answers when it does not do what was asked.
 //!
-//! Promise: `{"error": "<what was expected, what came, what to do>"}` with the status that fits;
-//! no secret is in any error, so the whole chain of causes may be shown.
+//! Promise: `{"error": "<what was expected, what came, what to do>"}` with the status that fits, and
+//! `"field"` where one field of the request is to blame; no secret is in any error, so the whole
+//! chain of causes may be shown.
 
 use std::error::Error;
 
@@ -112,7 +113,11 @@ impl From<FleetError> for ApiError {
             FleetError::Secret(_) | FleetError::CutOff => StatusCode::INTERNAL_SERVER_ERROR,
             FleetError::Store(error) => store_status(error),
         };
-        Self::of(status, &error)
+        let refused = Self::of(status, &error);
+        match error.field() {
+            Some(field) => refused.with("field", field.into()),
+            None => refused,
+        }
     }
 }
 

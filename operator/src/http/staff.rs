@@ -56,6 +56,8 @@ pub(super) async fn operators(
         "bunker_admin_npub": admin.map(|key| key.npub()),
         "relays": api.app.config.relays,
         "wallets": api.app.wallets.keys().collect::<Vec<_>>(),
+        // what the caller may do, so that a page offers no more
+        "role": caller.role,
     })))
 }
 

@@ -14,12 +14,15 @@ export function keep(pasted) {
   sessionStorage.setItem(KEY, word);
 }
 
-// The API's own words about why it did not do what was asked.
+// The API's own words about why it did not do what was asked, the field that is to blame, and the
+// steps that were done before.
 export class Refusal extends Error {
   constructor(status, words, body) {
     super(words);
     this.status = status;
     this.body = body;
+    this.field = body?.field;
+    this.steps = body?.steps ?? [];
   }
 }
 
@@ -47,4 +50,5 @@ async function call(method, path, fields) {
 
 export const get = (path) => call("GET", path);
 export const post = (path, fields = {}) => call("POST", path, fields);
+export const put = (path, fields) => call("PUT", path, fields);
 export const patch = (path, fields) => call("PATCH", path, fields);

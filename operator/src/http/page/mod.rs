@@ -3,7 +3,8 @@
 //! Promise: what is served here is the same for everybody and holds no data, so it needs no gate.
 //! The browser keeps a token that its user pasted (or that came in the fragment of the address,
 //! which reaches no server and no log) for as long as its tab is open, and asks the API with it.
-//! There is no cookie, no inline script and no other origin; numbers are never read as floats.
+//! There is no cookie, no inline script and no other origin; numbers are never read as floats. A
+//! seed is shown once and kept nowhere: it goes with the view, or as soon as it was used.
 //!
 //! Failure policy: a Host that is neither an address, nor `localhost`, nor the name under which the
 //! API is reached is refused: a stranger's name that was pointed at this computer shows no place to
@@ -42,14 +43,22 @@ const HEADERS: [(HeaderName, &str); 6] = [
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and text of each asset.
-const ASSETS: [(&str, &str, &str); 7] = [
+const ASSETS: [(&str, &str, &str); 15] = [
     ("/assets/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("/assets/page.js", SCRIPT, include_str!("page.js")),
     ("/assets/api.js", SCRIPT, include_str!("api.js")),
     ("/assets/exact.js", SCRIPT, include_str!("exact.js")),
     ("/assets/parts.js", SCRIPT, include_str!("parts.js")),
+    ("/assets/forms.js", SCRIPT, include_str!("forms.js")),
+    ("/assets/state.js", SCRIPT, include_str!("state.js")),
     ("/assets/views.js", SCRIPT, include_str!("views.js")),
+    ("/assets/fleet.js", SCRIPT, include_str!("fleet.js")),
+    ("/assets/pairing.js", SCRIPT, include_str!("pairing.js")),
+    ("/assets/documents.js", SCRIPT, include_str!("documents.js")),
+    ("/assets/service.js", SCRIPT, include_str!("service.js")),
+    ("/assets/reports.js", SCRIPT, include_str!("reports.js")),
+    ("/assets/simulator.js", SCRIPT, include_str!("simulator.js")),
 ];
 
 /// The page and its assets, for an API that is reached under `base_url`.
@@ -119,6 +128,7 @@ fn shell() -> Markup {
                     nav id="nav" aria-label="Sections" hidden {
                         @for (path, name) in [
                             ("machines", "Machines"), ("settlements", "Settlements"),
+                            ("service", "Service"),
                             ("rejected", "Refused"), ("audit", "Audit log"),
                             ("simulator", "Simulator"),
                         ] {

@@ -4,13 +4,17 @@ import { Refusal, forget, get, keep, token } from "./api.js";
 import { el } from "./parts.js";
 import { views } from "./views.js";
 
-const EVERY_MS = 20_000;
+// How often the view is brought up to date, and how often while something is waited for.
+const EVERY = 4;
+const TICK_MS = 5_000;
 const by = (id) => document.getElementById(id);
 const [view, nav, door, leave, notice, health] =
   ["view", "nav", "door", "leave", "notice", "health"].map(by);
 
 let shown = 0;
 let words = "";
+// What stays above the view until its user leaves: {node, until}.
+let kept = null;
 
 // A token in the fragment goes into this tab and out of the address and the history.
 function takeToken() {
@@ -30,8 +34,15 @@ function say(text, bad) {
   notice.classList.toggle("bad", Boolean(bad));
 }
 
+function drop(text) {
+  kept?.node.remove();
+  kept = null;
+  say(text);
+}
+
 function closed(why) {
   forget();
+  kept = null;
   shown += 1;
   view.replaceChildren();
   health.replaceChildren();
@@ -84,7 +95,7 @@ async function show(moved) {
   }
   view.setAttribute("aria-busy", "true");
   if (moved) view.replaceChildren(el("p", { class: "empty" }, "Loading…"));
-  const page = { rest, query, open, again };
+  const page = { rest, query, open, again, drop, news };
   const health = showHealth();
   let parts;
   try {
@@ -99,18 +110,25 @@ async function show(moved) {
   }
   if (turn !== shown) return;
   view.replaceChildren(...parts.flat().filter(Boolean));
+  if (kept) (view.querySelector(".title") ?? view.firstChild).after(kept.node);
   view.setAttribute("aria-busy", "false");
   const heading = view.querySelector("h1");
   document.title = `${heading?.textContent ?? "bitSpire"} – bitSpire fleet`;
   if (moved) {
     scrollTo(0, 0);
-    heading?.focus({ preventScroll: true });
+    (kept?.node.querySelector("h2") ?? heading)?.focus({ preventScroll: true });
   }
 }
 
-function again(text) {
+function again(text, node, until) {
+  kept = node ? { node, until } : null;
   say(text);
   show(true);
+}
+
+function news(state) {
+  const text = kept?.until?.(state);
+  if (text) drop(text);
 }
 
 function open(path, text) {
@@ -122,8 +140,9 @@ function open(path, text) {
 function idle() {
   const selected = String(getSelection()) !== "";
   return !document.hidden && token() && !selected && view.getAttribute("aria-busy") === "false"
-    && !view.querySelector("details[open]") && !view.querySelector("form :focus")
-    && ![...view.querySelectorAll("input, textarea")].some((input) => input.value !== input.defaultValue);
+    && !view.querySelector("details[open], dialog[open]") && !view.querySelector("form :focus")
+    && ![...view.querySelectorAll("input, textarea")].some((input) =>
+      input.value !== input.defaultValue || input.checked !== input.defaultChecked);
 }
 
 by("enter").addEventListener("submit", (event) => {
@@ -148,14 +167,18 @@ by("skip").addEventListener("click", (event) => {
   (view.hidden ? by("token") : view).focus();
 });
 addEventListener("hashchange", () => {
-  say(words);
+  drop(words);
   words = "";
   takeToken();
   show(true);
 });
+// a page that comes back out of the browser's memory must not bring it with it
+addEventListener("pagehide", () => drop(""));
+let ticks = 0;
 setInterval(() => {
-  if (idle()) show(false);
-}, EVERY_MS);
+  ticks += 1;
+  if ((kept || ticks % EVERY === 0) && idle()) show(false);
+}, TICK_MS);
 
 takeToken();
 show(true);

@@ -1,8 +1,19 @@
 // What views are built of. Text only ever becomes text: nothing here reads HTML.
 
+// Names a kind of XML and is never fetched.
+const SVG = "http://www.w3.org/2000/svg";
+// Light modules around a code, without which readers do not find it.
+const QUIET = 4;
+
 // An element; attributes that are null or false are left out, functions listen.
 export function el(tag, attributes, ...children) {
-  const made = document.createElement(tag);
+  return filled(document.createElement(tag), attributes, children);
+}
+
+const drawn = (tag, attributes, ...children) =>
+  filled(document.createElementNS(SVG, tag), attributes, children);
+
+function filled(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") made.addEventListener(name, value);
@@ -14,8 +25,14 @@ export function el(tag, attributes, ...children) {
 
 export const badge = (kind, text) => el("span", { class: `badge ${kind}` }, text);
 export const empty = (...children) => el("p", { class: "empty" }, ...children);
-export const card = (title, ...children) =>
-  el("section", { class: "card" }, el("h2", null, title), ...children);
+export const hint = (...children) => el("p", { class: "hint" }, ...children);
+export const small = (words) => words && el("small", null, words);
+export const title = (words, ...more) =>
+  el("div", { class: "title" }, el("h1", { tabindex: -1 }, words), more);
+export const card = (heading, ...children) =>
+  el("section", { class: "card" }, el("h2", { tabindex: -1 }, heading), ...children);
+export const folded = (heading, ...children) =>
+  el("details", { class: "card" }, el("summary", null, heading), ...children);
 
 // Pairs of a name and what it is; pairs without a value are left out.
 export function facts(...pairs) {
@@ -24,13 +41,19 @@ export function facts(...pairs) {
     el("div", null, el("dt", null, name), el("dd", null, value))));
 }
 
+// What went wrong in one part of a view stands there; the other parts are shown all the same.
+export const part = (heading, asked) => asked.catch((refusal) => {
+  if (refusal.status === 401) throw refusal;
+  return card(heading, el("p", { class: "error" }, refusal.message));
+});
+
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "always" });
 const pad = (number) => String(number).padStart(2, "0");
 
 export const now = () => Math.floor(Date.now() / 1000);
 
-function clock(unix) {
+export function clock(unix) {
   const at = new Date(Number(unix) * 1000);
   const day = `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
   return `${day} ${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
@@ -66,42 +89,36 @@ export function table(caption, columns, rows) {
   const line = (row) => el("tr", { role: "row" }, columns.map(([name, cell, kind]) =>
     el("td", { role: "cell", "data-name": name, class: kind }, el("span", null, cell(row)))));
   return el("table", { role: "table" },
-    el("caption", null, caption),
+    caption && el("caption", null, caption),
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)),
     el("tbody", { role: "rowgroup" }, rows.map(line)));
 }
 
-let fields = 0;
+// What was asked of bunker, relay and database, in order, each with its answer.
+export const steps = (done) => el("ol", { class: "steps" }, done.map((one) =>
+  el("li", null, badge(one.ok ? "good" : "bad", one.ok ? "done" : "failed"),
+    one.step && el("b", null, one.step.replaceAll("_", " ")), el("span", null, one.detail))));
 
-// A labelled input: {name, label, hint, tag, ...attributes}.
-export function field({ name, label, hint, tag = "input", options, ...attributes }) {
-  fields += 1;
-  const id = `field-${fields}`;
-  const about = hint && el("p", { class: "hint", id: `${id}-hint` }, hint);
-  const kind = options ? "select" : tag;
-  const control = el(kind, { id, name, "aria-describedby": hint && `${id}-hint`, ...attributes },
-    options?.map((option) => el("option", { value: option }, option)));
-  return el("div", { class: "field" }, el("label", { for: id }, label), control, about);
+// A QR code: a path over `size` by `size` modules.
+export function code({ size, path }, label) {
+  const side = Number(size) + 2 * QUIET;
+  return drawn("svg", { class: "code", role: "img", "aria-label": label,
+    viewBox: `${-QUIET} ${-QUIET} ${side} ${side}`, "shape-rendering": "crispEdges" },
+  drawn("rect", { x: -QUIET, y: -QUIET, width: side, height: side, fill: "#fff" }),
+  drawn("path", { d: path, fill: "#000" }));
 }
 
-// A form that hands its values to `act` and shows why that failed; one press, one request.
-export function form(button, kind, parts, act) {
-  const error = el("p", { class: "error", role: "alert" });
-  const press = el("button", { type: "submit", class: kind }, button);
-  const submit = async (event) => {
-    event.preventDefault();
-    error.textContent = "";
-    press.disabled = true;
+// Puts a text into the clipboard; where the browser gives pages none, marks it to be copied by hand.
+export function copier(button, shown) {
+  const copy = async () => {
     try {
-      await act(Object.fromEntries(new FormData(event.target)));
-    } catch (refusal) {
-      error.textContent = refusal.message;
-    } finally {
-      press.disabled = false;
+      await navigator.clipboard.writeText(shown.textContent);
+      press.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(shown);
+      press.textContent = "Marked: copy it with the keyboard";
     }
   };
-  return el("form", { submit }, parts, error, press);
+  const press = el("button", { type: "button", click: copy }, button);
+  return press;
 }
-
-export const folded = (title, ...children) =>
-  el("details", { class: "card" }, el("summary", null, title), ...children);

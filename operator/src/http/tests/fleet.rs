@@ -60,31 +60,52 @@ async fn a_machine_is_added_once_and_whole() {
     assert_eq!(added["cash_out_fee_fraction"], json!(0.0777));
     assert_eq!(added["confirmation"], "unpaired");
     let refusals = [
-        (machine("Other", "till"), 409, "another machine"),
-        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "npub": npub}), 409, "Bar"),
-        (machine("", "bar"), 400, "name"),
-        (machine("a\nb", "bar"), 400, "control characters"),
-        (machine("O", "nowhere"), 400, "till"),
-        (json!({"name": "O", "fiat_code": "XAU", "wallet_id": "bar"}), 400, ""),
-        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "npub": "nsec1"}), 400, ""),
-        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "fee": 1}), 400, "fee"),
+        (machine("Other", "till"), 409, "wallet_id", "another machine"),
+        (
+            json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "npub": npub}),
+            409,
+            "npub",
+            "Bar",
+        ),
+        (machine("", "bar"), 400, "name", "name"),
+        (machine("a\nb", "bar"), 400, "name", "control characters"),
+        (machine("O", "nowhere"), 400, "wallet_id", "till"),
+        (json!({"name": "O", "fiat_code": "XAU", "wallet_id": "bar"}), 400, "fiat_code", "XAU"),
+        (
+            json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "npub": "nsec1"}),
+            400,
+            "npub",
+            "npub",
+        ),
+        (json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "fee": 1}), 400, "fee", "fee"),
         (
             json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar",
                 "cash_in_fee_fraction": 0.16}),
             400,
+            "cash_in_fee_fraction",
             "150000",
+        ),
+        (
+            json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar",
+                "cash_out_fee_fraction": 5}),
+            400,
+            "cash_out_fee_fraction",
+            "fraction from 0 to 1",
         ),
         (
             json!({"name": "O", "fiat_code": "EUR", "wallet_id": "bar", "operator_id": 9}),
             404,
+            "",
             "operator",
         ),
     ];
-    for (body, status, words) in refusals {
+    for (body, status, field, words) in refusals {
         let refused = site.post(&cookie, path, body.clone()).await;
         let error = refused.body["error"].as_str().unwrap_or_default().to_owned();
         assert_eq!(refused.status, status, "{body}: {error}");
-        assert!(error.contains(words), "{body}: {error}");
+        assert!(error.contains(words) && !error.contains(" at line "), "{body}: {error}");
+        // what a page shows beside the field that is to blame
+        assert_eq!(refused.body["field"].as_str().unwrap_or_default(), field, "{body}: {error}");
     }
     let all = site.get(&cookie, path).await.expect(200);
     assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
