@@ -114,8 +114,8 @@ impl Classified for OpenError {
 
 /// An open line in two halves.
 pub struct Link {
-    /// What the device says. A read must return within about a second even if nothing comes
-    /// (`TimedOut` or `WouldBlock`), so that the device can be stopped.
+    /// What the device says. A read must return when the line is hung up, or else within about a
+    /// second even if nothing comes (`TimedOut` or `WouldBlock`), so that the device can be stopped.
     pub reader: Box<dyn Read + Send>,
     /// What the device is told.
     pub writer: Box<dyn Write + Send>,
@@ -133,7 +133,7 @@ pub fn serial(path: &str) -> Opener {
     Box::new(move |line| open_serial(&path, line))
 }
 
-/// A device that runs; dropping it ends both its threads (within a second on a serial port).
+/// A device that runs; dropping it ends both its threads.
 pub struct Device<C> {
     inbox: Arc<Inbox<C>>,
     trace: Arc<Trace>,

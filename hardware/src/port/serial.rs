@@ -7,9 +7,15 @@
 //! Failure policy: each refusal says what to do ([`OpenError`]). RTS and DTR are set where they
 //! exist; a line without them is no fault.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serialport::{
     ClearBuffer, DataBits, ErrorKind, FlowControl, Parity, SerialPort, StopBits, TTYPort,
 };
@@ -17,8 +23,8 @@ use serialport::{
 use super::{Link, OpenError};
 use crate::engine::{self, LineSettings};
 
-/// Longest wait of one read: how long a stop may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait of one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Device numbers of the slave sides of Unix98 pseudo-terminals (Linux, devices.txt).
 const PTY_MAJORS: std::ops::RangeInclusive<u64> = 136..=143;
 
@@ -34,12 +40,14 @@ pub fn open_serial(path: &str, line: LineSettings) -> Result<Link, OpenError> {
     if !meta.file_type().is_char_device() {
         return Err(OpenError::NotSerial { port: port_name() });
     }
+    // before the port is exclusive
+    let (reader, hang_up) = Waits::open(path).map_err(|e| refused(path, e.into()))?;
     let mut port = serialport::new(path, line.baud)
         .data_bits(data_bits)
         .parity(parity)
         .stop_bits(stop_bits)
         .flow_control(FlowControl::None)
-        .timeout(READ_TIMEOUT)
+        .timeout(WRITE_TIMEOUT)
         .open_native()
         .map_err(io)?;
     check("speed", path, line.baud, port.baud_rate().map_err(io)?)?;
@@ -51,8 +59,38 @@ pub fn open_serial(path: &str, line: LineSettings) -> Result<Link, OpenError> {
     raise_modem_lines(path, &mut port);
     // what came before the settings were right is no frame
     port.clear(ClearBuffer::Input).map_err(io)?;
-    let writer = port.try_clone_native().map_err(io)?;
-    Ok(Link { reader: Box::new(port), writer: Box::new(writer), hang_up: None })
+    let hang_up = Box::new(move || drop(hang_up));
+    Ok(Link { reader: Box::new(reader), writer: Box::new(port), hang_up: Some(hang_up) })
+}
+
+/// The reading half: sleeps until bytes come or the line is hung up. A port of its own, since a wait
+/// for two things at once needs a descriptor that can be borrowed; the settings are the line's.
+struct Waits {
+    line: File,
+    hung_up: UnixStream,
+}
+
+impl Waits {
+    /// The reader, and what hangs up when it is dropped.
+    fn open(path: &str) -> io::Result<(Self, UnixStream)> {
+        let (hang_up, hung_up) = UnixStream::pair()?;
+        let flags = (OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
+        let line = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        Ok((Self { line, hung_up }, hang_up))
+    }
+}
+
+impl Read for Waits {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let events = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut both = [events(self.line.as_fd()), events(self.hung_up.as_fd())];
+        poll(&mut both, PollTimeout::NONE)?;
+        let [_, hung_up] = both;
+        if hung_up.any() == Some(true) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.line.read(buffer)
+    }
 }
 
 /// Some devices are powered or woken by these lines; those that ignore them do no harm.
@@ -104,10 +142,12 @@ fn check<T: PartialEq + std::fmt::Debug>(
 fn refused(path: &str, error: serialport::Error) -> OpenError {
     let port = path.to_owned();
     match error.kind() {
-        // both EBUSY and a lock held by another opener come as this
-        ErrorKind::NoDevice => OpenError::Busy { port },
-        ErrorKind::Io(std::io::ErrorKind::NotFound) => OpenError::NotFound { port },
-        ErrorKind::Io(std::io::ErrorKind::PermissionDenied) => OpenError::Permission { port },
+        // EBUSY and a lock held by another opener
+        ErrorKind::NoDevice | ErrorKind::Io(io::ErrorKind::ResourceBusy) => {
+            OpenError::Busy { port }
+        }
+        ErrorKind::Io(io::ErrorKind::NotFound) => OpenError::NotFound { port },
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => OpenError::Permission { port },
         _ => OpenError::Io { port, source: error.into() },
     }
 }
@@ -120,10 +160,10 @@ mod tests {
     #[test]
     fn refusals_say_what_to_do() {
         let says = |kind| refused("/dev/ttyJ5", serialport::Error::new(kind, "x")).to_string();
-        let denied = says(ErrorKind::Io(std::io::ErrorKind::PermissionDenied));
+        let denied = says(ErrorKind::Io(io::ErrorKind::PermissionDenied));
         assert!(denied.contains("/dev/ttyJ5") && denied.contains("group"), "{denied}");
         assert!(says(ErrorKind::NoDevice).contains("in use"), "{}", says(ErrorKind::NoDevice));
-        let missing = says(ErrorKind::Io(std::io::ErrorKind::NotFound));
+        let missing = says(ErrorKind::Io(io::ErrorKind::NotFound));
         assert!(missing.contains("plug it in"), "{missing}");
     }
 
