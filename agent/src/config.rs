@@ -141,6 +141,14 @@ pub struct VaultConfig {
     pub loopback: Loopback,
 }
 
+impl VaultConfig {
+    /// The journal's file.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.dir.join("journal.db")
+    }
+}
+
 /// A note validator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptorConfig {

@@ -137,6 +137,8 @@ pub enum CustomerAction {
         /// The screen's number.
         screen: u64,
     },
+    /// A page of the kiosk has gone: nobody knows what the customer sees.
+    Gone,
 }
 
 /// Who has connected to the vault's socket.

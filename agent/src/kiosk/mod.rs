@@ -174,6 +174,12 @@ async fn events(
     State(shared): State<Shared>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let screens = WatchStream::new(shared.kiosk.screens.clone());
+    let page = Page(shared.kiosk.actions.clone());
+    let screens = screens.map(move |screen| {
+        // goes with the stream
+        let Page(_) = &page;
+        screen
+    });
     let events = screens.filter_map(|screen| async {
         let screen = screen?;
         let html = render(&screen.screen).into_string();
@@ -182,6 +188,17 @@ async fn events(
     });
     let events = events.take_until(shared.stop.cancelled_owned());
     Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// A page that listens; when it is gone, the vault hears so.
+struct Page(mpsc::Sender<CustomerAction>);
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        if self.0.try_send(CustomerAction::Gone).is_err() {
+            tracing::warn!(event = "kiosk_page_gone_untold");
+        }
+    }
 }
 
 async fn action(State(shared): State<Shared>, request: Request) -> Response {

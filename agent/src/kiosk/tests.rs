@@ -70,7 +70,7 @@ async fn only_the_machines_own_page_with_this_boots_token_acts() {
 /// Loss prevented: a claim code on a stream that anybody on the machine can read.
 #[tokio::test]
 async fn screens_are_shown_to_the_token_only() {
-    let world = world();
+    let mut world = world();
     let ask = |token: &str| {
         Request::get("/events").header(HOST.0, HOST.1).header(TOKEN, token).body(Body::empty())
     };
@@ -82,6 +82,10 @@ async fn screens_are_shown_to_the_token_only() {
     let mut stream = answer.into_body().into_data_stream();
     let first = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
     assert!(first.contains("\"number\":7") && first.contains("One moment"), "{first}");
+    // a page that goes is told: a passer-by could stand before the next one
+    assert!(world.actions.try_recv().is_err());
+    drop(stream);
+    assert_eq!(world.actions.recv().await, Some(CustomerAction::Gone));
 }
 
 fn screen(view: View) -> String {

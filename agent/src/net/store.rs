@@ -152,7 +152,17 @@ impl Store {
             self.write(CURRENT, &next)?;
             self.remove(NEXT)?;
         }
-        Ok(self.current()?.filter(|(pairing, _)| pairing.pins == *pins))
+        let Some((pairing, keys)) = self.current()? else { return Ok(None) };
+        if pairing.pins == *pins {
+            return Ok(Some((pairing, keys)));
+        }
+        if pairing.pins.spire != pins.spire {
+            return Ok(None);
+        }
+        // the operator has moved the machine to other keys: the vault has checked that
+        let pairing = Pairing { pins: *pins, ..pairing };
+        self.write(CURRENT, &pairing)?;
+        Ok(Some((pairing, keys)))
     }
 
     fn load(&self, name: &str) -> Result<Option<(Pairing, Keys)>, StoreError> {

@@ -15,6 +15,7 @@ use nostr::Keys;
 
 use super::alerts::Alerts;
 use super::devices::{Giver, Taker};
+use super::inspect::Inspection;
 use super::pairing::Attempt;
 use super::peers::Peers;
 use super::report::Reports;
@@ -22,25 +23,22 @@ use super::requests::Requests;
 use super::screens::Shown;
 use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing};
 use super::time::TrustedTime;
-use super::{Event, VaultError};
+use super::{Event, Pace, QUEUE, VaultError};
 use crate::config::VaultConfig;
 use crate::journal::{Journal, Stage};
 use crate::policy::breaker::Breaker;
 use crate::policy::price::Rates;
 use crate::txn::{Input, Now, Txn};
 
-/// Between two looks at the clock, in milliseconds.
-const TICK_MS: u64 = 1_000;
-/// Between two moves of the write-ahead log into the database.
-const CHECKPOINT_MS: u64 = 600_000;
-
 /// Everything that the vault owns.
 pub(super) struct Vault {
     pub(super) config: VaultConfig,
     pub(super) clock: Clock,
     pub(super) halt_after: Option<JournalSeq>,
+    pub(super) pace: Pace,
     pub(super) epoch: Instant,
     pub(super) journal: Journal,
+    pub(super) inspection: Inspection,
     pub(super) keys: Keys,
     pub(super) key: PubKey,
     pub(super) time: TrustedTime,
@@ -99,26 +97,34 @@ impl Vault {
         Now { mono, unix: self.time.now(mono) }
     }
 
-    /// Takes events until the end.
+    /// Takes events until the end. What has come already is taken before any wait is called too
+    /// long: a disk that stood still for seconds must not break the screen whose confirmation lies
+    /// in the queue, nor doubt the note whose credit does.
     pub(super) fn work(&mut self, events: &Receiver<Event>) -> Result<(), VaultError> {
         let mut tick_at = self.mono();
-        let mut checkpoint_at = self.mono().after(CHECKPOINT_MS);
+        let mut checkpoint_at = tick_at.after(self.pace.checkpoint);
+        let mut overdue = 0usize;
         while !self.stopping {
-            let now = self.mono();
-            if now >= tick_at {
-                tick_at = now.after(TICK_MS);
-                self.tick()?;
-            }
-            if now >= checkpoint_at && self.on_screen.is_none() {
-                checkpoint_at = now.after(CHECKPOINT_MS);
-                self.journal.checkpoint();
-            }
             self.settle()?;
             let wait = Duration::from_millis(tick_at.since(self.mono()));
             match events.recv_timeout(wait) {
-                Ok(event) => self.take(event)?,
+                Ok(event) => {
+                    self.take(event)?;
+                    // whoever floods the queue does not stop the clock
+                    overdue = overdue.saturating_add(wait.is_zero().into());
+                    if overdue < QUEUE {
+                        continue;
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+            overdue = 0;
+            tick_at = self.mono().after(self.pace.tick);
+            self.tick()?;
+            if self.mono() >= checkpoint_at && self.on_screen.is_none() {
+                checkpoint_at = self.mono().after(self.pace.checkpoint);
+                self.journal.checkpoint();
             }
         }
         self.close_inlet();
@@ -133,6 +139,7 @@ impl Vault {
             Event::Joined(id, peer) => self.joined(id, peer)?,
             Event::Said(id, message) => self.said(id, *message)?,
             Event::Gone(id) => self.gone(id),
+            Event::Inspected(found) => self.inspected(found),
             Event::Stop => self.stopping = true,
         }
         self.tell_queue()
@@ -148,6 +155,8 @@ impl Vault {
         self.try_held_verdicts()?;
         self.try_early_documents()?;
         self.look_at_screen();
+        self.inspect_if_due();
+        self.ask_again();
         self.alerts.forget_old(self.mono());
         self.tell_queue()
     }

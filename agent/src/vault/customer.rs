@@ -32,6 +32,7 @@ impl Vault {
         let shown = self.on_screen;
         match action {
             CustomerAction::Seen { screen } => self.seen(screen),
+            CustomerAction::Gone => self.break_screen("the page is gone"),
             CustomerAction::StartCashIn => self.start_cash_in()?,
             CustomerAction::StartCashOut { fiat_minor } => self.start_cash_out(fiat_minor)?,
             CustomerAction::ClaimCode { code } => self.claim_code(&code),
@@ -113,8 +114,6 @@ impl Vault {
             return;
         }
         self.put_on_screen(txid);
-        // whoever types the code stands in front of what is shown next
-        self.shown_anew();
         self.queue.push_back((txid, Input::ClaimEntered(code)));
     }
 }

@@ -56,6 +56,7 @@ pub(super) struct Giver {
     pub(super) fault: Option<String>,
     /// The bays as it sees them; none until it is set up.
     pub(super) bays: BTreeMap<BayId, BayState>,
+    pub(super) notes_at_exit: bool,
     /// Whether it is to be set up, and from when on that may be tried.
     set_up: Option<Mono>,
     /// Since when it is being set up.
@@ -110,6 +111,7 @@ impl Giver {
             status: DeviceStatus::Starting,
             fault: None,
             bays: BTreeMap::new(),
+            notes_at_exit: false,
             set_up: Some(Mono(0)),
             setting_up: None,
         })
@@ -247,6 +249,7 @@ impl Vault {
             DispenserEvent::Ready { bays, notes_at_exit } => {
                 tracing::info!(event = "dispenser_ready", bays = bays.len(), notes_at_exit);
                 giver.bays = bays;
+                giver.notes_at_exit = notes_at_exit;
                 giver.setting_up = None;
                 giver.status = DeviceStatus::Ready;
                 giver.fault = None;
@@ -254,6 +257,9 @@ impl Vault {
             }
             DispenserEvent::Dispensed(outcome) => {
                 tracing::info!(event = "dispensed", ?outcome);
+                if let DispenseOutcome::Final { bays, .. } = &outcome {
+                    giver.notes_at_exit |= bays.values().any(|bay| bay.presented > 0);
+                }
                 match &outcome {
                     DispenseOutcome::Final { fault: None, .. } => {}
                     DispenseOutcome::Final { fault: Some(fault), .. }
@@ -275,6 +281,7 @@ impl Vault {
                 }
             }
             DispenserEvent::Taken => {
+                giver.notes_at_exit = false;
                 let waits = |txn: &Txn| matches!(txn, Txn::CashOut(_));
                 let open = self.txns.iter().filter(|(_, txn)| waits(txn));
                 let open = open.filter(|(_, txn)| txn.stage() == Stage::Open);

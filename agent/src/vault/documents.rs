@@ -51,28 +51,39 @@ impl Vault {
         };
         match done {
             Ok(Decision::TooFarAhead) => {
-                self.document_refused(kind.prefix(), "it lies too far ahead of trusted time");
-                self.early.insert(kind, (event, plaintext));
+                let known = self.early.insert(kind, (event.clone(), plaintext));
+                if known.is_none_or(|(known, _)| known.id != event.id) {
+                    self.document_refused(kind.prefix(), "it lies too far ahead of trusted time");
+                }
             }
             Ok(Decision::Apply) => {
                 let id = event.id.to_hex();
                 tracing::info!(event = "document_applied", kind = kind.prefix(), id);
+                self.no_longer_early(kind, &event);
                 self.reports.soon(self.mono());
             }
-            Ok(Decision::Replay | Decision::Stale) => {}
+            Ok(Decision::Replay | Decision::Stale) => self.no_longer_early(kind, &event),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
                 let words = format!("{error}{}", cause.unwrap_or_default());
+                self.no_longer_early(kind, &event);
                 self.document_refused(kind.prefix(), &words);
             }
         }
         Ok(())
     }
 
+    /// It is decided: it is not looked at again.
+    fn no_longer_early(&mut self, kind: DocumentKind, event: &Event) {
+        if self.early.get(&kind).is_some_and(|(early, _)| early.id == event.id) {
+            self.early.remove(&kind);
+        }
+    }
+
     /// Looks at documents again that came too early.
     pub(super) fn try_early_documents(&mut self) -> Result<(), VaultError> {
         if self.time.known(self.mono()).is_some() {
-            for (_, (event, plaintext)) in std::mem::take(&mut self.early) {
+            for (_, (event, plaintext)) in self.early.clone() {
                 self.document(event, plaintext)?;
             }
         }

@@ -13,7 +13,7 @@ use bitspire_shared::money::Denomination;
 use super::VaultError;
 use super::core::Vault;
 use super::settings::Setting;
-use crate::journal::{CashMove, Entry, JournalError, Refusal, Stage};
+use crate::journal::{CashMove, Entry, JournalError, Stage};
 use crate::txn::{Effect, Input, Record, Txn};
 
 impl Vault {
@@ -101,11 +101,7 @@ impl Vault {
                     let entry = Entry::Txn(record.to_entry()?);
                     match self.journal.append(self.now().unix, entry) {
                         Ok(_) => self.recorded(*record)?,
-                        Err(JournalError::Refused(refusal)) => {
-                            self.record_refused(txid, &record, &refusal);
-                            return Ok(());
-                        }
-                        Err(error) => return Err(error.into()),
+                        Err(error) => return self.record_refused(&record, error),
                     }
                 }
                 Effect::Dispense { record, no, plan } => {
@@ -120,12 +116,11 @@ impl Vault {
                             self.recorded(*record)?;
                             self.tell_acceptor(AcceptorCommand::Stack(proof));
                         }
-                        Err(JournalError::Refused(refusal)) => {
-                            self.record_refused(txid, &record, &refusal);
+                        Err(error) => {
+                            self.record_refused(&record, error)?;
                             self.tell_acceptor(AcceptorCommand::Return);
                             return Ok(());
                         }
-                        Err(error) => return Err(error.into()),
                     }
                 }
                 Effect::Plan { rest } => {
@@ -167,10 +162,17 @@ impl Vault {
         self.flushed()
     }
 
-    fn record_refused(&mut self, txid: TxnId, record: &Record, refusal: &Refusal) {
-        let cause = record.cause;
-        tracing::error!(event = "record_refused", txn = %txid, cause, %refusal);
-        self.raise("record_refused", format!("{cause}: {refusal}"));
+    /// The journal forbids a record, and nothing of it was written; any other error is the end.
+    fn record_refused(&mut self, record: &Record, error: JournalError) -> Result<(), VaultError> {
+        let why = match &error {
+            JournalError::Refused(refusal) => refusal.to_string(),
+            // a number beyond what JSON keeps exact, by whoever sent it
+            JournalError::Encode(number) => number.to_string(),
+            _ => return Err(error.into()),
+        };
+        let (txid, cause) = (record.txn.txid(), record.cause);
+        self.raise("record_refused", format!("{txid}: {cause}: {why}"));
+        Ok(())
     }
 
     /// Commits the plan and gives the proof away; `false` where the step is undone.
@@ -185,12 +187,11 @@ impl Vault {
         let at = self.now().unix;
         let proof = match self.journal.commit(at, record.to_entry()?, no, plan) {
             Ok(proof) => proof,
-            Err(JournalError::Refused(refusal)) => {
-                self.record_refused(txid, &record, &refusal);
+            Err(error) => {
+                self.record_refused(&record, error)?;
                 self.queue.push_back((txid, Input::Planned(None)));
                 return Ok(false);
             }
-            Err(error) => return Err(error.into()),
         };
         // counted by the intent, as after a restart
         let opened = self.breaker.give(notes, at);

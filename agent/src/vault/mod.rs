@@ -33,7 +33,9 @@ mod customer;
 mod devices;
 mod documents;
 mod drive;
+mod inspect;
 mod open;
+mod pace;
 mod pairing;
 mod peers;
 mod report;
@@ -59,10 +61,11 @@ use bitspire_shell::secrets::SecretError;
 use thiserror::Error;
 
 use self::core::Vault;
+pub use self::pace::Pace;
 use self::server::{Peer, PeerId, Server};
 use crate::config::Config;
 use crate::ipc::ToVault;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, Verified};
 use crate::txn::BadState;
 
 /// Events that may wait; whoever brings more waits.
@@ -140,6 +143,8 @@ enum Event {
     Said(PeerId, Box<ToVault>),
     /// A connection ended.
     Gone(PeerId),
+    /// The whole journal was looked through.
+    Inspected(Result<Verified, JournalError>),
     /// The process is to end.
     Stop,
 }
@@ -193,11 +198,13 @@ pub struct Seams {
     /// Ends the vault right after this entry was flushed, as if its power went: nothing that was to
     /// follow the entry is done.
     pub halt_after: Option<JournalSeq>,
+    /// How fast it goes.
+    pub pace: Pace,
 }
 
 impl Default for Seams {
     fn default() -> Self {
-        Self { clock: Clock::system(), halt_after: None }
+        Self { clock: Clock::system(), halt_after: None, pace: Pace::default() }
     }
 }
 

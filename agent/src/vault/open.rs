@@ -22,6 +22,8 @@ use serde_json::Value;
 use super::core::Vault;
 use super::customer::code_tries;
 use super::devices::{Giver, Taker};
+use super::inspect::Inspection;
+use super::report::Reports;
 use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, load};
 use super::time::TrustedTime;
 use super::{Event, Seams, VaultError};
@@ -49,7 +51,7 @@ impl Vault {
         let keys = ring.load_or_make("vault", Purpose::VaultKey)?;
         let key = PubKey::new(keys.public_key())?;
         let binding = sha256(&format!("bitspire-journal-of:v1:{key}"));
-        let journal = Journal::open(&config.dir.join("journal.db"), binding, seams.clock.now())?;
+        let journal = Journal::open(&config.journal(), binding, seams.clock.now())?;
         let pairing: Option<Pairing> = load(&journal)?;
         let ours = |spire| pairing.as_ref().is_some_and(|pairing| pairing.pins.spire == spire);
         let fees = load::<FeesInForce>(&journal)?.filter(|kept| ours(kept.0.spire));
@@ -69,12 +71,13 @@ impl Vault {
             _ => None,
         };
         let dispenser = match (&config.dispenser, config.currency) {
-            (Some(device), Some(currency)) => Some(Giver::start(device, currency, events)?),
+            (Some(device), Some(currency)) => Some(Giver::start(device, currency, events.clone())?),
             _ => None,
         };
         Ok(Self {
             clock: seams.clock,
             halt_after: seams.halt_after,
+            pace: seams.pace,
             epoch: Instant::now(),
             keys,
             key,
@@ -101,11 +104,12 @@ impl Vault {
             dispenser,
             peers: Default::default(),
             requests: Default::default(),
-            reports: Default::default(),
+            reports: Reports::new(seams.pace),
             alerts: Default::default(),
             shown: Default::default(),
             reachable: false,
             stopping: false,
+            inspection: Inspection::new(events),
             journal,
             config,
         })

@@ -70,11 +70,25 @@ impl Vault {
         if let Some(attempt) = &self.attempt {
             self.to_net(attempt.message());
         }
-        for message in self.requests.messages() {
+        self.ask_all_again();
+        Ok(())
+    }
+
+    /// `net` knows of no request: it is new, or has begun anew with other pins.
+    pub(super) fn ask_all_again(&mut self) {
+        let now = self.mono();
+        for message in self.requests.again(now, 0) {
             self.to_net(message);
         }
-        self.reports.connected(self.mono());
-        Ok(())
+        self.reports.connected(now);
+    }
+
+    /// Repeats what has waited for long: `net` may have taken an answer for good that is none here.
+    pub(super) fn ask_again(&mut self) {
+        let now = self.mono();
+        for message in self.requests.again(now, self.pace.ask_again) {
+            self.to_net(message);
+        }
     }
 
     pub(super) fn gone(&mut self, id: PeerId) {

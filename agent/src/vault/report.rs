@@ -14,24 +14,18 @@ use bitspire_shared::rpc::{
 use bitspire_shared::time::Mono;
 use bitspire_shell::secrets::random;
 
-use super::VaultError;
 use super::alerts::short;
 use super::core::Vault;
 use super::requests::Owner;
+use super::{Pace, VaultError};
 use crate::ipc::ToNet;
 use crate::journal::Stage;
 use crate::txn::Txn;
 
-/// Least time between two reports.
-const GAP_MS: u64 = 5_000;
-/// How long changes are gathered.
-const GATHER_MS: u64 = 500;
-/// Between two questions whether the pairing is confirmed.
-const CONFIRM_MS: u64 = 10_000;
-
 /// When what is due.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reports {
+    pace: Pace,
     due: Mono,
     sent: Option<Mono>,
     waiting: Option<RequestId>,
@@ -41,10 +35,23 @@ pub(super) struct Reports {
 }
 
 impl Reports {
+    /// All is due.
+    pub(super) const fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            due: Mono(0),
+            sent: None,
+            waiting: None,
+            confirm_due: Mono(0),
+            confirm_asked: false,
+            state_sent: false,
+        }
+    }
+
     /// Something changed that the operator should see.
     pub(super) fn soon(&mut self, now: Mono) {
-        let earliest = self.sent.map_or(Mono(0), |sent| sent.after(GAP_MS));
-        self.due = self.due.min(now.after(GATHER_MS).max(earliest));
+        let earliest = self.sent.map_or(Mono(0), |sent| sent.after(self.pace.report_gap));
+        self.due = self.due.min(now.after(self.pace.gather).max(earliest));
     }
 
     /// `net` is there, perhaps a new one.
@@ -61,7 +68,7 @@ impl Reports {
 
     pub(super) fn asked_confirmed(&mut self, now: Mono) {
         self.confirm_asked = false;
-        self.confirm_due = now.after(CONFIRM_MS);
+        self.confirm_due = now.after(self.pace.ask_confirmed);
     }
 }
 
@@ -109,6 +116,9 @@ impl Vault {
         let mut standing = |code: &str, detail: String| {
             alerts.push(rpc::Alert { code: code.to_owned(), detail: short(&detail), since });
         };
+        if let Some(why) = self.inspection.broken() {
+            standing("journal_broken", why.to_owned());
+        }
         if self.breaker.is_open() {
             standing("breaker_open", "no notes go out until a verdict closes it".to_owned());
         }
@@ -117,6 +127,13 @@ impl Vault {
                 "bay_in_doubt",
                 format!("bay {bay}: count it ({} by the books)", held.on_hand()),
             );
+        }
+        if self.documents_refused > 0 {
+            let detail = format!("{} since the start", self.documents_refused);
+            standing("documents_refused", detail);
+        }
+        if self.acceptor.is_some() && !self.has_room() {
+            standing("cashbox_full", "empty it: no more notes are taken".to_owned());
         }
         if self.acceptor.as_ref().is_some_and(|taker| taker.cashbox_out) {
             standing("cashbox_out", "the cashbox is not in its place".to_owned());

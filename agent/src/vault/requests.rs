@@ -2,13 +2,14 @@
 //!
 //! Promise: a request on which money hangs is finished (position, signature), journaled and only
 //! then sent, and every repeat of it is the journaled body. What was asked and not answered is asked
-//! again of a `net` that comes back.
+//! again of a `net` that comes back or begins anew, and now and again of one that stays.
 
 use std::collections::BTreeMap;
 
 use bitspire_shared::canonical::CanonicalError;
 use bitspire_shared::ids::{RequestId, TxnId};
 use bitspire_shared::rpc::{CreateWithdraw, DispenseReport, VaultSigned};
+use bitspire_shared::time::Mono;
 use serde_json::Value;
 
 use super::VaultError;
@@ -34,6 +35,8 @@ pub(super) struct Asked {
     pub(super) owner: Owner,
     pub(super) rpc: &'static str,
     body: Value,
+    /// When `net` was last told.
+    told: Mono,
 }
 
 /// All that wait.
@@ -46,9 +49,14 @@ impl Requests {
         self.0.remove(id)
     }
 
-    /// Everything that waits, to be sent again.
-    pub(super) fn messages(&self) -> impl Iterator<Item = ToNet> {
-        self.0.iter().map(|(id, asked)| message(*id, asked))
+    /// What `net` was not told of for `ms`, to be sent again now.
+    pub(super) fn again(&mut self, now: Mono, ms: u64) -> Vec<ToNet> {
+        let due = self.0.iter_mut().filter(|(_, asked)| now.since(asked.told) >= ms);
+        due.map(|(id, asked)| {
+            asked.told = now;
+            message(*id, asked)
+        })
+        .collect()
     }
 }
 
@@ -81,16 +89,13 @@ impl Vault {
                 body
             }
         };
-        self.send_request(id, Asked { owner: Owner::Txn(txid), rpc, body });
+        self.request(id, Owner::Txn(txid), rpc, body);
         Ok(())
     }
 
     /// Sends a request and waits for its answer.
     pub(super) fn request(&mut self, id: RequestId, owner: Owner, rpc: &'static str, body: Value) {
-        self.send_request(id, Asked { owner, rpc, body });
-    }
-
-    fn send_request(&mut self, id: RequestId, asked: Asked) {
+        let asked = Asked { owner, rpc, body, told: self.mono() };
         self.to_net(message(id, &asked));
         self.requests.0.insert(id, asked);
     }

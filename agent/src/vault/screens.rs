@@ -4,6 +4,7 @@
 //! was confirmed soon after it was shown and none was asked for a second time; after a break no note
 //! moves for its transaction without the customer's touch.
 
+use std::collections::VecDeque;
 use std::mem::{Discriminant, discriminant};
 
 use bitspire_shared::ids::TxnId;
@@ -18,12 +19,8 @@ use crate::screen::MachineScreen;
 use crate::txn::cash_out::State;
 use crate::txn::{Input, Txn, View};
 
-/// How long the page may take to confirm a screen.
-const CONFIRM_MS: u64 = 5_000;
-/// How long an end is shown at least.
-const READ_MS: u64 = 1_000;
-/// How long the machine may take to come up before it says that it is out of service.
-const STARTING_MS: u64 = 20_000;
+/// Unconfirmed screens that are remembered: the oldest decides.
+const UNSEEN: usize = 64;
 
 /// What is shown.
 #[derive(Debug, Default)]
@@ -31,8 +28,9 @@ pub(super) struct Shown {
     number: u64,
     screen: Option<MachineScreen>,
     seen: bool,
-    /// Since when no screen was confirmed.
-    unseen_since: Option<Mono>,
+    /// Screens that the page has not confirmed, and since when, oldest first. One that it confirms
+    /// confirms those before it: the next may be on its way already.
+    unseen: VecDeque<(u64, Mono)>,
     /// The transaction's view, and since when.
     view: Option<(Discriminant<View>, Mono)>,
     broken: bool,
@@ -68,19 +66,13 @@ const fn rests(view: &View) -> Option<u64> {
 }
 
 impl Vault {
-    /// Shows this transaction from now on.
+    /// Shows this transaction from now on, to somebody who stands there: what happened on the
+    /// screen before counts no more.
     pub(super) fn put_on_screen(&mut self, txid: TxnId) {
-        if self.on_screen == Some(txid) {
-            return;
+        if self.on_screen.replace(txid) != Some(txid) {
+            self.shown.view = None;
         }
-        self.on_screen = Some(txid);
-        self.shown.view = None;
-        self.shown.broken = false;
-    }
-
-    /// Somebody has just touched the screen: what was not seen before counts no more.
-    pub(super) fn shown_anew(&mut self) {
-        self.shown.unseen_since = None;
+        self.shown.unseen.clear();
         self.shown.broken = false;
     }
 
@@ -102,11 +94,14 @@ impl Vault {
 
     /// The page shows a screen.
     pub(super) fn seen(&mut self, number: u64) {
-        if number != self.shown.number {
+        let shown = &mut self.shown;
+        if number > shown.number {
             return;
         }
-        self.shown.unseen_since = None;
-        if std::mem::replace(&mut self.shown.seen, true) {
+        while shown.unseen.front().is_some_and(|(unseen, _)| *unseen <= number) {
+            shown.unseen.pop_front();
+        }
+        if number == shown.number && std::mem::replace(&mut shown.seen, true) {
             self.break_screen("the page was loaded again");
         }
     }
@@ -114,7 +109,8 @@ impl Vault {
     /// Breaks a screen that nobody has confirmed in time.
     pub(super) fn look_at_screen(&mut self) {
         let now = self.mono();
-        if self.shown.unseen_since.is_some_and(|since| now.since(since) > CONFIRM_MS) {
+        let oldest = self.shown.unseen.front();
+        if oldest.is_some_and(|(_, since)| now.since(*since) > self.pace.confirm) {
             self.break_screen("the page did not confirm it");
         }
     }
@@ -123,7 +119,7 @@ impl Vault {
     /// just come may not: the touch was meant for the screen before.
     pub(super) fn at_an_end(&self) -> bool {
         let shown = self.on_screen.and_then(|txid| self.txns.get(&txid));
-        let read = self.shown.view.is_some_and(|(_, at)| self.mono().since(at) >= READ_MS);
+        let read = self.shown.view.is_some_and(|(_, at)| self.mono().since(at) >= self.pace.read);
         read && shown.is_some_and(|txn| rests(&txn.screen().view).is_some())
     }
 
@@ -158,8 +154,10 @@ impl Vault {
         let shown = &mut self.shown;
         shown.number = shown.number.saturating_add(1);
         shown.seen = false;
-        shown.unseen_since.get_or_insert(now);
         let number = shown.number;
+        if shown.unseen.len() < UNSEEN {
+            shown.unseen.push_back((number, now));
+        }
         match serde_json::to_value(&screen) {
             Ok(value) => self.to_net(ToNet::Screen { number, screen: value }),
             Err(error) => tracing::error!(event = "screen_not_sent", %error),
@@ -184,7 +182,7 @@ impl Vault {
             let currency = pairing.pins.currency;
             return MachineScreen::Idle { currency, cash_in, cash_out, waiting };
         }
-        if self.mono() < Mono(STARTING_MS) {
+        if self.mono() < Mono(self.pace.starting) {
             return MachineScreen::Starting;
         }
         MachineScreen::OutOfService { reasons: shop.reasons }
@@ -212,6 +210,7 @@ impl Vault {
         blocked(!self.reachable, "the service is out of reach");
         blocked(self.time.known(self.mono()).is_none(), "the service has not told the time");
         blocked(self.fees.is_none(), "no fees have come from the operator");
+        blocked(self.inspection.broken().is_some(), "the journal does not hold: see the alerts");
         blocked(self.breaker.is_open(), "the breaker is open: a verdict must close it");
         facts.cash_in_blocked = self.cash_in_blocked();
         facts.cash_out_blocked = self.cash_out_blocked();
@@ -251,6 +250,9 @@ impl Vault {
         if self.dispensing.is_some() || self.to_plan.is_some() {
             blocked.push("dispenser: it is at work".to_owned());
         }
+        if giver.notes_at_exit {
+            blocked.push("dispenser: notes lie at its exit".to_owned());
+        }
         blocked
     }
 
@@ -269,7 +271,8 @@ impl Vault {
         let on_screen = self.feeding.is_some() && self.feeding == self.on_screen;
         let time = self.time.known(self.mono()).is_some();
         let service = self.service_in_reach();
-        in_place && on_screen && time && service && !self.breaker.is_open() && self.has_room()
+        let closed = self.breaker.is_open() || self.inspection.broken().is_some();
+        in_place && on_screen && time && service && !closed && self.has_room()
     }
 }
 

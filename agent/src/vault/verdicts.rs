@@ -143,6 +143,8 @@ impl Vault {
         if let Some(pins) = self.net_pins() {
             self.to_net(ToNet::Paired { pins });
         }
+        // the other service was never asked
+        self.ask_all_again();
         Ok(())
     }
 }

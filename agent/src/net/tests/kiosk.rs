@@ -7,8 +7,9 @@ use super::*;
 use crate::ipc::CustomerAction;
 use crate::screen::MachineScreen;
 
-/// Sends a request to the kiosk; what it answers until `until` stands in it.
-async fn ask(address: &str, head: &str, body: &str, until: &str) -> String {
+/// Sends a request to the kiosk, and reads its answer until `until` stands in it; the connection,
+/// still open.
+async fn ask(address: &str, head: &str, body: &str, until: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
     let request = format!("{head}host: {address}\r\ncontent-length: {length}\r\n\r\n{body}");
@@ -23,7 +24,7 @@ async fn ask(address: &str, head: &str, body: &str, until: &str) -> String {
         }
     };
     tokio::time::timeout(PATIENCE, reading).await.unwrap();
-    answer
+    stream
 }
 
 /// Loss prevented: a customer who sees a sale of a vault that is gone, or presses in vain.
@@ -38,13 +39,16 @@ async fn the_kiosk_shows_the_vaults_screen_and_brings_it_the_buttons() {
     let screen = serde_json::to_value(screen).unwrap();
     talk.send(ToNet::Screen { number: 7, screen }).await;
     let events = format!("GET /events HTTP/1.1\r\nx-kiosk-token: {token}\r\n");
-    ask(address, &events, "", "no paper").await;
+    let page = ask(address, &events, "", "no paper").await;
 
     let press =
         format!("POST /action HTTP/1.1\r\nx-kiosk-token: {token}\r\norigin: http://{address}\r\n");
     ask(address, &press, r#"{"action":"cancel"}"#, "202").await;
     let pressed = talk.next().await;
     assert_eq!(pressed, ToVault::Customer(CustomerAction::Cancel));
+    // nobody knows any more what the customer sees
+    drop(page);
+    assert_eq!(talk.next().await, ToVault::Customer(CustomerAction::Gone));
 
     drop(talk);
     ask(address, &events, "", r#""number":0"#).await;

@@ -1,0 +1,43 @@
+//! How fast the vault goes: the intervals that are nobody's limit on money.
+
+/// Intervals, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two looks at the clock.
+    pub tick: u64,
+    /// How long the page may take to confirm a screen.
+    pub confirm: u64,
+    /// How long an end is shown at least.
+    pub read: u64,
+    /// How long the machine may take to come up before it says that it is out of service.
+    pub starting: u64,
+    /// How long changes are gathered for one report.
+    pub gather: u64,
+    /// Least time between two reports.
+    pub report_gap: u64,
+    /// Between two questions whether the pairing is confirmed.
+    pub ask_confirmed: u64,
+    /// How long an answer is waited for before `net` is reminded of the request.
+    pub ask_again: u64,
+    /// Between two moves of the journal's log into its database.
+    pub checkpoint: u64,
+    /// Between two looks through the whole journal.
+    pub inspect: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            tick: 1_000,
+            confirm: 5_000,
+            read: 1_000,
+            starting: 20_000,
+            gather: 500,
+            report_gap: 5_000,
+            ask_confirmed: 10_000,
+            ask_again: 60_000,
+            checkpoint: 600_000,
+            inspect: 86_400_000,
+        }
+    }
+}
