@@ -6,9 +6,10 @@
 use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
 use bitspire_agent::screen::MachineScreen;
 use bitspire_agent::txn::View;
+use bitspire_shared::canonical::Sig;
 use bitspire_shared::document::DocumentKind;
-use bitspire_shared::ids::{EventId, PaymentHash, TxnId};
-use bitspire_shared::rpc::{Quote, SignedText as _};
+use bitspire_shared::ids::RequestId;
+use bitspire_shared::rpc::{DispenseAuthorisation, Quote, SignedText as _};
 use bitspire_shared::seed::Pins;
 use bitspire_shared::time::Unix;
 use nostr::Keys;
@@ -18,14 +19,13 @@ use crate::machine::{Machine, bay, note, public};
 
 /// Asks for a cash-out and waits for its end without an offer.
 fn no_offer(machine: &mut Machine, fiat_minor: i64) {
-    machine.wait_for_sale();
-    machine.touch(CustomerAction::StartCashOut { fiat_minor });
+    machine.choose(fiat_minor);
     machine.until("an end without an offer", |machine| match machine.view() {
         Some(View::Offer { .. }) => panic!("an offer: {:?}", machine.screen),
         Some(View::Cancelled) => true,
         _ => false,
     });
-    machine.touch(CustomerAction::Finish);
+    machine.leave();
 }
 
 /// Loss prevented: notes sold at a price that the service never gave.
@@ -69,11 +69,10 @@ fn a_cheap_quote_for_a_dear_amount_is_not_shown() {
     no_offer(&mut machine, 20_000);
     // and a price far from the last ones, by a service whose source is broken
     machine.service.quote = None;
-    machine.touch(CustomerAction::StartCashOut { fiat_minor: 2_000 });
-    machine.until_view("an offer", |view| matches!(view, View::Offer { .. }));
+    machine.ask(2_000);
     machine.touch(CustomerAction::Cancel);
     machine.until_view("its end", |view| matches!(view, View::Cancelled));
-    machine.touch(CustomerAction::Finish);
+    machine.leave();
     machine.service.quote = Some(|terms| {
         let tenth = terms.exchange_rate.nano() / 10;
         terms.exchange_rate = bitspire_shared::money::Rate::from_nano(tenth).unwrap();
@@ -94,37 +93,30 @@ fn another_transactions_authorisation_gives_nothing() {
     let old_leave = machine.authorise(first);
     machine.touch(CustomerAction::Cancel);
     machine.until_view("the first one's end", |view| matches!(view, View::Cancelled));
-    machine.touch(CustomerAction::Finish);
-    machine.wait_for_sale();
-    let known: Vec<PaymentHash> = machine.service.invoices.keys().copied().collect();
-    machine.touch(CustomerAction::StartCashOut { fiat_minor: 20_000 });
-    machine.until_view("an offer", |view| matches!(view, View::Offer { .. }));
-    machine.touch(CustomerAction::Confirm);
-    machine.until_view("an invoice", |view| matches!(view, View::Invoice { .. }));
-    let all = machine.service.invoices.clone();
-    let (hash, terms) = all.iter().find(|(hash, _)| !known.contains(hash)).unwrap();
-    let push = |machine: &mut Machine, txid: TxnId, leave: Value| {
-        let body = json!({
-            "txid": txid, "payment_hash": hash, "wire_sats": terms.wire_sats.0,
-            "authorisation": leave,
-        });
-        machine.push("payment_settled", body);
-    };
-    push(&mut machine, terms.txid, serde_json::to_value(old_leave).unwrap());
-    // leave of the service for this transaction, but for less
-    let less = machine.authorisation(*terms, *hash);
-    let less = bitspire_shared::rpc::DispenseAuthorisation { fiat: old.fiat, ..less };
-    let leave = less.sign(&machine.parties.service);
-    push(&mut machine, terms.txid, serde_json::to_value(leave).unwrap());
-    // and one of our own making
-    let forged = machine.authorisation(*terms, *hash).sign(&machine.parties.client);
-    push(&mut machine, terms.txid, serde_json::to_value(forged).unwrap());
+    machine.leave();
+    let hash = machine.sell(20_000);
+    let terms = machine.service.invoices[&hash];
+    let leave = machine.authorisation(terms, hash);
+    let (service, client) = (&machine.parties.service, &machine.parties.client);
+    let none: [Sig; 5] = [
+        old_leave,
+        // leave of the service for this transaction, but for less
+        DispenseAuthorisation { fiat: old.fiat, ..leave }.sign(service),
+        // for another invoice, and for another machine
+        DispenseAuthorisation { payment_hash: first, ..leave }.sign(service),
+        DispenseAuthorisation { vault: public(client), ..leave }.sign(service),
+        // and one of our own making
+        leave.sign(client),
+    ];
+    for leave in none {
+        machine.push_leave(&terms, hash, leave);
+    }
     machine.until("the alert", |machine| machine.alerts().contains("authorisation_refused"));
-    assert_eq!((machine.given(), machine.dispenses()), (0, 0));
-    // the right one does
-    let good = machine.authorise(*hash);
-    push(&mut machine, terms.txid, serde_json::to_value(good).unwrap());
-    machine.until("the notes", |machine| machine.given() == 20_000);
+    // the right one does, and it comes after all the others
+    assert_eq!(machine.dispenses(), 0);
+    machine.pay();
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    assert_eq!((machine.given(), machine.dispenses()), (20_000, 1));
 }
 
 /// Loss prevented: one payment that pays out twice, after a restart or after the end.
@@ -140,44 +132,52 @@ fn an_authorisation_is_good_for_one_payout() {
     machine.push("payment_settled", body.clone());
     machine.until("the report", |machine| !machine.service.reports.is_empty());
     assert_eq!(machine.given(), 2_000);
-    machine.dispenser.control(json!({ "action": "take" })).unwrap();
+    assert!(machine.take());
     machine.push("payment_settled", body.clone());
-    machine.touch(CustomerAction::Finish);
-    machine.wait_for_sale();
+    machine.leave();
     machine.push("payment_settled", body.clone());
+    machine.all_heard();
     machine.stop();
     machine.start();
-    machine.push("payment_settled", body);
+    machine.push("payment_settled", body.clone());
     machine.wait_for_sale();
-    assert_eq!((machine.given(), machine.dispenses()), (2_000, 1));
+    machine.push("payment_settled", body);
+    machine.all_heard();
+    // a sale of its own that the dispenser does after whatever else it was told
+    machine.service.reports.clear();
+    machine.sell(2_000);
+    machine.pay();
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    assert_eq!((machine.given(), machine.dispenses()), (4_000, 2));
 }
 
 /// Loss prevented: sats for notes that nobody fed.
 #[test]
 fn there_is_no_claim_without_notes() {
     let mut machine = Machine::ready();
-    machine.touch(CustomerAction::StartCashIn);
-    machine.until_view("an open inlet", |view| matches!(view, View::Feed { .. }));
+    machine.open_inlet();
+    // news of a withdraw that there is none of, and an answer to what was not asked
+    let txid = machine.open_txn();
+    let id = "0b".repeat(16);
+    for push in ["withdraw_claimed", "withdraw_paid"] {
+        machine.push(push, json!({ "txid": txid, "withdraw_id": id }));
+    }
+    let event = Box::new(machine.event());
+    let request_id = RequestId::from_bytes([11; 16]);
+    let envelope = json!({ "status": "OK", "request_id": request_id, "body": {} });
+    machine.say(&ToVault::Reply { request_id, event, envelope });
+    machine.all_heard();
     machine.touch(CustomerAction::Finish);
     machine.until_view("its end", |view| matches!(view, View::Returned));
-    machine.touch(CustomerAction::Finish);
-    machine.wait_for_sale();
-    assert!(machine.service.withdraws.is_empty());
+    machine.leave();
     // a claim is signed by the vault alone, for notes that it counted: nothing that `net` asks for
     // brings another signature than a session's proof
-    let signed = |message: &ToNet| match message {
-        ToNet::Request { rpc_name, .. } => rpc_name == "create_withdraw",
-        _ => false,
-    };
-    assert!(!machine.sent.iter().any(signed));
+    let claim = |message: &ToNet| matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "create_withdraw");
+    assert!(!machine.sent.iter().any(claim));
+    assert!(machine.service.withdraws.is_empty());
     // and the claim for notes that were fed names those notes, whatever is said meanwhile
-    machine.touch(CustomerAction::StartCashIn);
-    machine.until_view("an open inlet", |view| matches!(view, View::Feed { .. }));
-    machine.feed(5);
-    machine.until(
-        "the note counted",
-        |machine| matches!(machine.view(), Some(View::Feed { total, .. }) if total.minor == 500),
-    );
+    machine.open_inlet();
+    machine.feed_to(5, 500);
     machine.touch(CustomerAction::Finish);
     machine.until_view("the withdraw", |view| matches!(view, View::Claim { .. }));
     let claims: Vec<_> = machine.service.withdraws.values().cloned().collect();
@@ -223,20 +223,15 @@ fn a_paired_machine_takes_no_other_seed() {
 #[test]
 fn a_denomination_changes_by_the_operators_own_statement_only() {
     let mut machine = Machine::ready();
-    let count = |machine: &Machine, number: u8| {
-        let reports = machine.sent.iter().rev().find_map(|message| match message {
-            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => Some(body),
-            _ => None,
-        });
-        reports.map(|body| body["cassettes"][bay(number).to_string()].clone()).unwrap()
-    };
+    let count = |machine: &Machine| machine.last_report()["cassettes"]["2"].clone();
+    let before = count(&machine);
+    assert_eq!(before, json!({ "denomination_minor": 5_000, "count": 100 }));
     // the event is the operator's, what it says is the network process's word
     let mut lie = machine.cassettes(&[(1, 20, 100), (2, 50, 100)]);
     lie.positions.get_mut(&bay(2)).unwrap().denomination = note(20);
     lie.published_at = Some(Unix(machine.service.clock + 5));
     let text = lie.to_json(crate::machine::usd()).unwrap();
     machine.publish(DocumentKind::Cassettes, text);
-    machine.until("the alert", |machine| machine.alerts().contains("document_refused"));
     // an attest of another document does not help
     let mut stolen: Value =
         serde_json::from_str(&machine.attested(machine.cassettes(&[(1, 20, 100)]))).unwrap();
@@ -246,24 +241,20 @@ fn a_denomination_changes_by_the_operators_own_statement_only() {
     let by_client = machine.document_event(DocumentKind::Cassettes, &machine.parties.client);
     let plaintext = machine.attested(machine.cassettes(&[(2, 20, 100)]));
     machine.say(&ToVault::Document { event: Box::new(by_client), plaintext });
-    machine.sent.clear();
-    machine.until("a report", |machine| {
-        machine.sent.iter().any(|message| {
-            matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_state")
-        })
+    let refused = |machine: &Machine| {
+        let alerts = machine.last_report()["alerts"].as_array().cloned().unwrap_or_default();
+        let of_all = alerts.into_iter().find(|alert| alert["code"] == "documents_refused");
+        of_all.map(|alert| alert["detail"].as_str().unwrap().to_owned())
+    };
+    machine.until("three refusals", |machine| {
+        refused(machine).is_some_and(|detail| detail.starts_with("3 "))
     });
-    assert_eq!(count(&machine, 2), json!({ "denomination_minor": 5_000, "count": 100 }));
+    assert_eq!(count(&machine), before);
     // with the operator's statement it does, and the bay is counted anew
     machine.service.clock += 10;
     machine.publish_cassettes(&[(1, 20, 100), (2, 20, 7)]);
-    machine.until("the change", |machine| {
-        machine.sent.iter().any(|message| match message {
-            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => {
-                body["cassettes"]["2"] == json!({ "denomination_minor": 2_000, "count": 7 })
-            }
-            _ => false,
-        })
-    });
+    let after = json!({ "denomination_minor": 2_000, "count": 7 });
+    machine.until("the change", |machine| count(machine) == after);
 }
 
 /// Loss prevented: a reply by anybody counts, or moves the machine's clock.
@@ -299,10 +290,9 @@ fn what_the_service_did_not_sign_is_no_answer() {
     machine.parties.service = service;
     machine.service.clock -= 1_000_000;
     machine.service.silent = false;
-    machine.publish_fees();
-    machine.publish_cassettes(&[(1, 20, 100), (2, 50, 100)]);
     machine.disconnect();
     assert!(machine.connect());
+    machine.publish_all(&[(1, 20, 100), (2, 50, 100)]);
     // a clock moved by a stranger would have let the statements of today expire
     machine.wait_for_sale();
 }
@@ -315,7 +305,7 @@ fn the_data_folder_holds_no_private_key_in_the_clear() {
     machine.stop();
     let sealed = std::fs::read_to_string(machine.data_dir().join("vault.sealed")).unwrap();
     assert!(!sealed.is_empty());
-    let ring = bitspire_shell::secrets::Keyring::open(&machine.data_dir(), None).unwrap();
+    let ring = bitspire_shell::secrets::Keyring::open(machine.data_dir(), None).unwrap();
     let purpose = bitspire_shared::sealed::Purpose::VaultKey;
     let keys = ring.load("vault", purpose).unwrap().unwrap();
     let secret = keys.secret_key().to_secret_bytes();
@@ -344,16 +334,7 @@ fn a_document_from_the_future_is_refused_and_the_last_good_one_stays() {
     let future = machine.service.fees;
     machine.service.fees = before;
     machine.until("the alert", |machine| machine.alerts().contains("document_refused"));
-    let applied = |machine: &Machine, id: Option<EventId>| {
-        let text = id.unwrap().to_string();
-        machine.sent.iter().any(|message| match message {
-            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => {
-                body["applied_documents"].to_string().contains(&text)
-            }
-            _ => false,
-        })
-    };
-    assert!(applied(&machine, before) && !applied(&machine, future));
+    assert!(machine.applied(before.unwrap()) && !machine.applied(future.unwrap()));
     machine.sell(2_000);
 }
 

@@ -1,6 +1,8 @@
 //! The real vault with simulated devices and a `net` that says what a test wants.
 
 mod hostile_net;
+mod limits;
 mod machine;
+mod pairing;
 mod restart;
 mod sales;

@@ -1,11 +1,9 @@
 //! The vault's power goes after any entry of its journal.
 
-use std::collections::BTreeMap;
-
 use bitspire_agent::ipc::{CustomerAction, ToNet};
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::VaultError;
-use bitspire_shared::ids::{JournalSeq, TxnId};
+use bitspire_shared::ids::JournalSeq;
 use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::statement::VerdictKind;
 use serde_json::{Value, json};
@@ -13,32 +11,16 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 
 impl Machine {
-    /// The transactions of the last report that do not rest, with their states.
-    fn open(&self) -> BTreeMap<TxnId, String> {
-        let report = self.sent.iter().rev().find_map(|message| match message {
-            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => Some(body),
-            _ => None,
-        });
-        let all = report.and_then(|body| body["open_transactions"].as_array().cloned());
-        let open = |txn: Value| {
-            let txid = txn["txid"].as_str().unwrap().parse().unwrap();
-            (txid, txn["state"].as_str().unwrap().to_owned())
-        };
-        all.unwrap_or_default().into_iter().map(open).collect()
-    }
-
     fn states(&self) -> Vec<String> {
         self.open().into_values().collect()
     }
 
+    /// Waits until a report from now on says that these transactions are open.
     fn until_states(&mut self, expected: &[&str]) {
         self.sent.clear();
         let what = format!("{expected:?}");
         self.until(&what, |machine| {
-            let reported = |message: &ToNet| {
-                matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_state")
-            };
-            machine.sent.iter().any(reported) && machine.states() == expected
+            !machine.last_report().is_null() && machine.states() == expected
         });
     }
 
@@ -77,13 +59,13 @@ fn a_cash_out_survives_a_halt_after_each_entry() {
         let (given, dispenses) = (machine.given(), machine.dispenses());
         let mut began = false;
         let ran = machine.until_or_end("the end of a sale", &mut |machine| {
-            match machine.view().cloned() {
+            began |= machine.view().is_some();
+            match machine.view() {
                 None if !began && machine.is_for_sale() => {
-                    began = true;
-                    machine.touch(CustomerAction::StartCashOut { fiat_minor: 2_000 });
+                    machine.touch_once(CustomerAction::StartCashOut { fiat_minor: 2_000 });
                 }
-                Some(View::Offer { .. }) => machine.touch(CustomerAction::Confirm),
-                Some(View::Invoice { .. }) => machine.service.paid = true,
+                Some(View::Offer { .. }) => machine.touch_once(CustomerAction::Confirm),
+                Some(View::Invoice { .. }) if !machine.service.paid => machine.pay(),
                 _ => {}
             }
             !machine.service.reports.is_empty() && machine.states_after_report_are_empty()
@@ -93,17 +75,20 @@ fn a_cash_out_survives_a_halt_after_each_entry() {
             break;
         }
         assert!(matches!(machine.ended(), Err(VaultError::Halted(_))));
+        // what the dispenser was told before the power went it does all the same
+        machine.until("the notes on their way", |machine| {
+            machine.given() - given == 2_000 * (machine.dispenses() - dispenses)
+        });
+        let (moved, known) = (machine.given() - given, machine.dispenses());
         let state = machine.last_state();
         halted_in.push(state.clone());
         machine.service.paid = true;
         machine.start();
-        let known = machine.dispenses();
-        let moved = machine.given() - given;
         match state.as_str() {
             "quoted" | "cancelled" | "" => machine.until_states(&[]),
             "invoiced" | "paid" | "paid_waiting" => {
                 machine.until_states(&["paid_waiting"]);
-                assert_eq!((moved, known), (0, dispenses), "nothing moves on a start");
+                assert_eq!((moved, known), (0, dispenses));
                 machine.decide(VerdictKind::Owed, 2_000);
                 machine.until_states(&[]);
                 let report = machine.service.reports.pop().unwrap();
@@ -115,26 +100,24 @@ fn a_cash_out_survives_a_halt_after_each_entry() {
                     let last = machine.service.reports.last();
                     last.is_some_and(|report| report.outcome == DispenseOutcome::Uncertain)
                 });
-                // the person who counts finds what has moved by now
-                let moved = machine.given() - given;
-                assert!(moved == 0 || moved == 2_000, "{moved}");
+                // the person who counts finds what has moved
                 match moved {
                     0 => machine.decide(VerdictKind::Owed, 2_000),
                     _ => machine.decide(VerdictKind::Settled, 0),
                 }
                 machine.until_states(&[]);
-                machine.publish_cassettes(&[(1, 20, 90), (2, 50, 90)]);
+                machine.publish_all(&[(1, 20, 90), (2, 50, 90)]);
             }
             "settled" => {
                 machine.until_states(&[]);
-                assert_eq!(machine.given() - given, 2_000);
+                assert_eq!(moved, 2_000);
                 assert_eq!(machine.service.reports.last().unwrap().outcome, DispenseOutcome::Full);
             }
             other => panic!("{other}"),
         }
-        assert!(machine.dispenses() - dispenses <= 1);
+        assert_eq!((machine.given() - given, machine.dispenses()), (moved, known), "after {state}");
         // the customer takes what lies there; nothing lying there is fine
-        let _ = machine.dispenser.control(json!({ "action": "take" }));
+        machine.take();
         machine.wait_for_sale();
         machine.stop();
     }
@@ -154,22 +137,21 @@ fn a_cash_in_survives_a_halt_after_each_entry() {
         machine.service.withdraws.clear();
         machine.start_and_halt_after(more);
         let cashbox = machine.in_cashbox();
-        let (mut began, mut fed, mut finished) = (false, false, false);
+        let (mut began, mut fed) = (false, false);
         let ran = machine.until_or_end("the end of a session", &mut |machine| {
-            match machine.view().cloned() {
+            began |= machine.view().is_some();
+            match machine.view() {
                 None if !began && machine.is_for_sale() => {
-                    began = true;
-                    machine.touch(CustomerAction::StartCashIn);
+                    machine.touch_once(CustomerAction::StartCashIn);
+                }
+                Some(View::Feed { total, .. }) if total.minor > 0 => {
+                    machine.touch_once(CustomerAction::Finish);
                 }
                 Some(View::Feed { .. }) if !fed => {
                     let note = json!({ "action": "insert", "denomination": 20 });
                     fed = machine.acceptor.control(note).is_ok();
                 }
-                Some(View::Feed { total, .. }) if total.minor > 0 && !finished => {
-                    finished = true;
-                    machine.touch(CustomerAction::Finish);
-                }
-                Some(View::Claim { .. }) => machine.service.paid = true,
+                Some(View::Claim { .. }) if !machine.service.paid => machine.pay(),
                 _ => {}
             }
             began && matches!(machine.view(), Some(View::Redeemed { .. }))
@@ -183,7 +165,21 @@ fn a_cash_in_survives_a_halt_after_each_entry() {
         halted_in.push(state.clone());
         machine.service.paid = true;
         machine.start();
-        machine.until_states(&[]);
+        machine.sent.clear();
+        machine.until("its end, or a doubt", |machine| {
+            let states = machine.states();
+            !machine.last_report().is_null() && (states.is_empty() || states == ["uncertain"])
+        });
+        if !machine.states().is_empty() {
+            // the acceptor gave the note back by itself while nobody polled it, and says no more:
+            // the person who counts the cashbox decides
+            assert_eq!(state, "stack_committed");
+            match machine.in_cashbox() - cashbox {
+                0 => machine.decide(VerdictKind::Settled, 0),
+                _ => machine.decide(VerdictKind::Owed, 2_000),
+            }
+            machine.until_states(&[]);
+        }
         machine.wait_for_sale();
         let claimed: u32 =
             machine.service.withdraws.values().flat_map(|claim| claim.notes.values()).sum();
@@ -210,7 +206,7 @@ fn the_claim_code_brings_the_notes_after_a_restart() {
     };
     machine.stop();
     machine.start();
-    machine.service.paid = true;
+    machine.pay();
     machine.until_states(&["paid_waiting"]);
     assert_eq!(machine.dispenses(), 0);
     machine.touch(CustomerAction::ClaimCode { code });
@@ -220,12 +216,6 @@ fn the_claim_code_brings_the_notes_after_a_restart() {
 }
 
 impl Machine {
-    fn is_for_sale(&self) -> bool {
-        use bitspire_agent::screen::MachineScreen;
-        matches!(&self.screen, Some(MachineScreen::Idle { cash_in: true, cash_out, .. })
-            if !cash_out.is_empty())
-    }
-
     fn states_after_report_are_empty(&self) -> bool {
         let told = self.sent.iter().rposition(|message| {
             matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_dispense")
@@ -242,13 +232,5 @@ impl Machine {
         let txid = self.open().into_keys().next();
         assert!(txid.is_some());
         self.verdict(txid, kind, amount_minor);
-    }
-
-    fn txn_screen(&self) -> Option<&bitspire_agent::txn::Screen> {
-        use bitspire_agent::screen::MachineScreen;
-        match &self.screen {
-            Some(MachineScreen::Txn(screen)) => Some(screen),
-            _ => None,
-        }
     }
 }

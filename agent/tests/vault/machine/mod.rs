@@ -1,40 +1,39 @@
 //! A machine for tests: the real vault on a thread of its own, simulated devices behind ptys, and a
 //! `net` on the socket that says what a test wants, with an honest service behind it.
 
+mod customer;
 mod operator;
 mod service;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bitspire_agent::config::{self, Config};
-use bitspire_agent::ipc::{
-    self, BunkerState, CustomerAction, NetState, Role, ToNet, ToVault, VERSION,
-};
+use bitspire_agent::ipc::{self, BunkerState, NetState, Role, ToNet, ToVault, VERSION};
 use bitspire_agent::journal::{Journal, StoredEntry};
 use bitspire_agent::screen::MachineScreen;
-use bitspire_agent::txn::View;
-use bitspire_agent::vault::{self, Seams, Stop, VaultError};
+use bitspire_agent::vault::{self, Pace, Seams, Stop, VaultError};
 use bitspire_hardware::sim::f56::{F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_shared::canonical::sha256;
-use bitspire_shared::ids::{BayId, JournalSeq, PaymentHash, PubKey};
+use bitspire_shared::ids::{BayId, JournalSeq, PubKey};
 use bitspire_shared::money::{Currency, Denomination};
-use bitspire_shared::rpc::Reply;
 use bitspire_shared::time::Unix;
 use nostr::Keys;
-use serde_json::json;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 pub(crate) use self::service::{Service, fee_pair};
 
 /// Every wait ends with this at the latest.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a simulated device is left alone between two looks at it.
+const LOOK: Duration = Duration::from_millis(10);
 /// Sats per dollar times 10^9.
 pub(crate) const RATE: u64 = 1_000_000_000_000;
 
@@ -67,9 +66,26 @@ fn parties() -> Parties {
     Parties { spire: keys(1), operator: keys(2), service: keys(3), client: keys(4) }
 }
 
+/// No second is waited where none is what a test is about; a busy host gets a minute to confirm a
+/// screen.
+pub(crate) const QUICK: Pace = Pace {
+    tick: 50,
+    confirm: 60_000,
+    read: 0,
+    starting: 200,
+    gather: 10,
+    report_gap: 50,
+    ask_confirmed: 100,
+    ask_again: 60_000,
+    checkpoint: 600_000,
+    inspect: 86_400_000,
+};
+
 struct Running {
     stop: Stop,
     thread: JoinHandle<Result<(), VaultError>>,
+    /// Disconnected as soon as the vault has ended.
+    ended: Receiver<()>,
 }
 
 /// `net`'s end of the socket.
@@ -88,12 +104,16 @@ pub(crate) struct Machine {
     pub(crate) parties: Parties,
     pub(crate) service: Service,
     pub(crate) screen: Option<MachineScreen>,
+    /// The number of the screen, and of the last one that was touched by [`Machine::touch_once`].
+    number: u64,
+    touched: u64,
     /// Whether the page confirms its screens.
     pub(crate) watching: bool,
     /// All that the vault sent, for tests to look through.
     pub(crate) sent: Vec<ToNet>,
     pub(crate) halt_after: Option<JournalSeq>,
-    folder: TempDir,
+    pub(crate) pace: Pace,
+    _folder: TempDir,
 }
 
 impl Drop for Machine {
@@ -142,10 +162,13 @@ impl Machine {
             parties: parties(),
             service: Service { clock: 1_800_000_000, ..Service::default() },
             screen: None,
+            number: 0,
+            touched: 0,
             watching: true,
             sent: Vec::new(),
             halt_after: None,
-            folder,
+            pace: QUICK,
+            _folder: folder,
         }
     }
 
@@ -158,36 +181,40 @@ impl Machine {
         let mut machine = Self::with(more);
         machine.start();
         machine.pair();
-        machine.publish_fees();
-        machine.publish_cassettes(&[(1, 20, 100), (2, 50, 100)]);
+        machine.publish_all(&[(1, 20, 100), (2, 50, 100)]);
         machine.wait_for_sale();
         machine
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data/vault")
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.config.vault.dir
     }
 
     /// Starts the vault and connects `net`.
     pub(crate) fn start(&mut self) {
         let (config, stop) = (self.config.clone(), Stop::default());
-        let seams = Seams { halt_after: self.halt_after, ..Seams::default() };
+        let (halt_after, pace) = (self.halt_after, self.pace);
+        let seams = Seams { halt_after, pace, ..Seams::default() };
         let own = stop.clone();
-        let thread = thread::spawn(move || vault::run_with(&config, seams, &own));
-        self.running = Some(Running { stop, thread });
+        let (running, ended): (SyncSender<()>, _) = mpsc::sync_channel(0);
+        let thread = thread::spawn(move || {
+            let _ends_with_the_vault = running;
+            vault::run_with(&config, seams, &own)
+        });
+        self.running = Some(Running { stop, thread, ended });
         self.connect();
     }
 
-    /// Connects `net` to a vault that is starting; `false` if that has ended instead.
+    /// Connects `net` to a vault that is starting, until it has said its `Hello`; `false` if it has
+    /// ended instead.
     pub(crate) fn connect(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         let mut stream = loop {
             match UnixStream::connect(&self.config.socket) {
                 Ok(stream) => break stream,
-                Err(_) if self.has_ended() => return false,
+                Err(_) if self.ends_within(LOOK) => return false,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
-            thread::yield_now();
         };
         let hello = ToVault::Hello { version: VERSION, role: Role::Net };
         if ipc::write(&mut stream, &hello).is_err() {
@@ -202,14 +229,23 @@ impl Machine {
                 }
             }
         });
+        match incoming.recv_timeout(PATIENCE) {
+            Ok(ToNet::Hello { .. }) => {}
+            Ok(other) => panic!("expected Hello, got {other:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("the vault said no Hello"),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
         self.line = Some(Line { stream, incoming });
         let state = NetState { relays: 1, bunker: BunkerState::Ready, session: true };
         self.say(&ToVault::State(state));
         true
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.thread.is_finished())
+    /// Whether the vault has ended, or ends in this time.
+    fn ends_within(&self, time: Duration) -> bool {
+        self.running.as_ref().is_none_or(|running| {
+            running.ended.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
+        })
     }
 
     /// `net` goes away.
@@ -217,7 +253,7 @@ impl Machine {
         if let Some(line) = self.line.take() {
             let _ = line.stream.shutdown(std::net::Shutdown::Both);
         }
-        self.screen = None;
+        (self.screen, self.number, self.touched) = (None, 0, 0);
     }
 
     /// Ends the vault in good order.
@@ -227,6 +263,18 @@ impl Machine {
             running.thread.join().unwrap().unwrap();
         }
         self.disconnect();
+    }
+
+    /// Starts it again at another pace.
+    pub(crate) fn restart_at(&mut self, pace: Pace) {
+        self.stop();
+        self.pace = pace;
+        self.start();
+    }
+
+    /// The journal's database, as no part of the machine opens it.
+    pub(crate) fn database(&self) -> Connection {
+        Connection::open(self.config.vault.journal()).unwrap()
     }
 
     /// Waits until the vault has ended by itself: how.
@@ -241,10 +289,6 @@ impl Machine {
         if let Some(line) = &mut self.line {
             let _ = ipc::write(&mut line.stream, message);
         }
-    }
-
-    pub(crate) fn touch(&mut self, action: CustomerAction) {
-        self.say(&ToVault::Customer(action));
     }
 
     /// Serves the vault until `done`, or until it has ended.
@@ -263,20 +307,27 @@ impl Machine {
             if done(self) {
                 return true;
             }
-            if self.has_ended() && self.running.is_some() {
-                return false;
-            }
             assert!(Instant::now() < deadline, "no {what}; the screen: {:?}", self.screen);
-            let Some(line) = &self.line else {
-                thread::yield_now();
-                continue;
-            };
-            match line.incoming.recv_timeout(Duration::from_millis(20)) {
-                Ok(message) => self.hear(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                // the vault is ending
-                Err(RecvTimeoutError::Disconnected) => thread::yield_now(),
+            let heard = self.line.as_ref().map(|line| line.incoming.recv_timeout(LOOK));
+            match heard {
+                Some(Ok(message)) => self.hear(message),
+                Some(Err(RecvTimeoutError::Timeout)) => {}
+                // `net` is gone, or the vault is ending
+                Some(Err(RecvTimeoutError::Disconnected)) | None => {
+                    if self.running.is_some() && self.ends_within(LOOK) {
+                        return false;
+                    }
+                }
             }
+        }
+    }
+
+    /// Serves the vault for so long.
+    pub(crate) fn let_pass(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        let left = || end.saturating_duration_since(Instant::now());
+        while let Ok(message) = self.line.as_ref().unwrap().incoming.recv_timeout(left()) {
+            self.hear(message);
         }
     }
 
@@ -285,53 +336,18 @@ impl Machine {
         match message {
             ToNet::Screen { number, screen } => {
                 self.screen = Some(serde_json::from_value(screen).unwrap());
+                self.number = number;
                 if self.watching {
-                    self.touch(CustomerAction::Seen { screen: number });
+                    self.confirm_screen();
                 }
             }
             ToNet::Connect { pins, .. } => {
                 let client = public(&self.parties.client);
                 self.say(&ToVault::Connected { client, spire: pins.spire });
             }
-            ToNet::Request { request_id, rpc_name, body } if !self.service.silent => {
-                let mut answer = self.answer(request_id, &rpc_name, body);
-                if let (Some(change), Reply::Ok { body, .. }) = (self.service.reply, &mut answer) {
-                    change(&rpc_name, body);
-                }
-                let envelope = serde_json::to_value(&answer).unwrap();
-                let event = Box::new(self.event());
-                self.say(&ToVault::Reply { request_id, event, envelope });
-            }
+            request @ ToNet::Request { .. } if !self.service.silent => self.reply(request),
             _ => {}
         }
-    }
-
-    pub(crate) fn wait_for_sale(&mut self) {
-        self.until("sale", |machine| match &machine.screen {
-            Some(MachineScreen::Idle { cash_in, cash_out, .. }) => *cash_in && !cash_out.is_empty(),
-            _ => false,
-        });
-    }
-
-    pub(crate) fn view(&self) -> Option<&View> {
-        match &self.screen {
-            Some(MachineScreen::Txn(screen)) => Some(&screen.view),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn until_view(&mut self, what: &str, fits: fn(&View) -> bool) {
-        self.until(what, |machine| machine.view().is_some_and(fits));
-    }
-
-    /// Up to the invoice on the screen; its hash.
-    pub(crate) fn sell(&mut self, fiat_minor: i64) -> PaymentHash {
-        self.wait_for_sale();
-        self.touch(CustomerAction::StartCashOut { fiat_minor });
-        self.until_view("an offer", |view| matches!(view, View::Offer { .. }));
-        self.touch(CustomerAction::Confirm);
-        self.until_view("an invoice", |view| matches!(view, View::Invoice { .. }));
-        *self.service.invoices.iter().next_back().unwrap().0
     }
 
     /// Notes that lie at the exit or were taken, in minor units.
@@ -363,28 +379,12 @@ impl Machine {
         self.acceptor.counters().unwrap()["returned"].as_u64().unwrap()
     }
 
-    /// A customer feeds a note, as soon as the inlet is open.
-    pub(crate) fn feed(&mut self, major: u32) {
-        let action = json!({ "action": "insert", "denomination": major });
-        self.until("an open inlet", |machine| machine.acceptor.control(action.clone()).is_ok());
-    }
-
     /// The journal's entries, while the vault does not run.
     pub(crate) fn journal(&self) -> Vec<StoredEntry> {
         assert!(self.running.is_none());
         let vault = self.service.vault.unwrap();
         let binding = sha256(&format!("bitspire-journal-of:v1:{vault}"));
-        let journal = Journal::open(&self.data_dir().join("journal.db"), binding, Unix(1)).unwrap();
+        let journal = Journal::open(&self.config.vault.journal(), binding, Unix(1)).unwrap();
         journal.entries(JournalSeq(1), 1_000_000).unwrap()
-    }
-
-    /// The alerts of the last report.
-    pub(crate) fn alerts(&self) -> BTreeSet<String> {
-        let reports = self.sent.iter().filter_map(|message| match message {
-            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => Some(body),
-            _ => None,
-        });
-        let all = reports.flat_map(|body| body["alerts"].as_array().unwrap().clone());
-        all.map(|alert| alert["code"].as_str().unwrap().to_owned()).collect()
     }
 }

@@ -7,7 +7,7 @@ use bitspire_shared::document::attest;
 use bitspire_shared::document::{
     Action, Cassettes, Change, DTag, DirectionFees, DocumentKind, FeesDocument, Position,
 };
-use bitspire_shared::ids::{ChangeId, EventId, JournalSeq, Nonce, TxnId};
+use bitspire_shared::ids::{ChangeId, EventId, JournalSeq, Nonce, PubKey, TxnId};
 use bitspire_shared::seed::{BunkerSecret, BunkerUri, Loopback, Pins, Seed, parse_relay};
 use bitspire_shared::statement::{SignedStatement, Statement, VerdictKind};
 use bitspire_shared::time::Unix;
@@ -59,6 +59,11 @@ impl Machine {
     /// Brings a seed; the operator has confirmed the digits before they could be read.
     pub(crate) fn pair(&mut self) {
         self.service.confirmed = true;
+        self.pair_unconfirmed();
+    }
+
+    /// Brings a seed.
+    pub(crate) fn pair_unconfirmed(&mut self) {
         let mut stream = self.control();
         let seed_url = Self::seed_of(&self.pins());
         ipc::write(&mut stream, &ToVault::Seed { seed_url }).unwrap();
@@ -73,15 +78,25 @@ impl Machine {
     /// The service pins the vault's key, as at the first `open_session`.
     pub(crate) fn learn_vault(&mut self) {
         let session = public(&self.parties.client);
-        self.say(&ToVault::ProveSession { session, expires_at: Unix(1_800_010_000) });
+        self.service.vault = Some(self.prove(session));
+    }
+
+    /// Waits until the vault has taken all that was said so far.
+    pub(crate) fn all_heard(&mut self) {
+        self.prove(public(&Keys::generate()));
+    }
+
+    fn prove(&mut self, wanted: PubKey) -> PubKey {
+        self.say(&ToVault::ProveSession { session: wanted, expires_at: Unix(1_800_010_000) });
+        let mut by = None;
         self.until("a session proof", |machine| {
-            let proof = machine.sent.iter().find_map(|message| match message {
-                ToNet::SessionProof { vault, .. } => Some(*vault),
+            by = machine.sent.iter().find_map(|message| match message {
+                ToNet::SessionProof { session, vault, .. } if *session == wanted => Some(*vault),
                 _ => None,
             });
-            machine.service.vault = proof;
-            proof.is_some()
+            by.is_some()
         });
+        by.unwrap()
     }
 
     pub(crate) fn document_event(&self, kind: DocumentKind, author: &Keys) -> Event {
@@ -144,9 +159,17 @@ impl Machine {
         document.to_json(usd()).unwrap()
     }
 
-    pub(crate) fn publish_cassettes(&mut self, bays: &[(u8, u32, u32)]) {
+    pub(crate) fn publish_cassettes(&mut self, bays: &[(u8, u32, u32)]) -> EventId {
         let text = self.attested(self.cassettes(bays));
-        self.publish(DocumentKind::Cassettes, text);
+        self.publish(DocumentKind::Cassettes, text)
+    }
+
+    /// Fees and cassettes, until the machine says that it goes by them.
+    pub(crate) fn publish_all(&mut self, bays: &[(u8, u32, u32)]) {
+        self.publish_fees();
+        let fees = self.service.fees.unwrap();
+        let cassettes = self.publish_cassettes(bays);
+        self.until("both documents", |machine| machine.applied(fees) && machine.applied(cassettes));
     }
 
     /// The operator decides.

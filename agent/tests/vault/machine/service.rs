@@ -1,10 +1,12 @@
 //! The honest service behind the test's `net`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bitspire_agent::ipc::ToVault;
+use bitspire_agent::ipc::{ToNet, ToVault};
 use bitspire_shared::canonical::Sig;
-use bitspire_shared::ids::{EventId, PaymentHash, PubKey, QuoteId, RequestId, WithdrawId, to_hex};
+use bitspire_shared::ids::{
+    EventId, PaymentHash, PubKey, QuoteId, RequestId, TxnId, WithdrawId, to_hex,
+};
 use bitspire_shared::money::{Direction, FeePpm, Fiat, Rate};
 use bitspire_shared::rpc::{
     self, Ack, CreateInvoice, CreateWithdraw, DispenseAuthorisation, DispenseReport, ErrorCode,
@@ -24,6 +26,7 @@ use super::{Machine, RATE, public};
 pub(crate) struct Service {
     pub(crate) quotes: BTreeMap<QuoteId, QuoteTerms>,
     pub(crate) invoices: BTreeMap<PaymentHash, QuoteTerms>,
+    pub(crate) last_invoice: Option<PaymentHash>,
     pub(crate) withdraws: BTreeMap<WithdrawId, CreateWithdraw>,
     pub(crate) reports: Vec<DispenseReport>,
     /// Invoices and withdraws that were paid.
@@ -68,7 +71,52 @@ impl Machine {
         self.say(&ToVault::Push { event, envelope });
     }
 
-    pub(super) fn answer(&mut self, id: RequestId, rpc_name: &str, body: Value) -> Reply {
+    /// The customer pays the invoice or claims the withdraw on the screen, and the service says so.
+    pub(crate) fn pay(&mut self) {
+        self.service.paid = true;
+        if let Some(hash) = self.service.last_invoice {
+            let terms = self.service.invoices[&hash];
+            let authorisation = self.authorise(hash);
+            self.push_leave(&terms, hash, authorisation);
+        }
+        let withdraws = self.service.withdraws.iter();
+        let paid: Vec<Value> =
+            withdraws.map(|(id, claim)| json!({ "txid": claim.txid, "withdraw_id": id })).collect();
+        for body in paid {
+            self.push("withdraw_paid", body);
+        }
+    }
+
+    /// Leave to dispense, pushed.
+    pub(crate) fn push_leave(&mut self, terms: &QuoteTerms, hash: PaymentHash, leave: Sig) {
+        let body = json!({
+            "txid": terms.txid, "payment_hash": hash, "wire_sats": terms.wire_sats,
+            "authorisation": leave,
+        });
+        self.push("payment_settled", body);
+    }
+
+    /// Answers a request.
+    pub(super) fn reply(&mut self, request: ToNet) {
+        let ToNet::Request { request_id, rpc_name, body } = request else { return };
+        let mut answer = self.answer(request_id, &rpc_name, body);
+        if let (Some(change), Reply::Ok { body, .. }) = (self.service.reply, &mut answer) {
+            change(&rpc_name, body);
+        }
+        let envelope = serde_json::to_value(&answer).unwrap();
+        let event = Box::new(self.event());
+        self.say(&ToVault::Reply { request_id, event, envelope });
+    }
+
+    /// Answers the last request, which a silent service has left.
+    pub(crate) fn answer_last(&mut self, rpc: &str) {
+        let mut sent = self.sent.iter().rev();
+        let asked = |message: &&ToNet| matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == rpc);
+        let request = sent.find(asked).unwrap().clone();
+        self.reply(request);
+    }
+
+    fn answer(&mut self, id: RequestId, rpc_name: &str, body: Value) -> Reply {
         let refused = |code| Reply::error(Some(id), code, "no");
         if !self.service.confirmed && rpc_name != "report_state" {
             return refused(ErrorCode::NotConfirmed);
@@ -89,6 +137,7 @@ impl Machine {
                 let terms = self.service.quotes[&quote_id];
                 let payment_hash = PaymentHash::from_bytes(self.fresh());
                 self.service.invoices.insert(payment_hash, terms);
+                self.service.last_invoice = Some(payment_hash);
                 let expires_at = Unix(self.service.clock + 600);
                 let bolt11 = "lnbc1".to_owned();
                 let invoice = Invoice { payment_hash, bolt11, expires_at };
@@ -201,6 +250,48 @@ impl Machine {
             wire_sats: terms.wire_sats,
             fiat: terms.fiat,
         }
+    }
+}
+
+/// What the service has heard.
+impl Machine {
+    fn reports(&self) -> impl DoubleEndedIterator<Item = &Value> {
+        self.sent.iter().filter_map(|message| match message {
+            ToNet::Request { rpc_name, body, .. } if rpc_name == "report_state" => Some(body),
+            _ => None,
+        })
+    }
+
+    /// The last report; null before the first.
+    pub(crate) fn last_report(&self) -> Value {
+        self.reports().next_back().cloned().unwrap_or_default()
+    }
+
+    /// The alerts of all reports.
+    pub(crate) fn alerts(&self) -> BTreeSet<String> {
+        let all = self.reports().flat_map(|body| body["alerts"].as_array().unwrap());
+        all.map(|alert| alert["code"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Whether the last report says that the document with this id is in force.
+    pub(crate) fn applied(&self, id: EventId) -> bool {
+        self.last_report()["applied_documents"].to_string().contains(&id.to_string())
+    }
+
+    /// The transaction that is open, as soon as a report names one.
+    pub(crate) fn open_txn(&mut self) -> TxnId {
+        self.until("an open transaction", |machine| !machine.open().is_empty());
+        *self.open().keys().next().unwrap()
+    }
+
+    /// The transactions of the last report that do not rest, with their states.
+    pub(crate) fn open(&self) -> BTreeMap<TxnId, String> {
+        let all = self.last_report()["open_transactions"].as_array().cloned();
+        let open = |txn: Value| {
+            let txid = txn["txid"].as_str().unwrap().parse().unwrap();
+            (txid, txn["state"].as_str().unwrap().to_owned())
+        };
+        all.unwrap_or_default().into_iter().map(open).collect()
     }
 }
 
