@@ -4,7 +4,7 @@ use bitspire_agent::ipc::{CustomerAction, ToNet};
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::VaultError;
 use bitspire_shared::ids::JournalSeq;
-use bitspire_shared::rpc::DispenseOutcome;
+use bitspire_shared::rpc::{DispenseOutcome, notes_value};
 use bitspire_shared::statement::VerdictKind;
 use serde_json::{Value, json};
 
@@ -126,6 +126,9 @@ fn a_cash_out_survives_a_halt_after_each_entry() {
     }
 }
 
+/// What is fed in each cash-in, in dollars.
+const NOTES: [u64; 2] = [20, 5];
+
 /// Loss prevented: a note that a restart takes for nothing, or pays for twice.
 #[test]
 fn a_cash_in_survives_a_halt_after_each_entry() {
@@ -137,21 +140,27 @@ fn a_cash_in_survives_a_halt_after_each_entry() {
         machine.service.withdraws.clear();
         machine.start_and_halt_after(more);
         let cashbox = machine.in_cashbox();
-        let (mut began, mut fed) = (false, false);
+        let (mut began, mut fed, mut claimed) = (false, 0, false);
         let ran = machine.until_or_end("the end of a session", &mut |machine| {
             began |= machine.view().is_some();
             match machine.view() {
                 None if !began && machine.is_for_sale() => {
                     machine.touch_once(CustomerAction::StartCashIn);
                 }
-                Some(View::Feed { total, .. }) if total.minor > 0 => {
+                Some(View::Feed { total, .. }) if total.minor == 2_500 => {
                     machine.touch_once(CustomerAction::Finish);
                 }
-                Some(View::Feed { .. }) if !fed => {
-                    let note = json!({ "action": "insert", "denomination": 20 });
-                    fed = machine.acceptor.control(note).is_ok();
+                Some(View::Feed { .. }) => {
+                    if let Some(note) = NOTES.get(fed) {
+                        let insert = json!({ "action": "insert", "denomination": note });
+                        fed += usize::from(machine.acceptor.control(insert).is_ok());
+                    }
                 }
-                Some(View::Claim { .. }) if !machine.service.paid => machine.pay(),
+                Some(View::Claim { .. }) if !claimed => {
+                    claimed = true;
+                    machine.claim();
+                }
+                Some(View::Paying { .. }) if !machine.service.paid => machine.pay(),
                 _ => {}
             }
             began && matches!(machine.view(), Some(View::Redeemed { .. }))
@@ -174,23 +183,26 @@ fn a_cash_in_survives_a_halt_after_each_entry() {
             // the acceptor gave the note back by itself while nobody polled it, and says no more:
             // the person who counts the cashbox decides
             assert_eq!(state, "stack_committed");
-            match machine.in_cashbox() - cashbox {
+            let (last, before) = NOTES[..fed].split_last().unwrap();
+            match machine.in_cashbox() - cashbox - before.iter().sum::<u64>() {
                 0 => machine.decide(VerdictKind::Settled, 0),
-                _ => machine.decide(VerdictKind::Owed, 2_000),
+                _ => machine.decide(VerdictKind::Owed, i64::try_from(last * 100).unwrap()),
             }
             machine.until_states(&[]);
         }
         machine.wait_for_sale();
-        let claimed: u32 =
-            machine.service.withdraws.values().flat_map(|claim| claim.notes.values()).sum();
-        let stacked = (machine.in_cashbox() - cashbox) / 20;
-        assert_eq!(u64::from(claimed), stacked, "after {state}");
+        let claims = machine.service.withdraws.values();
+        let claimed: i64 = claims.map(|claim| notes_value(&claim.notes).unwrap()).sum();
+        let stacked = machine.in_cashbox() - cashbox;
+        assert_eq!(claimed, i64::try_from(stacked * 100).unwrap(), "after {state}");
         let counters = machine.acceptor.counters().unwrap();
         assert_eq!(counters["in_path"], json!(0), "after {state}");
         assert!(!machine.alerts().contains("unexplained_credit"), "after {state}");
         machine.stop();
     }
-    for state in ["open", "escrowed", "stack_committed", "credited", "offered"] {
+    let states =
+        ["open", "escrowed", "stack_committed", "credited", "offered", "claimed", "redeemed"];
+    for state in states {
         assert!(halted_in.iter().any(|halted| halted == state), "{state}: {halted_in:?}");
     }
 }

@@ -71,7 +71,7 @@ impl Machine {
         self.say(&ToVault::Push { event, envelope });
     }
 
-    /// The customer pays the invoice or claims the withdraw on the screen, and the service says so.
+    /// The customer pays the invoice, or the service the withdraw, and says so.
     pub(crate) fn pay(&mut self) {
         self.service.paid = true;
         if let Some(hash) = self.service.last_invoice {
@@ -79,11 +79,22 @@ impl Machine {
             let authorisation = self.authorise(hash);
             self.push_leave(&terms, hash, authorisation);
         }
+        self.push_withdraws("withdraw_paid");
+    }
+
+    /// A wallet asks for the withdraw.
+    pub(crate) fn claim(&mut self) {
+        self.push_withdraws("withdraw_claimed");
+    }
+
+    fn push_withdraws(&mut self, push: &str) {
         let withdraws = self.service.withdraws.iter();
-        let paid: Vec<Value> =
-            withdraws.map(|(id, claim)| json!({ "txid": claim.txid, "withdraw_id": id })).collect();
-        for body in paid {
-            self.push("withdraw_paid", body);
+        let body = |(id, claim): (&WithdrawId, &CreateWithdraw)| {
+            json!({ "txid": claim.txid, "withdraw_id": id })
+        };
+        let bodies: Vec<Value> = withdraws.map(body).collect();
+        for body in bodies {
+            self.push(push, body);
         }
     }
 
