@@ -16,7 +16,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bitspire_shared::seed::{Loopback, Seed};
 use bitspire_shared::time::Unix;
-use bitspire_shell::{config as shell_config, logging};
+use bitspire_shell::config::{self as shell_config, names_private_key};
+use bitspire_shell::logging;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -95,7 +96,8 @@ enum ConfigVerb {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // before anything could repeat it in a message
-    if arguments.iter().any(|argument| holds_private_key(&argument.to_string_lossy())) {
+    let holds_key = |argument: &OsString| names_private_key(&argument.to_string_lossy());
+    if arguments.iter().any(holds_key) {
         eprintln!(
             "an argument holds a private key: refused. The machine's key lives in the operator's \
              bunker: pair the machine with `bitspire-agent pair --seed-url`"
@@ -117,10 +119,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn holds_private_key(text: &str) -> bool {
-    text.contains("nsec1") || text.contains("ncryptsec1")
 }
 
 fn command(cli: Cli) -> anyhow::Result<()> {

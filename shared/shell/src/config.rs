@@ -109,7 +109,7 @@ pub fn load<T: DeserializeOwned>(
     let mut shown = BTreeMap::new();
     let from = Origins { defaults: table(defaults), file: written, environment, flags };
     flatten("", &config.cache, &from, &mut shown)?;
-    if let Some((key, found)) = shown.iter().find(|(_, found)| names_nsec(&found.value)) {
+    if let Some((key, found)) = shown.iter().find(|(_, found)| names_private_key(&found.value)) {
         return Err(ConfigError::PrivateKey { key: key.clone(), origin: found.origin.clone() });
     }
     let raw = config.try_deserialize().map_err(ConfigError::Shape)?;
@@ -120,12 +120,14 @@ pub fn load<T: DeserializeOwned>(
 /// Other programs' variables are none of our business.
 fn holds_private_key(key: &str, value: &str) -> bool {
     let ours = key.starts_with("BITSPIRE_") || key.starts_with("ATM_");
-    ours && (key.ends_with("PRIVATE_KEY") || names_nsec(value))
+    ours && (key.ends_with("PRIVATE_KEY") || names_private_key(value))
 }
 
-/// Whether a secret key (NIP-19) stands in a text.
-fn names_nsec(text: &str) -> bool {
-    text.to_ascii_lowercase().contains("nsec1")
+/// Whether a private key stands in a text, bare (NIP-19) or encrypted (NIP-49).
+#[must_use]
+pub fn names_private_key(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("nsec1") || text.contains("ncryptsec1")
 }
 
 /// This process's environment, as [`load`] takes it.
@@ -293,6 +295,7 @@ mod tests {
             ("BITSPIRE_NAME", " NSEC1QQQ"),
             ("BITSPIRE_OLD_PRIVATE_KEY", ""),
             ("ATM_KEY", "nsec1q"),
+            ("BITSPIRE_NAME", "ncryptsec1q"),
         ] {
             let refused = load::<Raw>(DEFAULTS, None, &variables(&[(name, value)]), &[]);
             assert!(matches!(refused, Err(ConfigError::PrivateKey { .. })), "{name}: {refused:?}");

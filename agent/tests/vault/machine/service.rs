@@ -89,9 +89,7 @@ impl Machine {
 
     fn push_withdraws(&mut self, push: &str) {
         let withdraws = self.service.withdraws.iter();
-        let body = |(id, claim): (&WithdrawId, &CreateWithdraw)| {
-            json!({ "txid": claim.txid, "withdraw_id": id })
-        };
+        let body = |(id, claim): (&WithdrawId, &CreateWithdraw)| json!({ "txid": claim.txid, "withdraw_id": id });
         let bodies: Vec<Value> = withdraws.map(body).collect();
         for body in bodies {
             self.push(push, body);
