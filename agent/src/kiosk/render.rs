@@ -95,9 +95,10 @@ pub fn render(screen: &MachineScreen) -> Markup {
             @if let Some(reason) = refused { p.warn { (reason) } }
         },
         MachineScreen::AwaitingConfirmation { digits } => html! {
-            h1 { "Compare these digits" }
+            h1 { "Type these digits" }
             p.digits { (digits) }
-            p { "The operator's pairing page shows the same eight digits. Confirm there if they match." }
+            p { "The operator's page asks for these eight digits. The machine is in service once they \
+                were typed there." }
         },
         MachineScreen::OutOfService { reasons } => html! {
             h1 { "Out of service" }

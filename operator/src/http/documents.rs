@@ -12,7 +12,7 @@ use super::auth::{Caller, Role};
 use super::body::{Body, Fraction};
 use super::error::ApiError;
 use super::machines::View;
-use super::{Api, Id};
+use super::{Api, Id, reported};
 use crate::fleet::FleetError;
 use crate::fleet::machines::find;
 use crate::ids::MachineId;
@@ -203,6 +203,9 @@ pub(super) struct Cassettes {
     /// As declared on this side.
     declared: Vec<Declared>,
     open_changes: Vec<Open>,
+    /// By the machine's own ledger, in its last heartbeat since it was paired.
+    reported: Vec<reported::Bay>,
+    reported_at: Option<Unix>,
     /// What the machine itself published last.
     machine: Option<Value>,
     machine_said_at: Option<Unix>,
@@ -238,7 +241,11 @@ pub(super) async fn cassettes(
                 actor: change.actor,
                 created_at: change.created_at,
             });
+            let last = reported::last(read, &machine)?;
+            let bays = last.as_ref().map(|(_, report)| reported::bays(report, machine.currency));
             Ok(Cassettes {
+                reported: bays.unwrap_or_default(),
+                reported_at: last.map(|(at, _)| at),
                 declared: declared.collect(),
                 open_changes: open.collect(),
                 machine_said_at: state.as_ref().map(|state| state.received_at),

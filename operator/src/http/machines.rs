@@ -13,7 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::auth::{Caller, Role};
 use super::body::{Body, Fraction};
 use super::error::ApiError;
-use super::{Api, Id};
+use super::reported::Reported;
+use super::{Api, Id, reported};
 use crate::app::App;
 use crate::fleet::FleetError;
 use crate::fleet::machines::{self, Edit, NewMachine};
@@ -97,12 +98,13 @@ impl View {
     }
 }
 
-/// One machine, with where its documents stand.
+/// One machine, with where its documents stand and what it last said.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
     #[serde(flatten)]
     machine: View,
     documents: Documents,
+    reported: Option<Reported>,
 }
 
 pub(super) async fn list(
@@ -124,11 +126,13 @@ pub(super) async fn show(
         .store
         .read(move |read| {
             let machine = machines::find(read, id, caller.operator)?;
-            Ok((machine, status::of_machine(read, id)?))
+            let last = reported::last(read, &machine)?;
+            let reported = last.map(|(at, said)| Reported::new(at, said, machine.currency));
+            Ok((machine, status::of_machine(read, id)?, reported))
         })
         .await;
-    let (machine, documents) = found?;
-    Ok(Json(Shown { machine: View::new(&api.app, machine), documents }))
+    let (machine, documents, reported) = found?;
+    Ok(Json(Shown { machine: View::new(&api.app, machine), documents, reported }))
 }
 
 #[derive(Deserialize)]

@@ -14,6 +14,7 @@ mod machines;
 mod page;
 mod pairing;
 pub mod people;
+mod reported;
 mod reports;
 mod simulator;
 mod staff;

@@ -13,11 +13,9 @@ use std::sync::Arc;
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Denomination, Direction, Fiat, Sats};
-use bitspire_shared::rpc::{
-    Ack, DispenseOutcome, DispenseReport, ErrorCode, Reply, StateReport, VaultSigned,
-};
+use bitspire_shared::rpc::{Ack, DispenseOutcome, DispenseReport, ErrorCode, Reply, VaultSigned};
 use bitspire_shared::split::{Parts, Split, Terms};
-use serde::Deserialize;
+
 use serde_json::json;
 
 use super::Rpc;
@@ -225,8 +223,7 @@ fn denominations(
     machine: MachineId,
 ) -> Result<BTreeMap<BayId, Denomination>, Failure> {
     let said = cassettes::heartbeat(tx, machine)?;
-    let said = said.and_then(|said| StateReport::deserialize(&said.body.0).ok());
-    let said = said.map(|said| said.cassettes).unwrap_or_default();
+    let said = said.and_then(|said| said.report()).map(|said| said.cassettes).unwrap_or_default();
     let mut notes: BTreeMap<_, _> =
         said.into_iter().map(|(bay, count)| (bay, count.denomination_minor)).collect();
     let entered = cassettes::list(tx, machine)?;

@@ -5,7 +5,9 @@
 
 use bitspire_shared::ids::{BayId, ChangeId, EventId, JournalSeq};
 use bitspire_shared::money::Denomination;
+use bitspire_shared::rpc::StateReport;
 use bitspire_shared::time::Unix;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::column::Json;
@@ -84,6 +86,14 @@ record! {
         pub body: Json<Value>,
         /// When it came.
         pub received_at: Unix,
+    }
+}
+
+impl Heartbeat {
+    /// What it says; `None` for one of a version that is not read any more.
+    #[must_use]
+    pub fn report(&self) -> Option<StateReport> {
+        StateReport::deserialize(&self.body.0).ok()
     }
 }
 

@@ -94,18 +94,20 @@ export function republishing(page, machine, known) {
 
 // Every bay that either side knows.
 function bays(held) {
-  const machine = held.machine?.positions ?? {};
-  const ours = new Map(held.declared.map((bay) => [bay.bay, bay]));
-  const all = [...new Set([...ours.keys(), ...Object.keys(machine)])].sort((a, b) => Number(a) - Number(b));
-  return all.map((bay) => ({
-    bay,
-    denomination: ours.get(bay)?.denomination ?? machine[bay]?.denomination ?? null,
-    ours: ours.get(bay)?.count ?? null,
-    updated: ours.get(bay)?.updated_at ?? null,
-    machines: machine[bay]?.count ?? null,
-    other: ours.get(bay) && machine[bay] && machine[bay].denomination !== ours.get(bay).denomination
-      ? machine[bay].denomination : null,
-  }));
+  const by = (list) => new Map(list.map((bay) => [bay.bay, bay]));
+  const [ours, machines] = [by(held.declared), by(held.reported)];
+  const all = [...new Set([...ours.keys(), ...machines.keys()])].sort((a, b) => Number(a) - Number(b));
+  return all.map((bay) => {
+    const [own, its] = [ours.get(bay), machines.get(bay)];
+    return {
+      bay,
+      denomination: own?.denomination ?? its?.denomination ?? null,
+      ours: own?.count ?? null,
+      updated: own?.updated_at ?? null,
+      machines: its?.count ?? null,
+      other: own && its && own.denomination !== its.denomination ? its.denomination : null,
+    };
+  });
 }
 
 const notes = (count) => (count === null ? "–" : grouped(count));
@@ -114,10 +116,10 @@ const holdings = (machine, held, rows) => table("", [
   ["Bay", (row) => row.bay],
   ["Note", (row) => [`${row.denomination ?? "–"} ${machine.fiat_code}`,
     small(row.other && `the machine says ${row.other}`)]],
-  ["Your count", (row) => [notes(row.ours), small(row.updated && time(row.updated))], "number"],
-  ["Machine's count", (row) => notes(row.machines), "number"],
-  ["Yours is worth", (row) => (row.ours === null || row.denomination === null ? "–"
-    : `${grouped(times(row.ours, row.denomination))} ${machine.fiat_code}`), "number"],
+  ["Entered here", (row) => [notes(row.ours), small(row.updated && time(row.updated))], "number"],
+  ["In the machine", (row) => notes(row.machines), "number"],
+  ["Worth", (row) => (row.machines === null || row.denomination === null ? "–"
+    : `${grouped(times(row.machines, row.other ?? row.denomination))} ${machine.fiat_code}`), "number"],
 ], rows);
 
 const did = (change) => change.set === null
@@ -179,8 +181,9 @@ export function cassettes(page, machine, known, held) {
     placeholder: "weekly refill", hint: "Stands in the audit log and in the machine's journal." });
   return card("Cassettes",
     rows.length ? holdings(machine, held, rows) : empty("No bay is known yet."),
-    hint(held.machine_said_at === null ? "The machine has not told its counts yet."
-      : ["The machine told its counts at ", time(held.machine_said_at), "; its sales since then are not in them."]),
+    hint(held.reported_at === null ? "The machine has not told its own counts yet."
+      : ["In the machine: by its own ledger, which knows its sales, as it told at ", time(held.reported_at),
+        ". Entered here: by the last refill or count of this page."]),
     waiting(held),
     lights(machine.documents.cassettes, "a bay is written down"),
     may(known, "collector") && el("details", null, el("summary", null, "Refill or count"),

@@ -7,6 +7,7 @@ import { field, form } from "./forms.js";
 import { confirming, init, pairing } from "./pairing.js";
 import { card, el, empty, facts, folded, part, time, title } from "./parts.js";
 import { audited, settlementsOf } from "./reports.js";
+import { alerts, said } from "./said.js";
 import { disabled, expiry, may, seen, states } from "./state.js";
 
 const yours = (machine) =>
@@ -141,6 +142,7 @@ async function machine(page) {
     el("p", { class: "crumb" }, el("a", { href: "#/machines" }, "Machines")),
     title(one.name, el("p", { class: "badges" }, states(one))),
     disabled(one),
+    alerts(one),
     confirming(page, one, known),
     el("div", { class: "columns" },
       el("div", null,
@@ -153,6 +155,7 @@ async function machine(page) {
           ...limits(one),
           ["Added", time(one.created_at)],
         )),
+        said(one),
         paired,
         runs && trade(page, one)),
       el("div", null, priced, held, republishing(page, one, known))),

@@ -68,7 +68,7 @@ function healthLine(state) {
     `Version ${state.version}`,
     state.store.ok ? "database writes" : `database stopped: ${state.store.error}`,
     state.relay_embedded ? "relay runs here" : "relay runs elsewhere",
-    state.bunker ? "bunker runs here" : "bunker runs elsewhere",
+    state.bunker ? "bunker set up" : "no bunker",
   ];
   health.replaceChildren(el("p", { class: state.store.ok ? null : "bad" }, parts.join(" · ")));
 }
@@ -136,13 +136,15 @@ function open(path, text) {
   location.hash = `#/${path}`;
 }
 
+const touched = (input) => (input.type === "checkbox" ? input.checked !== input.defaultChecked
+  : input.value !== input.defaultValue);
+
 // Not while somebody reads or types in what would be replaced.
 function idle() {
   const selected = String(getSelection()) !== "";
   return !document.hidden && token() && !selected && view.getAttribute("aria-busy") === "false"
     && !view.querySelector("details[open], dialog[open]") && !view.querySelector("form :focus")
-    && ![...view.querySelectorAll("input, textarea")].some((input) =>
-      input.value !== input.defaultValue || input.checked !== input.defaultChecked);
+    && ![...view.querySelectorAll("input, textarea")].some(touched);
 }
 
 by("enter").addEventListener("submit", (event) => {

@@ -57,8 +57,10 @@ function seed(page, machine, paired) {
     el("h3", null, "What was done"), steps(paired.steps));
 }
 
-const used = (machine) => (state) => state.id === machine.id
-  && state.confirmation !== "awaiting_session" && "The machine has used the seed; it is gone from this page.";
+const used = (machine) => (state) => {
+  if (state.id !== machine.id || state.confirmation === "awaiting_session") return null;
+  return `The seed ${state.revoked_at === null ? "was used" : "was revoked"}; it is gone from this page.`;
+};
 
 function request(page, machine, known) {
   const near = known.relays.some((relay) => LOOPBACK.test(relay));

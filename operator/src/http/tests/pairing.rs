@@ -1,11 +1,18 @@
 //! Pairing over the API.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bitspire_shared::ids::JournalSeq;
+use bitspire_shared::time::Unix;
+use rqrr::{Grid, SimpleGrid};
 use serde_json::{Value, json};
 
 use super::{As, Site};
 use crate::fleet::tests::double::{Double, Fault};
+use crate::ids::MachineId;
+use crate::store::cassettes::{Heartbeat, set_heartbeat};
+use crate::store::{Json, Tx};
 use crate::testing::World;
 
 const PAIR: &str = "/api/v1/dca/machines/1/pair";
@@ -18,6 +25,23 @@ async fn site() -> (Site, Arc<Double>) {
     let machine = json!({"name": "Bar", "fiat_code": "EUR", "wallet_id": "till"});
     site.post(&site.cookie(), "/api/v1/dca/machines", machine).await.expect(201);
     (site, bunker)
+}
+
+/// What a scanner reads from a code, module by module.
+fn scanned(qr: &Value) -> String {
+    let size: usize = qr["size"].as_u64().unwrap().try_into().unwrap();
+    let dark: BTreeSet<(usize, usize)> = qr["path"]
+        .as_str()
+        .unwrap()
+        .split_terminator('z')
+        .map(|square| {
+            let at = square.strip_prefix('M').and_then(|at| at.strip_suffix("h1v1h-1")).unwrap();
+            let (x, y) = at.split_once(' ').unwrap();
+            (x.parse().unwrap(), y.parse().unwrap())
+        })
+        .collect();
+    let code = SimpleGrid::from_func(size, |x, y| dark.contains(&(x, y)));
+    Grid::new(code).decode().unwrap().1
 }
 
 /// Loss prevented: a seed that a cache keeps, that a viewer gets, or that is shown a second time.
@@ -56,7 +80,7 @@ async fn a_seed_is_in_one_answer_for_whoever_may_pair() {
     let paired = paired.expect(200);
     let seed = paired["seed_url"].as_str().unwrap();
     assert!(seed.starts_with("spire-seed:v1:"), "{seed}");
-    assert!(paired["qr"]["path"].as_str().unwrap().starts_with("M0 0h1v1h-1z"), "{paired}");
+    assert_eq!(scanned(&paired["qr"]), seed);
     assert_eq!(paired["bunker_key_name"], "spire-1-2");
     let machine = site.get(&cookie, "/api/v1/dca/machines/1").await.expect(200);
     assert_eq!(machine["bunker_token_expires_at"], paired["token_expires_at"]);
@@ -75,6 +99,56 @@ async fn a_seed_is_in_one_answer_for_whoever_may_pair() {
     let failed = part["steps"].as_array().unwrap().iter().filter(|step| step["ok"] == false);
     assert_eq!(failed.count(), 1, "{part}");
     site.post(&cookie, revoke, Value::Null).await.expect(200);
+    site.stop().await;
+}
+
+/// Loss prevented: counts and faults of the machine that was there before, taken for those of the
+/// one that is paired now; a refill by counts that sales have changed since.
+#[tokio::test]
+async fn what_a_machine_said_since_it_was_paired_is_shown() {
+    let (site, _bunker) = site().await;
+    let cookie = site.cookie();
+    site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(201);
+    let relays = json!({"relays": ["wss://relay.example"]});
+    let paired = site.post(&cookie, PAIR, relays).await.expect(200);
+    let paired_at = paired["paired_at"].as_u64().unwrap();
+    let said = json!({
+        "versions": {"agent": "0.1.0"},
+        "devices": {"acceptor": {"role": "acceptor", "protocol": "id003", "version": null,
+            "status": "fault", "fault": "jam"}},
+        "cassettes": {"1": {"denomination_minor": 2_000, "count": 480}},
+        "cashbox": {"notes": {"1000": 3, "5000": 1}, "capacity": 600, "emptied_seq": 0},
+        "applied_documents": {}, "applied_changes": [], "open_transactions": [],
+        "alerts": [{"code": "jam", "detail": "open the lid", "since": paired_at}],
+        "journal_seq": 7, "journal_head": "00".repeat(32),
+    });
+    let machine = "/api/v1/dca/machines/1";
+    for (at, known) in [(paired_at - 1, false), (paired_at, true)] {
+        let heartbeat = Heartbeat {
+            machine_id: MachineId(1),
+            journal_seq: JournalSeq(7),
+            body: Json(said.clone()),
+            received_at: Unix(at),
+        };
+        let write = move |tx: &Tx<'_>| set_heartbeat(tx, &heartbeat);
+        site.world.app.store.write(write).await.unwrap();
+        let shown = site.get(&cookie, machine).await.expect(200);
+        let held = site.get(&cookie, &format!("{machine}/cassettes")).await.expect(200);
+        assert_eq!(shown["reported"].is_null(), !known, "{shown}");
+        assert_eq!(held["reported_at"], if known { json!(at) } else { Value::Null });
+        if !known {
+            assert_eq!(held["reported"], json!([]));
+            continue;
+        }
+        let bay =
+            json!({"bay": "1", "denomination": 20, "denomination_minor": 2_000, "count": 480});
+        assert_eq!(held["reported"], json!([bay]));
+        let reported = &shown["reported"];
+        let cashbox = &reported["cashbox"];
+        assert_eq!((&cashbox["count"], &cashbox["value"]), (&json!(4), &json!("80.00 EUR")));
+        assert_eq!(reported["devices"]["acceptor"]["fault"], "jam");
+        assert_eq!(reported["alerts"][0]["detail"], "open the lid");
+    }
     site.stop().await;
 }
 

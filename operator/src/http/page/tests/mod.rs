@@ -1,5 +1,6 @@
 //! What is served to everybody: its headers, its scripts, and nothing about the fleet.
 
+mod browser;
 mod exact;
 
 use axum::body::{Body, to_bytes};

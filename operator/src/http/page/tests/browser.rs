@@ -1,0 +1,251 @@
+//! The page as its user has it: its own scripts, run by a JavaScript engine against the API.
+
+use std::sync::Arc;
+
+use rquickjs::loader::{BuiltinLoader, BuiltinResolver};
+use rquickjs::{CatchResultExt as _, Context, Ctx, Module, Object, Runtime};
+use serde_json::Value;
+
+use super::super::{ASSETS, SCRIPT};
+use crate::fleet::tests::double::{Double, Fault};
+use crate::http::tests::{As, Site};
+use crate::testing::World;
+
+const BROWSER: &str = include_str!("browser.js");
+
+/// A tab that shows the page of a daemon.
+struct Tab {
+    site: Site,
+    bunker: Arc<Double>,
+    context: Context,
+    runtime: Runtime,
+}
+
+impl Tab {
+    /// Opens the page with the owner's token in its address.
+    async fn open() -> Self {
+        let world = World::with("[relay]\nembedded = false\n").await;
+        let bunker = Double::new();
+        assert!(world.app.bunker.set(bunker.clone()).is_ok());
+        let site = Site::of(world).await;
+        let runtime = Runtime::new().unwrap();
+        let (mut resolver, mut loader) = (BuiltinResolver::default(), BuiltinLoader::default());
+        for (path, kind, text) in ASSETS {
+            if kind == SCRIPT {
+                let name = path.trim_start_matches("/assets/");
+                resolver.add_module(name);
+                loader.add_module(name, text);
+            }
+        }
+        runtime.set_loader(resolver, loader);
+        let context = Context::full(&runtime).unwrap();
+        let tab = Self { site, bunker, context, runtime };
+        let As::Token(token) = tab.site.cookie() else { unreachable!() };
+        tab.with(|js| {
+            js.eval::<(), _>(BROWSER)?;
+            js.eval::<(), _>(format!("location.hash = '#token={token}'"))?;
+            Module::evaluate(js.clone(), "start", "import './page.js';")?;
+            Ok(())
+        });
+        tab.settle().await;
+        tab
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&Ctx<'_>) -> rquickjs::Result<R>) -> R {
+        self.context.with(|js| match work(&js).catch(&js) {
+            Ok(done) => done,
+            Err(error) => panic!("{error}"),
+        })
+    }
+
+    /// Calls what the browser offers to tests.
+    fn ask(&self, name: &str, texts: &[&str]) -> String {
+        self.with(|js| {
+            let test: Object<'_> = js.globals().get("test")?;
+            test.set("texts", texts.to_vec())?;
+            let code = format!("String(test.{name}(...test.texts) ?? '')");
+            js.eval(code)
+        })
+    }
+
+    fn run(&self) {
+        while self.runtime.execute_pending_job().unwrap_or_else(|_| panic!("a job threw")) {}
+    }
+
+    /// Lets the API answer until nothing is asked any more.
+    async fn settle(&self) {
+        self.run();
+        loop {
+            let asked = self.ask("next", &[]);
+            if asked.is_empty() {
+                return;
+            }
+            let [method, path, authorization, body]: [String; 4] =
+                serde_json::from_str(&asked).unwrap();
+            let token = authorization.trim_start_matches("Bearer ").to_owned();
+            let body = serde_json::from_str(&body).unwrap_or(Value::Null);
+            let got = self.site.call(&As::Token(token), &method, &path, body).await;
+            self.ask("answer", &[&got.status.to_string(), &got.body.to_string()]);
+            self.run();
+        }
+    }
+
+    async fn press(&self, words: &str) {
+        self.ask("press", &[words]);
+        self.settle().await;
+    }
+
+    async fn go(&self, address: &str) {
+        self.ask("go", &[address]);
+        self.settle().await;
+    }
+
+    fn types(&self, fields: &[(&str, &str)]) {
+        for (name, text) in fields {
+            self.ask("type", &[name, text]);
+        }
+    }
+
+    #[track_caller]
+    fn shows(&self, words: &str) {
+        let text = self.ask("text", &[]);
+        assert!(text.contains(words), "{words:?} is not in: {text}");
+    }
+
+    /// The seed that is shown now.
+    fn seed(&self) -> String {
+        self.ask("shown", &[".seed"])
+    }
+
+    async fn pair(&self, button: &str) -> String {
+        self.types(&[("relays", "wss://relay.example")]);
+        self.press(button).await;
+        let seed = self.seed();
+        assert!(seed.starts_with("spire-seed:v1:"), "{}", self.ask("text", &[]));
+        seed
+    }
+
+    #[track_caller]
+    fn has_nothing_of(&self, seed: &str) {
+        for place in ["whole", "kept"] {
+            assert!(!self.ask(place, &[]).contains(seed), "the seed is still in {place}");
+        }
+    }
+
+    /// A fleet of one machine, on its page.
+    async fn with_machine() -> Self {
+        let tab = Self::open().await;
+        tab.press("Make the key").await;
+        tab.types(&[("name", "Bar"), ("fiat_code", "eur"), ("wallet_id", "till")]);
+        tab.press("Add machine").await;
+        tab.shows("Bar is added");
+        tab
+    }
+}
+
+/// Loss prevented: a seed that whoever comes to the browser next finds, in the page, the address,
+/// the history or the tab's store, after its user left it or the machine used it.
+#[tokio::test]
+async fn a_seed_is_in_the_page_until_it_is_left_and_nowhere_else() {
+    let tab = Tab::with_machine().await;
+    assert_eq!(tab.ask("address", &[]), "#/machines/1");
+    let seed = tab.pair("Pair").await;
+    assert!(!tab.ask("kept", &[]).contains(&seed));
+    tab.press("Copy the seed").await;
+    assert_eq!(tab.ask("clipboard", &[]), seed);
+    tab.ask("tick", &[]);
+    tab.settle().await;
+    assert_eq!(tab.seed(), seed, "a refresh took it away");
+    tab.go("#/settlements").await;
+    tab.has_nothing_of(&seed);
+    tab.go("#/machines/1").await;
+    tab.has_nothing_of(&seed);
+
+    let seed = tab.pair("Pair anew").await;
+    tab.press("Done: take it away").await;
+    tab.has_nothing_of(&seed);
+    let seed = tab.pair("Pair anew").await;
+    tab.ask("hide", &[]);
+    tab.has_nothing_of(&seed);
+    let seed = tab.pair("Pair anew").await;
+    let revoke = "/api/v1/dca/machines/1/revoke";
+    tab.site.post(&tab.site.cookie(), revoke, Value::Null).await.expect(200);
+    tab.ask("tick", &[]);
+    tab.settle().await;
+    tab.has_nothing_of(&seed);
+    let seed = tab.pair("Pair anew").await;
+    tab.ask("leave", &[]);
+    tab.settle().await;
+    tab.has_nothing_of(&seed);
+    let As::Token(token) = tab.site.cookie() else { unreachable!() };
+    tab.go(&format!("#token={token}")).await;
+    tab.go("#/machines/1").await;
+    tab.shows("Key in the bunker");
+    tab.has_nothing_of(&seed);
+    tab.site.stop().await;
+}
+
+/// Loss prevented: a person who takes what failed for done, or cannot tell which field is wrong.
+#[tokio::test]
+async fn what_the_api_refuses_stands_where_it_is_to_be_mended() {
+    let tab = Tab::open().await;
+    tab.shows("The operator has no key yet");
+    tab.press("Add machine").await;
+    assert!(tab.ask("blamed", &[]).starts_with("fiat_code: "), "{}", tab.ask("blamed", &[]));
+    tab.types(&[("name", "Bar"), ("fiat_code", "EUR"), ("wallet_id", "till")]);
+    tab.types(&[("cash_in_fee_fraction", "16")]);
+    tab.press("Add machine").await;
+    let blamed = tab.ask("blamed", &[]);
+    assert!(blamed.starts_with("cash_in_fee_fraction: ") && blamed.contains("150000"), "{blamed}");
+    tab.types(&[("cash_in_fee_fraction", "5,00001")]);
+    tab.press("Add machine").await;
+    assert!(tab.ask("blamed", &[]).contains("four decimals"), "{}", tab.ask("blamed", &[]));
+    tab.types(&[("cash_in_fee_fraction", "5,0001")]);
+    tab.press("Add machine").await;
+    tab.shows("5.0001\u{202f}%");
+    tab.press("Make the key").await;
+
+    tab.bunker.fail("create_token", Fault::Refused);
+    tab.types(&[("relays", "wss://relay.example")]);
+    tab.press("Pair").await;
+    for words in ["create key", "policy", "create_token"] {
+        tab.shows(words);
+    }
+    assert_eq!(tab.seed(), "");
+    tab.pair("Pair").await;
+    tab.bunker.fail("revoke_token", Fault::Refused);
+    tab.press("Revoke…").await;
+    tab.press("Revoke Bar").await;
+    tab.shows("steps failed");
+    tab.press("Revoke again").await;
+    tab.press("Revoke Bar").await;
+    tab.shows("All of it was done.");
+    tab.site.stop().await;
+}
+
+/// Loss prevented: fees or counts that reach the machine other than they were typed.
+#[tokio::test]
+async fn fees_and_refills_are_written_down_as_typed() {
+    let tab = Tab::with_machine().await;
+    tab.pair("Pair").await;
+    tab.press("Done: take it away").await;
+    tab.types(&[("cash_in_fee_fraction", "7,7701"), ("cash_out_fee_fraction", "0")]);
+    tab.press("Save fees").await;
+    tab.shows("The fees of Bar are saved");
+    tab.types(&[("bay-new", "1"), ("note-new", "20"), ("notes-new", "1 000")]);
+    tab.press("Write it down").await;
+    tab.types(&[("action-1", "take"), ("notes-1", "40")]);
+    tab.press("Write it down").await;
+    tab.types(&[("notes-1", "40")]);
+    tab.press("Write it down").await;
+    assert_eq!(tab.ask("blamed", &[]), "notes-1: say what was done with these notes");
+    let cookie = tab.site.cookie();
+    let machine = tab.site.get(&cookie, "/api/v1/dca/machines/1").await.expect(200);
+    assert_eq!(machine["cash_in_fee_fraction"].to_string(), "0.077701");
+    assert_eq!(machine["cash_out_fee_fraction"].to_string(), "0");
+    let held = tab.site.get(&cookie, "/api/v1/dca/machines/1/cassettes").await.expect(200);
+    assert_eq!(held["declared"][0]["count"], 960, "{held}");
+    let changes: Vec<_> = held["open_changes"].as_array().unwrap().iter().collect();
+    assert_eq!((&changes[0]["set"], &changes[1]["delta"]), (&1_000.into(), &(-40).into()));
+    tab.site.stop().await;
+}
