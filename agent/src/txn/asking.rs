@@ -21,6 +21,9 @@ const POLL_FIRST_MS: [u64; 2] = [2_000, 3_000];
 const POLL_MS: u64 = 5_000;
 /// After this many polls nobody stands at the screen any more.
 const QUICK_POLLS: u32 = 200;
+/// The same where the customer is known to have left: a push will tell, and the service takes so
+/// many requests a minute from a machine, of which the next customer needs some.
+const QUICK_POLLS_LEFT: u32 = 12;
 /// The waits then.
 const POLL_SLOW_MS: u64 = 60_000;
 /// The longest wait before a request that was refused for now is asked again.
@@ -36,6 +39,8 @@ pub(super) struct Wanted {
     pub(super) ask: Ask,
     /// Asked again and again, a new request each time.
     pub(super) poll: bool,
+    /// Whether the customer looks on.
+    pub(super) watched: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +115,10 @@ impl Asking {
             *self = Self { first: wanted.as_ref().map(|_| now), ..Self::default() };
         }
         let Some(wanted) = wanted else { return };
+        if wanted.poll && wanted.watched && self.failures == 0 && self.polls < QUICK_POLLS {
+            // the customer is back: not at the end of a slow wait
+            self.due = self.due.map(|due| due.min(now.after(POLL_MS)));
+        }
         if self.pending.is_some() && self.due.is_none_or(|due| now < due) {
             return;
         }
@@ -131,9 +140,10 @@ impl Asking {
         let id = deal.request_id(&format!("{}:{}", wanted.label, self.polls));
         let request = Request { id, ask: wanted.ask };
         effects.push(Effect::Request(request.clone()));
+        let quick = if wanted.watched { QUICK_POLLS } else { QUICK_POLLS_LEFT };
         let wait = match POLL_FIRST_MS.get(usize::try_from(self.polls).unwrap_or(usize::MAX)) {
             Some(wait) => *wait,
-            None if self.polls < QUICK_POLLS => POLL_MS,
+            None if self.polls < quick => POLL_MS,
             None => POLL_SLOW_MS,
         };
         self.polls = self.polls.saturating_add(1);

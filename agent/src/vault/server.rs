@@ -23,8 +23,8 @@ use std::time::Duration;
 use super::Event;
 use crate::ipc::{self, Role, ToNet, ToVault, VERSION};
 
-/// Messages that a peer may lag behind.
-const LAG: usize = 256;
+/// Messages that a peer may lag behind: a new `net` is told of all that is open at once.
+const LAG: usize = 1_024;
 /// Connections at once.
 const CONNECTIONS: usize = 16;
 /// How long a peer may take to say hello, or to take a message.

@@ -281,7 +281,7 @@ impl CashIn {
             }
             _ => return None,
         };
-        Some(Wanted { label, ask, poll })
+        Some(Wanted { label, ask, poll, watched: self.live.watched })
     }
 
     fn draft(&self) -> Option<Ask> {

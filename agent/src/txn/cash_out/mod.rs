@@ -200,7 +200,7 @@ impl CashOut {
                 (label, Ask::ReportDispense(report), false)
             }
         };
-        Some(Wanted { label, ask, poll })
+        Some(Wanted { label, ask, poll, watched: self.live.watched })
     }
 
     pub(super) fn shown_code(&self) -> Option<SecretText> {

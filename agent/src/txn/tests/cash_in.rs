@@ -420,3 +420,25 @@ fn a_new_note_before_the_last_ones_fate_is_known() {
     assert!(session.has(&Effect::ReturnBill) && !moves(&session.effects));
     assert_eq!(session.txn.notes()[0].fate, Fate::Unknown { open: true });
 }
+
+/// Loss prevented: the next customer waits for a price behind the questions of those who left: the
+/// service takes 30 requests a minute from a machine.
+#[test]
+fn whoever_left_is_asked_about_rarely_until_they_are_back() {
+    let polls = |session: &mut Session, minutes: u32| {
+        let mut polls = 0;
+        for _second in 0..minutes * 60 {
+            session.wait(1_000).say(Input::Tick);
+            let requests = session.effects.iter().filter(|e| matches!(e, Effect::Request(_)));
+            polls += requests.count();
+        }
+        polls
+    };
+    let mut session = Session::offered();
+    assert_eq!(polls(&mut session, 2), 25, "the customer looks on");
+    session.say(Input::ScreenBroken);
+    polls(&mut session, 1);
+    assert_eq!(polls(&mut session, 10), 10, "nobody does");
+    session.say(Input::ClaimEntered(code()));
+    assert_eq!(polls(&mut session, 1), 12, "they are back");
+}
