@@ -14,7 +14,7 @@ use super::auth::{Caller, Role};
 use super::body::{Body, Fraction};
 use super::error::ApiError;
 use super::reported::Reported;
-use super::{Api, Id, reported};
+use super::{Api, Id};
 use crate::app::App;
 use crate::fleet::FleetError;
 use crate::fleet::machines::{self, Edit, NewMachine};
@@ -98,6 +98,14 @@ impl View {
     }
 }
 
+/// A machine among others, with what it last said.
+#[derive(Debug, Serialize)]
+pub(super) struct Listed {
+    #[serde(flatten)]
+    machine: View,
+    reported: Option<Reported>,
+}
+
 /// One machine, with where its documents stand and what it last said.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
@@ -110,10 +118,17 @@ pub(super) struct Shown {
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-) -> Result<Json<Vec<View>>, ApiError> {
-    let found: Result<_, FleetError> =
-        api.app.store.read(move |read| Ok(rows(read, caller.operator)?)).await;
-    Ok(Json(found?.into_iter().map(|kept| View::new(&api.app, kept)).collect()))
+) -> Result<Json<Vec<Listed>>, ApiError> {
+    let found: Result<Vec<_>, FleetError> = api
+        .app
+        .store
+        .read(move |read| {
+            let machines = rows(read, caller.operator)?.into_iter();
+            machines.map(|machine| Ok((Reported::find(read, &machine)?, machine))).collect()
+        })
+        .await;
+    let listed = |(reported, machine)| Listed { machine: View::new(&api.app, machine), reported };
+    Ok(Json(found?.into_iter().map(listed).collect()))
 }
 
 pub(super) async fn show(
@@ -126,8 +141,7 @@ pub(super) async fn show(
         .store
         .read(move |read| {
             let machine = machines::find(read, id, caller.operator)?;
-            let last = reported::last(read, &machine)?;
-            let reported = last.map(|(at, said)| Reported::new(at, said, machine.currency));
+            let reported = Reported::find(read, &machine)?;
             Ok((machine, status::of_machine(read, id)?, reported))
         })
         .await;

@@ -91,14 +91,15 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    pub(super) fn new(at: Unix, report: StateReport, currency: Currency) -> Self {
-        Self {
+    /// What a machine last said since it was paired.
+    pub(super) fn find(read: &Read<'_>, machine: &KeptMachine) -> Result<Option<Self>, StoreError> {
+        Ok(last(read, machine)?.map(|(at, report)| Self {
             at,
-            cashbox: report.cashbox.as_ref().map(|cashbox| CashboxView::new(cashbox, currency)),
+            cashbox: report.cashbox.map(|cashbox| CashboxView::new(&cashbox, machine.currency)),
             versions: report.versions,
             devices: report.devices,
             open_transactions: report.open_transactions,
             alerts: report.alerts,
-        }
+        }))
     }
 }

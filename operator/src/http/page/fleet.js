@@ -7,7 +7,7 @@ import { field, form } from "./forms.js";
 import { confirming, init, pairing } from "./pairing.js";
 import { card, el, empty, facts, folded, part, time, title } from "./parts.js";
 import { audited, settlementsOf } from "./reports.js";
-import { alerts, said } from "./said.js";
+import { said, troubles } from "./said.js";
 import { disabled, expiry, may, seen, states } from "./state.js";
 
 const yours = (machine) =>
@@ -19,6 +19,7 @@ const summary = (machine) => el("li", { class: "card machine" },
   el("p", { class: "place" }, machine.place || "no place given"),
   el("p", { class: "badges" }, states(machine)),
   disabled(machine),
+  troubles(machine),
   facts(
     ["Last seen", seen(machine)],
     ["Pairing", expiry(machine)],
@@ -142,7 +143,7 @@ async function machine(page) {
     el("p", { class: "crumb" }, el("a", { href: "#/machines" }, "Machines")),
     title(one.name, el("p", { class: "badges" }, states(one))),
     disabled(one),
-    alerts(one),
+    troubles(one),
     confirming(page, one, known),
     el("div", { class: "columns" },
       el("div", null,

@@ -6,12 +6,20 @@ import { ago, badge, card, el, hint, small, table } from "./parts.js";
 const STATUS = { ready: "good", starting: "wait", silent: "bad", fault: "bad" };
 const FULL_FROM = 90n;
 
-// Above everything else, while there is something.
-export const alerts = (machine) => machine.reported !== null && machine.reported.alerts.length > 0 &&
-  el("section", { class: "card alerts" },
-    el("h2", null, machine.reported.alerts.length === 1 ? "It needs you" : `It needs you: ${machine.reported.alerts.length} things`),
-    el("ul", null, machine.reported.alerts.map((one) =>
-      el("li", null, el("b", null, one.code.replaceAll("_", " ")), " ", one.detail, small(["since ", ago(one.since)])))));
+const told = (alert) => el("li", null, el("b", null, alert.code.replaceAll("_", " ")), " ", alert.detail,
+  small(["since ", ago(alert.since)]));
+
+const failing = ([name, device]) =>
+  el("li", null, el("b", null, name), ` is ${device.status === "fault" ? "faulty" : "silent"}`,
+    device.fault !== null && `: ${device.fault}`);
+
+// What a person should know, above everything else.
+export function troubles(machine) {
+  if (machine.reported === null) return null;
+  const devices = Object.entries(machine.reported.devices).filter(([, device]) => STATUS[device.status] === "bad");
+  const all = [...machine.reported.alerts.map(told), ...devices.map(failing)];
+  return all.length > 0 && el("ul", { class: "troubles" }, all);
+}
 
 function cashbox(box, currency) {
   if (box === null) return null;
@@ -26,8 +34,7 @@ function cashbox(box, currency) {
 }
 
 const devices = [
-  ["Device", ([name]) => name],
-  ["Does", ([, device]) => device.role],
+  ["Device", ([name, device]) => [name, name !== device.role && small(device.role)]],
   ["Speaks", ([, device]) => [device.protocol, small(device.version)]],
   ["Status", ([, device]) => [badge(STATUS[device.status] ?? "idle", device.status), small(device.fault)]],
 ];

@@ -23,14 +23,16 @@ function days(seconds) {
   return whole === 1 ? "1 day" : `${whole} days`;
 }
 
+const over = (machine) => timed(machine) && left(machine) <= 0;
+
 const overdue = (machine) => {
   if (!timed(machine) || left(machine) >= WEEK) return null;
-  return left(machine) <= 0 ? badge("bad", "Pairing expired")
+  return over(machine) ? badge("bad", "Pairing expired")
     : badge("wait", `Pairing ends: ${days(left(machine))} left`);
 };
 
 export const states = (machine) => [
-  badge(...(PAIRING[machine.confirmation] ?? ["idle", machine.confirmation])),
+  !over(machine) && badge(...(PAIRING[machine.confirmation] ?? ["idle", machine.confirmation])),
   overdue(machine),
   machine.disabled_at && badge("bad", "Disabled"),
 ];
@@ -43,7 +45,7 @@ export const disabled = (machine) => machine.disabled_at &&
 export function expiry(machine) {
   if (!timed(machine)) return null;
   const ends = machine.bunker_token_expires_at;
-  if (left(machine) <= 0) return el("span", { class: "bad" }, `expired on ${clock(ends)}: pair it anew`);
+  if (over(machine)) return el("span", { class: "bad" }, `expired on ${clock(ends)}: pair it anew`);
   const words = `${days(left(machine))} left, until ${clock(ends)}`;
   return left(machine) < WEEK ? el("span", { class: "warn" }, words, ": pair it anew in time") : words;
 }

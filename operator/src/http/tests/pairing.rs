@@ -148,6 +148,8 @@ async fn what_a_machine_said_since_it_was_paired_is_shown() {
         assert_eq!((&cashbox["count"], &cashbox["value"]), (&json!(4), &json!("80.00 EUR")));
         assert_eq!(reported["devices"]["acceptor"]["fault"], "jam");
         assert_eq!(reported["alerts"][0]["detail"], "open the lid");
+        let list = site.get(&cookie, "/api/v1/dca/machines").await.expect(200);
+        assert_eq!(list[0]["reported"], *reported);
     }
     site.stop().await;
 }
