@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bitspire_shared::document::{DocumentKind, FeesDocument};
 use bitspire_shared::ids::{JournalSeq, PubKey, TxnId};
-use bitspire_shared::money::Fiat;
+use bitspire_shared::money::{Denomination, Fiat};
 use bitspire_shared::rate::Limiter;
 use bitspire_shared::statement::SignedStatement;
 use bitspire_shared::time::Mono;
@@ -64,6 +64,9 @@ pub(super) struct Vault {
     pub(super) on_screen: Option<TxnId>,
     /// The cash-in that the acceptor speaks to: the one on the screen, or the last that was.
     pub(super) feeding: Option<TxnId>,
+    /// A note of before the start that counts already, and that the acceptor has yet to credit, or
+    /// to credit again: its transaction may end before that.
+    pub(super) unheard: Option<Denomination>,
     /// The transaction and intent that the dispenser works on.
     pub(super) dispensing: Option<(TxnId, u32)>,
     /// The transaction that waits for notes to be chosen, and for how much.

@@ -198,6 +198,8 @@ impl Vault {
                 }
                 taker.status = DeviceStatus::Ready;
                 taker.fault = None;
+                // it has nothing more to credit
+                self.unheard = None;
             }
             AcceptorEvent::Escrowed(bill) => {
                 let allowed = self.may_take_notes();

@@ -12,6 +12,7 @@ use bitspire_shared::money::Denomination;
 
 use super::VaultError;
 use super::core::Vault;
+use super::screens::waits_for_code;
 use super::settings::Setting;
 use crate::journal::{CashMove, Entry, JournalError, Stage};
 use crate::txn::{Effect, Input, Record, Txn};
@@ -69,14 +70,24 @@ impl Vault {
                 None => Ok(()),
             };
         }
+        if credit.is_some() {
+            self.unheard = None;
+        }
         self.perform(txid, next, effects)
     }
 
-    /// A note was credited that no transaction takes: it is in doubt whose it is.
+    /// A note was credited that no transaction takes: it is in doubt whose it is, unless it is one
+    /// that counted before the start.
     pub(super) fn credit_of_nobody(
         &mut self,
         said: Option<Denomination>,
     ) -> Result<(), VaultError> {
+        let unheard = self.unheard.take();
+        if unheard.is_some() && said.is_none_or(|said| Some(said) == unheard) {
+            tracing::info!(event = "credit_of_before_the_start");
+            self.tell_acceptor(AcceptorCommand::AcknowledgeCredit);
+            return Ok(());
+        }
         if let Some(denomination) = said {
             let doubt = CashMove::StackDoubt { denomination, counted: false };
             self.append(Entry::Cash(vec![doubt]))?;
@@ -155,7 +166,7 @@ impl Vault {
         let (txid, stage) = (record.txn.txid(), record.txn.stage());
         let (state, cause) = (record.txn.name(), record.cause);
         tracing::info!(event = "txn", txn = %txid, state, cause);
-        if stage != Stage::Open {
+        if stage != Stage::Open || waits_for_code(&record.txn) {
             self.reports.soon(self.mono());
         }
         self.txns.insert(txid, record.txn);

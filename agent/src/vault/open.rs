@@ -96,6 +96,7 @@ impl Vault {
             queue: VecDeque::new(),
             on_screen: None,
             feeding: None,
+            unheard: None,
             dispensing: None,
             to_plan: None,
             held: Vec::new(),
@@ -148,6 +149,10 @@ impl Vault {
         }
         self.feeding = in_doubt.or(self.feeding);
         self.tell_queue()?;
+        self.unheard = match self.feeding.and_then(|txid| self.txns.get(&txid)) {
+            Some(Txn::CashIn(session)) => session.unheard(),
+            Some(Txn::CashOut(_)) | None => None,
+        };
         tracing::info!(event = "vault_started", open = stored.len(), vault = %self.key);
         for event in later {
             self.take(event)?;

@@ -277,7 +277,7 @@ impl Vault {
 }
 
 /// Whether the claim code would bring its customer something here.
-fn waits_for_code(txn: &Txn) -> bool {
+pub(super) const fn waits_for_code(txn: &Txn) -> bool {
     match txn {
         Txn::CashOut(sale) => matches!(sale.state(), State::PaidWaiting { .. }),
         Txn::CashIn(session) => {

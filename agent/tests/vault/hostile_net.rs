@@ -8,7 +8,7 @@ use bitspire_agent::screen::MachineScreen;
 use bitspire_agent::txn::View;
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::document::DocumentKind;
-use bitspire_shared::ids::RequestId;
+use bitspire_shared::ids::{RequestId, WithdrawId};
 use bitspire_shared::rpc::{DispenseAuthorisation, Quote, SignedText as _};
 use bitspire_shared::seed::Pins;
 use bitspire_shared::time::Unix;
@@ -157,10 +157,10 @@ fn there_is_no_claim_without_notes() {
     let mut machine = Machine::ready();
     machine.open_inlet();
     // news of a withdraw that there is none of, and an answer to what was not asked
-    let txid = machine.open_txn();
-    let id = "0b".repeat(16);
+    let txid = machine.last_txn();
+    let id = WithdrawId::from_bytes([11; 16]);
     for push in ["withdraw_claimed", "withdraw_paid"] {
-        machine.push(push, json!({ "txid": txid, "withdraw_id": id }));
+        machine.push(push, json!({ "txid": txid, "withdraw_id": id, "wire_sats": 1 }));
     }
     let event = Box::new(machine.event());
     let request_id = RequestId::from_bytes([11; 16]);

@@ -187,6 +187,13 @@ impl CashIn {
         self.become_uncertain(evidence, false);
     }
 
+    /// The last note, where it counts and the acceptor's own credit for it may still come, or come
+    /// again.
+    pub(crate) fn unheard(&self) -> Option<Denomination> {
+        let last = self.notes.iter().rev().find(|note| note.is_ours())?;
+        last.denomination.filter(|_| last.fate == Fate::Credited { heard: false })
+    }
+
     /// The note of which the acceptor may still speak.
     fn open_doubt(&self) -> Option<Note> {
         if !matches!(self.state, State::Uncertain { device: true, .. }) {

@@ -287,10 +287,13 @@ impl Machine {
         self.last_report()["applied_documents"].to_string().contains(&id.to_string())
     }
 
-    /// The transaction that is open, as soon as a report names one.
-    pub(crate) fn open_txn(&mut self) -> TxnId {
-        self.until("an open transaction", |machine| !machine.open().is_empty());
-        *self.open().keys().next().unwrap()
+    /// The last transaction that has asked for a price.
+    pub(crate) fn last_txn(&self) -> TxnId {
+        let asks = self.sent.iter().rev().find_map(|message| match message {
+            ToNet::Request { rpc_name, body, .. } if rpc_name == "get_quote" => Some(body),
+            _ => None,
+        });
+        serde_json::from_value::<GetQuote>(asks.unwrap().clone()).unwrap().txid
     }
 
     /// The transactions of the last report that do not rest, with their states.
