@@ -102,6 +102,8 @@ pub struct App {
     pub attempts: watch::Sender<u64>,
     /// Held by whoever pairs or revokes: these ask the bunker several things, and must not mix.
     pub pairing: tokio::sync::Mutex<()>,
+    /// Held by the audit that runs: each reads everything.
+    pub auditing: tokio::sync::Mutex<()>,
     signers: Mutex<BTreeMap<PubKey, Arc<dyn RemoteSigner>>>,
     /// Cancelled when the daemon stops.
     pub stop: CancellationToken,
@@ -146,6 +148,7 @@ impl App {
             bunker: OnceLock::new(),
             attempts: watch::Sender::new(0),
             pairing: tokio::sync::Mutex::default(),
+            auditing: tokio::sync::Mutex::default(),
             signers: Mutex::default(),
             store,
             service,

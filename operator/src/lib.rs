@@ -2,6 +2,7 @@
 //! and distributes payments, keeps the ledger.
 
 pub mod app;
+pub mod audit;
 pub mod bunker;
 pub mod cli;
 pub mod config;

@@ -57,6 +57,9 @@ fn a_fleet_starts_answers_and_stops() {
     assert!(said(&again).contains("belongs to another machine"), "{}", said(&again));
     let list = run(folder, &["machine", "list"]);
     assert!(said(&list).contains("Bar"), "{}", said(&list));
+    let audit = run(folder, &["audit"]);
+    assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));
+    assert!(said(&audit).contains("looked at,    0 differ"), "{}", said(&audit));
     // the same folder a second time
     let second = run(folder, &["serve"]);
     assert_eq!(second.status.code(), Some(1));

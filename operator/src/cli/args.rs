@@ -110,6 +110,13 @@ pub(super) enum Ask {
         #[command(subcommand)]
         verb: OperatorVerb,
     },
+    /// Derive everything again and show each difference
+    ///
+    /// From the signed events, the wallets' own lists and the machines' reports: entries of the
+    /// ledger, requests and quotes, payments and balances, notes that came out, notes that lie in
+    /// the machines, promises to customers. What is under way is shown as waiting. Changes nothing.
+    /// Exit code 0 where no difference was found, 1 where one was.
+    Audit,
     /// Show the newest settlements
     Settlements(Settlements),
     /// Show the audit log: who changed what

@@ -71,6 +71,28 @@ fn write_fields(value: &Value, depth: usize, text: &mut String) {
     }
 }
 
+/// An audit: one line a check, one a difference, one for each thing that waits.
+pub(super) fn audit(audit: &Value) -> String {
+    let rows = |field: &str| audit[field].as_array().map_or(&[][..], Vec::as_slice);
+    let mut text = String::new();
+    for check in rows("checks") {
+        let (looked_at, found) = (cell(&check["looked_at"]), cell(&check["found"]));
+        let name = cell(&check["name"]);
+        let _ = writeln!(text, "{name:12} {looked_at:>8} looked at, {found:>4} differ");
+    }
+    for one in rows("differences") {
+        let (check, subject) = (cell(&one["check"]), cell(&one["subject"]));
+        let (expected, found) = (cell(&one["expected"]), cell(&one["found"]));
+        let _ = writeln!(text, "DIFFERS {check}: {subject}: expected {expected}; found {found}");
+    }
+    for one in rows("waiting") {
+        let (check, subject) = (cell(&one["check"]), cell(&one["subject"]));
+        let reason = cell(&one["reason"]);
+        let _ = writeln!(text, "waits   {check}: {subject}: {reason}");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -83,6 +105,24 @@ mod tests {
         let rows = json!([{"id": 1, "name": "bar\u{1b}[2J\nid 9"}, {"id": 12, "name": null}]);
         let table = table(&rows, &[("id", "id"), ("name", "name")]);
         assert_eq!(table, "id  name\n1   bar [2J id 9\n12  -\n");
+    }
+
+    /// Loss prevented: a difference that a person does not get to see, or one without its numbers.
+    #[test]
+    fn an_audit_is_told_line_by_line() {
+        let told = audit(&json!({
+            "ok": false,
+            "checks": [{"name": "wallet", "looked_at": 12, "found": 1}],
+            "differences": [{"check": "wallet", "subject": "balance of wallet till",
+                "expected": "5 msat", "found": "4 msat"}],
+            "waiting": [{"check": "dispense", "subject": "settlement ab", "reason": "paid"}],
+        }));
+        let lines = [
+            "wallet             12 looked at,    1 differ",
+            "DIFFERS wallet: balance of wallet till: expected 5 msat; found 4 msat",
+            "waits   dispense: settlement ab: paid",
+        ];
+        assert_eq!(told, format!("{}\n", lines.join("\n")));
     }
 
     /// Loss prevented: a field of an answer that nobody gets to see.

@@ -26,6 +26,16 @@ fn the_helps_are_these() {
     insta::assert_snapshot!(text);
 }
 
+/// Loss prevented: a nightly audit that found something, and ends as if it had not.
+#[test]
+fn what_was_found_is_an_exit_code_of_its_own() {
+    use serde_json::json;
+    assert!(matches!(verbs::ended(200, &json!({"ok": true})), End::Done));
+    assert!(matches!(verbs::ended(200, &json!({"ok": false})), End::Found));
+    assert!(matches!(verbs::ended(207, &json!({"steps": []})), End::Found));
+    assert!(matches!(verbs::ended(200, &json!([])), End::Done));
+}
+
 /// Loss prevented: a script that takes "not reached" or "wrongly typed" for done.
 #[test]
 fn exit_codes_tell_what_went_wrong() {

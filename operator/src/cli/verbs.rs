@@ -12,7 +12,7 @@ use super::args::{
     Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, Pair, TokenVerb, UserVerb,
 };
 use super::client::{Answer, Client};
-use super::show::{fields, table};
+use super::show::{audit, fields, table};
 use super::{CliError, End};
 
 const MACHINES: &[(&str, &str)] = &[
@@ -76,6 +76,8 @@ enum As {
     Fields,
     /// Fields, and the seed as a QR code.
     Seed,
+    /// An audit.
+    Audit,
 }
 
 /// Runs a verb that talks to the daemon.
@@ -87,13 +89,18 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         _ if raw => writeln!(out, "{:#}", answer.body)?,
         As::Table(columns) => write!(out, "{}", table(&answer.body, columns))?,
         As::Fields => write!(out, "{}", fields(&answer.body))?,
+        As::Audit => write!(out, "{}", audit(&answer.body))?,
         As::Seed => {
             let seed = answer.body["seed_url"].as_str().unwrap_or_default();
             write!(out, "{}{}", fields(&answer.body), drawn(seed))?;
         }
     }
-    // 207: done in part
-    Ok(if answer.status.as_u16() == 207 { End::Found } else { End::Done })
+    Ok(ended(answer.status.as_u16(), &answer.body))
+}
+
+/// How a verb ended that the daemon did: 207 is done in part, and what has an "ok" says it itself.
+pub(super) fn ended(status: u16, body: &Value) -> End {
+    if status == 207 || body["ok"] == false { End::Found } else { End::Done }
 }
 
 fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
@@ -163,6 +170,7 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             let body = json!({ "operator_id": operator });
             (client.post("/operators/init", &body)?, As::Fields)
         }
+        Ask::Audit => (client.post("/audit", &json!({}))?, As::Audit),
         Ask::Settlements(asked) => {
             let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
             let path = format!("/dca/settlements?limit={}{machine}", asked.limit);

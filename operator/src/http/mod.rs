@@ -65,6 +65,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/settlements", get(reports::settlements))
         .route("/dca/rejected", get(reports::rejected))
         .route("/audit-log", get(reports::audit_log))
+        .route("/audit", post(reports::audit))
         .route("/operators", get(staff::operators))
         .route("/operators/init", post(pairing::init_operator))
         .route("/users", get(staff::users).post(staff::add_user))

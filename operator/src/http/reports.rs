@@ -1,4 +1,4 @@
-//! What the API only shows: health, settlements, refused requests, the audit log.
+//! What the API only shows: health, settlements, refused requests, the audit log, the audit.
 //!
 //! Promise: of what concerns several operators, each sees their own part.
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::auth::{Caller, Role};
 use super::error::ApiError;
+use crate::audit::{self, Audit};
 use crate::fleet::FleetError;
 use crate::fleet::machines::find;
 use crate::ids::{AuditId, MachineId, SettlementId};
@@ -143,6 +144,21 @@ pub(super) async fn rejected(
         })
     };
     Ok(Json(rows?.iter().map(shown).collect()))
+}
+
+/// The audit is of the whole instance: its wallets, its ledger.
+pub(super) async fn audit(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Audit>, ApiError> {
+    caller.needs(Role::Operator)?;
+    if caller.operator.is_some() {
+        let all: Result<_, StoreError> = api.app.store.read(operators::list).await;
+        if all?.len() > 1 {
+            caller.needs(Role::Super)?;
+        }
+    }
+    Ok(Json(audit::run(&api.app).await?))
 }
 
 pub(super) async fn audit_log(

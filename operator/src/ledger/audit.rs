@@ -83,22 +83,31 @@ impl<'a> FromIterator<&'a Posting> for Balances {
     }
 }
 
-/// Every finding in `postings`, given in the order in which they were written.
-#[must_use]
-pub fn check(postings: impl IntoIterator<Item = (EntryId, Posting)>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut sums: BTreeMap<(EntryId, Unit), i128> = BTreeMap::new();
-    let mut balances = Balances::default();
-    let mut wrong_since: BTreeMap<(Account, Unit), EntryId> = BTreeMap::new();
-    for (entry, posting) in postings {
-        let Posting { account, unit, amount } = posting;
-        if !account.holds(unit) {
-            findings.push(Finding::Unit { entry, account, unit });
+/// Looks at postings one by one, so that a long ledger needs little memory.
+#[derive(Debug, Default)]
+pub struct Checker {
+    findings: Vec<Finding>,
+    entry: Option<EntryId>,
+    sums: BTreeMap<Unit, i128>,
+    balances: Balances,
+    wrong_since: BTreeMap<(Account, Unit), EntryId>,
+}
+
+impl Checker {
+    /// The next posting, in the order in which they were written.
+    pub fn take(&mut self, entry: EntryId, posting: &Posting) {
+        if self.entry != Some(entry) {
+            self.close();
+            self.entry = Some(entry);
         }
-        let sum = sums.entry((entry, unit)).or_default();
+        let Posting { account, unit, amount } = *posting;
+        if !account.holds(unit) {
+            self.findings.push(Finding::Unit { entry, account, unit });
+        }
+        let sum = self.sums.entry(unit).or_default();
         *sum = sum.saturating_add(i128::from(amount));
-        let balance = balances.add(&posting);
-        match wrong_since.entry((account, unit)) {
+        let balance = self.balances.add(posting);
+        match self.wrong_since.entry((account, unit)) {
             Slot::Vacant(slot) if !fits(account.sign(), balance) => {
                 slot.insert(entry);
             }
@@ -108,19 +117,42 @@ pub fn check(postings: impl IntoIterator<Item = (EntryId, Posting)>) -> Vec<Find
             Slot::Vacant(_) | Slot::Occupied(_) => {}
         }
     }
-    let unbalanced = sums.into_iter().filter(|(_, sum)| *sum != 0);
-    findings.extend(unbalanced.map(|((entry, unit), sum)| Finding::Unbalanced {
-        entry,
-        unit,
-        sum,
-    }));
-    findings.extend(wrong_since.into_iter().map(|((account, unit), since)| Finding::Sign {
-        account,
-        unit,
-        balance: balances.of(account, unit),
-        since,
-    }));
-    findings
+
+    /// Ends the entry that was being looked at.
+    fn close(&mut self) {
+        let sums = std::mem::take(&mut self.sums);
+        let Some(entry) = self.entry else { return };
+        let unbalanced = sums.into_iter().filter(|(_, sum)| *sum != 0);
+        self.findings.extend(unbalanced.map(|(unit, sum)| Finding::Unbalanced {
+            entry,
+            unit,
+            sum,
+        }));
+    }
+
+    /// Every finding, and the balances at the end.
+    #[must_use]
+    pub fn end(mut self) -> (Vec<Finding>, Balances) {
+        self.close();
+        let Self { mut findings, balances, wrong_since, .. } = self;
+        findings.extend(wrong_since.into_iter().map(|((account, unit), since)| Finding::Sign {
+            account,
+            unit,
+            balance: balances.of(account, unit),
+            since,
+        }));
+        (findings, balances)
+    }
+}
+
+/// Every finding in `postings`, given in the order in which they were written.
+#[must_use]
+pub fn check(postings: impl IntoIterator<Item = (EntryId, Posting)>) -> Vec<Finding> {
+    let mut checker = Checker::default();
+    for (entry, posting) in postings {
+        checker.take(entry, &posting);
+    }
+    checker.end().0
 }
 
 const fn fits(sign: Sign, balance: i128) -> bool {

@@ -10,7 +10,7 @@ use super::account::{Account, Unit};
 use super::entry::{Entry, EntryKind, LedgerError, Lines};
 use crate::ids::{MachineId, OperatorId};
 
-/// `count` notes were put into a bay, out of the operator's pocket.
+/// `count` notes were put into a bay, out of the operator's pocket; below 0: taken out, into it.
 ///
 /// # Errors
 /// [`LedgerError`].
@@ -19,20 +19,26 @@ pub fn refilled(
     operator: OperatorId,
     change: ChangeId,
     bay: BayId,
-    (note, count): (Denomination, u32),
+    (note, count): (Denomination, i64),
     currency: Currency,
 ) -> Result<Entry, LedgerError> {
     let mut lines = Lines::default();
     let (from, to) = (Account::Operator(operator), Account::Bay(machine, bay, note));
-    lines.carry_notes(Unit::Fiat(currency), (note, count), from, to)?;
+    lines.carry(Unit::Fiat(currency), value(note, count)?, from, to)?;
     lines.book(EntryKind::Refilled, change.to_string(), None)
+}
+
+/// What `count` notes are worth, in minor units.
+fn value(note: Denomination, count: i64) -> Result<i64, MoneyError> {
+    let value = i64::from(note.minor()).checked_mul(count);
+    value.ok_or(MoneyError::Overflow { what: "notes" })
 }
 
 /// A count of notes against what the ledger expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Counted {
-    /// Notes by the ledger.
-    pub expected: u32,
+    /// Notes by the ledger; below 0 where more came out than it knew of.
+    pub expected: i64,
     /// Notes by hand.
     pub counted: u32,
 }
@@ -49,7 +55,7 @@ pub fn bay_counted(
     counts: Counted,
     currency: Currency,
 ) -> Result<Option<Entry>, LedgerError> {
-    let expected = note.times(counts.expected)?;
+    let expected = value(note, counts.expected)?;
     let found = note.times(counts.counted)?;
     let more = found.checked_sub(expected).ok_or(MoneyError::Overflow { what: "count" })?;
     let mut lines = Lines::default();

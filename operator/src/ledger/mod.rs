@@ -29,7 +29,7 @@ mod entry;
 mod sale;
 
 pub use account::{Account, AccountError, Unit};
-pub use audit::{Balances, Finding, check};
+pub use audit::{Balances, Checker, Finding, check};
 pub use cash::{Counted, Emptied, bay_counted, emptied, refilled, transit_counted};
 pub use entry::{Entry, EntryKind, LedgerError, Posting};
 pub use sale::{

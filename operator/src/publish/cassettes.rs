@@ -151,6 +151,7 @@ pub async fn change(
                 actor: actor.clone(),
                 created_at: now,
                 acked_at: None,
+                booked_at: None,
             };
             rows::insert_change(tx, &change)?;
             let detail = json!({

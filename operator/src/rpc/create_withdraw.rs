@@ -21,7 +21,7 @@ use bitspire_shared::rpc::{
     CreateWithdraw, ErrorCode, Lnurl, Notes, Reply, SignedText, VaultSigned, Withdraw,
     WithdrawTerms, notes_value,
 };
-use bitspire_shared::split::{FeePair, Parts};
+use bitspire_shared::split::{FeePair, Parts, SplitError};
 use bitspire_shared::time::Unix;
 use nostr::Keys;
 use serde_json::json;
@@ -89,7 +89,7 @@ impl Make {
             })?;
             return self.again(tx, &known);
         }
-        let claim = Claim::of(&lots)?;
+        let claim = worth(lots.iter().map(|lot| (&lot.quote, &lot.notes)))?;
         let subject = format!("machine:{}", machine.id);
         if let Some(lot) = lots.iter().find(|lot| lot.value > lot.quote.fiat_minor) {
             let detail = json!({
@@ -133,7 +133,7 @@ impl Make {
         call: &Call,
         route: &Route,
         (vault, body, vault_sig): (PubKey, &CreateWithdraw, Sig),
-        claim: &Claim,
+        claim: &Worth,
     ) -> withdraws::Withdraw {
         let terms = WithdrawTerms {
             spire: route.spire,
@@ -205,45 +205,49 @@ fn lots(tx: &Tx<'_>, route: &Route, body: &CreateWithdraw) -> Result<Vec<Stacked
     Ok(lots)
 }
 
-/// What all lots together are worth.
-struct Claim {
-    notes: Notes,
-    value: i64,
-    net: Sats,
-    parts: Parts,
+/// What the notes of one cash_in are worth.
+pub(crate) struct Worth {
+    /// Every note, of all locks together.
+    pub(crate) notes: Notes,
+    /// Their value in minor units.
+    pub(crate) value: i64,
+    /// What is promised for them.
+    pub(crate) net: Sats,
+    /// Principal and fees.
+    pub(crate) parts: Parts,
 }
 
-impl Claim {
-    fn of(lots: &[StackedLot]) -> Result<Self, Failure> {
-        let mut notes = Notes::new();
-        let mut value = 0i64;
-        let mut by_document: BTreeMap<EventId, (FeePair, Sats)> = BTreeMap::new();
-        for lot in lots {
-            for (note, count) in &lot.notes {
-                let sum = notes.entry(*note).or_default();
-                *sum = sum.saturating_add(*count);
-            }
-            value = value.saturating_add(lot.value);
-            let quote = &lot.quote;
-            let fiat = Fiat::new(lot.value, quote.fiat_code);
-            let principal = quote.rate_nano.principal(fiat, Direction::CashIn)?;
-            let fees = FeePair::new(quote.platform_fee_ppm, quote.operator_fee_ppm)?;
-            let entry = by_document.entry(quote.fees_event_id).or_insert((fees, Sats::ZERO));
-            entry.1 = entry.1.plus(principal)?;
+/// What notes are worth under the locks of their rates.
+pub(crate) fn worth<'a>(
+    lots: impl IntoIterator<Item = (&'a Quote, &'a Notes)>,
+) -> Result<Worth, SplitError> {
+    let mut notes = Notes::new();
+    let mut value = 0i64;
+    let mut by_document: BTreeMap<EventId, (FeePair, Sats)> = BTreeMap::new();
+    for (quote, lot) in lots {
+        for (note, count) in lot {
+            let sum = notes.entry(*note).or_default();
+            *sum = sum.saturating_add(*count);
         }
-        let zero = Sats::ZERO;
-        let mut parts =
-            Parts { principal: zero, platform_fee: zero, operator_fee: zero, owed: zero };
-        let mut net = zero;
-        for (fees, principal) in by_document.into_values() {
-            let charge = fees.charge(Direction::CashIn, principal)?;
-            parts.principal = parts.principal.plus(charge.principal())?;
-            parts.platform_fee = parts.platform_fee.plus(charge.platform_fee())?;
-            parts.operator_fee = parts.operator_fee.plus(charge.operator_fee())?;
-            net = net.plus(charge.wire())?;
-        }
-        Ok(Self { notes, value, net, parts })
+        let lot = notes_value(lot)?;
+        value = value.saturating_add(lot);
+        let fiat = Fiat::new(lot, quote.fiat_code);
+        let principal = quote.rate_nano.principal(fiat, Direction::CashIn)?;
+        let fees = FeePair::new(quote.platform_fee_ppm, quote.operator_fee_ppm)?;
+        let entry = by_document.entry(quote.fees_event_id).or_insert((fees, Sats::ZERO));
+        entry.1 = entry.1.plus(principal)?;
     }
+    let zero = Sats::ZERO;
+    let mut parts = Parts { principal: zero, platform_fee: zero, operator_fee: zero, owed: zero };
+    let mut net = zero;
+    for (fees, principal) in by_document.into_values() {
+        let charge = fees.charge(Direction::CashIn, principal)?;
+        parts.principal = parts.principal.plus(charge.principal())?;
+        parts.platform_fee = parts.platform_fee.plus(charge.platform_fee())?;
+        parts.operator_fee = parts.operator_fee.plus(charge.operator_fee())?;
+        net = net.plus(charge.wire())?;
+    }
+    Ok(Worth { notes, value, net, parts })
 }
 
 fn shown(row: &withdraws::Withdraw, lnurl: Lnurl) -> Result<Withdraw, Failure> {

@@ -1,7 +1,8 @@
 //! `report_state`: the heartbeat.
 //!
 //! Promise: only what the pinned vault signed counts, and the newest by the machine's own journal
-//! stays. What the machine applies is told to the documents and cassette changes that it names.
+//! stays. What the machine applies is told to the documents and cassette changes that it names, and
+//! booked: see [`super::loads`].
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 use super::Rpc;
 use super::desk::{Call, not_by_vault, vault};
 use super::failure::Failure;
+use super::loads;
 use crate::store::cassettes::{self, Heartbeat};
 use crate::store::{Json, Tx, documents, machines, quotes};
 
@@ -71,6 +73,7 @@ fn keep(
         let body = Json(body);
         let heartbeat = Heartbeat { machine_id, journal_seq, body, received_at: call.now };
         cassettes::set_heartbeat(tx, &heartbeat)?;
+        loads::book(tx, machine, report, call.now)?;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The request behind a payment for stacked notes.
 //!
 //! Promise: the stamp that a payment of a withdraw carries and the request that it is compared with
-//! when it comes back are read from the same rows.
+//! when it comes back are read from the same rows. Notes that nobody claimed in time and that their
+//! claim code pays later are the same sale: its fee is distributed then.
 
 use bitspire_shared::ids::{EventId, PaymentHash, WithdrawId};
 use bitspire_shared::money::{Direction, Fiat, Sats};
@@ -12,10 +13,11 @@ use serde_json::Value;
 
 use super::SettleError;
 use crate::ids::MachineId;
+use crate::store::claims::OwedReason;
 use crate::store::payments::{Payment, SubjectKind};
 use crate::store::settlements::{self, SettlementStatus};
 use crate::store::withdraws::{self, Purpose, Withdraw};
-use crate::store::{Read, machines, quotes};
+use crate::store::{Read, claims, machines, quotes};
 
 /// What a withdraw promised.
 pub(super) struct Promised {
@@ -48,9 +50,7 @@ pub(super) fn of_payment(
     let Some(withdraw) = withdraw else {
         return Err(SettleError::Broken(format!("payment {hash} pays no withdraw on record")));
     };
-    if withdraw.purpose != Purpose::CashIn {
-        return Ok(None);
-    }
+    let Some(withdraw) = for_notes(read, withdraw)? else { return Ok(None) };
     let (request, parts) = request(read, &withdraw)?;
     let before = settlements::of_txn(read, withdraw.machine_id, withdraw.txid)?;
     let settled_before = before.iter().any(|other| {
@@ -62,16 +62,31 @@ pub(super) fn of_payment(
     Ok(Some(Asked { request, machine: withdraw.machine_id, promised, settled_before }))
 }
 
+/// The cash_in whose notes this withdraw pays: itself, or the expired one whose promise is the one
+/// debt that it pays. `None` where it pays anything else.
+fn for_notes(read: &Read<'_>, withdraw: Withdraw) -> Result<Option<Withdraw>, SettleError> {
+    if withdraw.purpose == Purpose::CashIn {
+        return Ok(Some(withdraw));
+    }
+    match claims::paid_by(read, withdraw.withdraw_id)?.as_slice() {
+        [debt] if debt.reason == OwedReason::Unclaimed => {
+            let expired = debt.source.parse().map_err(|_| {
+                SettleError::Broken(format!("debt {}: its source is no withdraw", debt.source))
+            })?;
+            Ok(withdraws::find(read, expired)?.filter(|w| w.net_sats == withdraw.net_sats))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// The settlement stamp that a payment of this withdraw carries in its `extra`; `None` where it
 /// pays a debt, which is no sale and carries none.
 ///
 /// # Errors
 /// [`SettleError`].
 pub fn stamp(read: &Read<'_>, id: WithdrawId) -> Result<Option<Value>, SettleError> {
-    let withdraw = withdraws::find(read, id)?;
-    let Some(withdraw) = withdraw.filter(|w| w.purpose == Purpose::CashIn) else {
-        return Ok(None);
-    };
+    let Some(withdraw) = withdraws::find(read, id)? else { return Ok(None) };
+    let Some(withdraw) = for_notes(read, withdraw)? else { return Ok(None) };
     let (request, _) = request(read, &withdraw)?;
     let stamp = Stamp {
         direction: request.direction,

@@ -56,6 +56,8 @@ record! {
         pub created_at: Unix,
         /// When the machine had applied it.
         pub acked_at: Option<Unix>,
+        /// When it came into the ledger.
+        pub booked_at: Option<Unix>,
     }
 }
 
@@ -181,6 +183,49 @@ pub fn ack_change(
     let sql = "UPDATE cassette_changes SET acked_at = coalesce(acked_at, ?3)
                WHERE machine_id = ?1 AND change_id = ?2";
     Ok(tx.run(sql, &[&machine, &change, &now])? == 1)
+}
+
+/// The changes that the ledger does not have yet, in order, whether the machine has applied them or
+/// not.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unbooked(read: &Read<'_>, machine: MachineId) -> Result<Vec<Change>, StoreError> {
+    let sql = "SELECT * FROM cassette_changes WHERE machine_id = ?1 AND booked_at IS NULL
+               ORDER BY number";
+    read.all(sql, &[&machine], Change::from_row)
+}
+
+/// A change is in the ledger.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] without it; a rule where it was booked at another time.
+pub fn set_booked(tx: &Tx<'_>, change: ChangeId, now: Unix) -> Result<(), StoreError> {
+    let sql = "UPDATE cassette_changes SET booked_at = ?2 WHERE change_id = ?1";
+    tx.run_one("cassette_changes", sql, &[&change, &now])
+}
+
+/// At most `limit` changes of a machine after number `after`, in order: for the auditor.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn change_page(
+    read: &Read<'_>,
+    machine: MachineId,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Change>, StoreError> {
+    let sql = "SELECT * FROM cassette_changes WHERE machine_id = ?1 AND number > ?2
+               ORDER BY number LIMIT ?3";
+    read.all(sql, &[&machine, &after, &limit], Change::from_row)
+}
+
+/// The change with this id.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn change(read: &Read<'_>, id: ChangeId) -> Result<Option<Change>, StoreError> {
+    read.one("SELECT * FROM cassette_changes WHERE change_id = ?1", &[&id], Change::from_row)
 }
 
 /// Stores a state event. False where it was stored before.

@@ -8,7 +8,7 @@ use bitspire_shared::money::Sats;
 use bitspire_shared::time::Unix;
 
 use super::column::text_enum;
-use super::row::{Kept, Recorded, record};
+use super::row::{Kept, Recorded, Row, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::{ClaimId, MachineId};
 
@@ -162,14 +162,47 @@ pub fn by_txn(
 /// # Errors
 /// [`StoreError`].
 pub fn debts(read: &Read<'_>, claim: ClaimId) -> Result<Vec<Owed>, StoreError> {
-    read.all("SELECT * FROM owed WHERE claim_id = ?1 ORDER BY id", &[&claim], |row| {
-        Ok(Owed {
-            reason: row.get("reason")?,
-            source: row.get("source")?,
-            sats: row.get("sats")?,
-            at: row.get("at")?,
-            withdraw_id: row.get("withdraw_id")?,
-        })
+    read.all("SELECT * FROM owed WHERE claim_id = ?1 ORDER BY id", &[&claim], read_owed)
+}
+
+fn read_owed(row: &Row<'_>) -> Result<Owed, StoreError> {
+    Ok(Owed {
+        reason: row.get("reason")?,
+        source: row.get("source")?,
+        sats: row.get("sats")?,
+        at: row.get("at")?,
+        withdraw_id: row.get("withdraw_id")?,
+    })
+}
+
+/// The debts that this withdraw pays, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn paid_by(read: &Read<'_>, withdraw: WithdrawId) -> Result<Vec<Owed>, StoreError> {
+    // every payout of a debt is of one claim
+    let sql = "SELECT owed.* FROM withdraws JOIN owed ON owed.claim_id = withdraws.claim_id
+               AND owed.withdraw_id = withdraws.withdraw_id
+               WHERE withdraws.withdraw_id = ?1 ORDER BY owed.id";
+    read.all(sql, &[&withdraw], read_owed)
+}
+
+/// At most `limit` debts after the one numbered `after`, oldest first, each with its claim: for the
+/// auditor.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn page(
+    read: &Read<'_>,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, Claim, Owed)>, StoreError> {
+    let sql = "SELECT owed.id AS owed_id, owed.*, claims.claim_hash, claims.machine_id,
+                   claims.txid, claims.created_at
+               FROM owed JOIN claims ON claims.id = owed.claim_id
+               WHERE owed.id > ?1 ORDER BY owed.id LIMIT ?2";
+    read.all(sql, &[&after, &limit], |row| {
+        Ok((row.get("owed_id")?, Claim::from_row(row)?, read_owed(row)?))
     })
 }
 
@@ -206,4 +239,17 @@ pub fn unassigned(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreErro
     let sql = "SELECT coalesce(sum(sats), 0) AS sats FROM owed JOIN claims ON claims.id = claim_id
                WHERE withdraw_id IS NULL AND machine_id = ?1";
     Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
+}
+
+/// The debt that this payment, report, withdraw or verdict made.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn by_source(
+    read: &Read<'_>,
+    reason: OwedReason,
+    source: &str,
+) -> Result<Option<Owed>, StoreError> {
+    let sql = "SELECT * FROM owed WHERE reason = ?1 AND source = ?2";
+    read.one(sql, &[&reason, &source], read_owed)
 }

@@ -3,6 +3,8 @@
 //! Promise: the database itself refuses an entry that does not sum to zero in each unit, a posting
 //! that is no line of an entry, and every change. Booking the same event again writes nothing.
 
+use std::collections::BTreeMap;
+
 use bitspire_shared::ids::TxnId;
 use bitspire_shared::time::Unix;
 
@@ -10,7 +12,7 @@ use super::column::{Json, enum_column};
 use super::row::{Recorded, Row};
 use super::{Read, StoreError, Tx};
 use crate::ids::EntryId;
-use crate::ledger::{Account, Balances, Entry, EntryKind, Finding, Posting, Unit, check};
+use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Finding, Posting, Unit};
 
 enum_column!(EntryKind);
 
@@ -123,6 +125,28 @@ pub fn balance(read: &Read<'_>, account: Account, unit: Unit) -> Result<i64, Sto
     Ok(read.one(sql, &[&account, &unit], |row| row.get("balance"))?.unwrap_or(0))
 }
 
+/// Every balance of the accounts whose name begins with `prefix`, which ends with a colon, such as
+/// `cashbox:3:`; of one unit each.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn balances_of(read: &Read<'_>, prefix: &str) -> Result<Balances, StoreError> {
+    // what follows the colon begins with a digit, and a colon comes after all of these
+    let sql = "SELECT account, unit, sum(amount) AS amount FROM ledger_postings
+               WHERE account >= ?1 AND account < ?1 || ':' GROUP BY account, unit";
+    Ok(read.all(sql, &[&prefix], read_posting)?.iter().collect())
+}
+
+/// Whether notes were ever put into an account by a person, or counted there.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn was_loaded(read: &Read<'_>, account: Account) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries ON id = entry_id
+               WHERE account = ?1 AND kind IN ('refilled', 'bay_counted')) AS loaded";
+    Ok(read.one(sql, &[&account], |row| row.get("loaded"))?.unwrap_or(false))
+}
+
 /// Every balance, by the postings.
 ///
 /// # Errors
@@ -139,12 +163,50 @@ fn read_posting(row: &Row<'_>) -> Result<Posting, StoreError> {
     Ok(Posting { account, unit, amount })
 }
 
+/// An entry as it stands there, whether it holds or not, with its postings.
+#[derive(Debug)]
+pub struct Written {
+    /// Its number.
+    pub id: EntryId,
+    /// The entry, or why it is none.
+    pub booked: Result<Booked, StoreError>,
+    /// Its postings, in order.
+    pub postings: Vec<Posting>,
+}
+
+/// At most `limit` entries after `after`, as they stand there, oldest first.
+///
+/// # Errors
+/// [`StoreError`]: a posting that does not read.
+pub fn written(read: &Read<'_>, after: EntryId, limit: u32) -> Result<Vec<Written>, StoreError> {
+    let sql = "SELECT * FROM ledger_entries WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let entries = read.all(sql, &[&after, &limit], |row| {
+        Ok(Written { id: row.get("id")?, booked: read_entry(row), postings: Vec::new() })
+    })?;
+    let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(entries) };
+    let mut postings: BTreeMap<EntryId, Vec<Posting>> = BTreeMap::new();
+    let lines = read.all(
+        "SELECT entry_id, account, unit, amount FROM ledger_postings
+         WHERE entry_id > ?1 AND entry_id <= ?2 ORDER BY entry_id, line",
+        &[&after, &last],
+        |row| Ok((row.get::<EntryId>("entry_id")?, read_posting(row)?)),
+    )?;
+    for (entry, posting) in lines {
+        postings.entry(entry).or_default().push(posting);
+    }
+    let with = |mut entry: Written| {
+        entry.postings = postings.remove(&entry.id).unwrap_or_default();
+        entry
+    };
+    Ok(entries.into_iter().map(with).collect())
+}
+
 /// What cannot be true in the whole ledger, read from the postings alone.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn findings(read: &Read<'_>) -> Result<Vec<Finding>, StoreError> {
-    let mut postings = Vec::new();
+    let mut checker = Checker::default();
     let mut after = EntryId(0);
     loop {
         let chunk = read.all(
@@ -153,11 +215,22 @@ pub fn findings(read: &Read<'_>) -> Result<Vec<Finding>, StoreError> {
             &[&after, &CHUNK],
             |row| Ok((row.get("entry_id")?, read_posting(row)?)),
         )?;
-        postings.extend(chunk);
+        for (entry, posting) in chunk {
+            checker.take(entry, &posting);
+        }
         after = EntryId(after.0.saturating_add(i64::from(CHUNK)));
         let more = "SELECT EXISTS (SELECT 1 FROM ledger_entries WHERE id > ?1) AS more";
         if !read.one(more, &[&after], |row| row.get("more"))?.unwrap_or(false) {
-            return Ok(check(postings));
+            return Ok(checker.end().0);
         }
     }
+}
+
+/// Whether there is an entry of this number.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn holds(read: &Read<'_>, id: EntryId) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ledger_entries WHERE id = ?1) AS known";
+    Ok(read.one(sql, &[&id], |row| row.get("known"))?.unwrap_or(false))
 }

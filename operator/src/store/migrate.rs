@@ -41,6 +41,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_publish"),
     migration!(5, "0005_tokens"),
     migration!(6, "0006_rpc"),
+    migration!(7, "0007_loads"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -311,3 +311,18 @@ where
         let _ = self.reply.send(Err(error.into()));
     }
 }
+
+/// Changes rows behind the back of the schema's rules, as a fault or a hand in the file would: for
+/// tests of whoever has to notice.
+#[cfg(test)]
+pub(crate) fn damage(tx: &Tx<'_>, statements: &[&str]) -> Result<(), StoreError> {
+    let rules = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '% BEFORE %'";
+    for rule in tx.all(rules, &[], |row| row.get::<String>("name"))? {
+        tx.run(&format!("DROP TRIGGER {rule}"), &[])?;
+    }
+    tx.run("PRAGMA ignore_check_constraints = ON", &[])?;
+    for statement in statements {
+        assert!(tx.run(statement, &[])? > 0, "nothing to damage: {statement}");
+    }
+    Ok(())
+}

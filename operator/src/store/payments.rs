@@ -172,12 +172,17 @@ pub fn open(read: &Read<'_>) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError
     read.all(sql, &[], Payment::kept)
 }
 
-/// Every attempt there was, oldest first: for the auditor.
+/// At most `limit` attempts after `after`, oldest first: for the auditor.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn all(read: &Read<'_>) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError> {
-    read.all("SELECT * FROM payments ORDER BY id", &[], Payment::kept)
+pub fn page(
+    read: &Read<'_>,
+    after: PaymentId,
+    limit: u32,
+) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError> {
+    let sql = "SELECT * FROM payments WHERE id > ?1 ORDER BY id LIMIT ?2";
+    read.all(sql, &[&after, &limit], Payment::kept)
 }
 
 /// The wallet gave no answer.

@@ -54,6 +54,23 @@ pub fn live(read: &Read<'_>, key: PubKey, now: Unix) -> Result<Option<Session>, 
     )
 }
 
+/// The session of this key, whether it lives or not.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn by_key(read: &Read<'_>, key: PubKey) -> Result<Option<Session>, StoreError> {
+    read.one("SELECT * FROM sessions WHERE session_pubkey = ?1", &[&key], Session::from_row)
+}
+
+/// The vaults that a machine's sessions were opened with.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn vaults(read: &Read<'_>, machine: MachineId) -> Result<Vec<PubKey>, StoreError> {
+    let sql = "SELECT DISTINCT vault_key FROM sessions WHERE machine_id = ?1";
+    read.all(sql, &[&machine], |row| row.get("vault_key"))
+}
+
 /// The live sessions of all machines, or of one.
 ///
 /// # Errors

@@ -322,6 +322,34 @@ pub fn overdue(read: &Read<'_>, now: Unix) -> Result<Vec<Withdraw>, StoreError> 
     read.all(sql, &[&now], Withdraw::from_row)
 }
 
+/// At most `limit` withdraws after `after`, by id: for the auditor.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn page(
+    read: &Read<'_>,
+    after: Option<WithdrawId>,
+    limit: u32,
+) -> Result<Vec<Withdraw>, StoreError> {
+    let sql = "SELECT * FROM withdraws WHERE ?1 IS NULL OR withdraw_id > ?1
+               ORDER BY withdraw_id LIMIT ?2";
+    read.all(sql, &[&after, &limit], Withdraw::from_row)
+}
+
+/// What is promised to a machine's customers for `purpose` and not paid.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unpaid_for(
+    read: &Read<'_>,
+    machine: MachineId,
+    purpose: Purpose,
+) -> Result<Sats, StoreError> {
+    let sql = "SELECT coalesce(sum(net_sats), 0) AS sats FROM withdraws
+               WHERE machine_id = ?1 AND purpose = ?2 AND state IN ('offered', 'bound')";
+    Ok(read.one(sql, &[&machine, &purpose], |row| row.get("sats"))?.unwrap_or_default())
+}
+
 /// Moves a withdraw on.
 ///
 /// # Errors

@@ -153,6 +153,12 @@ impl SimulatedNode {
         self.save(&inner.books)
     }
 
+    /// What a wallet held before its first payment; `None` where nothing was given to it.
+    #[must_use]
+    pub fn opening(&self, wallet: &str) -> Option<Msat> {
+        self.lock().books.funded.get(wallet).copied().map(Msat)
+    }
+
     /// What the next payments do, in order; after the last one they succeed again.
     pub fn script(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
         self.lock().script.extend(behaviours);

@@ -24,6 +24,7 @@ async fn every_route_is_behind_the_gate() {
         ("GET", "/api/v1/dca/settlements"),
         ("GET", "/api/v1/dca/rejected"),
         ("GET", "/api/v1/audit-log"),
+        ("POST", "/api/v1/audit"),
         ("POST", "/api/v1/tokens"),
         ("POST", "/api/v1/users"),
         ("POST", "/api/v1/simulator/pay"),

@@ -182,13 +182,13 @@ impl World {
                 }
             }
             Event::Refill { count } => {
-                let notes = (note(2_000), count);
+                let notes = (note(2_000), i64::from(count));
                 self.book(refilled(M, OP, change(n), bay(1), notes, usd()).unwrap());
                 self.bay += count;
             }
             Event::Count { off } => {
                 let counted = self.bay.saturating_add_signed(off);
-                let counts = Counted { expected: self.bay, counted };
+                let counts = Counted { expected: i64::from(self.bay), counted };
                 let entry = bay_counted(M, change(n), bay(1), note(2_000), counts, usd()).unwrap();
                 assert_eq!(entry.is_none(), counted == self.bay);
                 self.entries.extend(entry);

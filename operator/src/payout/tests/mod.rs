@@ -20,13 +20,13 @@ use tower::ServiceExt as _;
 
 use super::{PayoutError, Worker};
 use crate::app::App;
-use crate::ids::MachineId;
+use crate::ids::{MachineId, PaymentId};
 use crate::ledger::{Account, Unit, owed_whole};
 use crate::lnurl;
 use crate::store::claims::{self, NewOwed, OwedReason};
 use crate::store::operators::{self, Operator};
 use crate::store::payments::{self, PaymentState};
-use crate::store::{StoreError, ledger, machines};
+use crate::store::{Read, StoreError, ledger, machines};
 use crate::wallet::simulated::{Behaviour, SimulatedNode};
 use crate::wallet::{InvoiceRequest, PayState, Wallet as _};
 
@@ -154,7 +154,8 @@ impl World {
     }
 
     async fn attempts(&self) -> Vec<PaymentState> {
-        let rows = self.app().store.read::<_, StoreError, _>(payments::all).await.unwrap();
+        let all = |read: &Read<'_>| payments::page(read, PaymentId(0), u32::MAX);
+        let rows = self.app().store.read::<_, StoreError, _>(all).await.unwrap();
         rows.into_iter().map(|row| row.state).collect()
     }
 

@@ -12,7 +12,7 @@ use crate::store::withdraws::{self, K1};
 use crate::wallet::simulated::SimulatedNode;
 use crate::wallet::{InvoiceRequest, Wallet as _};
 
-fn claim(
+pub(crate) fn claim(
     machine: &mut Peer,
     quote: &Quote,
     claim_hash: ClaimHash,
@@ -82,16 +82,8 @@ async fn notes_become_one_withdraw_for_ever() {
     world.books_hold().await;
 }
 
-/// Loss prevented: a customer whose withdraw is paid while the machine goes on showing it; a fee
-/// that is never distributed.
-#[tokio::test]
-async fn a_claimed_withdraw_is_paid_told_and_settled() {
-    let (world, mut machine) = trading().await;
-    let asked = machine.quote(Direction::CashIn, 2_000);
-    let quote = machine.ask(asked).await.unwrap();
-    let body = claim(&mut machine, &quote, asked.claim_hash, &[(2_000, 1)], &[]);
-    let withdraw = machine.ask(machine.signed(body)).await.unwrap();
-
+/// A wallet names its invoice for what an LNURL offers.
+pub(crate) async fn fetched(world: &World, withdraw: &Withdraw) -> PaymentHash {
     let key = nostr::secp256k1::SecretKey::from_slice(&[9; 32]).unwrap();
     let customer = SimulatedNode::open(None, key, sats(0), world.app.clock.clone()).unwrap();
     let (amount, memo) = (withdraw.net_sats, String::new());
@@ -107,6 +99,20 @@ async fn a_claimed_withdraw_is_paid_told_and_settled() {
     let call = axum::http::Request::get(call).body(Body::empty()).unwrap();
     let answer = routes.oneshot(call).await.unwrap();
     assert_eq!(answer.status(), axum::http::StatusCode::OK);
+    invoice.payment_hash
+}
+
+/// Loss prevented: a customer whose withdraw is paid while the machine goes on showing it; a fee
+/// that is never distributed.
+#[tokio::test]
+async fn a_claimed_withdraw_is_paid_told_and_settled() {
+    let (world, mut machine) = trading().await;
+    let asked = machine.quote(Direction::CashIn, 2_000);
+    let quote = machine.ask(asked).await.unwrap();
+    let body = claim(&mut machine, &quote, asked.claim_hash, &[(2_000, 1)], &[]);
+    let withdraw = machine.ask(machine.signed(body)).await.unwrap();
+
+    let hash = fetched(&world, &withdraw).await;
     let (txid, withdraw_id) = (quote.txid, withdraw.withdraw_id);
     let claimed = Push::WithdrawClaimed(WithdrawClaimed { txid, withdraw_id });
     assert_eq!(machine.push().await, claimed);
@@ -119,7 +125,6 @@ async fn a_claimed_withdraw_is_paid_told_and_settled() {
 
     let till = world.app.wallets["till"].clone();
     crate::settle::reconcile(&world.app, &*till).await.unwrap();
-    let hash = invoice.payment_hash;
     let kept = world.read(move |read| settlements::by_hash(read, hash)).await.unwrap();
     assert_eq!(kept.status, SettlementStatus::Accepted, "{:?}", kept.reason);
     assert_eq!(kept.distribution, Distribution::Pending);

@@ -11,7 +11,7 @@ use crate::store::claims;
 use crate::store::invoices::{self, InvoiceState};
 use crate::store::settlements::{self, Distribution, SettlementStatus};
 
-pub(super) fn note(minor: u32) -> Denomination {
+pub(crate) fn note(minor: u32) -> Denomination {
     Denomination::from_minor(minor).unwrap()
 }
 
@@ -48,20 +48,20 @@ async fn loaded(world: &World) {
         .await;
 }
 
-struct Sale {
-    quote: Quote,
-    invoice: Invoice,
+pub(crate) struct Sale {
+    pub(crate) quote: Quote,
+    pub(crate) invoice: Invoice,
     claim: ClaimHash,
 }
 
-async fn offered(machine: &mut Peer, minor: i64) -> Sale {
+pub(crate) async fn offered(machine: &mut Peer, minor: i64) -> Sale {
     let asked = machine.quote(Direction::CashOut, minor);
     let quote = machine.ask(asked).await.unwrap();
     let invoice = machine.ask(CreateInvoice { quote_id: quote.quote_id }).await.unwrap();
     Sale { quote, invoice, claim: asked.claim_hash }
 }
 
-fn pay(world: &World, invoice: &Invoice, amount: Option<Msat>) {
+pub(crate) fn pay(world: &World, invoice: &Invoice, amount: Option<Msat>) {
     world.app.simulated.as_ref().unwrap().customer_pays(&invoice.bolt11, amount).unwrap();
 }
 
@@ -76,7 +76,7 @@ fn result(requested: u32, presented: u32) -> BayResult {
     }
 }
 
-fn report(
+pub(crate) fn report(
     machine: &mut Peer,
     sale: &Sale,
     outcome: DispenseOutcome,

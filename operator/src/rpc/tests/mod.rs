@@ -1,7 +1,7 @@
 //! A machine that speaks to the service through a real relay.
 
-mod cash_in;
-mod cash_out;
+pub(crate) mod cash_in;
+pub(crate) mod cash_out;
 mod gate;
 mod sessions;
 

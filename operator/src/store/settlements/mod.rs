@@ -27,7 +27,10 @@ use super::{Read, StoreError, Tx, ledger};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::Entry;
 
-pub use report::{Report, Reported, latest_report, record_report, reports};
+pub use report::{
+    Report, Reported, latest_report, newest_position, record_report, report_page, reports,
+    uncertain,
+};
 
 /// What [`StoreError::Conflict`] names where a wallet tells a recorded payment otherwise.
 pub const CONFLICT: &str = "settlement of payment";
@@ -285,6 +288,57 @@ pub fn of_txn(
 ) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
     let sql = "SELECT * FROM settlements WHERE machine_id = ?1 AND txid = ?2 ORDER BY id";
     read.all(sql, &[&machine, &txid], Settlement::kept)
+}
+
+/// At most `limit` settlements after `after`, oldest first: for the auditor.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn page(
+    read: &Read<'_>,
+    after: SettlementId,
+    limit: u32,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    let sql = "SELECT * FROM settlements WHERE id > ?1 ORDER BY id LIMIT ?2";
+    read.all(sql, &[&after, &limit], Settlement::kept)
+}
+
+/// The settlements for the notes of this withdraw.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_withdraw(
+    read: &Read<'_>,
+    machine: MachineId,
+    txid: TxnId,
+    withdraw: WithdrawId,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    let mut all = of_txn(read, machine, txid)?;
+    all.retain(|settlement| settlement.withdraw_id == Some(withdraw));
+    Ok(all)
+}
+
+/// Whether a further payment of a settled invoice is on record under the wallet's own id of it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn knows_repeat(read: &Read<'_>, payment_key: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM repeat_payments WHERE payment_key = ?1) AS known";
+    Ok(read.one(sql, &[&payment_key], |row| row.get("known"))?.unwrap_or(false))
+}
+
+/// Paid cash_outs of a machine whose notes nobody has reported yet.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unreported(
+    read: &Read<'_>,
+    machine: MachineId,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    let sql = "SELECT * FROM settlements WHERE machine_id = ?1 AND distribution = 'held'
+               AND status = 'accepted' AND direction = 'cash_out' AND reported_at IS NULL
+               ORDER BY id";
+    read.all(sql, &[&machine], Settlement::kept)
 }
 
 /// The newest settlements of one operator's machines, of one machine or of all, before `before`.

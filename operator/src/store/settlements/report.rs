@@ -125,3 +125,46 @@ pub fn latest_report(
 ) -> Result<Option<Report>, StoreError> {
     Ok(reports(read, machine, txid)?.pop())
 }
+
+/// At most `limit` reports after the one numbered `after`, oldest first: for the auditor.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn report_page(
+    read: &Read<'_>,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, Report)>, StoreError> {
+    let sql = "SELECT * FROM dispense_reports WHERE id > ?1 ORDER BY id LIMIT ?2";
+    read.all(sql, &[&after, &limit], |row| Ok((row.get("id")?, Report::from_row(row)?)))
+}
+
+/// The furthest journal position that a machine has stated in a report of notes that came since
+/// `since`: out of its bays, or into its cashbox.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest_position(
+    read: &Read<'_>,
+    machine: MachineId,
+    since: Unix,
+) -> Result<JournalSeq, StoreError> {
+    let sql = "SELECT max(coalesce((SELECT max(journal_seq) FROM dispense_reports
+                   WHERE machine_id = ?1 AND received_at >= ?2), 0),
+               coalesce((SELECT max(journal_seq) FROM withdraws
+                   WHERE machine_id = ?1 AND created_at >= ?2), 0)) AS seq";
+    let seq = read.one(sql, &[&machine, &since], |row| row.get("seq"))?;
+    Ok(seq.unwrap_or(JournalSeq(0)))
+}
+
+/// The reports of a machine whose end nobody knows, and that no later one of their sale explains.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn uncertain(read: &Read<'_>, machine: MachineId) -> Result<Vec<Report>, StoreError> {
+    let sql = "SELECT * FROM dispense_reports r WHERE machine_id = ?1 AND outcome = 'uncertain'
+               AND NOT EXISTS (SELECT 1 FROM dispense_reports later
+                   WHERE later.machine_id = r.machine_id AND later.txid = r.txid
+                       AND later.id > r.id AND later.outcome <> 'uncertain') ORDER BY id";
+    read.all(sql, &[&machine], Report::from_row)
+}

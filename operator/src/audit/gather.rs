@@ -1,0 +1,303 @@
+//! Reads what the checks look at, page by page, in one snapshot of the database.
+//!
+//! Promise: every settlement, withdraw, payout, report, debt, load and entry is looked at once, and
+//! nothing of them is kept in memory beyond its page.
+//!
+//! Failure policy: a row that does not read ends the audit with the column's name; an entry of the
+//! ledger that does not read is a difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitspire_shared::ids::{BayId, PubKey};
+use bitspire_shared::money::{Denomination, Direction, Sats};
+use bitspire_shared::rpc::StateReport;
+use bitspire_shared::time::Unix;
+use nostr::SecretKey;
+use serde::Deserialize as _;
+
+use super::promises;
+use super::report::{Audit, Check, Findings};
+use super::sale::{self, Follows, Sale};
+use super::wallet::Seen;
+use super::{books, signed};
+use crate::ids::{EntryId, MachineId, SettlementId};
+use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Unit};
+use crate::store::machines::KeptMachine;
+use crate::store::settlements::{Report, Settlement};
+use crate::store::{
+    Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators, pairing,
+    quotes, sessions, settlements, withdraws,
+};
+use crate::wallet::Flow;
+
+/// Rows read at a time.
+pub(super) const PAGE: u32 = 500;
+
+/// What the audit knows beside the database.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    /// The service key.
+    pub(super) service: PubKey,
+    /// Its secret half.
+    pub(super) secret: SecretKey,
+    /// The wallets that answered.
+    pub(super) wallets: BTreeMap<String, Seen>,
+    /// Those that did not, and why.
+    pub(super) silent: BTreeMap<String, String>,
+    /// Now.
+    pub(super) now: Unix,
+}
+
+/// Runs every check.
+pub(super) fn run(read: &Read<'_>, given: &Given) -> Result<Audit, StoreError> {
+    let mut all = Gather::new(read, given)?;
+    all.sales()?;
+    all.reports()?;
+    all.withdraws()?;
+    all.payouts()?;
+    all.debts()?;
+    all.wallets()?;
+    all.loads()?;
+    all.cash()?;
+    all.promises()?;
+    all.entries()?;
+    Ok(all.findings.end())
+}
+
+/// Everything that is known of one machine.
+pub(super) struct Machine {
+    pub(super) row: KeptMachine,
+    pub(super) keys: signed::Keys,
+    pub(super) operator: Option<PubKey>,
+    pub(super) heartbeat: Option<(StateReport, Unix)>,
+    pub(super) bays: BTreeMap<BayId, Denomination>,
+}
+
+pub(super) struct Gather<'a> {
+    pub(super) read: &'a Read<'a>,
+    pub(super) given: &'a Given,
+    pub(super) findings: Findings,
+    pub(super) machines: BTreeMap<MachineId, Machine>,
+}
+
+impl<'a> Gather<'a> {
+    fn new(read: &'a Read<'a>, given: &'a Given) -> Result<Self, StoreError> {
+        let mut all = BTreeMap::new();
+        for row in machines::list(read, None)? {
+            all.insert(row.id, machine(read, given, row)?);
+        }
+        Ok(Self { read, given, findings: Findings::default(), machines: all })
+    }
+
+    /// An entry of the ledger, where it reads; its own look finds it where it does not.
+    pub(super) fn entry(
+        &self,
+        kind: EntryKind,
+        reference: &str,
+    ) -> Result<Option<Entry>, StoreError> {
+        match ledger::find(self.read, kind, reference) {
+            Ok(booked) => Ok(booked.map(|booked| booked.entry)),
+            Err(StoreError::Column { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What follows from a settlement.
+    pub(super) fn follows(
+        &self,
+        settlement: &Settlement,
+    ) -> Result<Result<Follows, String>, StoreError> {
+        let Some(machine) = self.machines.get(&settlement.machine_id) else {
+            return Ok(Err("its machine is gone".into()));
+        };
+        let quote = match settlement.quote_id {
+            Some(id) => quotes::find(self.read, id)?,
+            None => None,
+        };
+        let mut reports: Vec<Report> = Vec::new();
+        if let Some(txid) = settlement.txid {
+            reports = settlements::reports(self.read, settlement.machine_id, txid)?;
+        }
+        let mut booked = BTreeMap::new();
+        for report in &reports {
+            let reference = sale::reference(report);
+            if let Some(entry) = self.entry(EntryKind::Dispensed, &reference)? {
+                booked.insert(reference, entry);
+            }
+        }
+        Ok(sale::follows(&Sale {
+            settlement,
+            operator: machine.row.operator_id,
+            stray: machine.row.wallet_id != settlement.wallet_id,
+            quote: quote.as_ref(),
+            reports: &reports,
+            booked: &booked,
+            bays: &machine.bays,
+        }))
+    }
+
+    fn sales(&mut self) -> Result<(), StoreError> {
+        let mut after = SettlementId(0);
+        loop {
+            let page = settlements::page(self.read, after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            for settlement in &page {
+                self.sale(settlement)?;
+            }
+        }
+    }
+
+    fn sale(&mut self, settlement: &Settlement) -> Result<(), StoreError> {
+        let hash = settlement.payment_hash;
+        let subject = format!("settlement {hash}");
+        let flow = match settlement.direction {
+            Direction::CashOut => Flow::Inbound,
+            Direction::CashIn => Flow::Outbound,
+        };
+        self.in_wallet(&settlement.wallet_id, hash, flow);
+        if let Some(id) = settlement.quote_id {
+            self.request(settlement, id)?;
+        }
+        let follows = match self.follows(settlement)? {
+            Ok(follows) => follows,
+            Err(why) => {
+                self.findings.differ(Check::Ledger, subject, "a row that can be derived", why);
+                return Ok(());
+            }
+        };
+        for expected in &follows.entries {
+            let found = self.entry(expected.kind(), expected.reference())?;
+            books::entry(&mut self.findings, expected, found.as_ref());
+        }
+        books::parts(&mut self.findings, settlement, &follows);
+        for debt in &follows.debts {
+            let found = claims::by_source(self.read, debt.reason, &debt.source)?;
+            books::debt(&mut self.findings, debt, found.as_ref());
+        }
+        promises::dispense(&mut self.findings, settlement, &follows, self.given.now);
+        Ok(())
+    }
+
+    fn request(
+        &mut self,
+        settlement: &Settlement,
+        id: bitspire_shared::ids::QuoteId,
+    ) -> Result<(), StoreError> {
+        let quote = quotes::find(self.read, id)?;
+        let invoice = invoices::by_hash(self.read, settlement.payment_hash)?;
+        let machine = quote.as_ref().and_then(|quote| self.machines.get(&quote.machine_id));
+        let (Some(quote), Some(invoice), Some(machine)) = (&quote, &invoice, machine) else {
+            let subject = format!("settlement {}", settlement.payment_hash);
+            let expected = "the quote and the invoice that it names";
+            self.findings.differ(Check::Requests, subject, expected, "one of them is gone");
+            return Ok(());
+        };
+        let document = documents::by_event(self.read, quote.fees_event_id)?;
+        let document = document.as_ref().map(|kept| &kept.row);
+        let keys = machine.keys.clone();
+        let (read, id) = (self.read, quote.machine_id);
+        let speaks = |key| spoke(read, id, key);
+        let mut findings = std::mem::take(&mut self.findings);
+        signed::quote(&mut findings, &keys, quote, document, machine.operator);
+        signed::invoice(&mut findings, &keys, (invoice, quote), &speaks);
+        if settlement.principal_sats.is_some() {
+            signed::settlement(&mut findings, settlement, quote, invoice);
+        }
+        self.findings = findings;
+        Ok(())
+    }
+
+    fn reports(&mut self) -> Result<(), StoreError> {
+        let mut after = 0;
+        loop {
+            let page = settlements::report_page(self.read, after, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = *last;
+            for (_, report) in &page {
+                let Some(machine) = self.machines.get(&report.machine_id) else { continue };
+                signed::report(&mut self.findings, &machine.keys, report);
+                let of = settlements::by_hash(self.read, report.payment_hash)?;
+                promises::report(&mut self.findings, report, of.as_ref().map(|kept| &kept.row));
+            }
+        }
+    }
+
+    fn promises(&mut self) -> Result<(), StoreError> {
+        for id in self.machines.keys() {
+            let owed = claims::unassigned(self.read, *id)?;
+            let paying = withdraws::unpaid_for(self.read, *id, withdraws::Purpose::Owed)?;
+            let promised = withdraws::unpaid_for(self.read, *id, withdraws::Purpose::CashIn)?;
+            let owed = Sats(owed.0.saturating_add(paying.0));
+            for (account, sats) in
+                [(Account::CustomerLiability(*id), promised), (Account::Owed(*id), owed)]
+            {
+                let ledger = ledger::balance(self.read, account, Unit::Sats)?;
+                promises::sum(&mut self.findings, account, sats, ledger);
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self) -> Result<(), StoreError> {
+        let mut checker = Checker::default();
+        let mut lines = Balances::default();
+        let mut after = EntryId(0);
+        loop {
+            let page = ledger::written(self.read, after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for entry in &page {
+                books::written(&mut self.findings, entry);
+                for posting in &entry.postings {
+                    checker.take(entry.id, posting);
+                }
+                let Ok(booked) = &entry.booked else { continue };
+                for posting in booked.entry.postings() {
+                    lines.add(posting);
+                }
+                if !self.has_reason(&booked.entry)? {
+                    books::beside(&mut self.findings, entry.id, &booked.entry);
+                }
+            }
+        }
+        let (found, _) = checker.end();
+        let mut loading = BTreeSet::new();
+        for id in self.machines.keys() {
+            if !cassettes::unbooked(self.read, *id)?.is_empty() {
+                loading.insert(*id);
+            }
+        }
+        books::sums(&mut self.findings, &found, |machine| loading.contains(&machine));
+        books::balances(&mut self.findings, &lines, &ledger::balances(self.read)?);
+        Ok(())
+    }
+}
+
+/// Whether this key ever spoke for the machine in a session.
+pub(super) fn spoke(read: &Read<'_>, machine: MachineId, key: PubKey) -> bool {
+    let session = sessions::by_key(read, key).ok().flatten();
+    session.is_some_and(|session| session.machine_id == machine)
+}
+
+fn machine(read: &Read<'_>, given: &Given, row: KeptMachine) -> Result<Machine, StoreError> {
+    let mut spires: Vec<_> = row.machine_npub.into_iter().collect();
+    let earlier = pairing::earlier(read, row.id, i64::MAX.unsigned_abs())?;
+    spires.extend(earlier.iter().filter_map(|attempt| attempt.spire_key));
+    let mut vaults = sessions::vaults(read, row.id)?;
+    vaults.extend(row.vault_key);
+    let (service, secret) = (given.service, given.secret.clone());
+    let keys = signed::Keys { service, secret, spires, vaults };
+    let heartbeat = cassettes::heartbeat(read, row.id)?;
+    let heartbeat = heartbeat.and_then(|heartbeat| {
+        let report = StateReport::deserialize(&heartbeat.body.0).ok()?;
+        Some((report, heartbeat.received_at))
+    });
+    let said = heartbeat.iter().flat_map(|(report, _)| &report.cassettes);
+    let mut bays: BTreeMap<_, _> =
+        said.map(|(bay, held)| (*bay, held.denomination_minor)).collect();
+    let entered = cassettes::list(read, row.id)?;
+    bays.extend(entered.into_iter().map(|cassette| (cassette.bay, cassette.denomination)));
+    let operator = operators::find(read, row.operator_id)?.and_then(|operator| operator.pubkey);
+    Ok(Machine { row, keys, operator, heartbeat, bays })
+}

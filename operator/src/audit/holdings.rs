@@ -1,0 +1,166 @@
+//! Reads where sats and notes are: wallets, bays, cashboxes.
+
+use std::collections::BTreeSet;
+
+use bitspire_shared::ids::{BayId, PaymentHash};
+use bitspire_shared::time::Unix;
+
+use super::books;
+use super::cash::{self, Notes};
+use super::gather::{Gather, PAGE};
+use super::report::Check;
+use super::wallet::{self, Known};
+use crate::ids::MachineId;
+use crate::ledger::{Account, Entry, EntryKind, Unit, refilled};
+use crate::store::{
+    Read, StoreError, cassettes, invoices, ledger, machines, payments, settlements,
+};
+use crate::wallet::Flow;
+
+impl Gather<'_> {
+    pub(super) fn in_wallet(&mut self, wallet: &str, hash: PaymentHash, flow: Flow) {
+        if !self.given.silent.contains_key(wallet) {
+            let seen = self.given.wallets.get(wallet);
+            wallet::recorded(&mut self.findings, (wallet, hash), flow, seen);
+        }
+    }
+
+    pub(super) fn wallets(&mut self) -> Result<(), StoreError> {
+        for (id, why) in &self.given.silent {
+            let subject = format!("wallet {id}");
+            self.findings.differ(Check::Wallet, subject, "its list and its balance", why);
+        }
+        for (id, seen) in &self.given.wallets {
+            let owner = machines::by_wallet(self.read, id)?.map(|machine| machine.id);
+            let mut apart = 0_i128;
+            for payment in seen.payments.values() {
+                if seen.moved.contains(&payment.payment_hash) {
+                    continue;
+                }
+                let (hash, flow) = (payment.payment_hash, payment.flow);
+                let settlement = settlements::by_hash(self.read, hash)?;
+                let settlement = settlement.filter(|kept| kept.wallet_id == *id);
+                let attempt = payments::by_hash(self.read, hash)?;
+                let attempt =
+                    attempt.filter(|kept| kept.wallet_id == *id && flow == Flow::Outbound);
+                let known = Known {
+                    settlement: settlement.as_ref().map(|kept| &kept.row),
+                    attempt: attempt.as_ref().map(|kept| &kept.row),
+                    invoiced: invoices::by_hash(self.read, hash)?.is_some(),
+                    booked: self.booked(owner, hash, flow)?,
+                    by_hand: self.entry(EntryKind::WalletMoved, &hash.to_string())?.is_some(),
+                };
+                let off = wallet::listed(&mut self.findings, id, owner.is_some(), payment, known);
+                apart = apart.saturating_add(off);
+            }
+            if let Some(machine) = owner {
+                let ledger = ledger::balance(self.read, Account::Wallet(machine), Unit::Sats)?;
+                wallet::balance(&mut self.findings, id, seen, ledger, apart);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the ledger has of a payment in its machine's wallet.
+    fn booked(
+        &self,
+        owner: Option<MachineId>,
+        hash: PaymentHash,
+        flow: Flow,
+    ) -> Result<Option<i64>, StoreError> {
+        let Some(machine) = owner else { return Ok(None) };
+        let kinds: &[EntryKind] = match flow {
+            Flow::Inbound => &[
+                EntryKind::Settled,
+                EntryKind::OwedWhole,
+                EntryKind::Suspended,
+                EntryKind::StrayRecovered,
+                EntryKind::WalletMoved,
+            ],
+            Flow::Outbound => &[
+                EntryKind::WithdrawPaid,
+                EntryKind::ClaimPaid,
+                EntryKind::Suspended,
+                EntryKind::WalletMoved,
+            ],
+        };
+        let mut sum: Option<i64> = None;
+        for kind in kinds {
+            let entry = self.entry(*kind, &hash.to_string())?;
+            for line in entry.as_ref().map_or(&[][..], Entry::postings) {
+                if line.account == Account::Wallet(machine) {
+                    sum = Some(sum.unwrap_or(0).saturating_add(line.amount));
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    pub(super) fn cash(&mut self) -> Result<(), StoreError> {
+        for (id, machine) in &self.machines {
+            let since = machine.row.paired_at.unwrap_or(Unix(0));
+            let bays = ledger::balances_of(self.read, &format!("bay:{id}:"))?;
+            let boxed = ledger::balances_of(self.read, &format!("cashbox:{id}:"))?;
+            let held: Vec<_> = bays.iter().chain(boxed.iter()).map(|(a, _, n)| (a, n)).collect();
+            let unbooked = cassettes::unbooked(self.read, *id)?;
+            let said = machine.heartbeat.as_ref().filter(|(_, at)| *at >= since);
+            let notes = Notes {
+                machine: *id,
+                ledger: &held,
+                said: said.map(|(report, at)| (report, *at)),
+                unbooked: &unbooked,
+                unreported: settlements::unreported(self.read, *id)?.len(),
+                reported: settlements::newest_position(self.read, *id, since)?,
+                in_doubt: &in_doubt(self.read, *id)?,
+            };
+            cash::notes(&mut self.findings, &notes);
+        }
+        Ok(())
+    }
+
+    /// Refills; what a count comes to is held by the comparison with the machine.
+    pub(super) fn loads(&mut self) -> Result<(), StoreError> {
+        for (id, machine) in &self.machines {
+            let mut after = 0;
+            loop {
+                let page = cassettes::change_page(self.read, *id, after, PAGE)?;
+                let Some(last) = page.last() else { break };
+                after = last.number;
+                for change in page.iter().filter(|change| change.booked_at.is_some()) {
+                    let Some(delta) = change.delta.filter(|delta| *delta != 0) else { continue };
+                    let (kind, change_id) = (EntryKind::Refilled, change.change_id);
+                    let found = self.entry(kind, &change_id.to_string())?;
+                    let note = found.iter().flat_map(Entry::postings).find_map(|line| {
+                        matches!(line.account, Account::Bay(..)).then_some(line.account)
+                    });
+                    let note = match note {
+                        Some(Account::Bay(_, bay, note)) if bay == change.bay => Some(note),
+                        _ => machine.bays.get(&change.bay).copied(),
+                    };
+                    let (operator, currency) = (machine.row.operator_id, machine.row.currency);
+                    let expected = note.map(|note| {
+                        refilled(*id, operator, change_id, change.bay, (note, delta), currency)
+                    });
+                    if let Some(Ok(expected)) = expected {
+                        books::entry(&mut self.findings, &expected, found.as_ref());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bays that a dispense of unknown end took from, since their last count.
+fn in_doubt(read: &Read<'_>, machine: MachineId) -> Result<BTreeSet<BayId>, StoreError> {
+    let mut doubt = BTreeSet::new();
+    for report in settlements::uncertain(read, machine)? {
+        for (bay, result) in &report.bays.0 {
+            let counted = cassettes::last_count(read, machine, *bay, Unix(0))?;
+            if result.requested > 0 && counted.is_none_or(|at| at < report.journal_seq) {
+                doubt.insert(*bay);
+            }
+        }
+    }
+    Ok(doubt)
+}

@@ -1,0 +1,126 @@
+//! The audit: everything is derived again from the signed events, the wallets' own lists and the
+//! machines' reports, and each difference to what is stored is told.
+//!
+//! Promise: the checks are pure functions over rows; one snapshot of the database is what all of
+//! them see. A wallet's list is read before the snapshot and once more after it: what is in the
+//! first reading was recorded before the snapshot was taken, and what changed since is left to the
+//! next audit. Nothing is mended here.
+//!
+//! What is under way (a sale without a report, a payout without an end, a promise that nobody has
+//! claimed) is told as waiting and is no difference.
+//!
+//! Failure policy: a wallet that does not answer is a difference, since nothing can be said of it;
+//! a database that does not read ends the audit with an error.
+
+mod books;
+mod cash;
+mod gather;
+mod holdings;
+mod payouts;
+mod promises;
+mod report;
+mod sale;
+mod signed;
+#[cfg(test)]
+mod tests;
+mod wallet;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc;
+
+use bitspire_shared::ids::PaymentHash;
+use tokio::sync::oneshot;
+
+use crate::app::App;
+use crate::http::error::in_words;
+use crate::settle::{self, SettleError};
+use crate::store::{StoreError, machines};
+use crate::wallet::{Cursor, Flow, PayState, Payment, Wallet, WalletError};
+
+use gather::Given;
+pub use report::{Audit, Check, Difference, Line, Waiting};
+use wallet::Seen;
+
+/// Looks at everything.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn run(app: &App) -> Result<Audit, StoreError> {
+    // one at a time: each of them reads everything
+    let _turn = app.auditing.lock().await;
+    let mut lists = BTreeMap::new();
+    let mut silent = BTreeMap::new();
+    for (id, wallet) in &app.wallets {
+        match before(app, &**wallet).await {
+            Ok(list) => drop(lists.insert(id.clone(), list)),
+            Err(error) => drop(silent.insert(id.clone(), in_words(&error))),
+        }
+    }
+    let (taken, snapshot) = oneshot::channel();
+    let (given, waits) = mpsc::channel::<Given>();
+    let audit = app.store.read(move |read| {
+        // the first statement takes the snapshot
+        machines::list(read, None)?;
+        let stopped = || StoreError::Stopped { reason: "the audit was given up".into() };
+        taken.send(()).map_err(|()| stopped())?;
+        gather::run(read, &waits.recv().map_err(|_| stopped())?)
+    });
+    if snapshot.await.is_ok() {
+        let mut wallets = BTreeMap::new();
+        for (id, list) in lists {
+            let Some(wallet) = app.wallets.get(&id) else { continue };
+            match after(app, &**wallet, list).await {
+                Ok(seen) => drop(wallets.insert(id, seen)),
+                Err(error) => drop(silent.insert(id, in_words(&error))),
+            }
+        }
+        let (service, secret) = (app.service_key, app.service.secret_key().clone());
+        let now = app.clock.now();
+        // where the reader has gone, its error says why
+        let _ = given.send(Given { service, secret, wallets, silent, now });
+    }
+    audit.await
+}
+
+type Payments = BTreeMap<PaymentHash, Payment>;
+
+/// A wallet's whole list since `from`.
+async fn list(wallet: &dyn Wallet, from: Cursor) -> Result<(Payments, Cursor), WalletError> {
+    let (mut all, mut cursor) = (Payments::new(), from);
+    loop {
+        let (page, next) = wallet.list(cursor).await?;
+        let end = page.is_empty() || next == cursor;
+        all.extend(page.into_iter().map(|payment| (payment.payment_hash, payment)));
+        cursor = next;
+        if end {
+            return Ok((all, cursor));
+        }
+    }
+}
+
+/// A wallet's whole list; all of it is on record when this returns.
+async fn before(app: &App, wallet: &dyn Wallet) -> Result<(Payments, Cursor), WalletError> {
+    let seen = list(wallet, Cursor(0)).await?;
+    match settle::reconcile(app, wallet).await {
+        Err(SettleError::Wallet(error)) => Err(error),
+        // a payment that cannot be recorded is a difference that the audit is about to find
+        Ok(()) | Err(_) => Ok(seen),
+    }
+}
+
+/// What the wallet holds, and what has changed since its list was read.
+async fn after(
+    app: &App,
+    wallet: &dyn Wallet,
+    (payments, cursor): (Payments, Cursor),
+) -> Result<Seen, WalletError> {
+    let balance = wallet.balance().await?;
+    let (later, _) = list(wallet, cursor).await?;
+    // an invoice that was only made has moved nothing
+    let made =
+        |payment: &Payment| payment.flow == Flow::Inbound && payment.state == PayState::Pending;
+    let moved: BTreeSet<_> =
+        later.into_iter().filter(|(_, payment)| !made(payment)).map(|(hash, _)| hash).collect();
+    let opening = app.simulated.as_ref().and_then(|node| node.opening(wallet.id()));
+    Ok(Seen { payments, moved, balance, opening })
+}

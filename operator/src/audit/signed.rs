@@ -1,0 +1,313 @@
+//! What was signed, checked again, and whether it says what the rows say.
+//!
+//! Promise: a request counts only by a key that spoke for its machine; a report or a claim only by
+//! a vault that one of the machine's sessions was opened with; a quote or a promise only by the
+//! service key. The text of a request is decrypted and compared with the row that came of it.
+
+use bitspire_shared::canonical::Sig;
+use bitspire_shared::ids::{EventId, PubKey};
+use bitspire_shared::money::{Direction, Fiat, Rate};
+use bitspire_shared::nip44::ConversationKey;
+use bitspire_shared::rpc::{
+    CreateWithdraw, DispenseReport, QuoteTerms, Request, RpcRequest, SignedText, VaultBody,
+    VaultSigned, WithdrawTerms,
+};
+use bitspire_shared::settlement::Stamp;
+use bitspire_shared::split::FeePair;
+use nostr::{Event, JsonUtil, SecretKey};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::report::{Check, Findings};
+use crate::store::documents::Document;
+use crate::store::invoices::Invoice;
+use crate::store::quotes::Quote;
+use crate::store::settlements::{Report, Settlement};
+use crate::store::withdraws::{Lot, Withdraw};
+
+const CHECK: Check = Check::Requests;
+
+/// The keys that a machine's rows are checked with.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    /// The service key's public half.
+    pub(super) service: PubKey,
+    /// Its secret half, to read what machines wrote to it.
+    pub(super) secret: SecretKey,
+    /// The machine's own keys, of all its pairings.
+    pub(super) spires: Vec<PubKey>,
+    /// The vaults that it had.
+    pub(super) vaults: Vec<PubKey>,
+}
+
+/// The request in a stored event; `speaks` says whether a key spoke for the machine.
+fn request(
+    keys: &Keys,
+    json: &str,
+    speaks: &dyn Fn(PubKey) -> bool,
+) -> Result<(EventId, PubKey, RpcRequest), String> {
+    let event = Event::from_json(json).map_err(|_| "no event".to_owned())?;
+    event.verify().map_err(|_| "an event whose id or signature does not hold".to_owned())?;
+    let author = PubKey::new(event.pubkey).map_err(|e| e.to_string())?;
+    if !keys.spires.contains(&author) && !speaks(author) {
+        return Err(format!("an event by {author}, which never spoke for this machine"));
+    }
+    let cipher = ConversationKey::derive(&keys.secret, &author).map_err(|e| e.to_string())?;
+    let text = cipher.decrypt(&event.content).map_err(|e| e.to_string())?;
+    let request = Request::parse(&text).map_err(|e| e.error.reason)?;
+    Ok((EventId::from_bytes(event.id.to_bytes()), author, request.into_call()))
+}
+
+/// The request and the stamp of an invoice.
+pub(super) fn invoice(
+    findings: &mut Findings,
+    keys: &Keys,
+    (invoice, quote): (&Invoice, &Quote),
+    speaks: &dyn Fn(PubKey) -> bool,
+) {
+    findings.look(CHECK);
+    let subject = format!("invoice {}", invoice.payment_hash);
+    let expected = format!("create_invoice for quote {}", invoice.quote_id);
+    match request(keys, &invoice.request_event, speaks) {
+        Err(found) => findings.differ(CHECK, &subject, &expected, found),
+        Ok((id, _, RpcRequest::CreateInvoice(body)))
+            if body.quote_id == invoice.quote_id && id == invoice.request_event_id => {}
+        Ok((id, _, call)) => {
+            let found = format!("{} in event {id}: {call:?}", call.name());
+            findings.differ(CHECK, &subject, &expected, found);
+        }
+    }
+    let (expected, found) = (stamped(quote, invoice), read(&invoice.stamp.0));
+    findings.same(CHECK, format!("stamp of {subject}"), expected, found);
+    let expected = (quote.machine_id, quote.txid, quote.wire_sats);
+    if expected != (invoice.machine_id, invoice.txid, invoice.wire_sats) {
+        let found = format!("{} sats of transaction {}", invoice.wire_sats, invoice.txid);
+        let expected = format!("{} sats of transaction {}", quote.wire_sats, quote.txid);
+        findings.differ(CHECK, subject, expected, found);
+    }
+}
+
+/// What a stamp has to say.
+fn stamped(quote: &Quote, invoice: &Invoice) -> String {
+    let fiat = Fiat::new(quote.fiat_minor, quote.fiat_code);
+    format!(
+        "{} of {fiat} at {}: {} + {} sats, transaction {}, fees {}, request {}",
+        quote.direction,
+        quote.rate_nano.to_decimal().normalize(),
+        quote.principal_sats,
+        quote.fee_sats,
+        quote.txid,
+        quote.fees_event_id,
+        invoice.request_event_id,
+    )
+}
+
+fn read(stamp: &Value) -> String {
+    match Stamp::parse(&stamp.to_string()) {
+        Err(error) => error.to_string(),
+        Ok(stamp) => format!(
+            "{} of {} at {}: {} + {} sats, transaction {}, fees {}, request {}",
+            stamp.direction,
+            stamp.fiat,
+            stamp.exchange_rate.normalize(),
+            stamp.principal,
+            stamp.fee,
+            stamp.txid.map(|id| id.to_string()).unwrap_or_default(),
+            stamp.fees_event_id.map(|id| id.to_string()).unwrap_or_default(),
+            stamp.request_event_id,
+        ),
+    }
+}
+
+/// A quote: signed by the service, its sums by its rate and by its fee document.
+pub(super) fn quote(
+    findings: &mut Findings,
+    keys: &Keys,
+    quote: &Quote,
+    document: Option<&Document>,
+    operator: Option<PubKey>,
+) {
+    findings.look(CHECK);
+    let subject = format!("quote {}", quote.quote_id);
+    let fiat = Fiat::new(quote.fiat_minor, quote.fiat_code);
+    let terms = |spire: &PubKey| QuoteTerms {
+        spire: *spire,
+        quote_id: quote.quote_id,
+        direction: quote.direction,
+        txid: quote.txid,
+        fiat,
+        exchange_rate: quote.rate_nano,
+        principal_sats: quote.principal_sats,
+        fee_sats: quote.fee_sats,
+        wire_sats: quote.wire_sats,
+        fees_event_id: quote.fees_event_id,
+        ttl_s: quote.ttl_s,
+    };
+    let by_us = |spire| terms(spire).verify(&quote.quote_sig, &keys.service).is_ok();
+    if !keys.spires.iter().any(by_us) {
+        findings.differ(CHECK, &subject, "quote_sig by the service key over the row", "none");
+    }
+    let found = (quote.principal_sats, quote.fee_sats, quote.wire_sats);
+    let found = format!("{} + {} = {} sats", found.0, found.1, found.2);
+    let sums = sums(quote.rate_nano, fiat, quote.direction, quote);
+    findings.same(CHECK, format!("sums of {subject}"), sums, found);
+    let ppm = |platform: u32, operator: u32| format!("{platform} + {operator} ppm");
+    let found = ppm(quote.platform_fee_ppm.ppm(), quote.operator_fee_ppm.ppm());
+    let fees = document.and_then(Document::fees).map(|fees| fees.of(quote.direction));
+    let expected = match fees {
+        Some(Ok(fees)) => ppm(fees.platform().ppm(), fees.operator().ppm()),
+        _ => format!("the fee document {}", quote.fees_event_id),
+    };
+    findings.same(CHECK, format!("fees of {subject}"), expected, found);
+    if let Some(document) = document {
+        signed_document(findings, quote.fees_event_id, document, operator);
+    }
+}
+
+fn sums(rate: Rate, fiat: Fiat, direction: Direction, quote: &Quote) -> String {
+    let charge = || {
+        let principal = rate.principal(fiat, direction).map_err(|e| e.to_string())?;
+        let fees = FeePair::new(quote.platform_fee_ppm, quote.operator_fee_ppm);
+        let charge = fees.and_then(|fees| fees.charge(direction, principal));
+        charge.map_err(|e| e.to_string())
+    };
+    match charge() {
+        Ok(charge) => {
+            format!("{} + {} = {} sats", charge.principal(), charge.fee(), charge.wire())
+        }
+        Err(error) => error,
+    }
+}
+
+/// The event of a fee document: signed by the operator, and the one that is named.
+fn signed_document(
+    findings: &mut Findings,
+    id: EventId,
+    document: &Document,
+    operator: Option<PubKey>,
+) {
+    let event = document.event.as_deref().map(Event::from_json);
+    let found = match event {
+        Some(Ok(event)) if event.verify().is_err() => "a signature that does not hold".into(),
+        Some(Ok(event)) if event.id.to_bytes() != *id.as_bytes() => event.id.to_string(),
+        Some(Ok(event)) if operator.is_none_or(|key| key.nostr() == event.pubkey) => return,
+        Some(Ok(event)) => format!("an event by {}", event.pubkey),
+        Some(Err(_)) | None => "no event".into(),
+    };
+    let expected = "the event that was signed by the operator's key";
+    findings.differ(CHECK, format!("fee document {id}"), expected, found);
+}
+
+/// The request behind the promise for stacked notes, and the promise itself.
+pub(super) fn withdraw(
+    findings: &mut Findings,
+    keys: &Keys,
+    (withdraw, lots): (&Withdraw, &[Lot]),
+    speaks: &dyn Fn(PubKey) -> bool,
+) {
+    findings.look(CHECK);
+    let subject = format!("withdraw {}", withdraw.withdraw_id);
+    let json = withdraw.request_event.as_deref().unwrap_or_default();
+    let expected = "create_withdraw of these notes, signed by the machine's vault";
+    match request(keys, json, speaks) {
+        Err(found) => findings.differ(CHECK, &subject, expected, found),
+        Ok((_, _, RpcRequest::CreateWithdraw(claim))) => match by_vault(keys, &claim) {
+            None => findings.differ(CHECK, &subject, expected, "a vault_sig by no vault of it"),
+            Some(claim) if !claims(claim, withdraw, lots) => {
+                let found = format!("{claim:?}");
+                findings.differ(CHECK, &subject, expected, found);
+            }
+            Some(_) => {}
+        },
+        Ok((_, _, call)) => findings.differ(CHECK, &subject, expected, call.name()),
+    }
+    let promised = |sig: Sig| {
+        keys.spires.iter().any(|spire| {
+            keys.vaults.iter().any(|vault| {
+                let terms = WithdrawTerms {
+                    spire: *spire,
+                    vault: *vault,
+                    txid: withdraw.txid,
+                    withdraw_id: withdraw.withdraw_id,
+                    net_sats: withdraw.net_sats,
+                    expires_at: withdraw.expires_at,
+                };
+                terms.verify(&sig, &keys.service).is_ok()
+            })
+        })
+    };
+    if !withdraw.withdraw_sig.is_some_and(promised) {
+        findings.differ(CHECK, subject, "withdraw_sig by the service key over the row", "none");
+    }
+}
+
+fn by_vault<'a, T: VaultBody>(keys: &Keys, signed: &'a VaultSigned<T>) -> Option<&'a T> {
+    keys.vaults.iter().find_map(|vault| signed.check(vault).ok())
+}
+
+/// Whether a claim says what the withdraw's row says.
+fn claims(claim: &CreateWithdraw, withdraw: &Withdraw, lots: &[Lot]) -> bool {
+    let earlier = claim.earlier.iter().map(|lot| (lot.quote_id, &lot.notes));
+    let mut named: Vec<_> = earlier.chain([(claim.quote_id, &claim.notes)]).collect();
+    named.sort_unstable();
+    let mut kept: Vec<_> = lots.iter().map(|lot| (lot.quote_id, &lot.notes)).collect();
+    kept.sort_unstable();
+    named == kept
+        && claim.txid == withdraw.txid
+        && claim.claim_hash == withdraw.claim_hash
+        && Some(claim.fiat_code) == withdraw.fiat_code
+        && Some(claim.journal_seq) == withdraw.journal_seq
+        && Some(claim.journal_head) == withdraw.journal_head
+}
+
+/// A dispense report: its row is what a vault of the machine signed.
+pub(super) fn report(findings: &mut Findings, keys: &Keys, report: &Report) {
+    #[derive(Serialize)]
+    struct Signed<'a> {
+        #[serde(flatten)]
+        body: &'a DispenseReport,
+        vault_sig: Sig,
+    }
+    findings.look(CHECK);
+    let body = DispenseReport {
+        txid: report.txid,
+        payment_hash: report.payment_hash,
+        outcome: report.outcome,
+        bays: report.bays.0.clone(),
+        owed_minor: report.owed_minor,
+        journal_seq: report.journal_seq,
+        journal_head: report.journal_head,
+    };
+    let signed = serde_json::to_value(Signed { body: &body, vault_sig: report.vault_sig });
+    let signed = signed.and_then(serde_json::from_value::<VaultSigned<DispenseReport>>);
+    if !signed.is_ok_and(|signed| by_vault(keys, &signed).is_some()) {
+        let subject = format!("report {} at {}", report.txid, report.journal_seq.0);
+        let expected = "vault_sig of the machine's vault over the row";
+        findings.differ(CHECK, subject, expected, "none that holds");
+    }
+}
+
+/// What a settlement says of itself against its quote and request.
+pub(super) fn settlement(
+    findings: &mut Findings,
+    settlement: &Settlement,
+    quote: &Quote,
+    invoice: &Invoice,
+) {
+    let said = (
+        settlement.txid,
+        settlement.fiat_minor,
+        settlement.fiat_code,
+        settlement.fees_event_id,
+        settlement.request_event_id,
+    );
+    let quoted = (
+        Some(quote.txid),
+        Some(quote.fiat_minor),
+        Some(quote.fiat_code),
+        Some(quote.fees_event_id),
+        Some(invoice.request_event_id),
+    );
+    let subject = format!("settlement {}", settlement.payment_hash);
+    findings.same(CHECK, subject, format!("{quoted:?}"), format!("{said:?}"));
+}

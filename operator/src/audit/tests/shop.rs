@@ -1,0 +1,200 @@
+//! A shop with something of everything behind it, and copies of its database to damage.
+
+use bitspire_shared::document::Action;
+use bitspire_shared::ids::{BayId, ChangeId, EventId, TxnId};
+use bitspire_shared::money::Direction;
+use bitspire_shared::rpc::{
+    BayCount, Cashbox, CreateWithdraw, DispenseOutcome, OpenTxn, StateReport, VaultSigned, Withdraw,
+};
+use bitspire_shared::time::Unix;
+use nostr::{EventBuilder, JsonUtil, Keys, Kind};
+
+use super::super::gather::{self, Given};
+use super::super::report::Audit;
+use super::super::{after, before};
+use crate::publish::cassettes::{Wish, Wishes, change};
+use crate::rpc::tests::cash_in::{claim, fetched};
+use crate::rpc::tests::cash_out::{Sale, note, offered, pay, report};
+use crate::rpc::tests::{Peer, World, ppm, trading};
+use crate::settle;
+use crate::store::documents::{self, DocumentKind, Fees, NewDocument};
+use crate::store::{Store, StoreError, damage};
+
+/// What the machine counts: notes of 20 in bay 1, and in the cashbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) bay: u32,
+    pub(super) cashbox: u32,
+}
+
+pub(super) struct Shop {
+    pub(super) world: World,
+    pub(super) machine: Peer,
+    pub(super) counts: Counts,
+}
+
+pub(super) fn bay() -> BayId {
+    BayId::new(1).unwrap()
+}
+
+/// A fee document with the event that the operator signed.
+async fn published(world: &World) {
+    let event = EventBuilder::new(Kind::from(30_078), "sealed");
+    let event = event.sign_with_keys(&Keys::generate()).unwrap();
+    let (machine_id, now) = (world.machine_id, world.app.clock.now().after(1));
+    world
+        .write(move |tx| {
+            let fees = Fees {
+                cash_in_platform: ppm(20_000),
+                cash_in_operator: ppm(30_000),
+                cash_out_platform: ppm(20_000),
+                cash_out_operator: ppm(30_000),
+            };
+            let (kind, fees, body) = (DocumentKind::Fees, Some(fees), serde_json::json!({}));
+            let new = NewDocument { machine_id, kind, body, published_at: now, fees };
+            let document = documents::want(tx, &new, now)?;
+            let id = EventId::from_bytes(event.id.to_bytes());
+            documents::set_signed(tx, document, (id, &event.as_json()), now, now)
+        })
+        .await;
+}
+
+impl Shop {
+    /// With 100 notes of 20 in bay 1 and 20 more, and nothing sold yet.
+    pub(super) async fn open() -> Self {
+        let (world, machine) = trading().await;
+        published(&world).await;
+        let mut shop = Self { world, machine, counts: Counts::default() };
+        let filled = shop.wish(Some(20), Action::Set(100)).await;
+        let more = shop.wish(None, Action::Delta(20)).await;
+        shop.counts.bay = 120;
+        shop.heartbeat(&[filled, more], &[]).await;
+        shop
+    }
+
+    pub(super) async fn wish(&self, denomination: Option<u32>, action: Action) -> ChangeId {
+        let bays = vec![Wish { bay: bay(), denomination, action }];
+        let wishes = Wishes { bays, reason: "monday".into(), base_seq: None };
+        let (app, id) = (&self.world.app, self.world.machine_id);
+        change(app, "cli", None, id, wishes).await.unwrap().0[0]
+    }
+
+    pub(super) fn state(
+        &mut self,
+        applied: &[ChangeId],
+        open: &[TxnId],
+    ) -> VaultSigned<StateReport> {
+        let (journal_seq, journal_head) = self.machine.journal();
+        let Counts { bay: count, cashbox } = self.counts;
+        let notes = [(note(2_000), cashbox)].into_iter().filter(|(_, count)| *count > 0);
+        let held = BayCount { denomination_minor: note(2_000), count };
+        let open = open.iter().map(|txid| OpenTxn {
+            txid: *txid,
+            direction: Direction::CashOut,
+            state: "dispensing".into(),
+            fiat_minor: None,
+            since: Unix(1),
+        });
+        let emptied_seq = bitspire_shared::ids::JournalSeq(0);
+        let body = StateReport {
+            versions: Default::default(),
+            devices: Default::default(),
+            cassettes: [(bay(), held)].into(),
+            cashbox: Some(Cashbox { notes: notes.collect(), capacity: 500, emptied_seq }),
+            applied_documents: Default::default(),
+            applied_changes: applied.iter().copied().collect(),
+            open_transactions: open.collect(),
+            alerts: vec![],
+            journal_seq,
+            journal_head,
+        };
+        self.machine.signed(body)
+    }
+
+    pub(super) async fn heartbeat(&mut self, applied: &[ChangeId], open: &[TxnId]) {
+        let state = self.state(applied, open);
+        self.machine.ask(state).await.unwrap();
+    }
+
+    /// A paid sale of 40 EUR, two notes.
+    pub(super) async fn paid(&mut self) -> Sale {
+        let sale = offered(&mut self.machine, 4_000).await;
+        pay(&self.world, &sale.invoice, None);
+        self.machine.push().await;
+        sale
+    }
+
+    /// `out` of the two notes came.
+    pub(super) async fn dispensed(&mut self, sale: &Sale, outcome: DispenseOutcome, out: u32) {
+        let owed = match outcome {
+            DispenseOutcome::Uncertain => 0,
+            _ => 4_000 - 2_000 * i64::from(out),
+        };
+        let body = report(&mut self.machine, sale, outcome, &[(1, 2, out)], owed);
+        self.machine.ask(body).await.unwrap();
+        self.counts.bay -= out;
+    }
+
+    /// A note of 20 EUR was fed and claimed.
+    pub(super) async fn fed(&mut self) -> Withdraw {
+        let asked = self.machine.quote(Direction::CashIn, 2_000);
+        let quote = self.machine.ask(asked).await.unwrap();
+        let body: CreateWithdraw =
+            claim(&mut self.machine, &quote, asked.claim_hash, &[(2_000, 1)], &[]);
+        self.counts.cashbox += 1;
+        self.machine.ask(self.machine.signed(body)).await.unwrap()
+    }
+
+    /// Something of everything: a full sale, a short one, a late payment, sats fetched and not.
+    pub(super) async fn busy() -> Self {
+        let mut shop = Self::open().await;
+        let full = shop.paid().await;
+        shop.dispensed(&full, DispenseOutcome::Full, 2).await;
+        let short = shop.paid().await;
+        shop.dispensed(&short, DispenseOutcome::Partial, 1).await;
+        let fetched_one = shop.fed().await;
+        fetched(&shop.world, &fetched_one).await;
+        crate::payout::tests::round(&shop.world.app).await.unwrap();
+        shop.fed().await;
+        let late = offered(&mut shop.machine, 4_000).await;
+        shop.world.advance(361);
+        pay(&shop.world, &late.invoice, None);
+        let hash = late.invoice.payment_hash;
+        settle::look(&shop.world.app, "till", hash).await.unwrap();
+        shop.heartbeat(&[], &[]).await;
+        shop
+    }
+
+    pub(super) async fn audit(&self) -> Audit {
+        super::super::run(&self.world.app).await.unwrap()
+    }
+
+    /// What an audit knows beside the database.
+    pub(super) async fn given(&self) -> Given {
+        let app = &self.world.app;
+        let mut wallets = std::collections::BTreeMap::new();
+        for (id, wallet) in &app.wallets {
+            let list = before(app, &**wallet).await.unwrap();
+            wallets.insert(id.clone(), after(app, &**wallet, list).await.unwrap());
+        }
+        let (service, secret) = (app.service_key, app.service.secret_key().clone());
+        Given { service, secret, wallets, silent: Default::default(), now: app.clock.now() }
+    }
+
+    /// The audit of a copy of the database, after `statements`.
+    pub(super) async fn damaged(
+        &self,
+        given: &Given,
+        statements: &'static [&'static str],
+    ) -> Audit {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["operator.db", "operator.db-wal"] {
+            let from = self.world.folder.path().join(name);
+            std::fs::copy(from, folder.path().join(name)).unwrap();
+        }
+        let store = Store::open(&folder.path().join("operator.db"), given.now).unwrap();
+        store.write(|tx| damage(tx, statements)).await.unwrap();
+        let given = given.clone();
+        store.read::<_, StoreError, _>(move |read| gather::run(read, &given)).await.unwrap()
+    }
+}
