@@ -14,6 +14,7 @@ use bitspire_shared::rpc::StateReport;
 use bitspire_shared::time::Unix;
 use nostr::SecretKey;
 use serde::Deserialize as _;
+use serde_json::Value;
 
 use super::promises;
 use super::report::{Audit, Check, Findings};
@@ -70,6 +71,8 @@ pub(super) struct Machine {
     pub(super) keys: signed::Keys,
     pub(super) operator: Option<PubKey>,
     pub(super) heartbeat: Option<(StateReport, Unix)>,
+    /// The same, as its vault signed it.
+    said: Option<Value>,
     pub(super) bays: BTreeMap<BayId, Denomination>,
 }
 
@@ -114,6 +117,10 @@ impl<'a> Gather<'a> {
             Some(id) => quotes::find(self.read, id)?,
             None => None,
         };
+        let withdraw = match settlement.withdraw_id {
+            Some(id) => withdraws::find(self.read, id)?,
+            None => None,
+        };
         let mut reports: Vec<Report> = Vec::new();
         if let Some(txid) = settlement.txid {
             reports = settlements::reports(self.read, settlement.machine_id, txid)?;
@@ -130,6 +137,7 @@ impl<'a> Gather<'a> {
             operator: machine.row.operator_id,
             stray: machine.row.wallet_id != settlement.wallet_id,
             quote: quote.as_ref(),
+            withdraw: withdraw.as_ref(),
             reports: &reports,
             booked: &booked,
             bays: &machine.bays,
@@ -209,6 +217,11 @@ impl<'a> Gather<'a> {
     }
 
     fn reports(&mut self) -> Result<(), StoreError> {
+        for machine in self.machines.values() {
+            if let Some(body) = &machine.said {
+                signed::heartbeat(&mut self.findings, &machine.keys, machine.row.id, body);
+            }
+        }
         let mut after = 0;
         loop {
             let page = settlements::report_page(self.read, after, PAGE)?;
@@ -276,6 +289,7 @@ impl<'a> Gather<'a> {
 
 /// Whether this key ever spoke for the machine in a session.
 pub(super) fn spoke(read: &Read<'_>, machine: MachineId, key: PubKey) -> bool {
+    // where the database does not read, the next statement ends the audit
     let session = sessions::by_key(read, key).ok().flatten();
     session.is_some_and(|session| session.machine_id == machine)
 }
@@ -289,15 +303,16 @@ fn machine(read: &Read<'_>, given: &Given, row: KeptMachine) -> Result<Machine, 
     let (service, secret) = (given.service, given.secret.clone());
     let keys = signed::Keys { service, secret, spires, vaults };
     let heartbeat = cassettes::heartbeat(read, row.id)?;
+    let said = heartbeat.as_ref().map(|heartbeat| heartbeat.body.0.clone());
     let heartbeat = heartbeat.and_then(|heartbeat| {
         let report = StateReport::deserialize(&heartbeat.body.0).ok()?;
         Some((report, heartbeat.received_at))
     });
-    let said = heartbeat.iter().flat_map(|(report, _)| &report.cassettes);
+    let counted = heartbeat.iter().flat_map(|(report, _)| &report.cassettes);
     let mut bays: BTreeMap<_, _> =
-        said.map(|(bay, held)| (*bay, held.denomination_minor)).collect();
+        counted.map(|(bay, held)| (*bay, held.denomination_minor)).collect();
     let entered = cassettes::list(read, row.id)?;
     bays.extend(entered.into_iter().map(|cassette| (cassette.bay, cassette.denomination)));
     let operator = operators::find(read, row.operator_id)?.and_then(|operator| operator.pubkey);
-    Ok(Machine { row, keys, operator, heartbeat, bays })
+    Ok(Machine { row, keys, operator, heartbeat, said, bays })
 }

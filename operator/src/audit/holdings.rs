@@ -109,7 +109,7 @@ impl Gather<'_> {
                 ledger: &held,
                 said: said.map(|(report, at)| (report, *at)),
                 unbooked: &unbooked,
-                unreported: settlements::unreported(self.read, *id)?.len(),
+                unreported: settlements::unreported(self.read, *id, since)?.len(),
                 reported: settlements::newest_position(self.read, *id, since)?,
                 in_doubt: &in_doubt(self.read, *id)?,
             };

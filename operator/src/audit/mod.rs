@@ -4,7 +4,8 @@
 //! Promise: the checks are pure functions over rows; one snapshot of the database is what all of
 //! them see. A wallet's list is read before the snapshot and once more after it: what is in the
 //! first reading was recorded before the snapshot was taken, and what changed since is left to the
-//! next audit. Nothing is mended here.
+//! next audit. Nothing is mended here. Rows of the database are read in pages; a wallet's list is
+//! in memory while the audit runs.
 //!
 //! What is under way (a sale without a report, a payout without an end, a promise that nobody has
 //! claimed) is told as waiting and is no difference.

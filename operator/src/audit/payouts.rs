@@ -2,6 +2,7 @@
 
 use bitspire_shared::ids::{ChangeId, PaymentHash, TxnId, WithdrawId};
 use bitspire_shared::money::Sats;
+use bitspire_shared::split::Parts;
 
 use super::gather::{Gather, PAGE, spoke};
 use super::report::Check;
@@ -41,7 +42,7 @@ impl Gather<'_> {
         let (pays, settled) = match withdraw.purpose {
             Purpose::Owed => {
                 let debts = claims::paid_by(self.read, id)?;
-                (Some(Sats(debts.iter().map(|debt| debt.sats.0).sum())), None)
+                (Sats::sum(debts.iter().map(|debt| debt.sats)).ok(), None)
             }
             Purpose::CashIn => {
                 self.stack(withdraw)?;
@@ -110,13 +111,21 @@ impl Gather<'_> {
         let subject = format!("withdraw {}", withdraw.withdraw_id);
         match entry {
             Ok((entry, worth)) => {
-                let promised = (worth.net, Some(worth.value));
-                if promised != (withdraw.net_sats, withdraw.fiat_minor) {
-                    let expected = format!("{} sats for {}", worth.net, worth.value);
-                    let minor = withdraw.fiat_minor.unwrap_or_default();
-                    let found = format!("{} sats for {minor}", withdraw.net_sats);
-                    self.findings.differ(Check::Ledger, subject, expected, found);
-                }
+                let Parts { principal, platform_fee, operator_fee, .. } = worth.parts;
+                let words = |net: Sats, minor: i64, parts: [Sats; 3]| {
+                    let [principal, platform, operator] = parts;
+                    format!("{net} sats for {minor}: {principal} - {platform} - {operator}")
+                };
+                let parts = [principal, platform_fee, operator_fee];
+                let expected = words(worth.net, worth.value, parts);
+                let kept = [
+                    withdraw.principal_sats.unwrap_or_default(),
+                    withdraw.platform_fee_sats.unwrap_or_default(),
+                    withdraw.operator_fee_sats.unwrap_or_default(),
+                ];
+                let minor = withdraw.fiat_minor.unwrap_or_default();
+                let found = words(withdraw.net_sats, minor, kept);
+                self.findings.same(Check::Ledger, subject, expected, found);
                 self.has(&entry)?;
             }
             Err(why) => {

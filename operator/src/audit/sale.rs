@@ -19,6 +19,7 @@ use crate::ledger::{
 use crate::store::claims::OwedReason;
 use crate::store::quotes::Quote;
 use crate::store::settlements::{Report, Settlement, SettlementStatus};
+use crate::store::withdraws::Withdraw;
 
 /// A settlement with what belongs to it.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Sale<'a> {
     pub(super) stray: bool,
     /// Its quote.
     pub(super) quote: Option<&'a Quote>,
+    /// cash_in: the promise that it paid.
+    pub(super) withdraw: Option<&'a Withdraw>,
     /// The machine's reports of it, as they came.
     pub(super) reports: &'a [Report],
     /// What was booked of each report, by its reference.
@@ -90,7 +93,8 @@ pub(super) fn follows(sale: &Sale<'_>) -> Result<Follows, String> {
         (SettlementStatus::Accepted, Direction::CashOut) => accepted(sale),
         // the payment is booked by whoever made it
         (SettlementStatus::Accepted, Direction::CashIn) => {
-            Ok(Follows { parts: s.parts(), ..Follows::default() })
+            let withdraw = sale.withdraw.ok_or("the withdraw that it paid is gone")?;
+            Ok(Follows { parts: promised(withdraw), ..Follows::default() })
         }
         (SettlementStatus::Late, _) => whole(OwedReason::Late),
         (SettlementStatus::Under, _) => whole(OwedReason::Under),
@@ -112,6 +116,16 @@ pub(super) fn follows(sale: &Sale<'_>) -> Result<Follows, String> {
             Ok(Follows { entries: entry.into_iter().collect(), ..Follows::default() })
         }
     }
+}
+
+/// Where the sats of a cash_in belong, as promised.
+fn promised(withdraw: &Withdraw) -> Option<Parts> {
+    Some(Parts {
+        principal: withdraw.principal_sats?,
+        platform_fee: withdraw.platform_fee_sats?,
+        operator_fee: withdraw.operator_fee_sats?,
+        owed: Sats::ZERO,
+    })
 }
 
 const NOTHING: Parts = Parts {

@@ -9,8 +9,8 @@ use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::money::{Direction, Fiat, Rate};
 use bitspire_shared::nip44::ConversationKey;
 use bitspire_shared::rpc::{
-    CreateWithdraw, DispenseReport, QuoteTerms, Request, RpcRequest, SignedText, VaultBody,
-    VaultSigned, WithdrawTerms,
+    CreateWithdraw, DispenseReport, QuoteTerms, Request, RpcRequest, SignedText, StateReport,
+    VaultBody, VaultSigned, WithdrawTerms,
 };
 use bitspire_shared::settlement::Stamp;
 use bitspire_shared::split::FeePair;
@@ -284,6 +284,21 @@ pub(super) fn report(findings: &mut Findings, keys: &Keys, report: &Report) {
         let subject = format!("report {} at {}", report.txid, report.journal_seq.0);
         let expected = "vault_sig of the machine's vault over the row";
         findings.differ(CHECK, subject, expected, "none that holds");
+    }
+}
+
+/// The last heartbeat: a vault of the machine signed it.
+pub(super) fn heartbeat(
+    findings: &mut Findings,
+    keys: &Keys,
+    machine: impl std::fmt::Display,
+    body: &Value,
+) {
+    findings.look(CHECK);
+    let signed = serde_json::from_value::<VaultSigned<StateReport>>(body.clone());
+    if !signed.is_ok_and(|signed| by_vault(keys, &signed).is_some()) {
+        let expected = "vault_sig of the machine's vault over its heartbeat";
+        findings.differ(CHECK, format!("machine {machine}"), expected, "none that holds");
     }
 }
 

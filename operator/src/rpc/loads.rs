@@ -2,8 +2,8 @@
 //!
 //! Promise: each change comes into the ledger once, under its id. A refill is booked as it was
 //! typed. A count is booked as what it takes for the ledger to have what the machine has now, and
-//! only while nothing lies between the two: no sale is open, none is paid and not reported, no
-//! report is ahead of this heartbeat. Until then the change stays unbooked, and an audit says so.
+//! only while nothing of this pairing lies between the two: no sale is open, none is paid and not
+//! reported, no report is ahead of this heartbeat. Until then the change stays unbooked, and an audit says so.
 //!
 //! The first notes of a bay come out of the operator's pocket; later a count that differs goes to
 //! the cash difference with its reason. Notes of another value than the machine now has in the bay
@@ -64,7 +64,7 @@ fn at_rest(tx: &Tx<'_>, machine: &KeptMachine, report: &StateReport) -> Result<b
     let selling = |open: &bitspire_shared::rpc::OpenTxn| open.direction == Direction::CashOut;
     let since = machine.paired_at.unwrap_or(Unix(0));
     Ok(!report.open_transactions.iter().any(selling)
-        && settlements::unreported(tx, machine.id)?.is_empty()
+        && settlements::unreported(tx, machine.id, since)?.is_empty()
         && settlements::newest_position(tx, machine.id, since)? <= report.journal_seq)
 }
 

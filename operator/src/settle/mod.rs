@@ -179,7 +179,11 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
     if Some(to.0) != from {
         let now = app.clock.now();
         app.store
-            .write(move |tx| settlements::set_cursor(tx, &id, to.0, now))
+            .write(move |tx| match settlements::cursor(tx, &id)? {
+                // somebody else has read further meanwhile
+                Some(further) if further >= to.0 => Ok(()),
+                _ => settlements::set_cursor(tx, &id, to.0, now),
+            })
             .await
             .map_err(SettleError::Store)?;
     }

@@ -102,7 +102,26 @@ const ROWS: &[Planted] = &[
         Check::Ledger,
         "one settlement that distributes its fee",
     ),
+    (
+        &[
+            "UPDATE withdraws SET principal_sats = principal_sats + 1, operator_fee_sats = operator_fee_sats + 1",
+        ],
+        Check::Ledger,
+        "20000 - 400 - 600",
+    ),
+    (
+        &[
+            "UPDATE settlements SET principal_sats = principal_sats + 1, operator_fee_sats = operator_fee_sats + 1 WHERE withdraw_id IS NOT NULL",
+        ],
+        Check::Ledger,
+        "principal 20001",
+    ),
     // what was signed
+    (
+        &["UPDATE machine_states SET body = json_set(body, '$.cassettes.1.count', 116)"],
+        Check::Requests,
+        "over its heartbeat",
+    ),
     (
         &[
             "UPDATE invoices SET request_event = replace(request_event, '\"kind\":21000', '\"kind\":21001')",

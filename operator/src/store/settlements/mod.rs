@@ -327,18 +327,19 @@ pub fn knows_repeat(read: &Read<'_>, payment_key: &str) -> Result<bool, StoreErr
     Ok(read.one(sql, &[&payment_key], |row| row.get("known"))?.unwrap_or(false))
 }
 
-/// Paid cash_outs of a machine whose notes nobody has reported yet.
+/// Cash_outs of a machine, paid since `since`, whose notes nobody has reported yet.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn unreported(
     read: &Read<'_>,
     machine: MachineId,
+    since: Unix,
 ) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
     let sql = "SELECT * FROM settlements WHERE machine_id = ?1 AND distribution = 'held'
                AND status = 'accepted' AND direction = 'cash_out' AND reported_at IS NULL
-               ORDER BY id";
-    read.all(sql, &[&machine], Settlement::kept)
+               AND settled_at >= ?2 ORDER BY id";
+    read.all(sql, &[&machine, &since], Settlement::kept)
 }
 
 /// The newest settlements of one operator's machines, of one machine or of all, before `before`.
