@@ -12,7 +12,8 @@
 //! Actions ([`SimDevice::control`]), as JSON objects: `take`, `refill {bay, notes}`, `pull {bay}`,
 //! `insert {bay}`, `collect_rejects`, `power_off`, `power_on`, `arm {trap, bay?, at_note?, at_byte?,
 //! times?}` with a [`Trap`], `disarm`, `set {note_ms?, short_reply?}`. The counters: per bay `loaded
-//! == cassette + path + exit + taken + rejected + collected`, and `dispenses` carried out.
+//! == cassette + path + exit + taken + rejected + collected`, and `dispenses` carried out, the last one
+//! begun at `dispense_at_ms` of the simulator's clock.
 //!
 //! Failure policy: an action that does not fit is a [`SimError`] and changes nothing. What public
 //! sources do not say (error codes but the empty cassettes', where cassette registers lie) is the
@@ -95,6 +96,7 @@ pub struct F56Sim {
     pending: Option<Vec<u8>>,
     mute: bool,
     dispenses: u32,
+    dispense_at: Option<Mono>,
 }
 
 impl F56Sim {
@@ -112,6 +114,7 @@ impl F56Sim {
             pending: None,
             mute: false,
             dispenses: 0,
+            dispense_at: None,
         }
     }
 
@@ -190,6 +193,7 @@ impl F56Sim {
         let (ms, work) = match request {
             Request::Count(counts) if ready => {
                 self.dispenses = self.dispenses.saturating_add(1);
+                self.dispense_at = Some(now);
                 (self.mechanism.note_ms, Work::Dispense { request, run: Run::new(counts) })
             }
             Request::Init(_) | Request::InitExtended(_) => (INIT_MS, Work::Other { request }),
@@ -413,6 +417,7 @@ impl SimDevice for F56Sim {
         if let Some(fields) = counters.as_object_mut() {
             fields.insert("powered".to_owned(), self.powered.into());
             fields.insert("dispenses".to_owned(), self.dispenses.into());
+            fields.insert("dispense_at_ms".to_owned(), self.dispense_at.map(|at| at.0).into());
         }
         counters
     }

@@ -279,6 +279,7 @@ impl Serving {
                 if let Some(fields) = counters.as_object_mut() {
                     let port = self.path().map(|path| path.display().to_string());
                     fields.insert("port".to_owned(), json!(port));
+                    fields.insert("now_ms".to_owned(), json!(self.now().0));
                 }
                 let _ = to.send(counters);
             }
