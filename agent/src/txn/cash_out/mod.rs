@@ -217,6 +217,9 @@ impl CashOut {
         self.live.watched = false;
         match self.state.clone() {
             State::Quoted { .. } => self.state = State::Cancelled,
+            State::Invoiced { sale, gave_up: None } => {
+                self.state = State::Invoiced { sale, gave_up: Some(GaveUp::ScreenBroken) };
+            }
             State::Paid { sale, given, .. } => self.state = State::PaidWaiting { sale, given },
             _ => {}
         }

@@ -197,6 +197,9 @@ pub enum GaveUp {
     Cancelled,
     /// The invoice's time is over.
     Expired,
+    /// The screen was gone for a while: the claim code is shown no more, so the invoice must not be
+    /// either, or somebody would pay who has no right to what is owed then.
+    ScreenBroken,
     /// The vault was restarted.
     Restarted,
 }

@@ -143,6 +143,21 @@ fn notes_move_untouched_only_while_the_customer_must_be_there() {
     assert_eq!((sale.name(), sale.plans()), ("paid_waiting", false));
 }
 
+/// Loss prevented: somebody pays an invoice whose claim code they never saw, and has no right to
+/// anything when the notes do not come.
+#[test]
+fn an_invoice_is_shown_only_beside_its_claim_code() {
+    let mut sale = Sale::invoiced();
+    let Screen { claim, view } = sale.txn.screen();
+    assert!(claim.is_some() && matches!(view, View::Invoice { .. }));
+    sale.say(Input::ScreenBroken);
+    assert_eq!(sale.txn.screen().claim, None);
+    assert_eq!(sale.txn.screen().view, View::Cancelled);
+    // whoever had scanned it, had seen the code as well
+    sale.say(Input::Authorised(leave())).say(Input::ClaimEntered(code()));
+    assert!(sale.plans());
+}
+
 /// Loss prevented: the passer-by reads the claim code off the waiting screen and takes the notes.
 #[test]
 fn the_claim_code_resumes_and_is_shown_to_nobody_else() {
