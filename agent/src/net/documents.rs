@@ -34,14 +34,15 @@ const WAITING: usize = 16;
 /// The documents that a machine reads.
 const READS: [DocumentKind; 2] = [DocumentKind::Cassettes, DocumentKind::Fees];
 
-/// The subscription to this machine's documents.
-fn documents(pins: &NetPins) -> Filter {
+/// The subscription to one of this machine's documents. Each has its own: some relays look only at
+/// the first `d` of a filter that names one author and one kind.
+fn documents(pins: &NetPins, kind: DocumentKind) -> Filter {
     let d = SingleLetterTag::lowercase(Alphabet::D);
     Filter::new()
         .kind(EventKind::from(DOCUMENT_KIND))
         .author(pins.operator.nostr())
         .pubkey(pins.spire.nostr())
-        .custom_tags(d, READS.map(|kind| DTag { kind, spire: pins.spire }.to_string()))
+        .custom_tag(d, DTag { kind, spire: pins.spire }.to_string())
 }
 
 /// Reads documents.
@@ -71,7 +72,9 @@ pub(super) struct Memory {
 
 impl Reader {
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        self.pool.subscribe("documents", documents(&self.pins)).await;
+        for kind in READS {
+            self.pool.subscribe(kind.prefix(), documents(&self.pins, kind)).await;
+        }
         let work = async {
             loop {
                 let again = self.memory.again.map(|(at, _)| at);
