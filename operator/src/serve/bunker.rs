@@ -22,7 +22,7 @@ use crate::signer::provision::Wiring;
 use crate::signer::service::ServiceBunker;
 
 /// Between two looks for a bunker that was not there at the start.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the bunker if it is embedded, connects to it, and takes up what was left in the middle.
 pub(super) async fn start(
