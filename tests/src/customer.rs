@@ -34,6 +34,8 @@ struct Seen {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Whether it tells the machine which screen is up, as its page does.
+    confirms: bool,
     seen: Mutex<Seen>,
     changed: Condvar,
 }
@@ -52,7 +54,19 @@ impl Customer {
     /// # Errors
     /// When there is no thread to look with.
     pub fn new(file: PathBuf) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
+        Self::look(file, true)
+    }
+
+    /// Looks over the shoulder of somebody at a browser: the machine does not hear of it.
+    ///
+    /// # Errors
+    /// When there is no thread to look with.
+    pub fn beside(file: PathBuf) -> Result<Self> {
+        Self::look(file, false)
+    }
+
+    fn look(file: PathBuf, confirms: bool) -> Result<Self> {
+        let shared = Arc::new(Shared { confirms, ..Shared::default() });
         let (path, eyes) = (file.clone(), Arc::clone(&shared));
         // ends with the machine, or at the next screen after the customer has gone
         thread::Builder::new().name("customer".to_owned()).spawn(move || watch(&path, &eyes))?;
@@ -64,17 +78,33 @@ impl Customer {
     /// # Errors
     /// When it does not come in time: with the screen that is there.
     pub fn sees<'a>(&self, words: &[&'a str], within: Duration) -> Result<(&'a str, String)> {
+        self.looks(&format!("a screen with one of {words:?}"), within, |html| {
+            let shown = heading(html);
+            let word = words.iter().find(|word| shown.contains(**word));
+            word.map(|word| (*word, html.to_owned()))
+        })
+    }
+
+    /// What `find` makes of the screen, once it makes something of it.
+    ///
+    /// # Errors
+    /// When it does not come in time: with the screen that is there.
+    pub fn looks<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + within;
         let mut seen = self.shared.lock();
         loop {
-            let shown = heading(&seen.html);
-            if let Some(word) = words.iter().find(|word| shown.contains(**word)) {
-                return Ok((*word, seen.html.clone()));
+            if let Some(found) = find(&seen.html) {
+                return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let lost = seen.lost.as_deref().unwrap_or("connected");
-                bail!("expected a screen with one of {words:?}, got {shown:?} ({lost})");
+                bail!("expected {what}, got {:?} ({lost})", heading(&seen.html));
             }
             seen = self
                 .shared
@@ -83,6 +113,12 @@ impl Customer {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// The screen as it is.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        self.shared.lock().html.clone()
     }
 
     /// Touches a button.
@@ -153,6 +189,9 @@ fn follow(file: &std::path::Path, shared: &Shared) -> Result<()> {
         (seen.html, seen.number, seen.lost) = (html, number, None);
         shared.changed.notify_all();
         drop(seen);
+        if !shared.confirms {
+            continue;
+        }
         // as the page does; a machine that is busy hears of the next one
         let _ = act(&client, address, &json!({ "action": "seen", "screen": number }));
     }

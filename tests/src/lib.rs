@@ -6,11 +6,17 @@
 //! Failure policy: whatever does not happen in time is an error that names the process and shows
 //! the last lines of its log.
 
+pub mod books;
 pub mod customer;
+pub mod demo;
 pub mod figures;
 pub mod http;
 pub mod process;
+pub mod relay;
+pub mod report;
+pub mod sale;
 pub mod screen;
+pub mod shop;
 pub mod wait;
 pub mod wallet;
 pub mod world;

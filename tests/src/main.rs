@@ -6,12 +6,14 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use bitspire_tests::demo::Demo;
 use bitspire_tests::figures;
 use clap::Parser;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-const USAGE: &str = "expected one of: agent, operator, sim, figures, each with its own arguments";
+const USAGE: &str =
+    "expected one of: demo, figures, agent, operator, relay, sim, each with its own arguments";
 
 /// Measures bitSpire on this computer: one JSON line a figure
 #[derive(Debug, Parser)]
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         Some("agent") => part(|| bitspire_agent::cli::main(rest("bitspire-agent"))),
         Some("operator") => part(|| bitspire_operator::cli::main(rest("bitspire-operator"))),
         Some("sim") => part(|| bitspire_hardware::sim::cli::main(rest("bitspire-sim"))),
+        Some("relay") => part(|| bitspire_tests::relay::main(rest("relay"))),
+        Some("demo") => shown(rest("demo")),
         Some("figures") => measured(rest("figures")),
         _ => {
             eprintln!("{}: {USAGE}", program.to_string_lossy());
@@ -56,6 +60,17 @@ fn own(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.remove(1);
     }
     arguments
+}
+
+fn shown(arguments: Vec<OsString>) -> ExitCode {
+    match Demo::parse_from(own(arguments)).run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn measured(arguments: Vec<OsString>) -> ExitCode {

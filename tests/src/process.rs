@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, wait_for};
 
 /// How much of a log an error shows.
 const TAIL: usize = 30;
@@ -53,7 +53,15 @@ impl Process {
     /// # Errors
     /// When it ends before, or says nothing in time: with the end of its log.
     pub fn start(&mut self) -> Result<()> {
-        let lines = self.spawn()?;
+        self.start_with(&[])
+    }
+
+    /// Likewise, with further arguments this time only.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(&mut self, more: &[&str]) -> Result<()> {
+        let lines = self.spawn(more)?;
         self.said.clear();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -74,8 +82,25 @@ impl Process {
         }
     }
 
+    /// Starts it and waits until `ready` says so, for a program that prints no ready line.
+    ///
+    /// # Errors
+    /// When it ends before, or is not ready in time: with the end of its log.
+    pub fn start_until(&mut self, mut ready: impl FnMut() -> Result<()>) -> Result<()> {
+        self.spawn(&[])?;
+        let up = wait_for("ready", PATIENCE, || match self.running() {
+            false => Ok(false),
+            true => ready().map(|()| true).map_err(|error| format!("{error:#}")),
+        });
+        match up {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!("{}", self.trouble("ended before it was ready")),
+            Err(late) => Err(late.context(self.trouble("is not ready in time"))),
+        }
+    }
+
     /// Starts it; the lines that it prints come from the receiver and go to its file.
-    fn spawn(&mut self) -> Result<Receiver<String>> {
+    fn spawn(&mut self, more: &[&str]) -> Result<Receiver<String>> {
         if self.running() {
             bail!("{} runs already", self.name);
         }
@@ -87,6 +112,7 @@ impl Process {
         let (mut copy, log): (File, File) = (append("out")?, append("log")?);
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -52,6 +52,14 @@ pub fn heading(html: &str) -> String {
     words
 }
 
+/// The amounts that the screen sells, in minor units.
+#[must_use]
+pub fn amounts(html: &str) -> Vec<i64> {
+    let after = html.split("&quot;fiat_minor&quot;:").skip(1);
+    let digits = after.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    digits.flatten().filter_map(|digits| digits.parse().ok()).collect()
+}
+
 /// What stands between two marks.
 #[must_use]
 pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
@@ -77,5 +85,7 @@ mod tests {
         let cut = format!("{}\"/></svg>", &page[..at + 1_000]);
         assert!(qr_text(&cut).is_err());
         assert!(qr_text("<h1>One moment</h1>").is_err());
+        let page = r#"<button data-action="{&quot;action&quot;:&quot;start_cash_out&quot;,&quot;fiat_minor&quot;:2000}">"#;
+        assert_eq!(amounts(&page.repeat(2)), [2_000, 2_000]);
     }
 }

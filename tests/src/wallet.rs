@@ -43,6 +43,15 @@ impl CustomerWallet {
     /// # Errors
     /// When the code is none, or the service refuses.
     pub fn scan(&self, lnurl: &str) -> Result<Accepted> {
+        self.scan_with(lnurl, &mut None)
+    }
+
+    /// As [`scan`](Self::scan), with the invoice that was named before, if one was: a wallet that got
+    /// no answer asks again with the same.
+    ///
+    /// # Errors
+    /// When the code is none, or the service refuses.
+    pub fn scan_with(&self, lnurl: &str, named: &mut Option<String>) -> Result<Accepted> {
         let url = decode(lnurl)?;
         let offer = self.ask(&url)?;
         if offer["tag"] != "withdrawRequest" {
@@ -53,7 +62,10 @@ impl CustomerWallet {
             bail!("expected one amount, got {offer}");
         }
         let sats = msat / 1_000;
-        let bolt11 = self.invoice(sats)?;
+        let bolt11 = match named {
+            Some(bolt11) => bolt11.clone(),
+            None => named.insert(self.invoice(sats)?).clone(),
+        };
         let (callback, k1) = (offer["callback"].as_str(), offer["k1"].as_str());
         let (callback, k1) = (callback.context("no callback")?, k1.context("no k1")?);
         self.ask(&format!("{callback}?k1={k1}&pr={bolt11}"))?;

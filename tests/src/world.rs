@@ -5,8 +5,10 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -36,6 +38,15 @@ enum Folder {
     Kept(PathBuf),
 }
 
+/// Which relay machine, service and bunker meet on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayKind {
+    /// The operator's own, in its daemon.
+    Embedded,
+    /// Somebody else's program, a process of its own.
+    Apart,
+}
+
 /// A running world.
 #[derive(Debug)]
 pub struct World {
@@ -46,10 +57,17 @@ pub struct World {
     pub dispenser: Process,
     /// The operator's daemon: API, relay, public listener.
     pub operator: Process,
+    /// The relay, where it is a process of its own.
+    pub relay: Option<Process>,
+    /// The bunker that holds the keys of operator and machine.
+    pub bunker: Process,
+    /// The machine's vault.
+    pub vault: Process,
     /// The machine's network process.
     pub net: Process,
     client: Client,
     operator_file: PathBuf,
+    machine_file: PathBuf,
     program: PathBuf,
     folder: Folder,
 }
@@ -61,6 +79,14 @@ impl World {
     /// # Errors
     /// When the folder cannot be written, or holds something already.
     pub fn new(program: &Path, keep: Option<&Path>) -> Result<Self> {
+        Self::on(RelayKind::Embedded, program, keep)
+    }
+
+    /// As [`new`](Self::new), on a relay of the given kind.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn on(kind: RelayKind, program: &Path, keep: Option<&Path>) -> Result<Self> {
         let folder = match keep {
             None => Folder::Temporary(TempDir::with_prefix("bitspire-")?),
             Some(kept) => {
@@ -76,7 +102,8 @@ impl World {
         };
         let root = folder.path().to_owned();
         let operator_file = root.join("operator.toml");
-        fs::write(&operator_file, operator_toml(&root)?)?;
+        let [relay] = free_ports()?;
+        fs::write(&operator_file, operator_toml(&root, relay, kind == RelayKind::Embedded)?)?;
         let machine_file = root.join("machine.toml");
         fs::write(&machine_file, machine_toml(&root)?)?;
         // a service manager makes the runtime folder
@@ -97,16 +124,23 @@ impl World {
             bays.extend(["--bay".to_owned(), format!("{bay}={note}:{count}")]);
         }
         let acceptor = sim("id003", &["--pace".to_owned(), "10".to_owned()]);
-        let part = |program: &str, file: &Path, verb: &str| {
-            vec![program.into(), "--config".into(), file.into(), verb.into()]
+        let part = |program: &str, file: &Path, words: &[&str]| {
+            let mut all = vec![program.into(), "--config".into(), file.into()];
+            all.extend(words.iter().map(OsString::from));
+            all
         };
+        let apart = vec!["relay".into(), "--port".into(), relay.to_string().into()];
         Ok(Self {
+            relay: (kind == RelayKind::Apart).then(|| process("relay", apart)),
             acceptor: process("acceptor", acceptor),
             dispenser: process("dispenser", sim("f56", &bays)),
-            operator: process("operator", part("operator", &operator_file, "serve")),
-            net: process("net", part("agent", &machine_file, "net")),
+            operator: process("operator", part("operator", &operator_file, &["serve"])),
+            bunker: process("bunker", part("operator", &operator_file, &["bunker", "serve"])),
+            vault: process("vault", part("agent", &machine_file, &["vault"])),
+            net: process("net", part("agent", &machine_file, &["net"])),
             client: Client::default(),
             operator_file,
+            machine_file,
             program: program.to_owned(),
             folder,
         })
@@ -147,17 +181,85 @@ impl World {
     /// # Errors
     /// When it ends with another code than 0: with all that it said.
     pub fn operator_says(&self, words: &[&str]) -> Result<Value> {
-        let output = std::process::Command::new(&self.program)
-            .args(["operator", "--json", "--config"])
-            .arg(&self.operator_file)
-            .args(words)
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
+        self.says("operator", &self.operator_file, &[&["--json"], words].concat())
+    }
+
+    /// How the machine is, by its own command line.
+    ///
+    /// # Errors
+    /// When the vault does not answer.
+    pub fn status(&self) -> Result<Value> {
+        self.says("agent", &self.machine_file, &["status", "--json"])
+    }
+
+    /// Starts the vault and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not: with the end of its log.
+    pub fn start_vault(&mut self) -> Result<()> {
+        let (program, file) = (self.program.clone(), self.machine_file.clone());
+        let status = || says(&program, "agent", &file, &["status", "--json"]).map(drop);
+        self.vault.start_until(status)
+    }
+
+    /// Hands the seed to the machine, as an installer does: on standard input, seen by nobody.
+    ///
+    /// # Errors
+    /// When the machine is not paired by it: with what it said.
+    pub fn give_seed(&self, seed_url: &str) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["agent", "--config"]).arg(&self.machine_file);
+        command.args(["pair", "--seed-url", "-"]).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("its input")?.write_all(seed_url.as_bytes())?;
+        let output = child.wait_with_output()?;
         if !output.status.success() {
-            let error = String::from_utf8_lossy(&output.stderr);
-            bail!("bitspire-operator {words:?}: {}\n{said}{error}", output.status);
+            bail!("the machine is not paired: {}", String::from_utf8_lossy(&output.stderr));
         }
-        serde_json::from_str(&said).with_context(|| format!("{words:?}: no JSON: {said}"))
+        Ok(())
+    }
+
+    /// The kiosk's address as the machine's browser gets it, with this boot's token.
+    ///
+    /// # Errors
+    /// When the machine has not written it.
+    pub fn kiosk_address(&self) -> Result<String> {
+        let file = self.folder().join("run/kiosk.url");
+        let text = fs::read_to_string(&file);
+        Ok(text.with_context(|| format!("{}: cannot be read", file.display()))?.trim().to_owned())
+    }
+
+    /// The operator's page, with the token that logs in to it.
+    ///
+    /// # Errors
+    /// When the daemon has not written it.
+    pub fn page_address(&self) -> Result<String> {
+        let (address, token) = self.cookie()?;
+        Ok(format!("{address}/#token={token}"))
+    }
+
+    /// Ends every process in order, as a service manager does; one that has ended already, by the
+    /// same signal, is left alone.
+    pub fn close(&mut self) {
+        let Self { acceptor, dispenser, operator, relay, bunker, vault, net, .. } = self;
+        let parts = [net, vault, operator, bunker, dispenser, acceptor];
+        for process in parts.into_iter().chain(relay) {
+            if let (true, Err(error)) = (process.running(), process.stop()) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+
+    fn cookie(&self) -> Result<(String, String)> {
+        let file = self.folder().join("operator/api.cookie");
+        let line = fs::read_to_string(&file)
+            .with_context(|| format!("{}: cannot be read", file.display()))?;
+        let (address, token) = line.trim().split_once(' ').context("expected address and token")?;
+        Ok((address.to_owned(), token.to_owned()))
+    }
+
+    fn says(&self, part: &str, file: &Path, words: &[&str]) -> Result<Value> {
+        says(&self.program, part, file, words)
     }
 
     /// An answer of the operator's API, with the cookie that the daemon wrote at its start.
@@ -165,10 +267,7 @@ impl World {
     /// # Errors
     /// When it refuses or is down.
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        let file = self.folder().join("operator/api.cookie");
-        let line = fs::read_to_string(&file)
-            .with_context(|| format!("{}: cannot be read", file.display()))?;
-        let (address, token) = line.trim().split_once(' ').context("expected address and token")?;
+        let (address, token) = self.cookie()?;
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
         let url = format!("{address}/api/v1{path}");
@@ -177,6 +276,18 @@ impl World {
             (_, body) => self.client.post(&url, &headers, body.unwrap_or(&json!({}))),
         }
     }
+}
+
+/// A command of one part; its JSON.
+fn says(program: &Path, part: &str, file: &Path, words: &[&str]) -> Result<Value> {
+    let mut command = Command::new(program);
+    let output = command.arg(part).arg("--config").arg(file).args(words).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{part} {words:?}: {}\n{said}{error}", output.status);
+    }
+    serde_json::from_str(&said).with_context(|| format!("{part} {words:?}: no JSON: {said}"))
 }
 
 impl Folder {
@@ -211,9 +322,9 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     bail!("no {N} free ports between {} and {}", PORTS.start, PORTS.end)
 }
 
-fn operator_toml(root: &Path) -> Result<String> {
-    let [api, public, relay] = free_ports::<3>()?;
-    let data = root.join("operator");
+fn operator_toml(root: &Path, relay: u16, embedded: bool) -> Result<String> {
+    let [api, public] = free_ports()?;
+    let (data, bunker) = (root.join("operator"), root.join("bunker"));
     Ok(format!(
         r#"data_dir = {data:?}
 
@@ -230,9 +341,18 @@ listen = "127.0.0.1:{public}"
 base_url = "http://127.0.0.1:{public}"
 
 [relay]
-embedded = true
+embedded = {embedded}
 listen = "127.0.0.1:{relay}"
 url = "ws://127.0.0.1:{relay}"
+
+# a machine that is killed again and again asks more often than one that works
+[gate]
+rate_limit_per_min = 600
+burst = 100
+
+[bunker]
+embedded = false
+data_dir = {bunker:?}
 
 [rates.fixed]
 {CURRENCY} = "{RATE}"

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bitspire_tests::process::Process;
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::world::{OPENING_SATS, World};
 use serde_json::json;
@@ -92,4 +93,44 @@ fn the_kiosk_comes_back_after_kill_9() {
     assert_ne!(first, second, "a boot has a token of its own");
     customer.sees(&["One moment"], PATIENCE).unwrap();
     world.net.stop().unwrap();
+}
+
+/// Loss prevented: a vault that does not come back on its journal, or a machine whose two processes
+/// do not find each other again, whichever of them lost its power.
+#[test]
+fn vault_and_net_find_each_other_after_kill_9() {
+    let mut world = world();
+    world.acceptor.start().unwrap();
+    world.dispenser.start().unwrap();
+    world.start_vault().unwrap();
+    world.net.start().unwrap();
+    let customer = world.customer().unwrap();
+    customer.sees(&["Not paired"], PATIENCE).unwrap();
+    let mut position = 0;
+    for _ in 0..3 {
+        world.vault.kill9().unwrap();
+        customer.sees(&["One moment"], PATIENCE).unwrap();
+        world.start_vault().unwrap();
+        let journal = world.status().unwrap()["journal_seq"].as_u64().unwrap();
+        assert!(journal > position, "{journal} entries after {position}");
+        position = journal;
+        customer.sees(&["Not paired"], PATIENCE).unwrap();
+    }
+    world.net.kill9().unwrap();
+    world.net.start().unwrap();
+    customer.sees(&["Not paired"], PATIENCE).unwrap();
+    let second = format!("{:#}", second_vault(&world));
+    assert!(second.contains("ended before it was ready"), "{second}");
+    world.net.stop().unwrap();
+    world.vault.stop().unwrap();
+}
+
+/// What a second vault on the same journal says.
+fn second_vault(world: &World) -> anyhow::Error {
+    let folder = world.folder();
+    let arguments = ["agent".into(), "--config".into(), folder.join("machine.toml").into()];
+    let arguments = arguments.into_iter().chain(["vault".into()]).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_bitspire-world"));
+    let mut second = Process::new("second", program, arguments, &folder.join("logs"));
+    second.start_until(|| anyhow::bail!("it must not run")).unwrap_err()
 }

@@ -1,6 +1,6 @@
 //! The size of the machine's program, as it is shipped: release profile, stripped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,6 +11,14 @@ use super::Figure;
 const BAR_MB: f64 = 10.0;
 
 pub(super) fn measure() -> Result<Vec<Figure>> {
+    let bytes = u32::try_from(std::fs::metadata(agent_program()?)?.len())?;
+    let value = f64::from(bytes) / 1_000_000.0;
+    let (name, unit, bound_is) = ("agent_binary_mb", "MB", "the bar for a machine's program");
+    Ok(vec![Figure { name, value, unit, bound: BAR_MB, bound_is, peer: None, runs: 1 }])
+}
+
+/// Builds the machine's program as it is shipped; where it is.
+pub(super) fn agent_program() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -29,8 +37,5 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
         (message["target"]["name"] == "bitspire-agent").then(|| file.to_owned())
     });
     let file = files.next().context("cargo names no program called bitspire-agent")?;
-    let bytes = u32::try_from(std::fs::metadata(&file)?.len())?;
-    let value = f64::from(bytes) / 1_000_000.0;
-    let (name, unit, bound_is) = ("agent_binary_mb", "MB", "the bar for a machine's program");
-    Ok(vec![Figure { name, value, unit, bound: BAR_MB, bound_is, peer: None, runs: 1 }])
+    Ok(PathBuf::from(file))
 }

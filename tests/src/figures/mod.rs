@@ -3,6 +3,7 @@
 //! Promise: each line carries the bound that physics or the specification sets, and how far the
 //! value is from it. Money paths are measured with the journal's real flushes on the real disk.
 
+mod agent;
 mod binary;
 mod sale;
 
@@ -52,23 +53,33 @@ fn rounded(value: f64) -> f64 {
 
 type Measure = fn() -> Result<Vec<Figure>>;
 
-/// Every measurement by its name.
-const ALL: [(&str, Measure); 2] =
-    [("authorised_to_first_byte_ms", sale::measure), ("agent_binary_mb", binary::measure)];
+/// Every measurement, by the names of its figures.
+const ALL: [(&[&str], Measure); 3] = [
+    (&["authorised_to_first_byte_ms"], sale::measure),
+    (&["agent_binary_mb"], binary::measure),
+    (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
+];
 
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.
 ///
 /// # Errors
 /// When a name is none, or something could not be measured.
 pub fn run(only: Option<&str>, mut tell: impl FnMut(&Figure) -> Result<()>) -> Result<()> {
-    let chosen: Vec<_> = ALL.iter().filter(|(name, _)| only.is_none_or(|o| o == *name)).collect();
-    if chosen.is_empty() {
-        let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+    let wanted = |name: &str| only.is_none_or(|only| name == only);
+    let mut known = ALL.iter().flat_map(|(names, _)| names.iter());
+    if !known.any(|name| wanted(name)) {
+        let names: Vec<_> = ALL.iter().flat_map(|(names, _)| names.iter()).collect();
         bail!("expected one of {names:?}, got {only:?}");
     }
-    for (_, measure) in chosen {
+    for (names, measure) in ALL {
+        if !names.iter().any(|name| wanted(name)) {
+            continue;
+        }
         for figure in measure()? {
-            tell(&figure)?;
+            // a measurement of one name has figures beside it that explain it
+            if names.len() == 1 || wanted(figure.name) {
+                tell(&figure)?;
+            }
         }
     }
     Ok(())

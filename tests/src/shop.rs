@@ -1,0 +1,94 @@
+//! From a folder of configuration to a machine that sells: what an operator and an installer do,
+//! with the commands that they type.
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::wait::{PATIENCE, wait_for};
+use crate::world::{BAYS, CURRENCY, World};
+
+/// Fees as fractions: the platform's and the operator's, the same in both directions.
+pub const FEES: (&str, &str) = ("0.03", "0.05");
+
+/// The machine's number at the operator.
+pub const MACHINE: &str = "1";
+
+/// Starts every process, pairs the machine, publishes fees and cassettes, and waits until it is
+/// open; `tell` gets a line a step.
+///
+/// # Errors
+/// At the first step that does not succeed.
+pub fn open(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    tell("a note validator and a dispenser, simulated");
+    world.acceptor.start()?;
+    world.dispenser.start()?;
+    if let Some(relay) = &mut world.relay {
+        tell("a relay of somebody else's");
+        relay.start()?;
+    }
+    tell("the operator's daemon: relay, API, LNURL");
+    world.operator.start()?;
+    let operator = world.operator_says(&["operator", "show"])?;
+    let admin = operator["bunker_admin_npub"].as_str().context("the bunker's administrator")?;
+    tell("the bunker, which holds the keys");
+    world.bunker.start_with(&["--admin", admin])?;
+    wait_for("the operator finds its bunker", PATIENCE, || {
+        let shown = world.operator_says(&["operator", "show"]);
+        match shown.map_err(|error| format!("{error:#}"))?["bunker_npub"].as_str() {
+            Some(_) => Ok(()),
+            None => Err("it has none".to_owned()),
+        }
+    })?;
+    tell("the machine: vault and network process");
+    world.start_vault()?;
+    world.net.start()?;
+    tell("the operator's key, made in the bunker");
+    world.operator_says(&["operator", "init"])?;
+    tell("a machine, and fees: 3 % for the platform, 5 % for the operator");
+    let (platform, own) = FEES;
+    world.operator_says(&[
+        "fees",
+        "set",
+        "--super",
+        "--cash-in",
+        platform,
+        "--cash-out",
+        platform,
+    ])?;
+    let add = ["machine", "add", "--name", "demo", "--currency", CURRENCY, "--wallet", "machine"];
+    let fees = ["--cash-in-fee", own, "--cash-out-fee", own];
+    let machine = world.operator_says(&[add.as_slice(), &fees].concat())?;
+    if machine["id"].as_u64() != MACHINE.parse().ok() {
+        bail!("expected machine {MACHINE}, got {machine}");
+    }
+    tell("pairing: a key of the machine's own in the bunker, a seed for it");
+    let paired = world.operator_says(&["pair", MACHINE, "--allow-loopback"])?;
+    world.give_seed(paired["seed_url"].as_str().context("the pairing's seed")?)?;
+    let digits = wait_for("digits to compare", PATIENCE, || {
+        let status = world.status().map_err(|error| format!("{error:#}"))?;
+        status["digits"].as_str().map(str::to_owned).ok_or_else(|| status.to_string())
+    })?;
+    wait_for("the operator hears of the machine", PATIENCE, || {
+        let confirmed = world.operator_says(&["confirm", MACHINE, &digits]);
+        confirmed.map_err(|error| format!("{error:#}"))
+    })?;
+    tell("notes for the bays, counted");
+    let mut load = vec!["cassettes", "set", "--machine", MACHINE, "--reason", "first load"];
+    let bays = BAYS.map(|(bay, note, count)| format!("--bay={bay}={note}:{count}"));
+    load.extend(bays.iter().map(String::as_str));
+    world.operator_says(&load)?;
+    wait_for("a machine that sells", PATIENCE, || {
+        let status = world.status().map_err(|error| format!("{error:#}"))?;
+        match sells(&status) {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    })
+}
+
+/// Whether nothing stands in the way of a sale.
+#[must_use]
+pub fn sells(status: &Value) -> bool {
+    let reasons = status["out_of_service"].as_array();
+    status["net"]["session"] == true && reasons.is_some_and(Vec::is_empty)
+}

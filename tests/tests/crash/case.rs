@@ -1,0 +1,221 @@
+//! One death at one entry, and what must hold afterwards.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bitspire_shared::money::Direction;
+use bitspire_tests::books::Journal;
+use bitspire_tests::customer::Customer;
+use bitspire_tests::process::Process;
+use bitspire_tests::report::{Report, ledger_balanced, notes_balanced};
+use bitspire_tests::sale::{IDLE, settlements};
+use bitspire_tests::screen::heading;
+use bitspire_tests::shop::{self, sells};
+use bitspire_tests::wait::{PATIENCE, wait_for};
+use bitspire_tests::wallet::CustomerWallet;
+use bitspire_tests::world::{RelayKind, World};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::shopper::{AMOUNT, NOTE, Shopper, in_box};
+
+type Part = fn(&mut World) -> &mut Process;
+
+/// How long a sale may take in all, a death in the middle included.
+const SALE: Duration = Duration::from_secs(90);
+/// Between two looks at journal and screen.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A world in which a part dies.
+struct Scene {
+    name: &'static str,
+    part: Part,
+    world: World,
+    customer: Customer,
+    wallet: CustomerWallet,
+}
+
+/// Sells in both directions, once undisturbed and once for each entry of that journal with the part
+/// dying there.
+pub(crate) fn dies_at_each_entry(name: &'static str, kind: RelayKind, part: Part) {
+    let mut scene = Scene::open(name, kind, part);
+    for direction in [Direction::CashOut, Direction::CashIn] {
+        let entries = scene.undisturbed(direction);
+        let mut uncertain = 0;
+        for entry in 1..=entries {
+            let (_, state) = scene.sale(direction, Some(entry));
+            if state == "uncertain" {
+                // only a person's verdict ends it: another machine for the next one
+                uncertain += 1;
+                scene = Scene::open(name, kind, part);
+            }
+        }
+        eprintln!("{name} died at {entries} entries of {direction}; {uncertain} left uncertain");
+    }
+}
+
+impl Scene {
+    fn open(name: &'static str, kind: RelayKind, part: Part) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_bitspire-world"));
+        let keep = std::env::var_os("KEEP");
+        let keep = keep.map(|keep| tempfile::tempdir_in(keep).unwrap().keep());
+        let mut world = World::on(kind, program, keep.as_deref()).unwrap();
+        shop::open(&mut world, &mut |_| ()).unwrap();
+        let customer = world.customer().unwrap();
+        let wallet = CustomerWallet::new().unwrap();
+        Self { name, part, world, customer, wallet }
+    }
+
+    /// The entries that a sale writes when nothing happens.
+    fn undisturbed(&mut self, direction: Direction) -> i64 {
+        // the machine may still hear of the last death while it begins
+        for _ in 0..5 {
+            let (entries, state) = self.sale(direction, None);
+            if ["settled", "redeemed"].contains(&state.as_str()) {
+                return entries;
+            }
+        }
+        panic!("{direction}: no sale comes to its end");
+    }
+
+    /// One sale; the entries that it wrote, and the state that it ended in.
+    fn sale(&mut self, direction: Direction, dies_at: Option<i64>) -> (i64, String) {
+        let what = format!("{direction}, {} dies at {dies_at:?}", self.name);
+        let Self { part, world, customer, wallet, .. } = self;
+        wait_for(&format!("{what}: a machine that sells"), PATIENCE, || {
+            let status = world.status().map_err(|error| format!("{error:#}"))?;
+            let idle = heading(&customer.screen()).contains(IDLE);
+            if !idle {
+                let _ = customer.touches(&json!({"action": "finish"}));
+            }
+            if sells(&status) && idle { Ok(()) } else { Err(status.to_string()) }
+        })
+        .unwrap();
+        let journal = Journal::of(world.folder()).unwrap();
+        let base = journal.seq().unwrap();
+        let (settled, given) = (settlements(world).unwrap().len(), given(world));
+        let boxed = in_box(world).0;
+        let mut shopper = Shopper::new(world, customer, wallet, direction);
+        let id = part(world).id().unwrap();
+        let (fell, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let mut raised = false;
+        let mut at_start = None;
+        std::thread::scope(|scope| {
+            let folder = world.folder().to_owned();
+            if let Some(entry) = dies_at {
+                scope.spawn({
+                    let (fell, over) = (&fell, &over);
+                    move || {
+                        let journal = Journal::of(&folder).unwrap();
+                        while journal.seq().unwrap() < base + entry {
+                            if over.load(Ordering::SeqCst) {
+                                return;
+                            }
+                            std::hint::spin_loop();
+                        }
+                        kill(Pid::from_raw(i32::try_from(id).unwrap()), Signal::SIGKILL).unwrap();
+                        fell.store(true, Ordering::SeqCst);
+                    }
+                });
+            }
+            let deadline = Instant::now() + SALE;
+            loop {
+                if fell.load(Ordering::SeqCst) && !raised {
+                    part(world).kill9().unwrap();
+                    at_start = Some((dispenses(world), shopper.codes_entered));
+                    if part(world).name() == "vault" {
+                        world.start_vault().unwrap();
+                    } else {
+                        part(world).start().unwrap();
+                    }
+                    raised = true;
+                }
+                shopper.look(world, &journal);
+                let last = shopper.last(&journal);
+                let txn = last.as_ref().map(|entry| entry.txn().clone()).unwrap_or_default();
+                // an invoice that nobody has seen is paid by nobody: it waits for its end
+                let unseen = txn["name"] == "invoiced"
+                    && shopper.bolt11.is_none()
+                    && heading(&customer.screen()).contains(IDLE);
+                let ended = txn["stage"] == "closed" || txn["name"] == "uncertain" || unseen;
+                if ended && (raised || dies_at.is_none()) {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    over.store(true, Ordering::SeqCst);
+                    panic!(
+                        "{what}: stuck in {} before {:?}: paid {}, accepted {:?}\n{}",
+                        txn,
+                        heading(&customer.screen()),
+                        shopper.paid,
+                        shopper.accepted,
+                        part(world).trouble("log"),
+                    );
+                }
+                std::thread::sleep(LOOK);
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        if world.counters(&world.dispenser).unwrap()["notes_at_exit"] == true {
+            // nobody leaves without their notes
+            world.act(&world.dispenser, &json!({"action": "take"})).unwrap();
+        }
+        let txn = shopper.last(&journal).unwrap().txn().clone();
+        let state = txn["name"].as_str().unwrap().to_owned();
+        eprintln!("{what}: {state}");
+        if self.name == "vault"
+            && let Some((before, codes)) = at_start
+            && shopper.codes_entered == codes
+        {
+            assert_eq!(dispenses(world), before, "{what}: dispensed on a start, now {state}");
+        }
+        let entries = journal.seq().unwrap() - base;
+        if state == "uncertain" {
+            return (entries, state);
+        }
+        let given = self::given(world) - given;
+        let boxed = in_box(world).0 - boxed;
+        match direction {
+            Direction::CashOut => {
+                let owed = txn["state"].to_string().contains("owed");
+                match state.as_str() {
+                    "settled" => assert!(shopper.paid && given == AMOUNT, "{what}: {given} given"),
+                    "short_dispensed" | "late" => assert!(shopper.paid && owed, "{what}: {txn}"),
+                    _ => assert!(!shopper.paid && given == 0, "{what}: {state}, {given} given"),
+                }
+            }
+            Direction::CashIn => match state.as_str() {
+                "redeemed" => {
+                    assert!(shopper.accepted.is_some() && boxed == 1, "{what}: {boxed} boxed");
+                }
+                "expired" => assert_eq!(boxed, 1, "{what}"),
+                _ => assert_eq!(boxed, 0, "{what}: {state}, {NOTE} is lost"),
+            },
+        }
+        let money = ["settled", "redeemed"].contains(&state.as_str());
+        wait_for(&format!("{what}: its settlement"), PATIENCE, || {
+            let rows = settlements(world).map_err(|error| format!("{error:#}"))?;
+            let done = rows.len() == settled + usize::from(money);
+            if done { Ok(()) } else { Err(format!("{rows:?}")) }
+        })
+        .unwrap();
+        let mut report = Report { figures: Value::Null, failed: Vec::new() };
+        notes_balanced(world, &mut report, &journal).unwrap();
+        ledger_balanced(world, &mut report);
+        assert!(report.failed.is_empty(), "{what}: {:#?}", report.failed);
+        (entries, state)
+    }
+}
+
+/// Commands to dispense that the device has carried out.
+fn dispenses(world: &World) -> i64 {
+    world.counters(&world.dispenser).unwrap()["dispenses"].as_i64().unwrap()
+}
+
+/// What the device has given out, in minor units.
+fn given(world: &World) -> i64 {
+    let notes = bitspire_tests::report::given(world).unwrap();
+    notes.iter().map(|(value, many)| value * many * bitspire_tests::sale::MINOR).sum()
+}
