@@ -4,12 +4,15 @@
 //! has the methods that a machine needs. The secret goes to no disk and into no log.
 //!
 //! Failure policy: each failure ends the try with words for the screen; the pairing in force, if
-//! there is one, is untouched.
+//! there is one, is untouched, and of a secret that is refused for good nothing stays. Where nobody
+//! answers, the client key stays: the bunker may have taken the secret for it.
 
 use std::sync::Arc;
 
+use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::nip46::client::{Ask, CallError};
+use bitspire_shared::nip46::message::Method;
 use bitspire_shared::seed::{BunkerError, BunkerLink, parse_relay};
 use bitspire_shell::pool::{Pool, PoolError};
 use nostr::RelayUrl;
@@ -41,9 +44,31 @@ pub(super) enum PairError {
     /// The bunker.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// Nobody answers, and every relay says that it does not carry requests to this bunker.
+    #[error(
+        "the seed's bunker is not to be reached with it ({relays}): the seed was redeemed already, \
+         or its time is over: make a new seed and pair again"
+    )]
+    TurnedAway {
+        /// What each relay said.
+        relays: String,
+    },
     /// Encryption that does not decrypt again.
     #[error("the bunker's nip44_decrypt does not give back what nip44_encrypt took")]
     NotInverse,
+}
+
+impl Classified for PairError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Relay(error) => error.kind(),
+            Self::Signer(error) => error.kind(),
+            Self::Address(_) | Self::NoSecret | Self::TurnedAway { .. } | Self::NotInverse => {
+                Kind::Permanent
+            }
+        }
+    }
 }
 
 impl PairError {
@@ -107,17 +132,37 @@ pub(super) async fn connect(
             }
         }
     };
+    let mut taken = false;
     let result = tokio::select! {
-        result = introduce(&ask, wanted.pins.operator) => result,
+        result = introduce(&ask, wanted.pins.operator, &mut taken) => result,
         () = reading => Err(SignerError::Closed.into()),
         () = worker.run(stop.clone()) => Err(SignerError::Closed.into()),
     };
+    let refusals = pool.refusals().await;
     pool.close().await;
+    let result = match result {
+        Err(PairError::Signer(SignerError::Call(CallError::NoReply { method, .. })))
+            if method == Method::Connect && refusals.len() >= everywhere.len() =>
+        {
+            let relays = refusals.iter().map(|(relay, said)| format!("{relay}: {said}"));
+            Err(PairError::TurnedAway { relays: relays.collect::<Vec<_>>().join("; ") })
+        }
+        result => result,
+    };
+    if !taken && result.as_ref().is_err_and(|error| error.kind() == Kind::Permanent) {
+        store.give_up()?;
+    }
     result.map(|()| client)
 }
 
-async fn introduce(signer: &signer::Signer, operator: PubKey) -> Result<(), PairError> {
+/// `taken` is set once the bunker has taken the secret: then it knows the client key.
+async fn introduce(
+    signer: &signer::Signer,
+    operator: PubKey,
+    taken: &mut bool,
+) -> Result<(), PairError> {
     signer.connect().await?;
+    *taken = true;
     signer.ask(Ask::GetPublicKey).await?;
     // some bunkers have no nip44 methods: better told now than at the first document
     const TEXT: &str = "bitspire";

@@ -144,6 +144,15 @@ impl Store {
         Ok((pairing, keys))
     }
 
+    /// The bunker will not have the next pairing: nothing of it stays.
+    pub(super) fn give_up(&self) -> Result<(), StoreError> {
+        if let Some((next, _)) = self.load(NEXT)? {
+            self.remove(NEXT)?;
+            self.ring.forget(&next.client_key)?;
+        }
+        Ok(())
+    }
+
     /// The vault has pinned `pins`: the next pairing is now the one in force, if it is theirs.
     pub(super) fn promote(&self, pins: &NetPins) -> Result<Option<(Pairing, Keys)>, StoreError> {
         if let Some((next, _)) = self.load(NEXT)?

@@ -8,7 +8,10 @@
 //! come back, ephemeral ones are the sender's to retry); a relay that is down is retried for ever.
 //! Kinds 20000-29999 are sent without waiting, since relays need not answer them (NIP-01).
 
-use std::collections::{HashMap, VecDeque};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,6 +45,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const AFTER_AUTH: Duration = Duration::from_millis(200);
 /// Events of ephemeral kinds that can be sent again to a relay that wanted to know us first.
 const KEPT: usize = 64;
+
+/// How a relay begins that will not carry an event for us, now or later (NIP-01).
+const NOT_FOR_US: [&str; 2] = ["restricted:", "blocked:"];
+/// Characters of a relay's own words that are kept.
+const WORDS: usize = 200;
 
 /// Things put off at once, at most: far more subscriptions and unanswered events than there are.
 const MOST_DUE: usize = 1_024;
@@ -110,6 +118,11 @@ impl WebSocketTransport for Filtered {
     }
 }
 
+/// What a relay said, fit for a screen.
+fn words(said: &str) -> String {
+    said.chars().filter(|character| !character.is_control()).take(WORDS).collect()
+}
+
 /// What is to be done again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Again {
@@ -145,13 +158,21 @@ impl Inbox {
     }
 }
 
+/// One of the last events of ephemeral kinds.
+struct Sent {
+    event: Event,
+    /// The relays that got it twice.
+    twice: Vec<RelayUrl>,
+    /// The relays that will not carry it for us, and what they said.
+    refused: Vec<(RelayUrl, String)>,
+}
+
 /// Connections to a set of relays.
 pub struct Pool {
     client: Client,
     inbox: Mutex<Inbox>,
     wanted: Mutex<HashMap<SubscriptionId, Filter>>,
-    /// The last events of ephemeral kinds, each with the relays that got it twice.
-    sent: Mutex<VecDeque<(Event, Vec<RelayUrl>)>>,
+    sent: Mutex<VecDeque<Sent>>,
     lagged: AtomicU64,
 }
 
@@ -256,6 +277,18 @@ impl Pool {
                 }) if message.starts_with("auth-required") => {
                     inbox.later(AFTER_AUTH, Again::Send(relay_url, event_id));
                 }
+                Ok(RelayPoolNotification::Message {
+                    relay_url,
+                    message: RelayMessage::Ok { event_id, status: false, message },
+                }) if NOT_FOR_US.iter().any(|prefix| message.starts_with(prefix)) => {
+                    let mut sent = self.sent.lock().await;
+                    let known = sent.iter_mut().find(|sent| sent.event.id == event_id);
+                    if let Some(Sent { refused, .. }) = known
+                        && refused.iter().all(|(relay, _)| *relay != relay_url)
+                    {
+                        refused.push((relay_url, words(&message)));
+                    }
+                }
                 Ok(RelayPoolNotification::Message { .. }) => {}
                 Ok(RelayPoolNotification::Shutdown) | Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(lost)) => {
@@ -301,7 +334,7 @@ impl Pool {
             if sent.len() >= KEPT {
                 sent.pop_front();
             }
-            sent.push_back((event.clone(), Vec::new()));
+            sent.push_back(Sent { event: event.clone(), twice: Vec::new(), refused: Vec::new() });
         }
         let mut handed = 0;
         for relay in self.client.relays().await.values().filter(|relay| relay.is_connected()) {
@@ -315,16 +348,24 @@ impl Pool {
         handed
     }
 
+    /// The relays that will not carry one of the last events sent, and what they said to it. They
+    /// say so while [`next`](Self::next) is being waited for, if they do.
+    pub async fn refusals(&self) -> BTreeMap<String, String> {
+        let sent = self.sent.lock().await;
+        let refused = sent.iter().flat_map(|sent| &sent.refused);
+        refused.map(|(relay, said)| (relay.to_string(), said.clone())).collect()
+    }
+
     /// Sends an event that a relay refused before it knew us; once, so that a relay that will
     /// never know us is not asked for ever.
     async fn send_again(&self, relay: &RelayUrl, id: &EventId) {
         let event = {
             let mut sent = self.sent.lock().await;
             let kept =
-                sent.iter_mut().find(|(event, twice)| event.id == *id && !twice.contains(relay));
-            kept.map(|(event, twice)| {
-                twice.push(relay.clone());
-                event.clone()
+                sent.iter_mut().find(|sent| sent.event.id == *id && !sent.twice.contains(relay));
+            kept.map(|sent| {
+                sent.twice.push(relay.clone());
+                sent.event.clone()
             })
         };
         let (Some(event), Ok(relay)) = (event, self.client.relay(relay).await) else { return };
@@ -341,144 +382,5 @@ impl Pool {
     /// Closes all connections; [`next`](Self::next) then ends.
     pub async fn close(&self) {
         self.client.shutdown().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use nostr::EventBuilder;
-    use nostr_relay_builder::MockRelay;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn note(keys: &Keys, text: &str) -> Event {
-        EventBuilder::text_note(text).sign_with_keys(keys).unwrap()
-    }
-
-    async fn next(pool: &Pool) -> Event {
-        tokio::time::timeout(PATIENCE, pool.next()).await.unwrap().unwrap()
-    }
-
-    async fn connected(relays: &[String], filter: FrameFilter) -> Pool {
-        let pool = Pool::connect(Keys::generate(), relays, filter).await.unwrap();
-        pool.client.wait_for_connection(PATIENCE).await;
-        pool
-    }
-
-    /// Loss prevented: a flood of strangers' events that costs a signature check each.
-    #[tokio::test]
-    async fn what_the_frame_filter_refuses_never_comes_out() {
-        let relay = MockRelay::run().await.unwrap();
-        let url = vec![relay.url().await.to_string()];
-        let (known, stranger) = (Keys::generate(), Keys::generate());
-        let wanted = known.public_key().to_hex();
-        let refused = Arc::new(AtomicBool::new(false));
-        let seen = refused.clone();
-        let filter: FrameFilter = Arc::new(move |text: &str| {
-            let keep = !text.starts_with("[\"EVENT\"") || text.contains(&wanted);
-            seen.fetch_or(!keep, Ordering::SeqCst);
-            keep
-        });
-        let reader = connected(&url, filter).await;
-        reader.subscribe("all", Filter::new()).await;
-        let writer = connected(&url, Arc::new(|_: &str| true)).await;
-        writer.publish(&note(&stranger, "junk")).await.unwrap();
-        writer.publish(&note(&known, "good")).await.unwrap();
-        assert_eq!(next(&reader).await.content, "good");
-        assert!(refused.load(Ordering::SeqCst), "the stranger's event must have arrived first");
-    }
-
-    /// Loss prevented: a relay that closes a subscription without end fills the memory, or makes us
-    /// flood all others.
-    #[test]
-    fn what_is_put_off_is_put_off_once_and_stays_bounded() {
-        let notifications = broadcast::channel(1).1;
-        let mut inbox = Inbox { notifications, due: Vec::new() };
-        let ask = |n: usize| Again::Ask(SubscriptionId::new(n.to_string()));
-        for n in 0..3 * MOST_DUE {
-            inbox.later(RETRY, ask(7));
-            inbox.later(RETRY, ask(n));
-        }
-        assert_eq!(inbox.due.len(), MOST_DUE);
-        assert_eq!(inbox.due.iter().filter(|(_, due)| *due == ask(7)).count(), 1);
-        assert_eq!(inbox.next_due(), Some(ask(7)));
-        inbox.done(&ask(7));
-        assert_eq!(inbox.next_due(), Some(ask(0)));
-    }
-
-    /// Loss prevented: an event that two relays carry is handled twice.
-    #[tokio::test]
-    async fn an_event_on_two_relays_comes_out_once() {
-        let (one, two) = (MockRelay::run().await.unwrap(), MockRelay::run().await.unwrap());
-        let urls = vec![one.url().await.to_string(), two.url().await.to_string()];
-        let keys = Keys::generate();
-        let writer = connected(&urls, Arc::new(|_: &str| true)).await;
-        let first = note(&keys, "first");
-        while writer.publish(&first).await.unwrap().len() < 2 {}
-        writer.publish(&note(&keys, "second")).await.unwrap();
-        let reader = connected(&urls, Arc::new(|_: &str| true)).await;
-        reader.subscribe("all", Filter::new().author(keys.public_key())).await;
-        let got = [next(&reader).await.content, next(&reader).await.content];
-        let mut sorted = got.clone();
-        sorted.sort();
-        assert_eq!(sorted, ["first", "second"], "{got:?}");
-    }
-
-    /// Loss prevented: the first request after each reconnect is lost to a relay that asks who we
-    /// are, and a customer waits for its repetition.
-    #[tokio::test]
-    async fn what_a_relay_refused_before_it_knew_us_is_sent_again() {
-        use nostr_relay_builder::LocalRelay;
-        use nostr_relay_builder::builder::{
-            RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode,
-        };
-        let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
-        let relay = LocalRelay::new(RelayBuilder::default().nip42(nip42));
-        relay.run().await.unwrap();
-        let url = vec![relay.url().await.to_string()];
-        let keep: FrameFilter = Arc::new(|_: &str| true);
-        let keys = Keys::generate();
-        let ephemeral = |text: &str| {
-            EventBuilder::new(nostr::Kind::from(21_000), text).sign_with_keys(&keys).unwrap()
-        };
-        let reader = connected(&url, keep.clone()).await;
-        reader.subscribe("all", Filter::new().author(keys.public_key())).await;
-        // once one of these arrives, the reader is known and its subscription open
-        let known = connected(&url, keep.clone()).await;
-        let probing = async {
-            for n in 0.. {
-                known.client.send_event(&ephemeral(&n.to_string())).await.unwrap();
-            }
-        };
-        tokio::select! {
-            _ = next(&reader) => {}
-            () = probing => {}
-        }
-        let writer = connected(&url, keep).await;
-        let event = ephemeral("refused at first");
-        assert_eq!(writer.send(&event).await, 1);
-        let arrived = async { while next(&reader).await.id != event.id {} };
-        tokio::select! {
-            () = arrived => {}
-            _ = writer.next() => panic!("the writer has no subscription"),
-        }
-    }
-
-    /// Loss prevented: an outbox row marked as delivered that no relay ever took.
-    #[tokio::test]
-    async fn publishing_without_a_relay_says_so() {
-        let nobody = vec!["ws://127.0.0.1:1".to_string()];
-        let pool =
-            Pool::connect(Keys::generate(), &nobody, Arc::new(|_: &str| true)).await.unwrap();
-        let answer = pool.publish(&note(&Keys::generate(), "lost")).await;
-        assert!(matches!(answer, Err(PoolError::NotTaken { .. })), "{answer:?}");
-        assert_eq!(pool.send(&note(&Keys::generate(), "lost")).await, 0);
-        let wrong = ["http://x".to_string()];
-        let refused = Pool::connect(Keys::generate(), &wrong, Arc::new(|_: &str| true)).await;
-        assert!(matches!(refused, Err(PoolError::Url { .. })));
     }
 }

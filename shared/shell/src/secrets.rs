@@ -193,6 +193,20 @@ impl Keyring {
         Ok(keys)
     }
 
+    /// Forgets the key sealed as `name`, if there is one.
+    ///
+    /// # Errors
+    /// [`SecretError::Io`].
+    pub fn forget(&self, name: &str) -> Result<(), SecretError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(io_error(&path, "cannot be removed", e))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The key sealed as `name`, made now if there is none.
     ///
     /// # Errors
@@ -261,6 +275,10 @@ mod tests {
             .unwrap();
         let ring = Keyring::open(folder.path(), None).unwrap();
         assert_eq!(ring.load_or_make("vault", Purpose::VaultKey).unwrap(), made);
+        let other = ring.make("other", Purpose::VaultKey).unwrap();
+        ring.forget("other").unwrap();
+        ring.forget("other").unwrap();
+        assert_ne!(ring.load_or_make("other", Purpose::VaultKey).unwrap(), other);
         let secret = made.secret_key().to_secret_hex();
         for entry in fs::read_dir(folder.path()).unwrap() {
             let path = entry.unwrap().path();

@@ -56,18 +56,25 @@ async fn failure(manner: Manner) -> (World, Talk, String) {
     (world, talk, reason)
 }
 
-/// Loss prevented: a machine that says "error" to an operator who stands in front of it.
+/// Loss prevented: a machine that says "error" to an operator who stands in front of it; one that
+/// keeps a half of a pairing, or loses the key that a bunker has taken the seed for.
 #[tokio::test]
-async fn each_failure_has_its_words() {
-    for (manner, words) in [
-        (Manner::Silent, "unlock"),
-        (Manner::Redeemed, "redeemed already"),
-        (Manner::Expired, "time is over"),
-        (Manner::OtherKey, "pair again with its own seed"),
-        (Manner::NoNip44, "use a bunker that has it"),
+async fn each_failure_has_its_words_and_a_refused_seed_leaves_nothing() {
+    for (manner, words, kept) in [
+        (Manner::Silent, "unlock", true),
+        (Manner::Redeemed, "redeemed already", false),
+        (Manner::Expired, "time is over", false),
+        (Manner::OtherKey, "pair again with its own seed", true),
+        (Manner::NoNip44, "use a bunker that has it", true),
     ] {
-        let (_, _, reason) = failure(manner).await;
+        let (world, _, reason) = failure(manner).await;
         assert!(reason.contains(words), "{manner:?}: {reason}");
+        let files = std::fs::read_dir(world.data()).unwrap().map(|file| file.unwrap().file_name());
+        let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+        files.sort();
+        let key: &[&str] = if kept { &["client-a.sealed"] } else { &[] };
+        let next: &[&str] = if kept { &["pairing-next.json"] } else { &[] };
+        assert_eq!(files, [key, &["machine-secret"], next].concat(), "{manner:?}");
     }
 }
 

@@ -1,0 +1,180 @@
+//! Connections to relays, to real ones.
+
+use std::sync::atomic::AtomicBool;
+
+use nostr::EventBuilder;
+use nostr_relay_builder::builder::{
+    PolicyResult, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
+};
+use nostr_relay_builder::{LocalRelay, MockRelay};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn note(keys: &Keys, text: &str) -> Event {
+    EventBuilder::text_note(text).sign_with_keys(keys).unwrap()
+}
+
+async fn next(pool: &Pool) -> Event {
+    tokio::time::timeout(PATIENCE, pool.next()).await.unwrap().unwrap()
+}
+
+async fn connected(relays: &[String], filter: FrameFilter) -> Pool {
+    let pool = Pool::connect(Keys::generate(), relays, filter).await.unwrap();
+    pool.client.wait_for_connection(PATIENCE).await;
+    pool
+}
+
+/// Loss prevented: a flood of strangers' events that costs a signature check each.
+#[tokio::test]
+async fn what_the_frame_filter_refuses_never_comes_out() {
+    let relay = MockRelay::run().await.unwrap();
+    let url = vec![relay.url().await.to_string()];
+    let (known, stranger) = (Keys::generate(), Keys::generate());
+    let wanted = known.public_key().to_hex();
+    let refused = Arc::new(AtomicBool::new(false));
+    let seen = refused.clone();
+    let filter: FrameFilter = Arc::new(move |text: &str| {
+        let keep = !text.starts_with("[\"EVENT\"") || text.contains(&wanted);
+        seen.fetch_or(!keep, Ordering::SeqCst);
+        keep
+    });
+    let reader = connected(&url, filter).await;
+    reader.subscribe("all", Filter::new()).await;
+    let writer = connected(&url, Arc::new(|_: &str| true)).await;
+    writer.publish(&note(&stranger, "junk")).await.unwrap();
+    writer.publish(&note(&known, "good")).await.unwrap();
+    assert_eq!(next(&reader).await.content, "good");
+    assert!(refused.load(Ordering::SeqCst), "the stranger's event must have arrived first");
+}
+
+/// Loss prevented: a relay that closes a subscription without end fills the memory, or makes us
+/// flood all others.
+#[test]
+fn what_is_put_off_is_put_off_once_and_stays_bounded() {
+    let notifications = broadcast::channel(1).1;
+    let mut inbox = Inbox { notifications, due: Vec::new() };
+    let ask = |n: usize| Again::Ask(SubscriptionId::new(n.to_string()));
+    for n in 0..3 * MOST_DUE {
+        inbox.later(RETRY, ask(7));
+        inbox.later(RETRY, ask(n));
+    }
+    assert_eq!(inbox.due.len(), MOST_DUE);
+    assert_eq!(inbox.due.iter().filter(|(_, due)| *due == ask(7)).count(), 1);
+    assert_eq!(inbox.next_due(), Some(ask(7)));
+    inbox.done(&ask(7));
+    assert_eq!(inbox.next_due(), Some(ask(0)));
+}
+
+/// Loss prevented: an event that two relays carry is handled twice.
+#[tokio::test]
+async fn an_event_on_two_relays_comes_out_once() {
+    let (one, two) = (MockRelay::run().await.unwrap(), MockRelay::run().await.unwrap());
+    let urls = vec![one.url().await.to_string(), two.url().await.to_string()];
+    let keys = Keys::generate();
+    let writer = connected(&urls, Arc::new(|_: &str| true)).await;
+    let first = note(&keys, "first");
+    while writer.publish(&first).await.unwrap().len() < 2 {}
+    writer.publish(&note(&keys, "second")).await.unwrap();
+    let reader = connected(&urls, Arc::new(|_: &str| true)).await;
+    reader.subscribe("all", Filter::new().author(keys.public_key())).await;
+    let got = [next(&reader).await.content, next(&reader).await.content];
+    let mut sorted = got.clone();
+    sorted.sort();
+    assert_eq!(sorted, ["first", "second"], "{got:?}");
+}
+
+/// Loss prevented: the first request after each reconnect is lost to a relay that asks who we
+/// are, and a customer waits for its repetition.
+#[tokio::test]
+async fn what_a_relay_refused_before_it_knew_us_is_sent_again() {
+    let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
+    let relay = LocalRelay::new(RelayBuilder::default().nip42(nip42));
+    relay.run().await.unwrap();
+    let url = vec![relay.url().await.to_string()];
+    let keep: FrameFilter = Arc::new(|_: &str| true);
+    let keys = Keys::generate();
+    let ephemeral = |text: &str| {
+        EventBuilder::new(nostr::Kind::from(21_000), text).sign_with_keys(&keys).unwrap()
+    };
+    let reader = connected(&url, keep.clone()).await;
+    reader.subscribe("all", Filter::new().author(keys.public_key())).await;
+    // once one of these arrives, the reader is known and its subscription open
+    let known = connected(&url, keep.clone()).await;
+    let probing = async {
+        for n in 0.. {
+            known.client.send_event(&ephemeral(&n.to_string())).await.unwrap();
+        }
+    };
+    tokio::select! {
+        _ = next(&reader) => {}
+        () = probing => {}
+    }
+    let writer = connected(&url, keep).await;
+    let event = ephemeral("refused at first");
+    assert_eq!(writer.send(&event).await, 1);
+    let arrived = async { while next(&reader).await.id != event.id {} };
+    tokio::select! {
+        () = arrived => {}
+        _ = writer.next() => panic!("the writer has no subscription"),
+    }
+}
+
+/// Says no to one kind.
+#[derive(Debug)]
+struct Not(u16);
+
+impl WritePolicy for Not {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        _: &'a std::net::SocketAddr,
+    ) -> BoxedFuture<'a, PolicyResult> {
+        let refused = event.kind.as_u16() == self.0;
+        let answer = if refused {
+            PolicyResult::Reject(format!("not\u{7} for you{}", "!".repeat(1_000)))
+        } else {
+            PolicyResult::Accept
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+/// Loss prevented: somebody who is told to unlock a bunker that no relay lets them speak to.
+#[tokio::test]
+async fn what_a_relay_will_not_carry_is_known_with_its_words() {
+    let relay = LocalRelay::new(RelayBuilder::default().write_policy(Not(24_133)));
+    relay.run().await.unwrap();
+    let url = vec![relay.url().await.to_string()];
+    let pool = connected(&url, Arc::new(|_: &str| true)).await;
+    let keys = Keys::generate();
+    pool.subscribe("own", Filter::new().author(keys.public_key())).await;
+    let event = EventBuilder::new(nostr::Kind::from(24_133), "x").sign_with_keys(&keys);
+    assert_eq!(pool.send(&event.unwrap()).await, 1);
+    assert!(pool.refusals().await.is_empty());
+    // its answer comes after the refusal, on the same connection
+    pool.publish(&note(&keys, "second")).await.unwrap();
+    let writer = connected(&url, Arc::new(|_: &str| true)).await;
+    let third = note(&keys, "third");
+    writer.publish(&third).await.unwrap();
+    while next(&pool).await.id != third.id {}
+    let refusals = pool.refusals().await;
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    let refusal = refusals.values().next().unwrap();
+    assert!(refusal.starts_with("blocked: not for you!!!"), "{refusal}");
+    assert!(refusal.chars().count() <= 200, "{refusal}");
+}
+
+/// Loss prevented: an outbox row marked as delivered that no relay ever took.
+#[tokio::test]
+async fn publishing_without_a_relay_says_so() {
+    let nobody = vec!["ws://127.0.0.1:1".to_string()];
+    let pool = Pool::connect(Keys::generate(), &nobody, Arc::new(|_: &str| true)).await.unwrap();
+    let answer = pool.publish(&note(&Keys::generate(), "lost")).await;
+    assert!(matches!(answer, Err(PoolError::NotTaken { .. })), "{answer:?}");
+    assert_eq!(pool.send(&note(&Keys::generate(), "lost")).await, 0);
+    let wrong = ["http://x".to_string()];
+    let refused = Pool::connect(Keys::generate(), &wrong, Arc::new(|_: &str| true)).await;
+    assert!(matches!(refused, Err(PoolError::Url { .. })));
+}
