@@ -62,7 +62,11 @@ impl Vault {
                 self.no_longer_early(kind, &event);
                 self.reports.soon(self.mono());
             }
-            Ok(Decision::Replay | Decision::Stale) => self.no_longer_early(kind, &event),
+            Ok(Decision::Replay) => self.no_longer_early(kind, &event),
+            Ok(Decision::Stale) => {
+                self.no_longer_early(kind, &event);
+                self.document_refused(kind.prefix(), "it is older than the one in force");
+            }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
                 let words = format!("{error}{}", cause.unwrap_or_default());
