@@ -45,6 +45,7 @@ max_cash_in_minor = 50000
 cassette_floor_notes = 5
 cashbox_capacity_notes = 600
 offline_after_s = 120
+answer_s = 60
 presence_s = 90
 
 [vault.breaker]
@@ -80,7 +81,7 @@ raw! {
     RawPolicy {
         cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>, max_cash_in_minor: i64,
         cassette_floor_notes: u32, cashbox_capacity_notes: u32, offline_after_s: u32,
-        presence_s: u32,
+        answer_s: u32, presence_s: u32,
     }
     RawBreaker { notes_per_hour: u32, notes_per_day: u32 }
     RawNet { machine_secret_file: Option<PathBuf> }
@@ -188,6 +189,8 @@ pub struct Policy {
     pub cashbox_capacity_notes: NonZeroU32,
     /// No new transaction when nothing was heard of the service for so many seconds.
     pub offline_after_s: NonZeroU32,
+    /// Longest time in seconds for which a customer waits for a price or an invoice.
+    pub answer_s: NonZeroU32,
     /// Longest time in seconds between a customer's presence and a dispense without their touch.
     pub presence_s: NonZeroU32,
 }
@@ -350,6 +353,7 @@ fn check_policy(raw: &RawPolicy, currency: Option<Currency>) -> Result<Policy, C
             raw.cashbox_capacity_notes,
         )?,
         offline_after_s: offline,
+        answer_s: at_least_one("vault.policy.answer_s", raw.answer_s)?,
         presence_s: at_least_one("vault.policy.presence_s", raw.presence_s)?,
     })
 }

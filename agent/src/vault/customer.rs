@@ -57,13 +57,15 @@ impl Vault {
     }
 
     fn order(&self, fiat: Fiat) -> Result<Order, VaultError> {
-        let presence_ms = u64::from(self.config.policy.presence_s.get()).saturating_mul(1_000);
+        let ms = |seconds: NonZeroU32| u64::from(seconds.get()).saturating_mul(1_000);
+        let policy = &self.config.policy;
+        let (presence_ms, answer_ms) = (ms(policy.presence_s), ms(policy.answer_s));
         Ok(Order {
             txid: TxnId::from_bytes(random()?),
             seed: Nonce::from_bytes(random()?),
             code: ClaimCode::from_bytes(random()?),
             fiat,
-            rules: Rules { presence_ms, ..Rules::default() },
+            rules: Rules { presence_ms, answer_ms, ..Rules::default() },
         })
     }
 
