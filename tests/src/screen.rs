@@ -60,6 +60,12 @@ pub fn amounts(html: &str) -> Vec<i64> {
     digits.flatten().filter_map(|digits| digits.parse().ok()).collect()
 }
 
+/// The customer's claim code, where the screen shows one.
+#[must_use]
+pub fn claim_code(html: &str) -> Option<&str> {
+    between(html.split_once("Your claim code.")?.1, "<code>", "</code>")
+}
+
 /// What stands between two marks.
 #[must_use]
 pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
@@ -87,5 +93,7 @@ mod tests {
         assert!(qr_text("<h1>One moment</h1>").is_err());
         let page = r#"<button data-action="{&quot;action&quot;:&quot;start_cash_out&quot;,&quot;fiat_minor&quot;:2000}">"#;
         assert_eq!(amounts(&page.repeat(2)), [2_000, 2_000]);
+        let page = "<code>0</code><p>Your claim code. Photograph it</p><code>ab12</code>";
+        assert_eq!((claim_code(page), claim_code("<code>0</code>")), (Some("ab12"), None));
     }
 }

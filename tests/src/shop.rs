@@ -19,6 +19,19 @@ pub const MACHINE: &str = "1";
 /// # Errors
 /// At the first step that does not succeed.
 pub fn open(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    start(world, tell)?;
+    found(world, tell)?;
+    tell("pairing: a key of the machine's own in the bunker, a seed for it");
+    pair(world, &invite(world)?)?;
+    tell("notes for the bays, counted");
+    stock(world)
+}
+
+/// Starts every process; the operator has found its bunker.
+///
+/// # Errors
+/// At the first one that does not come up.
+pub fn start(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
     tell("a note validator and a dispenser, simulated");
     world.acceptor.start()?;
     world.dispenser.start()?;
@@ -41,29 +54,44 @@ pub fn open(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
     })?;
     tell("the machine: vault and network process");
     world.start_vault()?;
-    world.net.start()?;
+    world.net.start()
+}
+
+/// The operator's key, the platform's fees, and a machine that nobody has paired yet.
+///
+/// # Errors
+/// When the operator's daemon refuses one of them.
+pub fn found(world: &World, tell: &mut dyn FnMut(&str)) -> Result<()> {
     tell("the operator's key, made in the bunker");
     world.operator_says(&["operator", "init"])?;
     tell("a machine, and fees: 3 % for the platform, 5 % for the operator");
     let (platform, own) = FEES;
-    world.operator_says(&[
-        "fees",
-        "set",
-        "--super",
-        "--cash-in",
-        platform,
-        "--cash-out",
-        platform,
-    ])?;
+    let both = ["--cash-in", platform, "--cash-out", platform];
+    world.operator_says(&[["fees", "set", "--super"].as_slice(), &both].concat())?;
     let add = ["machine", "add", "--name", "demo", "--currency", CURRENCY, "--wallet", "machine"];
     let fees = ["--cash-in-fee", own, "--cash-out-fee", own];
     let machine = world.operator_says(&[add.as_slice(), &fees].concat())?;
     if machine["id"].as_u64() != MACHINE.parse().ok() {
         bail!("expected machine {MACHINE}, got {machine}");
     }
-    tell("pairing: a key of the machine's own in the bunker, a seed for it");
+    Ok(())
+}
+
+/// A seed URL for the machine: a secret.
+///
+/// # Errors
+/// When the operator or its bunker refuses.
+pub fn invite(world: &World) -> Result<String> {
     let paired = world.operator_says(&["pair", MACHINE, "--allow-loopback"])?;
-    world.give_seed(paired["seed_url"].as_str().context("the pairing's seed")?)?;
+    Ok(paired["seed_url"].as_str().context("the pairing's seed")?.to_owned())
+}
+
+/// Pairs the machine by its seed; the operator compares the digits and confirms.
+///
+/// # Errors
+/// At the first step that does not succeed.
+pub fn pair(world: &World, seed_url: &str) -> Result<()> {
+    world.give_seed(seed_url)?;
     let digits = wait_for("digits to compare", PATIENCE, || {
         let status = world.status().map_err(|error| format!("{error:#}"))?;
         status["digits"].as_str().map(str::to_owned).ok_or_else(|| status.to_string())
@@ -72,7 +100,14 @@ pub fn open(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
         let confirmed = world.operator_says(&["confirm", MACHINE, &digits]);
         confirmed.map_err(|error| format!("{error:#}"))
     })?;
-    tell("notes for the bays, counted");
+    Ok(())
+}
+
+/// Fills the bays, and waits until the machine sells.
+///
+/// # Errors
+/// When it does not in time.
+pub fn stock(world: &World) -> Result<()> {
     let mut load = vec!["cassettes", "set", "--machine", MACHINE, "--reason", "first load"];
     let bays = BAYS.map(|(bay, note, count)| format!("--bay={bay}={note}:{count}"));
     load.extend(bays.iter().map(String::as_str));

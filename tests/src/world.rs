@@ -47,6 +47,17 @@ pub enum RelayKind {
     Apart,
 }
 
+/// What a command said.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code; none after a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub error: String,
+}
+
 /// A running world.
 #[derive(Debug)]
 pub struct World {
@@ -202,21 +213,31 @@ impl World {
         self.vault.start_until(status)
     }
 
-    /// Hands the seed to the machine, as an installer does: on standard input, seen by nobody.
+    /// Hands the seed to the machine, as an installer does.
     ///
     /// # Errors
     /// When the machine is not paired by it: with what it said.
     pub fn give_seed(&self, seed_url: &str) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command.args(["agent", "--config"]).arg(&self.machine_file);
-        command.args(["pair", "--seed-url", "-"]).stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        child.stdin.take().context("its input")?.write_all(seed_url.as_bytes())?;
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            bail!("the machine is not paired: {}", String::from_utf8_lossy(&output.stderr));
+        let Said { code, error, .. } = self.offer_seed(seed_url)?;
+        if code != Some(0) {
+            bail!("the machine is not paired: {error}");
         }
         Ok(())
+    }
+
+    /// What the machine's command line says to a seed, which comes on standard input, seen by
+    /// nobody.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub fn offer_seed(&self, seed_url: &str) -> Result<Said> {
+        offer_seed(&self.program, &self.machine_file, seed_url)
+    }
+
+    /// The program that every part is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// The kiosk's address as the machine's browser gets it, with this boot's token.
@@ -278,8 +299,21 @@ impl World {
     }
 }
 
+/// What the command line of the machine with this configuration says to a seed.
+pub(crate) fn offer_seed(program: &Path, file: &Path, seed_url: &str) -> Result<Said> {
+    let mut command = Command::new(program);
+    command.args(["agent", "--config"]).arg(file).args(["pair", "--seed-url", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().context("its input")?.write_all(seed_url.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    Ok(Said { code: output.status.code(), out, error })
+}
+
 /// A command of one part; its JSON.
-fn says(program: &Path, part: &str, file: &Path, words: &[&str]) -> Result<Value> {
+pub(crate) fn says(program: &Path, part: &str, file: &Path, words: &[&str]) -> Result<Value> {
     let mut command = Command::new(program);
     let output = command.arg(part).arg("--config").arg(file).args(words).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
