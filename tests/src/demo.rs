@@ -77,7 +77,7 @@ impl Demo {
 }
 
 /// A choice among `many`, the same for the same seed.
-fn choice(seed: u64, name: &str, many: u64) -> u64 {
+pub(crate) fn choice(seed: u64, name: &str, many: u64) -> u64 {
     let digest = sha256(&format!("{seed}:{name}"));
     let mut first = [0; 8];
     first.copy_from_slice(&digest.as_bytes()[..8]);

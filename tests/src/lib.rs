@@ -19,6 +19,8 @@ pub mod sale;
 pub mod screen;
 pub mod secrets;
 pub mod shop;
+pub mod shopper;
+pub mod soak;
 pub mod spare;
 pub mod wait;
 pub mod wallet;

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 
 use bitspire_tests::demo::Demo;
 use bitspire_tests::figures;
+use bitspire_tests::soak::Soak;
 use clap::Parser;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-const USAGE: &str =
-    "expected one of: demo, figures, agent, operator, relay, sim, each with its own arguments";
+const USAGE: &str = "expected one of: demo, figures, soak, agent, operator, relay, sim, each with its own arguments";
 
 /// Measures bitSpire on this computer: one JSON line a figure
 #[derive(Debug, Parser)]
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Some("relay") => part(|| bitspire_tests::relay::main(rest("relay"))),
         Some("demo") => shown(rest("demo")),
         Some("figures") => measured(rest("figures")),
+        Some("soak") => soaked(rest("soak")),
         _ => {
             eprintln!("{}: {USAGE}", program.to_string_lossy());
             ExitCode::from(2)
@@ -68,6 +69,17 @@ fn shown(arguments: Vec<OsString>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn soaked(arguments: Vec<OsString>) -> ExitCode {
+    match Soak::parse_from(own(arguments)).run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("soak: {error:#}");
             ExitCode::FAILURE
         }
     }

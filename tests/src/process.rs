@@ -11,9 +11,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::Instant;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -182,6 +182,32 @@ impl Process {
         Ok(())
     }
 
+    /// Holds it still for a while, as a computer that is out of breath does: it keeps its files and
+    /// its connections and does nothing. It goes on by itself.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freezes(&mut self, lasts: Duration) -> Result<Frozen> {
+        let id = self.id().with_context(|| format!("{} does not run", self.name))?;
+        let id = Pid::from_raw(id.try_into()?);
+        kill(id, Signal::SIGSTOP)?;
+        let (thaw, thawed) = mpsc::channel::<()>();
+        // whoever froze it may wait for an answer of it meanwhile
+        let waits = thread::Builder::new().name(format!("{} frozen", self.name)).spawn(move || {
+            // early where the guard is dropped
+            let _ = thawed.recv_timeout(lasts);
+            // one that was killed meanwhile is not collected before the guard is gone
+            let _ = kill(id, Signal::SIGCONT);
+        });
+        match waits {
+            Ok(waits) => Ok(Frozen { thaw: Some(thaw), waits: Some(waits) }),
+            Err(error) => {
+                kill(id, Signal::SIGCONT)?;
+                Err(error.into())
+            }
+        }
+    }
+
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
         // one that has ended is collected below, with its own status
@@ -202,6 +228,21 @@ impl Process {
             lines[lines.len().saturating_sub(TAIL)..].join("\n")
         };
         format!("{} {what}\n{}\n{}", self.name, tail("out"), tail("log"))
+    }
+}
+
+/// A process that is held still; it goes on when its time is over or this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    thaw: Option<Sender<()>>,
+    waits: Option<JoinHandle<()>>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.thaw = None;
+        // it only waits and sends a signal
+        let _ = self.waits.take().map(JoinHandle::join);
     }
 }
 

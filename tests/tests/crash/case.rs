@@ -12,6 +12,7 @@ use bitspire_tests::report::{Report, ledger_balanced, notes_balanced};
 use bitspire_tests::sale::{IDLE, settlements};
 use bitspire_tests::screen::heading;
 use bitspire_tests::shop::{self, sells};
+use bitspire_tests::shopper::{Habit, Shopper, Wish, in_box};
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::wallet::CustomerWallet;
 use bitspire_tests::world::{RelayKind, World};
@@ -19,12 +20,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::shopper::{AMOUNT, NOTE, Shopper, in_box};
-
 type Part = fn(&mut World) -> &mut Process;
 
 /// How long a sale may take in all, a death in the middle included.
 const SALE: Duration = Duration::from_secs(90);
+/// What is bought, in minor units: one note.
+const AMOUNT: i64 = 2_000;
+/// The note that is fed, in units of the currency.
+const NOTE: u32 = 20;
 /// Between two looks at journal and screen.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -96,8 +99,8 @@ impl Scene {
         let journal = Journal::of(world.folder()).unwrap();
         let base = journal.seq().unwrap();
         let (settled, given) = (settlements(world).unwrap().len(), given(world));
-        let boxed = in_box(world).0;
-        let mut shopper = Shopper::new(world, customer, wallet, direction);
+        let boxed = in_box(world).unwrap().0;
+        let mut shopper = Shopper::new(world, customer, wallet, wish(direction)).unwrap();
         let id = part(world).id().unwrap();
         let (fell, over) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut raised = false;
@@ -132,8 +135,8 @@ impl Scene {
                     }
                     raised = true;
                 }
-                shopper.look(world, &journal);
-                let last = shopper.last(&journal);
+                shopper.look(world, &journal).unwrap();
+                let last = shopper.last(&journal).unwrap();
                 let txn = last.as_ref().map(|entry| entry.txn().clone()).unwrap_or_default();
                 // an invoice that nobody has seen is paid by nobody: it waits for its end
                 let unseen = txn["name"] == "invoiced"
@@ -162,7 +165,7 @@ impl Scene {
             // nobody leaves without their notes
             world.act(&world.dispenser, &json!({"action": "take"})).unwrap();
         }
-        let txn = shopper.last(&journal).unwrap().txn().clone();
+        let txn = shopper.last(&journal).unwrap().unwrap().txn().clone();
         let state = txn["name"].as_str().unwrap().to_owned();
         eprintln!("{what}: {state}");
         if self.name == "vault"
@@ -176,7 +179,7 @@ impl Scene {
             return (entries, state);
         }
         let given = self::given(world) - given;
-        let boxed = in_box(world).0 - boxed;
+        let boxed = in_box(world).unwrap().0 - boxed;
         match direction {
             Direction::CashOut => {
                 let owed = txn["state"].to_string().contains("owed");
@@ -207,6 +210,11 @@ impl Scene {
         assert!(report.failed.is_empty(), "{what}: {:#?}", report.failed);
         (entries, state)
     }
+}
+
+/// One note, by somebody who does what the screen asks for.
+fn wish(direction: Direction) -> Wish {
+    Wish { direction, fiat_minor: AMOUNT, notes: vec![NOTE], habit: Habit::Plain }
 }
 
 /// Commands to dispense that the device has carried out.

@@ -4,7 +4,6 @@
 //! start, and ledger, wallet, journal and the simulated notes agree afterwards.
 
 mod case;
-mod shopper;
 
 use bitspire_tests::world::{RelayKind, World};
 

@@ -1,0 +1,319 @@
+//! Who makes life hard for one sale: kills and holds still, unplugs, arms the devices' traps, takes
+//! the wallet away.
+//!
+//! Promise: what is done, to whom, at which entry of the journal and for how long comes from the
+//! seed alone; everything that was done is undone again, at the latest when the sale rests.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::books::open_payments;
+use crate::demo::choice;
+use crate::process::{Frozen, Process};
+use crate::world::World;
+
+/// Faults of one sale at most.
+const MOST: u64 = 3;
+/// The entries of a sale at which they begin.
+const ENTRIES: u64 = 13;
+/// From that entry until they begin, at most, in ms.
+const DELAY_MS: u64 = 400;
+/// What a process that was killed stays down at least, in ms: longer than its last bytes take to a
+/// device.
+const DOWN_MS: u64 = 50;
+
+/// A part that can be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Vault,
+    Net,
+    Operator,
+    Bunker,
+    Relay,
+}
+
+const PARTS: [Part; 5] = [Part::Vault, Part::Net, Part::Operator, Part::Bunker, Part::Relay];
+
+impl Part {
+    /// Its process; the operator's, where the relay is in it.
+    fn of(self, world: &mut World) -> &mut Process {
+        match self {
+            Self::Vault => &mut world.vault,
+            Self::Net => &mut world.net,
+            Self::Bunker => &mut world.bunker,
+            Self::Relay if world.relay.is_some() => match &mut world.relay {
+                Some(relay) => relay,
+                None => &mut world.operator,
+            },
+            Self::Operator | Self::Relay => &mut world.operator,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Device {
+    Acceptor,
+    Dispenser,
+}
+
+impl Device {
+    const fn of(self, world: &World) -> &Process {
+        match self {
+            Self::Acceptor => &world.acceptor,
+            Self::Dispenser => &world.dispenser,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    Kill(Part),
+    Freeze(Part),
+    NoWallet,
+    Payments(&'static str),
+    Unplug(Device),
+    Trap(Device, &'static str, Value),
+}
+
+impl Fault {
+    fn name(&self) -> String {
+        match self {
+            Self::Kill(part) => format!("kill {part:?}").to_lowercase(),
+            Self::Freeze(part) => format!("freeze {part:?}").to_lowercase(),
+            Self::NoWallet => "wallet unreachable".to_owned(),
+            Self::Payments(how) => format!("payment {how}"),
+            Self::Unplug(device) => format!("unplug {device:?}").to_lowercase(),
+            Self::Trap(device, name, _) => format!("{device:?} {name}").to_lowercase(),
+        }
+    }
+}
+
+/// A fault that has not begun yet.
+#[derive(Debug)]
+struct Planned {
+    fault: Fault,
+    at_entry: i64,
+    delay: Duration,
+    lasts: Duration,
+    due: Option<Instant>,
+}
+
+/// What is to be undone.
+enum Undo {
+    Start(Part),
+    Thaw(Frozen),
+    Wallet,
+    Resolve(bool),
+    Plug(Device),
+    Disarm(Device),
+}
+
+/// The adversary of one sale.
+pub(super) struct Adversary {
+    planned: Vec<Planned>,
+    under_way: Vec<(Instant, Undo)>,
+    down: Vec<Part>,
+    /// What it has done, by name.
+    pub(super) done: BTreeMap<String, u64>,
+    /// Whether a device may need a hand afterwards.
+    pub(super) devices: bool,
+    /// Commands to dispense before the vault's last start, if it was started.
+    pub(super) vault_started_at: Option<i64>,
+}
+
+/// Commands to dispense that the device has carried out.
+pub(super) fn dispenses(world: &World) -> Result<i64> {
+    world.counters(&world.dispenser)?["dispenses"].as_i64().context("no count of dispenses")
+}
+
+impl Adversary {
+    /// What happens to sale `number` of `seed`.
+    pub(super) fn of(seed: u64, number: u64) -> Self {
+        let pick = |name: &str, many| choice(seed, &format!("sale {number} {name}"), many);
+        let many = pick("faults", MOST + 1);
+        let mut planned: Vec<Planned> = Vec::new();
+        for n in 0..many {
+            let pick = |name: &str, many| pick(&format!("fault {n} {name}"), many);
+            let at_entry = i64::try_from(1 + pick("entry", ENTRIES)).unwrap_or(1);
+            let delay = Duration::from_millis(pick("delay", DELAY_MS) * pick("late", 2));
+            let fault = fault(&|many| pick("kind", many), &|many| pick("which", many));
+            let longest = if matches!(fault, Fault::NoWallet) { 12_000 } else { 6_000 };
+            let lasts =
+                Duration::from_millis(DOWN_MS + pick("lasts", longest) * pick("long", 3) / 2);
+            // two at once
+            let at_once = planned.last().filter(|_| pick("at once", 3) == 0);
+            let (at_entry, delay) = at_once.map_or((at_entry, delay), |p| (p.at_entry, p.delay));
+            planned.push(Planned { fault, at_entry, delay, lasts, due: None });
+        }
+        Self {
+            planned,
+            under_way: Vec::new(),
+            down: Vec::new(),
+            done: BTreeMap::new(),
+            devices: false,
+            vault_started_at: None,
+        }
+    }
+
+    /// What it plans, in words.
+    pub(super) fn plan(&self) -> String {
+        let one = |p: &Planned| {
+            let Planned { fault, at_entry, delay, lasts, .. } = p;
+            format!("{} at entry {at_entry}+{delay:?} for {lasts:?}", fault.name())
+        };
+        self.planned.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether nothing that it has done goes on.
+    pub(super) fn rests(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// Begins what is due after `entries` of the sale, and undoes what is over; `hurry` begins
+    /// nothing more and undoes at once.
+    pub(super) fn tick(&mut self, world: &mut World, entries: i64, hurry: bool) -> Result<()> {
+        let now = Instant::now();
+        if hurry {
+            self.planned.clear();
+        }
+        for planned in &mut self.planned {
+            if planned.due.is_none() && entries >= planned.at_entry {
+                planned.due = Some(now + planned.delay);
+            }
+        }
+        let due = |p: &Planned| p.due.is_some_and(|due| due <= now);
+        while let Some(at) = self.planned.iter().position(due) {
+            let Planned { fault, lasts, .. } = self.planned.remove(at);
+            self.begin(world, &fault, lasts)?;
+        }
+        while let Some(at) = self.under_way.iter().position(|(until, _)| hurry || *until <= now) {
+            let (_, undo) = self.under_way.remove(at);
+            self.undo(world, undo)?;
+        }
+        for part in PARTS {
+            if !self.down.iter().any(|down| down.of(world).name() == part.of(world).name())
+                && !part.of(world).running()
+            {
+                bail!("{}", part.of(world).trouble("has ended by itself"));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, world: &mut World, fault: &Fault, lasts: Duration) -> Result<()> {
+        let undo = match fault {
+            Fault::Kill(part) if part.of(world).running() => {
+                part.of(world).kill9()?;
+                self.down.push(*part);
+                Undo::Start(*part)
+            }
+            Fault::Freeze(part) if part.of(world).running() => {
+                Undo::Thaw(part.of(world).freezes(lasts)?)
+            }
+            Fault::Kill(_) | Fault::Freeze(_) => return Ok(()),
+            Fault::NoWallet => {
+                let body = json!({"reachable": false});
+                // an operator that is down has no wallet anyhow
+                if world.api("POST", "/simulator/reachable", Some(&body)).is_err() {
+                    return Ok(());
+                }
+                Undo::Wallet
+            }
+            Fault::Payments(how) => {
+                let body = json!({"payments": [how]});
+                if world.api("POST", "/simulator/script", Some(&body)).is_err() {
+                    return Ok(());
+                }
+                Undo::Resolve(lasts.as_millis().is_multiple_of(2))
+            }
+            Fault::Unplug(device) => {
+                if world.act(device.of(world), &json!({"action": "unplug"})).is_err() {
+                    return Ok(());
+                }
+                self.devices = true;
+                Undo::Plug(*device)
+            }
+            Fault::Trap(device, _, action) => {
+                world.act(device.of(world), action)?;
+                self.devices = true;
+                Undo::Disarm(*device)
+            }
+        };
+        *self.done.entry(fault.name()).or_default() += 1;
+        eprintln!("        {} for {lasts:?}", fault.name());
+        self.under_way.push((Instant::now() + lasts, undo));
+        Ok(())
+    }
+
+    fn undo(&mut self, world: &mut World, undo: Undo) -> Result<()> {
+        match undo {
+            Undo::Start(part) => {
+                self.down.retain(|down| *down != part);
+                if part == Part::Vault {
+                    self.vault_started_at = Some(dispenses(world)?);
+                    return world.start_vault();
+                }
+                part.of(world).start()?;
+            }
+            Undo::Thaw(frozen) => drop(frozen),
+            Undo::Wallet => {
+                // after a restart it is reachable again
+                let _ =
+                    world.api("POST", "/simulator/reachable", Some(&json!({"reachable": true})));
+            }
+            Undo::Resolve(succeed) => {
+                for hash in open_payments(world.folder())? {
+                    let wallet = "machine";
+                    let body =
+                        json!({"wallet_id": wallet, "payment_hash": hash, "succeed": succeed});
+                    // not every open payment is held back
+                    let _ = world.api("POST", "/simulator/resolve", Some(&body));
+                }
+            }
+            Undo::Plug(device) => {
+                world.act(device.of(world), &json!({"action": "plug"}))?;
+            }
+            Undo::Disarm(device) => {
+                let action = match device {
+                    Device::Dispenser => json!({"action": "disarm"}),
+                    Device::Acceptor => json!({"action": "clear"}),
+                };
+                world.act(device.of(world), &action)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A kind, and one of that kind.
+fn fault(kind: &dyn Fn(u64) -> u64, which: &dyn Fn(u64) -> u64) -> Fault {
+    let at = |many: usize| usize::try_from(which(many as u64)).unwrap_or(0);
+    let arm = |trap: &str| json!({"action": "arm", "trap": trap});
+    let traps = [
+        (Device::Dispenser, "reject", arm("reject")),
+        (Device::Dispenser, "jam", arm("jam")),
+        (Device::Dispenser, "mute_reply", arm("mute_reply")),
+        (Device::Dispenser, "mute_all", arm("mute_all")),
+        (Device::Dispenser, "damage_reply", arm("damage_reply")),
+        (Device::Dispenser, "nak_frame", arm("nak_frame")),
+        (Device::Dispenser, "collide", arm("collide")),
+        (Device::Acceptor, "reject_next", json!({"action": "reject_next", "reason": "76"})),
+        (Device::Acceptor, "silence", json!({"action": "silence", "replies": 3})),
+        (Device::Acceptor, "damage", json!({"action": "damage", "replies": 2})),
+        (Device::Acceptor, "deaf", json!({"action": "deaf", "frames": 3})),
+    ];
+    match kind(12) {
+        0..=3 => Fault::Kill(PARTS[at(PARTS.len())]),
+        4..=5 => Fault::Freeze(PARTS[at(PARTS.len())]),
+        6 => Fault::NoWallet,
+        7 => Fault::Payments(["fail", "lose_answer", "pend"][at(3)]),
+        8 => Fault::Unplug([Device::Acceptor, Device::Dispenser][at(2)]),
+        _ => {
+            let (device, name, action) = traps[at(traps.len())].clone();
+            Fault::Trap(device, name, action)
+        }
+    }
+}
