@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::books::open_payments;
+use crate::customer::Customer;
 use crate::demo::choice;
 use crate::process::{Frozen, Process};
 use crate::world::World;
@@ -58,6 +59,7 @@ enum Device {
     Acceptor,
     Dispenser,
 }
+use Device::{Acceptor, Dispenser};
 
 impl Device {
     const fn of(self, world: &World) -> &Process {
@@ -75,8 +77,14 @@ enum Fault {
     NoWallet,
     Payments(&'static str),
     Unplug(Device),
-    Trap(Device, &'static str, Value),
+    /// What is done to a device, and what a person does about it afterwards.
+    Trap(Device, &'static str, &'static [Hand]),
+    /// A second page of the kiosk opens, and goes.
+    Page,
 }
+
+/// An action for a device, as JSON.
+type Hand = &'static str;
 
 impl Fault {
     fn name(&self) -> String {
@@ -87,6 +95,7 @@ impl Fault {
             Self::Payments(how) => format!("payment {how}"),
             Self::Unplug(device) => format!("unplug {device:?}").to_lowercase(),
             Self::Trap(device, name, _) => format!("{device:?} {name}").to_lowercase(),
+            Self::Page => "second page".to_owned(),
         }
     }
 }
@@ -108,7 +117,8 @@ enum Undo {
     Wallet,
     Resolve(bool),
     Plug(Device),
-    Disarm(Device),
+    Hands(Device, &'static [Hand]),
+    Page(Customer),
 }
 
 /// The adversary of one sale.
@@ -118,8 +128,6 @@ pub(super) struct Adversary {
     down: Vec<Part>,
     /// What it has done, by name.
     pub(super) done: BTreeMap<String, u64>,
-    /// Whether a device may need a hand afterwards.
-    pub(super) devices: bool,
     /// Commands to dispense before the vault's last start, if it was started.
     pub(super) vault_started_at: Option<i64>,
 }
@@ -153,7 +161,6 @@ impl Adversary {
             under_way: Vec::new(),
             down: Vec::new(),
             done: BTreeMap::new(),
-            devices: false,
             vault_started_at: None,
         }
     }
@@ -233,14 +240,16 @@ impl Adversary {
                 if world.act(device.of(world), &json!({"action": "unplug"})).is_err() {
                     return Ok(());
                 }
-                self.devices = true;
                 Undo::Plug(*device)
             }
-            Fault::Trap(device, _, action) => {
-                world.act(device.of(world), action)?;
-                self.devices = true;
-                Undo::Disarm(*device)
+            Fault::Trap(device, _, hands) => {
+                let Some((first, rest)) = hands.split_first() else { return Ok(()) };
+                if world.act(device.of(world), &serde_json::from_str(first)?).is_err() {
+                    return Ok(());
+                }
+                Undo::Hands(*device, rest)
             }
+            Fault::Page => Undo::Page(world.customer()?),
         };
         *self.done.entry(fault.name()).or_default() += 1;
         eprintln!("        {} for {lasts:?}", fault.name());
@@ -276,44 +285,59 @@ impl Adversary {
             Undo::Plug(device) => {
                 world.act(device.of(world), &json!({"action": "plug"}))?;
             }
-            Undo::Disarm(device) => {
-                let action = match device {
-                    Device::Dispenser => json!({"action": "disarm"}),
-                    Device::Acceptor => json!({"action": "clear"}),
-                };
-                world.act(device.of(world), &action)?;
+            Undo::Hands(device, hands) => {
+                for hand in hands {
+                    // what has not happened needs no hand
+                    let _ = world.act(device.of(world), &serde_json::from_str(hand)?);
+                }
             }
+            Undo::Page(page) => drop(page),
         }
         Ok(())
     }
 }
 
+const DISARM: Hand = r#"{"action":"disarm"}"#;
+const ON: Hand = r#"{"action":"power_on"}"#;
+const CLEAR: Hand = r#"{"action":"clear"}"#;
+
+/// What can happen to a device: what begins it, then what a person does about it.
+const TRAPS: [(Device, &str, &[Hand]); 20] = [
+    (Dispenser, "reject", &[r#"{"action":"arm","trap":"reject"}"#, DISARM]),
+    (Dispenser, "rejects", &[r#"{"action":"arm","trap":"reject","times":9}"#, DISARM]),
+    (Dispenser, "jam", &[r#"{"action":"arm","trap":"jam"}"#, DISARM]),
+    (Dispenser, "mute_reply", &[r#"{"action":"arm","trap":"mute_reply"}"#, DISARM]),
+    (Dispenser, "mute_all", &[r#"{"action":"arm","trap":"mute_all"}"#, DISARM]),
+    (Dispenser, "damage_reply", &[r#"{"action":"arm","trap":"damage_reply"}"#, DISARM]),
+    (Dispenser, "nak_enq", &[r#"{"action":"arm","trap":"nak_enq"}"#, DISARM]),
+    (Dispenser, "nak_frame", &[r#"{"action":"arm","trap":"nak_frame"}"#, DISARM]),
+    (Dispenser, "collide", &[r#"{"action":"arm","trap":"collide"}"#, DISARM]),
+    (Dispenser, "power_cut", &[r#"{"action":"arm","trap":"power_cut"}"#, DISARM, ON]),
+    (Dispenser, "power", &[r#"{"action":"power_off"}"#, ON]),
+    (Dispenser, "pull", &[r#"{"action":"pull","bay":1}"#, r#"{"action":"insert","bay":1}"#]),
+    (Acceptor, "reject_next", &[r#"{"action":"reject_next","reason":"76"}"#]),
+    (Acceptor, "silence", &[r#"{"action":"silence","replies":3}"#]),
+    (Acceptor, "damage", &[r#"{"action":"damage","replies":2}"#]),
+    (Acceptor, "deaf", &[r#"{"action":"deaf","frames":3}"#]),
+    (Acceptor, "power", &[r#"{"action":"power_off"}"#, ON]),
+    (Acceptor, "jam", &[r#"{"action":"jam","where":"acceptor"}"#, CLEAR]),
+    (Acceptor, "stacker", &[r#"{"action":"stacker_out"}"#, r#"{"action":"stacker_in"}"#]),
+    (Acceptor, "pause", &[r#"{"action":"pause"}"#, CLEAR]),
+];
+
 /// A kind, and one of that kind.
 fn fault(kind: &dyn Fn(u64) -> u64, which: &dyn Fn(u64) -> u64) -> Fault {
     let at = |many: usize| usize::try_from(which(many as u64)).unwrap_or(0);
-    let arm = |trap: &str| json!({"action": "arm", "trap": trap});
-    let traps = [
-        (Device::Dispenser, "reject", arm("reject")),
-        (Device::Dispenser, "jam", arm("jam")),
-        (Device::Dispenser, "mute_reply", arm("mute_reply")),
-        (Device::Dispenser, "mute_all", arm("mute_all")),
-        (Device::Dispenser, "damage_reply", arm("damage_reply")),
-        (Device::Dispenser, "nak_frame", arm("nak_frame")),
-        (Device::Dispenser, "collide", arm("collide")),
-        (Device::Acceptor, "reject_next", json!({"action": "reject_next", "reason": "76"})),
-        (Device::Acceptor, "silence", json!({"action": "silence", "replies": 3})),
-        (Device::Acceptor, "damage", json!({"action": "damage", "replies": 2})),
-        (Device::Acceptor, "deaf", json!({"action": "deaf", "frames": 3})),
-    ];
-    match kind(12) {
+    match kind(14) {
         0..=3 => Fault::Kill(PARTS[at(PARTS.len())]),
         4..=5 => Fault::Freeze(PARTS[at(PARTS.len())]),
         6 => Fault::NoWallet,
         7 => Fault::Payments(["fail", "lose_answer", "pend"][at(3)]),
-        8 => Fault::Unplug([Device::Acceptor, Device::Dispenser][at(2)]),
+        8 => Fault::Unplug([Acceptor, Dispenser][at(2)]),
+        9 => Fault::Page,
         _ => {
-            let (device, name, action) = traps[at(traps.len())].clone();
-            Fault::Trap(device, name, action)
+            let (device, name, hands) = TRAPS[at(TRAPS.len())];
+            Fault::Trap(device, name, hands)
         }
     }
 }
