@@ -26,6 +26,9 @@ const DELAY_MS: u64 = 400;
 /// device.
 const DOWN_MS: u64 = 50;
 
+/// Between two looks for payments that the node holds back.
+const RESOLVE: Duration = Duration::from_secs(1);
+
 /// A part that can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -115,7 +118,6 @@ enum Undo {
     Start(Part),
     Thaw(Frozen),
     Wallet,
-    Resolve(bool),
     Plug(Device),
     Hands(Device, &'static [Hand]),
     Page(Customer),
@@ -126,6 +128,8 @@ pub(super) struct Adversary {
     planned: Vec<Planned>,
     under_way: Vec<(Instant, Undo)>,
     down: Vec<Part>,
+    /// From when on payments that the node holds back are ended, and whether they succeed.
+    resolves: Option<(Instant, bool)>,
     /// What it has done, by name.
     pub(super) done: BTreeMap<String, u64>,
     /// Commands to dispense before the vault's last start, if it was started.
@@ -160,6 +164,7 @@ impl Adversary {
             planned,
             under_way: Vec::new(),
             down: Vec::new(),
+            resolves: None,
             done: BTreeMap::new(),
             vault_started_at: None,
         }
@@ -200,6 +205,10 @@ impl Adversary {
             let (_, undo) = self.under_way.remove(at);
             self.undo(world, undo)?;
         }
+        if let Some((_, succeed)) = self.resolves.filter(|(from, _)| *from <= now) {
+            self.resolves = Some((now + RESOLVE, succeed));
+            resolve(world, succeed)?;
+        }
         for part in PARTS {
             if !self.down.iter().any(|down| down.of(world).name() == part.of(world).name())
                 && !part.of(world).running()
@@ -234,7 +243,11 @@ impl Adversary {
                 if world.api("POST", "/simulator/script", Some(&body)).is_err() {
                     return Ok(());
                 }
-                Undo::Resolve(lasts.as_millis().is_multiple_of(2))
+                // what was held back comes to its end later, whenever it was asked for
+                let succeed = lasts.as_millis().is_multiple_of(2);
+                self.resolves = Some((Instant::now() + lasts, succeed));
+                *self.done.entry(fault.name()).or_default() += 1;
+                return Ok(());
             }
             Fault::Unplug(device) => {
                 if world.act(device.of(world), &json!({"action": "unplug"})).is_err() {
@@ -273,15 +286,6 @@ impl Adversary {
                 let _ =
                     world.api("POST", "/simulator/reachable", Some(&json!({"reachable": true})));
             }
-            Undo::Resolve(succeed) => {
-                for hash in open_payments(world.folder())? {
-                    let wallet = "machine";
-                    let body =
-                        json!({"wallet_id": wallet, "payment_hash": hash, "succeed": succeed});
-                    // not every open payment is held back
-                    let _ = world.api("POST", "/simulator/resolve", Some(&body));
-                }
-            }
             Undo::Plug(device) => {
                 world.act(device.of(world), &json!({"action": "plug"}))?;
             }
@@ -295,6 +299,16 @@ impl Adversary {
         }
         Ok(())
     }
+}
+
+/// Ends the payments that the node holds back.
+fn resolve(world: &World, succeed: bool) -> Result<()> {
+    for hash in open_payments(world.folder())? {
+        let body = json!({"wallet_id": "machine", "payment_hash": hash, "succeed": succeed});
+        // not every open payment is held back
+        let _ = world.api("POST", "/simulator/resolve", Some(&body));
+    }
+    Ok(())
 }
 
 const DISARM: Hand = r#"{"action":"disarm"}"#;

@@ -339,7 +339,8 @@ fn out_of_wallet(
             (Some(w), "redeemed") if w.state != "paid" => {
                 wrong.push(format!("{place}, withdraw {}", w.state));
             }
-            (Some(w), "expired") if owed.get(txid).copied().unwrap_or(0) != w.net => {
+            // until then the claim code brings the withdraw itself
+            (Some(w), _) if w.state == "expired" && owed.get(txid) != Some(&w.net) => {
                 wrong.push(format!("{place}, {} sats promised, {:?} owed", w.net, owed.get(txid)));
             }
             (Some(w), _) if w.state == "paid" && stage == "open" => {

@@ -142,7 +142,8 @@ impl Soak {
         };
         let habit = match (pick("habit", 12), direction) {
             (0, _) => Habit::Cancels(screens[at("screen", 4)]),
-            (1, _) => Habit::Leaves(screens[at("screen", 4)]),
+            // a machine waits long for somebody who has gone
+            (1, _) if pick("goes", 3) == 0 => Habit::Leaves(screens[at("screen", 4)]),
             (2, Direction::CashOut) => Habit::PaysTwice,
             (3, Direction::CashOut) => Habit::PaysMore(1 + pick("more", 200_000)),
             (4, Direction::CashOut) => Habit::PaysHalf,
