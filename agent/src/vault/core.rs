@@ -171,6 +171,7 @@ impl Vault {
         self.leave_what_is_over();
         self.tell_queue()?;
         self.set_bays_up();
+        self.reset_acceptor();
         self.plan_if_ready()?;
         self.tell_queue()?;
         self.publish_state()?;

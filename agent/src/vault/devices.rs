@@ -47,6 +47,8 @@ pub(super) struct Taker {
     /// Where a note was when it was found.
     pub(super) found: Option<PowerUpBill>,
     pub(super) cashbox_out: bool,
+    /// When it is reset, where it waits for that.
+    reset_at: Option<Mono>,
 }
 
 /// The dispenser.
@@ -87,6 +89,7 @@ impl Taker {
             notes: BTreeSet::new(),
             found: None,
             cashbox_out: false,
+            reset_at: None,
         })
     }
 }
@@ -178,7 +181,21 @@ impl Vault {
         self.queue.extend(self.feeding.map(|txid| (txid, input)));
     }
 
+    /// Resets a validator that needed a hand: whoever took the note out has no other way to say so.
+    /// Until then the RESET changes nothing; a note that was under way is told after it, as after a
+    /// start.
+    pub(super) fn reset_acceptor(&mut self) {
+        let now = self.mono();
+        let again = now.after(self.pace.reset);
+        let Some(taker) = &mut self.acceptor else { return };
+        if taker.reset_at.is_some_and(|at| now >= at) {
+            taker.reset_at = Some(again);
+            self.tell_acceptor(AcceptorCommand::Reset);
+        }
+    }
+
     pub(super) fn acceptor_says(&mut self, event: AcceptorEvent) -> Result<(), VaultError> {
+        let (now, pace) = (self.mono(), self.pace.reset);
         let Some(taker) = &mut self.acceptor else { return Ok(()) };
         match event {
             AcceptorEvent::Identified { version, notes } => {
@@ -197,7 +214,7 @@ impl Vault {
                     self.reports.soon(Mono(0));
                 }
                 taker.status = DeviceStatus::Ready;
-                taker.fault = None;
+                (taker.fault, taker.reset_at) = (None, None);
                 // it has nothing more to credit
                 self.unheard = None;
             }
@@ -232,12 +249,15 @@ impl Vault {
                 tracing::error!(event = "acceptor_fault", ?kind, detail);
                 taker.status = status_of(kind);
                 taker.fault = Some(detail.clone());
+                // a line that is lost or silent comes back by itself
+                let latches = taker.status == DeviceStatus::Fault;
+                taker.reset_at = latches.then(|| now.after(pace));
                 self.reports.soon(Mono(0));
                 self.tell_feeding(Input::AcceptorFault { detail });
             }
             AcceptorEvent::Recovered => {
                 taker.status = DeviceStatus::Starting;
-                taker.fault = None;
+                (taker.fault, taker.reset_at) = (None, None);
                 self.reports.soon(Mono(0));
             }
         }

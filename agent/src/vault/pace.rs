@@ -19,6 +19,8 @@ pub struct Pace {
     pub ask_confirmed: u64,
     /// How long an answer is waited for before `net` is reminded of the request.
     pub ask_again: u64,
+    /// Between two tries of a note validator that needs a hand, which ends by its RESET alone.
+    pub reset: u64,
     /// Between two moves of the journal's log into its database.
     pub checkpoint: u64,
     /// Between two looks through the whole journal.
@@ -36,6 +38,7 @@ impl Default for Pace {
             report_gap: 5_000,
             ask_confirmed: 10_000,
             ask_again: 60_000,
+            reset: 30_000,
             checkpoint: 600_000,
             inspect: 86_400_000,
         }

@@ -196,3 +196,17 @@ fn each_change_of_a_bay_is_applied_once() {
     machine.until("the count", |machine| reported(machine) == json!([95, 2]));
     machine.until("the refusal", |machine| machine.alerts().contains("change_refused"));
 }
+
+/// Loss prevented: a machine that takes no notes after its jam was cleared, until somebody thinks of
+/// starting it again.
+#[test]
+fn a_validator_whose_jam_was_cleared_takes_notes_again() {
+    let mut machine = Machine::ready();
+    machine.acceptor.control(json!({ "action": "jam", "where": "acceptor" })).unwrap();
+    let takes_notes =
+        |screen: &MachineScreen| matches!(screen, MachineScreen::Idle { cash_in: true, .. });
+    let sells = |machine: &Machine| machine.screen.as_ref().is_some_and(takes_notes);
+    machine.until("the jam", |machine| !sells(machine));
+    machine.acceptor.control(json!({ "action": "clear" })).unwrap();
+    machine.until("an open inlet", |machine| sells(machine));
+}

@@ -77,6 +77,7 @@ pub(crate) const QUICK: Pace = Pace {
     report_gap: 50,
     ask_confirmed: 100,
     ask_again: 60_000,
+    reset: 100,
     checkpoint: 600_000,
     inspect: 86_400_000,
 };
