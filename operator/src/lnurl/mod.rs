@@ -41,7 +41,8 @@ use crate::store::withdraws::{self, Bound, K1, K1State, Withdraw, WithdrawState}
 use crate::store::{Read, StoreError, Tx, machines};
 use crate::wallet::WalletError;
 
-/// Requests of wallets a minute and client.
+/// Requests of wallets a minute and client, for each of the two steps: wallets that ask again and
+/// again for offers, behind one address, would otherwise keep all of them from the second step.
 const LOOKUPS_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
 /// Claim codes a minute and client: they could be guessed at.
 const CLAIMS_A_MINUTE: NonZeroU32 = NonZeroU32::new(5).unwrap();
@@ -112,7 +113,8 @@ struct Public {
 
 struct Limits {
     started: Instant,
-    lookups: Mutex<Keyed<Client>>,
+    offers: Mutex<Keyed<Client>>,
+    callbacks: Mutex<Keyed<Client>>,
     claims: Mutex<Keyed<Client>>,
     /// Refusals of guesses that are logged: a flood of them is not.
     log: Mutex<Limiter>,
@@ -123,7 +125,8 @@ impl Limits {
         let keyed = |rate| Mutex::new(Keyed::new(Quota::per_minute(rate, rate), CLIENTS));
         Self {
             started: Instant::now(),
-            lookups: keyed(LOOKUPS_A_MINUTE),
+            offers: keyed(LOOKUPS_A_MINUTE),
+            callbacks: keyed(LOOKUPS_A_MINUTE),
             claims: keyed(CLAIMS_A_MINUTE),
             log: Mutex::new(Limiter::new(Quota::per_minute(CLAIMS_A_MINUTE, CLAIMS_A_MINUTE))),
         }
@@ -151,8 +154,12 @@ impl Public {
         })
     }
 
-    fn may_look(&self, from: Client) -> Result<(), Refused> {
-        self.limits.take(&self.limits.lookups, from)
+    fn may_ask(&self, from: Client) -> Result<(), Refused> {
+        self.limits.take(&self.limits.offers, from)
+    }
+
+    fn may_name(&self, from: Client) -> Result<(), Refused> {
+        self.limits.take(&self.limits.callbacks, from)
     }
 }
 
@@ -194,7 +201,7 @@ pub async fn start(app: &Arc<App>) -> std::io::Result<SocketAddr> {
 /// First step (LUD-03).
 async fn offer(State(public): State<Public>, from: Client, Path(k1): Path<String>) -> Json<Value> {
     let answer = async {
-        public.may_look(from)?;
+        public.may_ask(from)?;
         let k1 = K1::parse(&k1).ok_or(Refused::Gone)?;
         let now = public.app.clock.now();
         let wanted = k1.clone();
@@ -246,7 +253,7 @@ async fn callback(
     query: Result<Query<Callback>, QueryRejection>,
 ) -> Json<Value> {
     let answer = async {
-        public.may_look(from)?;
+        public.may_name(from)?;
         let Query(query) = query.map_err(|_| Refused::Query)?;
         if path != query.k1 {
             return Err(Refused::OtherK1);

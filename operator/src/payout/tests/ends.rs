@@ -304,3 +304,21 @@ async fn every_refusal_is_an_lnurl_answer() {
         assert!(body.contains("\"ERROR\""), "{query}: {body}");
     }
 }
+
+/// Loss prevented: sats that nobody behind one address can fetch, since the wallets that ask what
+/// is offered use up what the second step needs.
+#[tokio::test]
+async fn a_wallet_that_asks_too_often_can_still_name_its_invoice() {
+    let world = World::new().await;
+    let k1 = world.k1().await;
+    let routes = world.routes();
+    let offer = format!("/lnurl/w/{k1}");
+    let mut last = String::new();
+    for _ in 0..100 {
+        last = get(routes.clone(), &offer).await.1;
+    }
+    assert!(last.contains("too many requests"), "{last}");
+    let invoice = world.invoice(OWED.0).await;
+    let named = get(routes, &callback(&k1, &invoice)).await.1;
+    assert!(named.contains("OK"), "{named}");
+}
