@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use crate::books::Journal;
 use crate::customer::Customer;
 use crate::demo::choice;
+use crate::report::{Report, ledger_balanced};
 use crate::sale::IDLE;
 use crate::screen::heading;
 use crate::shop::{self, sells};
@@ -222,6 +223,10 @@ impl Soak {
             if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
         })
         .with_context(|| format!("{state}; {what}"))?;
+        let mut audit = Report { figures: Value::Null, failed: Vec::new() };
+        if !ledger_balanced(world, &mut audit) {
+            bail!("{:?}; {state}; {what}", audit.failed);
+        }
         Ok(state != "uncertain")
     }
 }
