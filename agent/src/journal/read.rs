@@ -77,6 +77,23 @@ impl Journal {
         self.exists("SELECT 1 FROM nonces WHERE nonce = ?1", &nonce.to_string())
     }
 
+    /// The nonces that were used last, the newest first.
+    ///
+    /// # Errors
+    /// As [`open_txns`](Self::open_txns).
+    pub fn last_nonces(&self, limit: u32) -> Result<Vec<Nonce>, JournalError> {
+        let sentence = "SELECT nonce, seq FROM nonces ORDER BY seq DESC LIMIT ?1";
+        let mut statement = self.conn.prepare_cached(sentence).map_err(db(READING))?;
+        let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+        let rows = statement.query_map([limit], row).map_err(db(READING))?;
+        let read = |row: rusqlite::Result<(String, i64)>| {
+            let (nonce, seq) = row.map_err(db(READING))?;
+            let bad = |e| broken(position(seq), format!("expected a nonce, got {e}"));
+            nonce.parse().map_err(bad)
+        };
+        rows.map(read).collect()
+    }
+
     /// Whether a cassette change was applied.
     ///
     /// # Errors

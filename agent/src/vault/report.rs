@@ -157,6 +157,7 @@ impl Vault {
             applied_changes: self.applied_changes()?,
             open_transactions: open.take(MOST).map(open_txn).collect(),
             alerts,
+            used_nonces: self.journal.last_nonces(NONCES)?,
             journal_seq: head.seq,
             journal_head: head.hash,
         })
@@ -234,6 +235,8 @@ impl Vault {
     }
 }
 
+/// Nonces in one report.
+const NONCES: u32 = 32;
 /// Transactions in one report at most.
 const MOST: usize = 512;
 
@@ -242,9 +245,9 @@ fn open_txn(txn: &Txn) -> OpenTxn {
         Txn::CashOut(sale) => (Direction::CashOut, sale.deal()),
         Txn::CashIn(session) => (Direction::CashIn, session.deal()),
     };
-    let fiat_minor = match txn {
-        Txn::CashOut(sale) => sale.deal().fiat.minor,
-        Txn::CashIn(session) => session.total().minor,
+    let (fiat_minor, doubt) = match txn {
+        Txn::CashOut(sale) => (sale.deal().fiat.minor, sale.in_doubt()),
+        Txn::CashIn(session) => (session.total().minor, session.in_doubt()),
     };
     OpenTxn {
         txid: deal.txid,
@@ -252,5 +255,6 @@ fn open_txn(txn: &Txn) -> OpenTxn {
         state: txn.name().to_owned(),
         fiat_minor: Some(fiat_minor),
         since: deal.opened_at,
+        doubt: doubt.map(|doubt| rpc::Doubt { evidence: short(&doubt.evidence), ..doubt }),
     }
 }

@@ -160,12 +160,18 @@ pub(super) fn state_report() -> VaultSigned<StateReport> {
             state: "paid_waiting".into(),
             fiat_minor: Some(2_000),
             since: Unix(1_800_000_000),
+            doubt: Some(Doubt {
+                rest_minor: 2_000,
+                unknown_minor: 0,
+                evidence: "paid; nobody was seen at the machine since".into(),
+            }),
         }],
         alerts: vec![Alert {
             code: "dispenser_jam".into(),
             detail: "open the dispenser and clear the exit".into(),
             since: Unix(1_800_000_000),
         }],
+        used_nonces: vec![Nonce::from_bytes([3; 16])],
         journal_seq: JournalSeq(44),
         journal_head: JournalHead::from_bytes([5; 32]),
     };

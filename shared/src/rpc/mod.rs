@@ -43,7 +43,9 @@ pub use signed::{
     DispenseAuthorisation, QuoteTerms, SessionProof, SignedText, VaultBody, VaultSigned,
     WithdrawTerms,
 };
-pub use state::{Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, OpenTxn, StateReport};
+pub use state::{
+    Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, Doubt, OpenTxn, StateReport,
+};
 
 #[cfg(test)]
 mod fixtures;

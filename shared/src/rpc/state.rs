@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BayId, ChangeId, EventId, JournalHead, JournalSeq, TxnId};
+use crate::ids::{BayId, ChangeId, EventId, JournalHead, JournalSeq, Nonce, TxnId};
 use crate::money::{Denomination, Direction};
 use crate::rpc::body::Notes;
 use crate::rpc::signed::VaultBody;
@@ -92,6 +92,22 @@ pub struct OpenTxn {
     pub fiat_minor: Option<i64>,
     /// When it was opened.
     pub since: Unix,
+    /// What it needs a person for, where it cannot end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
+}
+
+/// What is not known of a transaction, or what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// What the customer may still have to get, in minor units: cash_out: of what was promised,
+    /// without the notes that they have for certain; cash_in: the notes of which nobody knows
+    /// whether the machine has them.
+    pub rest_minor: i64,
+    /// Of it, the notes of which nobody knows where they are, in minor units.
+    pub unknown_minor: i64,
+    /// What the machine knows, in words.
+    pub evidence: String,
 }
 
 /// Something that a person should know; it is gone from the next report when it is over.
@@ -124,6 +140,9 @@ pub struct StateReport {
     pub open_transactions: Vec<OpenTxn>,
     /// What a person should know.
     pub alerts: Vec<Alert>,
+    /// Nonces of the operator's statements that were used last, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_nonces: Vec<Nonce>,
     /// How far the journal has come.
     pub journal_seq: JournalSeq,
     /// Its head there.
@@ -144,6 +163,7 @@ impl StateReport {
             ("applied_changes", self.applied_changes.len()),
             ("open_transactions", self.open_transactions.len()),
             ("alerts", self.alerts.len()),
+            ("used_nonces", self.used_nonces.len()),
         ];
         if let Some((name, got)) = lists.into_iter().find(|(_, len)| *len > MAX_ENTRIES) {
             return Err(format!("{name}: expected at most {MAX_ENTRIES} entries, got {got}"));
@@ -152,7 +172,9 @@ impl StateReport {
         let devices = self.devices.iter().flat_map(|(name, device)| {
             [name, &device.protocol].into_iter().chain(&device.version).chain(&device.fault)
         });
-        let txns = self.open_transactions.iter().map(|txn| &txn.state);
+        let txns = self.open_transactions.iter().flat_map(|txn| {
+            [&txn.state].into_iter().chain(txn.doubt.as_ref().map(|doubt| &doubt.evidence))
+        });
         let alerts = self.alerts.iter().flat_map(|alert| [&alert.code, &alert.detail]);
         let mut texts = versions.chain(devices).chain(txns).chain(alerts);
         match texts.find(|text| text.len() > MAX_TEXT) {

@@ -1,7 +1,7 @@
 //! From counted notes to sats.
 
 use bitspire_shared::ids::{ClaimCode, RequestId, WithdrawId};
-use bitspire_shared::rpc::PaymentState;
+use bitspire_shared::rpc::{Doubt, PaymentState};
 use bitspire_shared::statement::VerdictKind;
 
 use super::{CashIn, Fate, Owed, State, Taken};
@@ -105,6 +105,15 @@ impl CashIn {
         self.live.code = Some(code.clone());
         self.live.again = self.live.lnurl.is_none();
         Taken::Done
+    }
+
+    /// What a person is asked to decide.
+    #[must_use]
+    pub fn in_doubt(&self) -> Option<Doubt> {
+        let State::Uncertain { evidence, .. } = &self.state else { return None };
+        let unknown = self.worth(|note| matches!(note.fate, Fate::Unknown { .. })).minor;
+        let evidence = evidence.clone();
+        Some(Doubt { rest_minor: unknown, unknown_minor: unknown, evidence })
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict, turn: &mut Turn) -> Taken {

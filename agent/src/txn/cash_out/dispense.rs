@@ -174,7 +174,7 @@ impl CashOut {
         self.go_on(sale, given, false, now, turn);
     }
 
-    fn book(&self, batch: &Batch, bays: &BayResults, clears: bool, turn: &mut Turn) {
+    pub(super) fn book(&self, batch: &Batch, bays: &BayResults, clears: bool, turn: &mut Turn) {
         turn.resolves = Some(batch.no);
         for (bay, lot) in &batch.lots {
             if let Some(result) = bays.get(bay) {

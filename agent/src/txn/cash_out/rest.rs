@@ -1,9 +1,10 @@
 //! How a sale that stopped goes on, and how it ends.
 
 use bitspire_shared::ids::{ClaimCode, RequestId};
-use bitspire_shared::rpc::DispenseOutcome;
+use bitspire_shared::rpc::{DispenseOutcome, Doubt};
 use bitspire_shared::statement::VerdictKind;
 
+use super::state::worth;
 use super::{Batch, CashOut, Given, Sale, State, Taken};
 use crate::txn::deal::Now;
 use crate::txn::effect::{Alert, ReportDraft};
@@ -75,7 +76,11 @@ impl CashOut {
             if doubt.is_some() { missing > 0 && missing <= rest } else { missing == rest };
         if doubt.is_some() || verdict.kind == VerdictKind::Settled {
             let missing = if verdict.kind == VerdictKind::Settled { 0 } else { missing };
-            given.by_verdict = given.by_verdict.saturating_add(rest.saturating_sub(missing));
+            let has = rest.saturating_sub(missing);
+            match doubt {
+                Some(batch) => self.allot(&mut given, batch, has, turn),
+                None => given.by_verdict = given.by_verdict.saturating_add(has),
+            }
         }
         match verdict.kind {
             VerdictKind::Settled => self.state = State::Settled { sale, given, told: false },
@@ -86,6 +91,36 @@ impl CashOut {
         }
         turn.resolves = doubt.map(|batch| batch.no);
         Taken::Done
+    }
+
+    /// Books the notes in doubt of which the customer has `has` by the verdict. Where that leaves
+    /// open which bay they came from, the doubt about the bays stays until somebody counts.
+    fn allot(&self, given: &mut Given, batch: &Batch, has: i64, turn: &mut Turn) {
+        let mut counted = 0;
+        match batch.allotted(has) {
+            Some((bays, value)) => {
+                given.add(&bays, value);
+                self.book(batch, &bays, true, turn);
+                counted = value;
+            }
+            None => given.bays = given.doubted(batch),
+        }
+        given.by_verdict = given.by_verdict.saturating_add(has.saturating_sub(counted));
+    }
+
+    /// What a person is asked to decide.
+    #[must_use]
+    pub fn in_doubt(&self) -> Option<Doubt> {
+        let (given, unknown_minor, evidence) = match &self.state {
+            State::Uncertain { given, batch, evidence, .. } => {
+                (given, worth(&batch.lots).unwrap_or(i64::MAX), evidence.clone())
+            }
+            State::PaidWaiting { given, .. } => {
+                (given, 0, "paid; nobody was seen at the machine since".to_owned())
+            }
+            _ => return None,
+        };
+        Some(Doubt { rest_minor: given.rest(self.deal.fiat), unknown_minor, evidence })
     }
 
     pub(super) fn reported(&mut self, request: RequestId) -> Taken {
@@ -104,19 +139,21 @@ impl CashOut {
 
     /// The report that the service does not have yet, with its label.
     pub(super) fn report(&self) -> Option<(String, ReportDraft)> {
-        let (label, sale, given, outcome, owed_minor) = match &self.state {
-            State::Settled { sale, given, told: false } => {
-                ("report:end".to_owned(), sale, given, DispenseOutcome::Full, 0)
+        let mut bays = self.state.given().map(|given| given.bays.clone()).unwrap_or_default();
+        let (label, sale, outcome, owed_minor) = match &self.state {
+            State::Settled { sale, told: false, .. } => {
+                ("report:end".to_owned(), sale, DispenseOutcome::Full, 0)
             }
             State::ShortDispensed { sale, given, owed_minor, told: false } => {
                 let nothing = given.minor == 0 && given.by_verdict == 0;
                 let outcome =
                     if nothing { DispenseOutcome::None } else { DispenseOutcome::Partial };
-                ("report:end".to_owned(), sale, given, outcome, *owed_minor)
+                ("report:end".to_owned(), sale, outcome, *owed_minor)
             }
             State::Uncertain { sale, given, batch, told: false, .. } => {
                 let label = format!("report:{}", batch.no);
-                (label, sale, given, DispenseOutcome::Uncertain, given.rest(self.deal.fiat))
+                bays = given.doubted(batch);
+                (label, sale, DispenseOutcome::Uncertain, given.rest(self.deal.fiat))
             }
             _ => return None,
         };
@@ -124,7 +161,7 @@ impl CashOut {
             txid: self.deal.txid,
             payment_hash: sale.payment_hash,
             outcome,
-            bays: given.bays.clone(),
+            bays,
             owed_minor,
         };
         Some((label, report))

@@ -238,6 +238,20 @@ impl Given {
         self.minor = self.minor.saturating_add(minor);
         self.fruitless = if minor > 0 { 0 } else { self.fruitless.saturating_add(1) };
     }
+
+    /// Each bay's notes with those of an intent that nobody knows the end of: `picked` is absent
+    /// then, and `requested` is the most that may have left the bay.
+    pub(super) fn doubted(&self, batch: &Batch) -> BayResults {
+        let mut bays = self.bays.clone();
+        for (bay, lot) in &batch.lots {
+            let sure = bays.get(bay).copied().unwrap_or_default();
+            let seen = sure.presented.saturating_add(sure.rejected.unwrap_or(0));
+            let left = sure.picked.unwrap_or(seen);
+            let requested = left.saturating_add(lot.count);
+            bays.insert(*bay, BayResult { requested, picked: None, ..sure });
+        }
+        bays
+    }
 }
 
 /// What one dispense could not tell, the sum cannot tell either.
@@ -267,6 +281,29 @@ impl Batch {
     #[must_use]
     pub fn plan(&self) -> DispensePlan {
         DispensePlan { notes: self.lots.iter().map(|(bay, lot)| (*bay, lot.count)).collect() }
+    }
+
+    /// The bays, and the value of their notes, where the customer has `has` by a verdict: all of the
+    /// notes, none, or so many of the one bay that there is; `None` where that leaves open which.
+    pub(super) fn allotted(&self, has: i64) -> Option<(BayResults, i64)> {
+        let all = worth(&self.lots).ok()?;
+        let one = (self.lots.len() == 1).then(|| self.lots.values().next()).flatten();
+        let mut bays = BayResults::new();
+        for (bay, lot) in &self.lots {
+            let count = match (has, one.map(|lot| i64::from(lot.denomination.minor()))) {
+                (0, _) => 0,
+                (has, _) if has >= all => lot.count,
+                (has, Some(note)) if has.checked_rem(note) == Some(0) => {
+                    u32::try_from(has.checked_div(note)?).ok()?
+                }
+                _ => return None,
+            };
+            let (requested, picked) = (lot.count, Some(count));
+            let result = BayResult { requested, picked, presented: count, ..BayResult::default() };
+            bays.insert(*bay, result);
+        }
+        let value = self.value(&bays)?;
+        Some((bays, value))
     }
 
     /// What a final answer gave the customer, in minor units; `None` where the answer is not about

@@ -5,6 +5,7 @@ use bitspire_shared::rpc::{
 };
 
 use super::*;
+use crate::journal::CashMove;
 use crate::txn::cash_out::State;
 
 /// A cash-out of 100 EUR, driven by hand.
@@ -326,6 +327,38 @@ fn a_verdict_decides_what_nobody_knows() {
     let other = Verdict { txid: TxnId::from_bytes([2; 16]), ..verdict(VerdictKind::Settled, 0) };
     sale.say(Input::Verdict(other));
     assert!(matches!(sale.effects[..], [Effect::Ignored { .. }]));
+}
+
+/// Loss prevented: notes in doubt that a verdict has decided about and that stand in no bay's books,
+/// so that a bay is never used again, or an operator who cannot tell what is in doubt.
+#[test]
+fn a_verdict_accounts_for_the_notes_in_doubt() {
+    let sale = Sale::uncertain();
+    let doubt = sale.txn.in_doubt().unwrap();
+    assert_eq!((doubt.rest_minor, doubt.unknown_minor), (10_000, 10_000));
+    let report = sale.report();
+    let result = report.bays[&bay(1)];
+    assert_eq!((result.requested, result.picked, result.presented), (5, None, 0));
+    for (kind, amount, gone) in [
+        (VerdictKind::Settled, 0, Some(5)),
+        (VerdictKind::Owed, 10_000, Some(0)),
+        (VerdictKind::Owed, 4_000, Some(3)),
+        (VerdictKind::Owed, 3_999, None),
+    ] {
+        let mut sale = Sale::uncertain();
+        sale.say(Input::Verdict(verdict(kind, amount)));
+        let result = sale.report().bays[&bay(1)];
+        assert_eq!((result.picked, result.presented), (gone, gone.unwrap_or(0)), "{amount}");
+        let cash = &record_of(&sale).cash;
+        match gone {
+            // the doubt of the bay is over with it
+            Some(_) => {
+                assert!(matches!(cash[..], [CashMove::Dispensed { clears: true, .. }]), "{cash:?}")
+            }
+            None => assert_eq!(cash, &[], "somebody has to count"),
+        }
+        assert_eq!(sale.txn.in_doubt(), None);
+    }
 }
 
 /// Loss prevented: a payment that came too late, or after the customer left, dispensed as if in

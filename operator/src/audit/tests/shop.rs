@@ -94,6 +94,7 @@ impl Shop {
             state: "dispensing".into(),
             fiat_minor: None,
             since: Unix(1),
+            doubt: None,
         });
         let emptied_seq = bitspire_shared::ids::JournalSeq(0);
         let body = StateReport {
@@ -105,6 +106,7 @@ impl Shop {
             applied_changes: applied.iter().copied().collect(),
             open_transactions: open.collect(),
             alerts: vec![],
+            used_nonces: vec![],
             journal_seq,
             journal_head,
         };

@@ -23,9 +23,11 @@ pub(super) fn state(machine: &mut Peer, open: &[TxnId]) -> VaultSigned<StateRepo
                 state: "open".into(),
                 fiat_minor: None,
                 since: Unix(1),
+                doubt: None,
             })
             .collect(),
         alerts: vec![],
+        used_nonces: vec![],
         journal_seq,
         journal_head,
     })
