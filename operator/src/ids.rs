@@ -78,6 +78,10 @@ row_id!(
     OutboxId
 );
 row_id!(
+    /// A decision of the operator.
+    VerdictId
+);
+row_id!(
     /// An entry of the ledger.
     EntryId
 );

@@ -27,7 +27,7 @@ use crate::store::machines::KeptMachine;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
     Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators, pairing,
-    quotes, sessions, settlements, withdraws,
+    quotes, sessions, settlements, verdicts, withdraws,
 };
 use crate::wallet::Flow;
 
@@ -125,6 +125,10 @@ impl<'a> Gather<'a> {
         if let Some(txid) = settlement.txid {
             reports = settlements::reports(self.read, settlement.machine_id, txid)?;
         }
+        let decided = match settlement.txid {
+            Some(txid) => verdicts::settles(self.read, settlement.machine_id, txid)?,
+            None => false,
+        };
         let mut booked = BTreeMap::new();
         for report in &reports {
             let reference = sale::reference(report);
@@ -140,6 +144,7 @@ impl<'a> Gather<'a> {
             withdraw: withdraw.as_ref(),
             reports: &reports,
             booked: &booked,
+            decided,
             bays: &machine.bays,
         }))
     }

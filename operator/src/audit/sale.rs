@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bitspire_shared::cash::BayResults;
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Denomination, Direction, Fiat, Sats};
 use bitspire_shared::rpc::DispenseOutcome;
@@ -38,6 +39,8 @@ pub(super) struct Sale<'a> {
     pub(super) reports: &'a [Report],
     /// What was booked of each report, by its reference.
     pub(super) booked: &'a BTreeMap<String, Entry>,
+    /// Whether a verdict says that the customer has everything.
+    pub(super) decided: bool,
     /// What lies in the bays now.
     pub(super) bays: &'a BTreeMap<BayId, Denomination>,
 }
@@ -59,6 +62,8 @@ pub(super) struct Follows {
     pub(super) debts: Vec<Debt>,
     /// Where the sats belong; `None` where it was refused.
     pub(super) parts: Option<Parts>,
+    /// What the reports that count say of the bays, so far.
+    pub(super) bays: BayResults,
     /// How the dispense ended.
     pub(super) outcome: Option<DispenseOutcome>,
     /// Reports of which nothing follows, each with why.
@@ -189,13 +194,15 @@ fn reported(
     let after = match report.outcome {
         DispenseOutcome::Uncertain => before,
         _ => {
-            // after an uncertain end the earlier report had its part of the notes
-            if follows.outcome.is_none() {
-                let out = delivered(report, &notes)?;
-                if out.checked_add(report.owed_minor) != Some(promised.minor) {
-                    let owed = report.owed_minor;
-                    return Err(format!("{out} out and {owed} owed of {}", promised.minor));
-                }
+            let (out, owed) = (delivered(report, &notes)?, report.owed_minor);
+            // by a verdict the customer may have more than the notes of which the machine knows
+            let decided = sale.decided || follows.outcome.is_some();
+            let fits = out.checked_add(owed).is_some_and(|sum| match decided {
+                true => sum <= promised.minor,
+                false => sum == promised.minor,
+            });
+            if !fits {
+                return Err(format!("{out} out and {owed} owed of {}", promised.minor));
             }
             let owed = Fiat { minor: report.owed_minor, ..promised };
             split.dispensed(promised, owed).map_err(|e| e.to_string())?.parts()
@@ -209,6 +216,7 @@ fn reported(
         currency: quote.fiat_code,
         outcome: report.outcome,
         bays: &report.bays.0,
+        earlier: &follows.bays,
         notes: &notes,
         before,
         after,
@@ -219,6 +227,7 @@ fn reported(
         let reason = OwedReason::Undispensed;
         follows.debts.push(Debt { reason, source: reference, sats: debt });
     }
+    follows.bays = report.bays.0.clone();
     follows.parts = Some(after);
     follows.outcome = Some(report.outcome);
     Ok(())

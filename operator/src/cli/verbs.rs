@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::{
     Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, Pair, TokenVerb, UserVerb,
+    VerdictOf, VerdictVerb,
 };
 use super::client::{Answer, Client};
 use super::show::{audit, fields, table};
@@ -137,6 +138,7 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
         Ask::Revoke { machine } => {
             (client.post(&format!("/dca/machines/{machine}/revoke"), &json!({}))?, As::Fields)
         }
+        Ask::Verdict { verb } => verdict(client, verb)?,
         Ask::Republish { machine } => {
             let path = format!("/dca/machines/{machine}/republish");
             (client.post(&path, &json!({}))?, As::Fields)
@@ -184,6 +186,30 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             (client.get(&path)?, As::Table(LOG))
         }
     })
+}
+
+fn verdict(client: &Client, verb: VerdictVerb) -> Result<(Answer, As), CliError> {
+    let (machine, body) = match verb {
+        VerdictVerb::List { machine } => {
+            return Ok((client.get(&format!("/dca/machines/{machine}/verdicts"))?, As::Fields));
+        }
+        VerdictVerb::Owed(VerdictOf { which, amount }) => (
+            which.machine,
+            json!({ "verdict": "owed", "txid": which.txid, "amount_minor": amount }),
+        ),
+        VerdictVerb::DispenseRest(VerdictOf { which, amount }) => (
+            which.machine,
+            json!({ "verdict": "dispense_rest", "txid": which.txid, "amount_minor": amount }),
+        ),
+        VerdictVerb::Settled { which } => {
+            (which.machine, json!({ "verdict": "settled", "txid": which.txid }))
+        }
+        VerdictVerb::Resume { which } => {
+            (which.machine, json!({ "verdict": "resume", "txid": which.txid }))
+        }
+        VerdictVerb::CloseBreaker { machine } => (machine, json!({ "verdict": "close_breaker" })),
+    };
+    Ok((client.post(&format!("/dca/machines/{machine}/verdict"), &body)?, As::Fields))
 }
 
 fn pair(client: &Client, asked: Pair) -> Result<(Answer, As), CliError> {

@@ -5,6 +5,8 @@
 
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::{Currency, Direction, FeePpm, Sats};
+use bitspire_shared::rpc::StateReport;
+use bitspire_shared::time::Unix;
 use serde_json::json;
 
 use super::{FleetError, audit, guard_key, pair_fees};
@@ -12,7 +14,7 @@ use crate::app::{App, Ring};
 use crate::ids::{MachineId, OperatorId};
 use crate::publish;
 use crate::store::machines::{self as rows, KeptMachine, Machine, Settings};
-use crate::store::{Read, operators};
+use crate::store::{Read, StoreError, cassettes, operators};
 
 /// The longest name or place, in characters.
 const MAX_TEXT: usize = 200;
@@ -70,6 +72,19 @@ pub fn find(
         return Err(FleetError::NoMachine(id));
     }
     Ok(machine)
+}
+
+/// A machine's last heartbeat since it was paired.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_report(
+    read: &Read<'_>,
+    machine: &KeptMachine,
+) -> Result<Option<(Unix, StateReport)>, StoreError> {
+    let last = cassettes::heartbeat(read, machine.id)?;
+    let last = last.filter(|last| Some(last.received_at) >= machine.paired_at);
+    Ok(last.and_then(|last| Some((last.received_at, last.report()?))))
 }
 
 /// What an operator edits of a machine, as it is.

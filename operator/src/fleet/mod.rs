@@ -15,6 +15,7 @@ pub mod roster;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upkeep;
+pub mod verdict;
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::machines::View;
 use super::{Api, Id, reported};
 use crate::fleet::FleetError;
-use crate::fleet::machines::find;
+use crate::fleet::machines::{find, last_report};
 use crate::ids::MachineId;
 use crate::publish::cassettes::{self, Wish, Wishes};
 use crate::publish::status::{self, Documents, Publish};
@@ -241,7 +241,7 @@ pub(super) async fn cassettes(
                 actor: change.actor,
                 created_at: change.created_at,
             });
-            let last = reported::last(read, &machine)?;
+            let last = last_report(read, &machine)?;
             let bays = last.as_ref().map(|(_, report)| reported::bays(report, machine.currency));
             Ok(Cassettes {
                 reported: bays.unwrap_or_default(),

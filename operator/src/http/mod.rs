@@ -20,6 +20,7 @@ mod simulator;
 mod staff;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use std::sync::Arc;
 
@@ -56,7 +57,9 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/enable", post(machines::enable))
         .route("/fees", put(documents::set_fees))
         .route("/cassettes", get(documents::cassettes).post(documents::change_cassettes))
-        .route("/republish", post(documents::republish));
+        .route("/republish", post(documents::republish))
+        .route("/verdict", post(verdicts::decide))
+        .route("/verdicts", get(verdicts::list));
     let v1 = Router::new()
         .route("/health", get(reports::health))
         .route("/dca/machines", get(machines::list).post(machines::add))

@@ -10,18 +10,9 @@ use bitspire_shared::rpc::{Alert, Cashbox, Device, OpenTxn, StateReport, notes_v
 use bitspire_shared::time::Unix;
 use serde::Serialize;
 
+use crate::fleet::machines::last_report;
 use crate::store::machines::KeptMachine;
-use crate::store::{Read, StoreError, cassettes};
-
-/// A machine's last heartbeat since it was paired.
-pub(super) fn last(
-    read: &Read<'_>,
-    machine: &KeptMachine,
-) -> Result<Option<(Unix, StateReport)>, StoreError> {
-    let last = cassettes::heartbeat(read, machine.id)?;
-    let last = last.filter(|last| Some(last.received_at) >= machine.paired_at);
-    Ok(last.and_then(|last| Some((last.received_at, last.report()?))))
-}
+use crate::store::{Read, StoreError};
 
 /// Notes of one kind.
 #[derive(Debug, Serialize)]
@@ -93,7 +84,7 @@ pub(super) struct Reported {
 impl Reported {
     /// What a machine last said since it was paired.
     pub(super) fn find(read: &Read<'_>, machine: &KeptMachine) -> Result<Option<Self>, StoreError> {
-        Ok(last(read, machine)?.map(|(at, report)| Self {
+        Ok(last_report(read, machine)?.map(|(at, report)| Self {
             at,
             cashbox: report.cashbox.map(|cashbox| CashboxView::new(&cashbox, machine.currency)),
             versions: report.versions,

@@ -144,8 +144,10 @@ pub struct DispenseBooking<'a> {
     pub currency: Currency,
     /// How it ended.
     pub outcome: DispenseOutcome,
-    /// Where the notes of each bay went since the last report of this transaction.
+    /// Where the notes of each bay went, all of this transaction together.
     pub bays: &'a BayResults,
+    /// What of it was booked by an earlier report, whose end nobody knew: it is taken back.
+    pub earlier: &'a BayResults,
     /// What lies in each bay.
     pub notes: &'a BTreeMap<BayId, Denomination>,
     /// Where the sats went when it was paid.
@@ -166,31 +168,11 @@ pub fn dispensed(booking: &DispenseBooking<'_>) -> Result<Option<Entry>, LedgerE
         *booking;
     let unit = Unit::Fiat(currency);
     let mut lines = Lines::default();
-    for (bay, result) in booking.bays {
-        let bay = *bay;
-        let rejected = result.rejected.unwrap_or(0);
-        let seen = result.presented.saturating_add(rejected);
-        let untouched = seen == 0 && result.requested == 0 && result.picked.unwrap_or(0) == 0;
-        let note = match booking.notes.get(&bay) {
-            Some(note) => *note,
-            None if untouched => continue,
-            None => return Err(LedgerError::UnknownBay { bay }),
-        };
-        let left = match result.picked {
-            Some(got) if got < seen => {
-                return Err(LedgerError::Contradiction { bay, expected: seen, got });
-            }
-            Some(picked) => picked,
-            None if booking.outcome == DispenseOutcome::Uncertain => result.requested.max(seen),
-            None => seen,
-        };
-        let delivered = result.delivered();
-        let binned = seen.saturating_sub(delivered);
-        let lost = left.saturating_sub(seen);
-        let from = Account::Bay(machine, bay, note);
-        lines.carry_notes(unit, (note, delivered), from, Account::Exchange(machine))?;
-        lines.carry_notes(unit, (note, binned), from, Account::RejectBin(machine, note))?;
-        lines.carry_notes(unit, (note, lost), from, Account::Suspense(machine))?;
+    for (bay, moved) in moved(booking.bays, booking.outcome, booking.notes)? {
+        moved.carry(&mut lines, unit, machine, bay, false)?;
+    }
+    for (bay, moved) in moved(booking.earlier, DispenseOutcome::Uncertain, booking.notes)? {
+        moved.carry(&mut lines, unit, machine, bay, true)?;
     }
     // what was credited at the payment is taken back and credited as it belongs now
     lines.debit(Account::Exchange(machine), before.principal)?;
@@ -203,6 +185,72 @@ pub fn dispensed(booking: &DispenseBooking<'_>) -> Result<Option<Entry>, LedgerE
         Err(LedgerError::Empty) => Ok(None),
         booked => booked.map(Some),
     }
+}
+
+/// Notes that left a bay.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    note: Denomination,
+    delivered: u32,
+    binned: u32,
+    lost: u32,
+}
+
+impl Moved {
+    /// Out of the bay, or `back` into it.
+    fn carry(
+        &self,
+        lines: &mut Lines,
+        unit: Unit,
+        machine: MachineId,
+        bay: BayId,
+        back: bool,
+    ) -> Result<(), LedgerError> {
+        let Self { note, delivered, binned, lost } = *self;
+        let from = Account::Bay(machine, bay, note);
+        for (count, to) in [
+            (delivered, Account::Exchange(machine)),
+            (binned, Account::RejectBin(machine, note)),
+            (lost, Account::Suspense(machine)),
+        ] {
+            let (from, to) = if back { (to, from) } else { (from, to) };
+            lines.carry_notes(unit, (note, count), from, to)?;
+        }
+        Ok(())
+    }
+}
+
+/// What each bay of a report comes to.
+fn moved(
+    bays: &BayResults,
+    outcome: DispenseOutcome,
+    notes: &BTreeMap<BayId, Denomination>,
+) -> Result<Vec<(BayId, Moved)>, LedgerError> {
+    let mut all = Vec::new();
+    for (bay, result) in bays {
+        let bay = *bay;
+        let rejected = result.rejected.unwrap_or(0);
+        let seen = result.presented.saturating_add(rejected);
+        let untouched = seen == 0 && result.requested == 0 && result.picked.unwrap_or(0) == 0;
+        let note = match notes.get(&bay) {
+            Some(note) => *note,
+            None if untouched => continue,
+            None => return Err(LedgerError::UnknownBay { bay }),
+        };
+        let left = match result.picked {
+            Some(got) if got < seen => {
+                return Err(LedgerError::Contradiction { bay, expected: seen, got });
+            }
+            Some(picked) => picked,
+            None if outcome == DispenseOutcome::Uncertain => result.requested.max(seen),
+            None => seen,
+        };
+        let delivered = result.delivered();
+        let binned = seen.saturating_sub(delivered);
+        let lost = left.saturating_sub(seen);
+        all.push((bay, Moved { note, delivered, binned, lost }));
+    }
+    Ok(all)
 }
 
 /// Where notes in doubt turned out to be.

@@ -5,12 +5,15 @@
 //! distributed. Anything else books nothing and holds the settlement for a person: a report of a
 //! sale that was never paid, one that contradicts itself, a second and different end.
 //!
-//! An uncertain end books the notes and leaves the sats where they are, held, until a verdict.
+//! An uncertain end books the notes that may have left the bays into suspense, and leaves the sats
+//! where they are, held. A later report of the sale, after a verdict or the device's own word, takes
+//! that back and books what it says itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitspire_shared::canonical::Sig;
+use bitspire_shared::cash::BayResults;
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Denomination, Direction, Fiat, Sats};
 use bitspire_shared::rpc::{Ack, DispenseOutcome, DispenseReport, ErrorCode, Reply, VaultSigned};
@@ -23,12 +26,15 @@ use super::desk::{Call, not_by_vault, vault};
 use super::failure::{Failure, refusal};
 use super::roster::Route;
 use crate::ids::{MachineId, SettlementId};
-use crate::ledger::{DispenseBooking, LedgerError, dispensed};
+use crate::ledger::{DispenseBooking, EntryKind, LedgerError, dispensed};
 use crate::settle::AWAITS_REPORT;
 use crate::store::claims::{NewOwed, OwedReason};
 use crate::store::quotes::{self, Quote};
 use crate::store::settlements::{self, Consequences, Distribution, Reported, SettlementStatus};
-use crate::store::{Json, Kept, StoreError, Tx, cassettes, log};
+use crate::store::{Json, Kept, StoreError, Tx, cassettes, ledger, log, verdicts};
+
+/// Why a settlement is held whose notes are in doubt.
+const UNCERTAIN: &str = "uncertain";
 
 type Signed = VaultSigned<DispenseReport>;
 type Settlement = Kept<SettlementId, settlements::Settlement>;
@@ -121,14 +127,17 @@ fn distribute(
     meaning: &Meaning,
 ) -> Result<(), Failure> {
     let open = matches!(settlement.distribution, Distribution::Held | Distribution::Pending);
-    let waits = settlement.hold_reason.as_deref() == Some(AWAITS_REPORT);
+    let waits = matches!(settlement.hold_reason.as_deref(), Some(AWAITS_REPORT | UNCERTAIN));
+    let uncertain = report.outcome == DispenseOutcome::Uncertain;
     match meaning {
         Meaning::Doubtful(_) if open => {
             settlements::hold(tx, settlement.id, "doubtful_report")?;
         }
-        Meaning::Booked(..) if report.outcome == DispenseOutcome::Uncertain && open => {
-            settlements::hold(tx, settlement.id, "uncertain")?;
+        // what it is held for besides, it stays held for
+        Meaning::Booked(..) if uncertain && waits => {
+            settlements::hold(tx, settlement.id, UNCERTAIN)?;
         }
+        Meaning::Booked(..) if uncertain => {}
         Meaning::Booked(..) if waits => settlements::release(tx, settlement.id)?,
         _ => {}
     }
@@ -173,10 +182,15 @@ fn read(
                 };
                 sum.checked_add(value)
             });
-            // after an uncertain end the earlier report had its part of the notes
-            let first = settlement.dispense_outcome.is_none();
-            let expected = promised.minor.checked_sub(report.owed_minor);
-            if first && (delivered.is_none() || delivered != expected) {
+            let accounted = delivered.and_then(|value| value.checked_add(report.owed_minor));
+            // by a verdict the customer may have more than the notes of which the machine knows
+            let decided = settlement.dispense_outcome.is_some()
+                || verdicts::settles(tx, route.machine.id, report.txid)?;
+            let fits = accounted.is_some_and(|sum| match decided {
+                true => sum <= promised.minor,
+                false => sum == promised.minor,
+            });
+            if !fits {
                 return doubtful("the notes of the report and what it says is owed do not sum up");
             }
             match split(settlement, &quote)?.dispensed(promised, owed) {
@@ -185,6 +199,7 @@ fn read(
             }
         }
     };
+    let earlier = earlier(tx, report, route.machine.id)?;
     let booking = DispenseBooking {
         machine: route.machine.id,
         operator: route.machine.operator_id,
@@ -193,6 +208,7 @@ fn read(
         currency: quote.fiat_code,
         outcome: report.outcome,
         bays: &report.bays,
+        earlier: &earlier,
         notes: &notes,
         before,
         after,
@@ -215,6 +231,23 @@ fn read(
     });
     let (entries, owed) = (entry.into_iter().collect(), owed.into_iter().collect());
     Ok(Meaning::Booked(after, Consequences { entries, owed, pushes: Vec::new() }))
+}
+
+/// What an earlier report of the sale, whose end nobody knew, has booked.
+fn earlier(
+    tx: &Tx<'_>,
+    report: &DispenseReport,
+    machine: MachineId,
+) -> Result<BayResults, Failure> {
+    let mut earlier = settlements::reports(tx, machine, report.txid)?;
+    earlier.retain(|earlier| earlier.outcome == DispenseOutcome::Uncertain);
+    while let Some(last) = earlier.pop() {
+        let reference = format!("{machine}:{}:{}", report.txid, last.journal_seq.0);
+        if ledger::find(tx, EntryKind::Dispensed, &reference)?.is_some() {
+            return Ok(last.bays.0);
+        }
+    }
+    Ok(BayResults::new())
 }
 
 /// What lies in each bay: as the operator entered it, else as the machine said itself.

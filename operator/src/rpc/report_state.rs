@@ -15,6 +15,7 @@ use super::Rpc;
 use super::desk::{Call, not_by_vault, vault};
 use super::failure::Failure;
 use super::loads;
+use crate::fleet::verdict;
 use crate::store::cassettes::{self, Heartbeat};
 use crate::store::{Json, Tx, documents, machines, quotes};
 
@@ -56,6 +57,7 @@ fn keep(
     } else {
         machines::saw(tx, machine.id, call.now)?;
     }
+    verdict::heard(tx, machine, report, call.now)?;
     let last = cassettes::heartbeat(tx, machine.id)?;
     // a lock that ended before the machine wrote this, of a transaction that it no longer has open:
     // nothing was stacked under it that is not claimed

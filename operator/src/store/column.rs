@@ -11,6 +11,7 @@ use bitspire_shared::ids::{
 use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Rate, Sats};
 use bitspire_shared::nip46::message::Method;
 use bitspire_shared::rpc::DispenseOutcome;
+use bitspire_shared::statement::VerdictKind;
 use bitspire_shared::time::Unix;
 use rusqlite::types::{Value, ValueRef};
 use rust_decimal::Decimal;
@@ -20,7 +21,7 @@ use super::error::StoreError;
 use crate::ids::{
     AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
     MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, SettlementId, TokenId,
-    UserId,
+    UserId, VerdictId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -225,6 +226,7 @@ as_integer!(
     RuleId(i64),
     BunkerTokenId(i64),
     GrantId(i64),
+    VerdictId(i64),
 );
 
 /// Integers that have a range of their own: getter, checked constructor.
@@ -296,6 +298,7 @@ as_wire_text!(
     Sig: "a BIP-340 signature";
     Direction: "cash_in or cash_out";
     DispenseOutcome: "full, partial, none or uncertain";
+    VerdictKind: "a verdict";
 );
 
 impl ToColumn for BayId {

@@ -42,6 +42,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_tokens"),
     migration!(6, "0006_rpc"),
     migration!(7, "0007_loads"),
+    migration!(8, "0008_verdicts"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -34,6 +34,7 @@ pub mod sessions;
 pub mod settlements;
 mod sqlite;
 pub mod tokens;
+pub mod verdicts;
 pub mod volume;
 pub mod withdraws;
 mod writer;

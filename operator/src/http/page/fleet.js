@@ -9,6 +9,7 @@ import { card, el, empty, facts, folded, part, time, title } from "./parts.js";
 import { audited, settlementsOf } from "./reports.js";
 import { said, troubles } from "./said.js";
 import { disabled, expiry, may, seen, states } from "./state.js";
+import { verdicts } from "./verdicts.js";
 
 const yours = (machine) =>
   `${percent(machine.cash_in_fee_fraction)}\u00a0cash\u2011in, `
@@ -131,7 +132,8 @@ async function machine(page) {
   const id = encodeURIComponent(page.rest[0]);
   const [one, known] = await Promise.all([get(`/dca/machines/${id}`), get("/operators")]);
   const runs = may(known, "operator");
-  const [paired, priced, held, paid, log] = await Promise.all([
+  const [open, paired, priced, held, paid, log] = await Promise.all([
+    part("To be decided", verdicts(page, one, known)),
     part("Pairing", get(`/dca/machines/${id}/pairings`).then((tried) => pairing(page, one, known, tried))),
     part("Fees", get("/dca/super-config").then((platform) => fees(page, one, known, platform))),
     part("Cassettes", get(`/dca/machines/${id}/cassettes`).then((held) => cassettes(page, one, known, held))),
@@ -145,6 +147,7 @@ async function machine(page) {
     disabled(one),
     troubles(one),
     confirming(page, one, known),
+    open,
     el("div", { class: "columns" },
       el("div", null,
         card("About", facts(

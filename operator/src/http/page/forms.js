@@ -83,8 +83,8 @@ export function form(button, kind, parts, act, waiting = button) {
   return el("form", { submit, novalidate: true }, parts, outcome, press);
 }
 
-// A button whose press is asked about a second time.
-export function asked(button, heading, words, yes, act) {
+// A button whose press is asked about a second time, beside what has to be typed.
+export function asked(button, heading, words, yes, act, inputs = []) {
   const id = fresh("heading");
   const away = () => dialog.close();
   const dialog = el("dialog", { "aria-labelledby": id },
@@ -92,7 +92,7 @@ export function asked(button, heading, words, yes, act) {
     // the first button has the focus
     el("div", { class: "buttons" },
       el("button", { type: "button", class: "quiet", click: away }, "Leave it as it is"),
-      form(yes, "danger", [], act)));
+      form(yes, "danger", inputs, act)));
   const open = () => dialog.showModal();
   return [el("button", { type: "button", class: "danger", click: open }, button), dialog];
 }

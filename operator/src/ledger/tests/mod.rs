@@ -67,6 +67,8 @@ fn paid(principal: u64, surplus: u64) -> Split {
     .unwrap()
 }
 
+static NONE: BayResults = BayResults::new();
+
 fn report<'a>(
     split: &Split,
     owed_minor: i64,
@@ -80,6 +82,7 @@ fn report<'a>(
         _ => split.dispensed(promised, owed).unwrap().parts(),
     };
     DispenseBooking {
+        earlier: &NONE,
         machine: M,
         operator: OP,
         txid: txid(1),

@@ -93,6 +93,7 @@ impl World {
         let after = split.dispensed(promised, owed).unwrap().parts();
         self.owed += i64::try_from(after.owed.0).unwrap();
         let booking = DispenseBooking {
+            earlier: &BayResults::new(),
             txid: txid(self.n),
             after,
             ..report(&split, 0, DispenseOutcome::Partial, &bays, &notes)

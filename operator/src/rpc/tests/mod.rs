@@ -4,6 +4,7 @@ pub(crate) mod cash_in;
 pub(crate) mod cash_out;
 mod gate;
 mod sessions;
+pub(crate) mod verdicts;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use bitspire_shared::ids::JournalSeq;
+use nostr::Keys;
 use rquickjs::loader::{BuiltinLoader, BuiltinResolver};
 use rquickjs::{CatchResultExt as _, Context, Ctx, Module, Object, Runtime};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::{ASSETS, SCRIPT};
 use crate::fleet::tests::double::{Double, Fault};
 use crate::http::tests::{As, Site};
-use crate::testing::World;
+use crate::rpc::tests::verdicts::Bunker;
+use crate::store::cassettes::{self, Heartbeat};
+use crate::store::{self, StoreError, machines, operators};
+use crate::testing::{World, key};
 
 const BROWSER: &str = include_str!("browser.js");
 
@@ -247,5 +252,58 @@ async fn fees_and_refills_are_written_down_as_typed() {
     assert_eq!(held["declared"][0]["count"], 960, "{held}");
     let changes: Vec<_> = held["open_changes"].as_array().unwrap().iter().collect();
     assert_eq!((&changes[0]["set"], &changes[1]["delta"]), (&1_000.into(), &(-40).into()));
+    tab.site.stop().await;
+}
+
+/// Loss prevented: a decision about money at one press, with another amount than was typed, or a
+/// sale that waits for one and that nobody sees.
+#[tokio::test]
+async fn a_verdict_is_asked_about_twice_and_sent_as_typed() {
+    let tab = Tab::with_machine().await;
+    tab.pair("Pair").await;
+    tab.press("Done: take it away").await;
+    let txid = "01".repeat(16);
+    let said = json!({
+        "versions": {}, "devices": {}, "cassettes": {}, "cashbox": null, "applied_documents": {},
+        "applied_changes": [], "alerts": [], "journal_seq": 7, "journal_head": "05".repeat(32),
+        "open_transactions": [{
+            "txid": txid, "direction": "cash_out", "state": "uncertain", "fiat_minor": 4_000,
+            "since": 1, "doubt": {
+                "rest_minor": 4_000, "unknown_minor": 2_000, "evidence": "the power went",
+            },
+        }],
+    });
+    let app = &tab.site.world.app;
+    let received_at = app.clock.now();
+    let written = app.store.write(move |tx| {
+        let machine_id = machines::list(tx, None)?.remove(0).id;
+        machines::pin_vault(tx, machine_id, key())?;
+        let (journal_seq, body) = (JournalSeq(7), store::Json(said));
+        let heartbeat = Heartbeat { machine_id, journal_seq, body, received_at };
+        cassettes::set_heartbeat(tx, &heartbeat)?;
+        Ok(operators::list(tx)?.remove(0).pubkey.unwrap())
+    });
+    let operator: Result<_, StoreError> = written.await;
+    app.set_signer(Arc::new(Bunker { key: operator.unwrap(), keys: Keys::generate() }));
+    tab.go("#/machines").await;
+    tab.go("#/machines/1").await;
+    for words in ["To be decided", "the power went", "EUR"] {
+        tab.shows(words);
+    }
+    let given = "/api/v1/dca/machines/1/verdicts";
+    tab.press("Owed to the customer…").await;
+    tab.press("Owed to the customer").await;
+    assert!(tab.ask("blamed", &[]).starts_with("amount_minor: "), "{}", tab.ask("blamed", &[]));
+    tab.types(&[("amount_minor", "4001")]);
+    tab.press("Owed to the customer").await;
+    assert!(tab.ask("blamed", &[]).contains("from 2000"), "{}", tab.ask("blamed", &[]));
+    let none = tab.site.get(&tab.site.cookie(), given).await.expect(200);
+    assert_eq!(none["given"], json!([]), "nothing is sent by what was refused");
+    tab.types(&[("amount_minor", "2 000")]);
+    tab.press("Owed to the customer").await;
+    tab.shows("It is decided; the machine has not carried it out yet.");
+    let one = tab.site.get(&tab.site.cookie(), given).await.expect(200);
+    let (verdict, amount) = (&one["given"][0]["verdict"], &one["given"][0]["amount_minor"]);
+    assert_eq!((verdict, amount), (&json!("owed"), &json!(2_000)));
     tab.site.stop().await;
 }
