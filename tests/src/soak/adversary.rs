@@ -29,6 +29,9 @@ const DOWN_MS: u64 = 50;
 /// Between two looks for payments that the node holds back.
 const RESOLVE: Duration = Duration::from_secs(1);
 
+/// How long a payment stays held back that no fault of this sale holds.
+const LEFT_OVER: Duration = Duration::from_secs(5);
+
 /// A part that can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -129,7 +132,7 @@ pub(super) struct Adversary {
     under_way: Vec<(Instant, Undo)>,
     down: Vec<Part>,
     /// From when on payments that the node holds back are ended, and whether they succeed.
-    resolves: Option<(Instant, bool)>,
+    resolves: (Instant, bool),
     /// What it has done, by name.
     pub(super) done: BTreeMap<String, u64>,
     /// Commands to dispense before the vault's last start, if it was started.
@@ -164,7 +167,8 @@ impl Adversary {
             planned,
             under_way: Vec::new(),
             down: Vec::new(),
-            resolves: None,
+            // an order of an earlier sale may hold back a payment of this one
+            resolves: (Instant::now() + LEFT_OVER, true),
             done: BTreeMap::new(),
             vault_started_at: None,
         }
@@ -205,8 +209,9 @@ impl Adversary {
             let (_, undo) = self.under_way.remove(at);
             self.undo(world, undo)?;
         }
-        if let Some((_, succeed)) = self.resolves.filter(|(from, _)| *from <= now) {
-            self.resolves = Some((now + RESOLVE, succeed));
+        let (from, succeed) = self.resolves;
+        if from <= now {
+            self.resolves = (now + RESOLVE, succeed);
             resolve(world, succeed)?;
         }
         for part in PARTS {
@@ -245,7 +250,7 @@ impl Adversary {
                 }
                 // what was held back comes to its end later, whenever it was asked for
                 let succeed = lasts.as_millis().is_multiple_of(2);
-                self.resolves = Some((Instant::now() + lasts, succeed));
+                self.resolves = (Instant::now() + lasts, succeed);
                 *self.done.entry(fault.name()).or_default() += 1;
                 return Ok(());
             }
