@@ -127,6 +127,17 @@ fn a_note_left_in_the_inlet_is_a_fault_until_it_is_taken() {
     assert_eq!(world.until(&Accepting), [Recovered, Accepting]);
 }
 
+/// Loss prevented: a machine that takes no notes any more because its validator was out of breath
+/// once, between two customers.
+#[test]
+fn a_device_that_was_silent_for_a_while_is_well_again() {
+    let mut world = World::open(Options::default(), &[20]);
+    world.act(json!({"action": "silence", "replies": 200}));
+    assert!(matches!(world.next(), Fault(f) if f.kind == FaultKind::Silent));
+    world.act(json!({"action": "silence", "replies": 0}));
+    assert_eq!(world.until(&Accepting), [Recovered, Accepting]);
+}
+
 /// Loss prevented: one bad check sum put a known host out of service.
 #[test]
 fn bad_frames_are_asked_again_in_silence() {

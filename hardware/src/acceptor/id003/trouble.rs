@@ -42,6 +42,8 @@ impl<A: Authority> Id003<A> {
         let told_now = self.out.events.iter().any(Self::is_fault);
         if !told_now && !self.setup.failed() && self.fault.take().is_some() {
             self.tell(AcceptorEvent::Recovered);
+            // the one who heard of the fault waits to hear that the device is well
+            self.told_open = None;
         }
     }
 }
