@@ -19,6 +19,9 @@ const ANSWER_S: u32 = 5;
 /// How long a rate lock lives, in seconds; the machine closes its inlet 10 s before.
 const LOCK_S: u32 = 18;
 
+/// What a customer reads who cannot be served.
+const WHY: &str = "The operator's Lightning wallet does not answer";
+
 /// A world that sells, with short waits.
 fn world() -> World {
     let program = Path::new(env!("CARGO_BIN_EXE_bitspire-world"));
@@ -98,7 +101,7 @@ fn a_cash_out_waits_for_the_wallets_word() {
     customer.touches(&json!({"action": "confirm"})).unwrap();
     customer.sees(&["One moment"], PATIENCE).unwrap();
     let (_, html) = customer.sees(&["Cancelled"], PATIENCE).unwrap();
-    assert!(html.contains("Nothing was given."), "{html}");
+    assert!(html.contains("Nothing was given.") && html.contains(WHY), "{html}");
     assert_eq!((given(&world), settled(&world)), (0, Vec::new()));
 
     // paid while the wallet is away: found once it is back, and given to whoever waits there
@@ -162,7 +165,7 @@ fn a_cash_in_takes_no_note_without_the_wallets_word_and_keeps_its_promises() {
     customer.sees(&["One moment"], PATIENCE).unwrap();
     assert!(world.act(&world.acceptor, &insert).is_err(), "a note goes in");
     let (_, html) = customer.sees(&["Cancelled"], PATIENCE).unwrap();
-    assert!(html.contains("Nothing was taken."), "{html}");
+    assert!(html.contains("Nothing was taken.") && html.contains(WHY), "{html}");
     assert_eq!((notes("inserted"), notes("cashbox")), (json!(0), json!({})));
 
     // the wallet goes away between two notes: what lies in the box is promised, no more is taken

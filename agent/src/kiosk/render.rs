@@ -4,13 +4,14 @@
 //! claim code wherever money could be owed. QR codes are drawn here, on the machine, as SVG.
 
 use bitspire_shared::money::{Direction, Fiat, Sats};
+use bitspire_shared::rpc::ErrorCode;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use qrcode::{EcLevel, QrCode, render::svg};
 use serde_json::json;
 
 use crate::ipc::{CustomerAction, SecretText};
 use crate::screen::MachineScreen;
-use crate::txn::{Screen, View};
+use crate::txn::{Screen, View, Why};
 
 /// The page around the screens.
 pub(super) fn page() -> Markup {
@@ -122,9 +123,9 @@ const fn shown(screen: &Screen) -> Option<&SecretText> {
         | View::Preparing { .. }
         | View::Settled { .. }
         | View::Redeemed { .. }
-        | View::Cancelled
+        | View::Cancelled { .. }
         | View::Expired
-        | View::Returned => None,
+        | View::Returned { .. } => None,
         _ => screen.claim.as_ref(),
     }
 }
@@ -173,6 +174,36 @@ fn offer(fiat: Fiat, principal: Sats, fee: Sats, wire: Sats) -> Markup {
     }
 }
 
+fn cancelled(why: Why, nothing: &str) -> Markup {
+    html! {
+        (words("Cancelled", nothing))
+        @if let Some(reason) = reason(why) { p.soft { (reason) } }
+    }
+}
+
+/// Why it was not what the customer wanted, and what they can do.
+const fn reason(why: Why) -> Option<&'static str> {
+    Some(match why {
+        Why::Customer => return None,
+        Why::Idle => "Nobody touched the screen for a while. Begin again.",
+        Why::NoAnswer => "The operator's service does not answer. Try again later.",
+        Why::Refused(ErrorCode::WalletUnavailable) => {
+            "The operator's Lightning wallet does not answer, or is empty. Try again later."
+        }
+        Why::Refused(ErrorCode::OverLimit) => {
+            "The limit of this machine is reached. Try another amount, or try again later."
+        }
+        Why::Refused(ErrorCode::FeeMismatch) => {
+            "The price did not agree with the fees of this machine. Try again later."
+        }
+        Why::Refused(_) => "The operator's service refuses it. Try again later.",
+        Why::NetworkLost => "The machine has lost the way to its operator. Try again later.",
+        Why::ScreenBroken => "The screen was gone for a moment. Begin again.",
+        Why::Fault => "The note validator needs a hand. Its operator is told.",
+        Why::Restarted => "The machine was started again. Begin again.",
+    })
+}
+
 fn view(view: &View) -> Markup {
     let cancel = || html! { div.choices { (quiet("Cancel", &CustomerAction::Cancel)) } };
     match view {
@@ -219,7 +250,7 @@ fn view(view: &View) -> Markup {
             "The payment came too late",
             "Nothing was given for it. Your claim code brings it back.",
         ),
-        View::Cancelled => words("Cancelled", "Nothing was given."),
+        View::Cancelled { why } => cancelled(*why, "Nothing was given."),
         View::Expired => words("Time is up", "The invoice was not paid. Nothing was given."),
         View::Feed { total, room_minor, .. } => html! {
             h1 { @if *room_minor > 0 { "Feed your notes" } @else { "One moment" } }
@@ -258,6 +289,6 @@ fn view(view: &View) -> Markup {
             "Not claimed in time",
             &format!("{total} are still yours: your claim code brings them."),
         ),
-        View::Returned => words("Cancelled", "Nothing was taken."),
+        View::Returned { why } => cancelled(*why, "Nothing was taken."),
     }
 }

@@ -3,13 +3,13 @@
 use axum::body::Body;
 use axum::http::Request;
 use bitspire_shared::money::{Fiat, Sats};
-use bitspire_shared::rpc::Lnurl;
+use bitspire_shared::rpc::{ErrorCode, Lnurl};
 use futures_util::StreamExt as _;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::screen::MachineScreen;
-use crate::txn::{Screen, View};
+use crate::txn::{Screen, View, Why};
 
 struct World {
     routes: Router,
@@ -119,9 +119,26 @@ fn the_claim_code_stands_where_money_could_be_owed() {
     ] {
         assert!(screen(view.clone()).contains("c0dec0de"), "{view:?}");
     }
-    for view in [View::Cancelled, View::Expired, View::Settled { fiat: euros(2_000) }] {
+    for view in [
+        View::Cancelled { why: Why::Customer },
+        View::Expired,
+        View::Settled { fiat: euros(2_000) },
+    ] {
         assert!(!screen(view.clone()).contains("c0dec0de"), "{view:?}");
     }
+}
+
+/// Loss prevented: a customer who does not learn that no money moved, or what to do now.
+#[test]
+fn an_end_without_a_sale_says_why() {
+    for code in ErrorCode::ALL {
+        let page = screen(View::Cancelled { why: Why::Refused(*code) });
+        assert!(page.contains("Nothing was given.") && page.contains("ry again later"), "{page}");
+    }
+    let page = screen(View::Returned { why: Why::Refused(ErrorCode::WalletUnavailable) });
+    assert!(page.contains("Nothing was taken.") && page.contains("Lightning wallet"), "{page}");
+    let page = screen(View::Cancelled { why: Why::Customer });
+    assert!(page.contains("Nothing was given.") && !page.contains("ry again"), "{page}");
 }
 
 /// Loss prevented: text from the wire that becomes part of the page's program.

@@ -58,6 +58,7 @@ pub(super) struct Asking {
     first: Option<Mono>,
     polls: u32,
     failures: u32,
+    refusal: Option<ErrorCode>,
     due: Option<Mono>,
 }
 
@@ -72,11 +73,16 @@ impl Asking {
         self.first
     }
 
+    /// What the service said last, where that was no.
+    pub(super) const fn refusal(&self) -> Option<ErrorCode> {
+        self.refusal
+    }
+
     /// The request was answered: nobody has to repeat it.
     pub(super) fn answered(&mut self, id: RequestId) {
         if let Some(pending) = self.pending.as_mut().filter(|p| p.request.id == id) {
             pending.answered = true;
-            self.failures = 0;
+            (self.failures, self.refusal) = (0, None);
         }
     }
 
@@ -85,6 +91,7 @@ impl Asking {
         let Some(pending) = self.pending.as_mut().filter(|p| p.request.id == id) else { return };
         pending.answered = true;
         self.failures = self.failures.saturating_add(1);
+        self.refusal = Some(code);
         let wait = match code.kind() {
             Kind::Transient | Kind::Uncertain => {
                 1_000u64.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_LAST_MS)

@@ -83,4 +83,4 @@ pub use deal::{Deal, Now, Order, Rules};
 pub use effect::{Alert, Ask, Effect, ReportDraft, Request, WithdrawDraft};
 pub use input::{BillFate, DeviceReport, DispenseFate, Input, Lot, Lots, Verdict};
 pub use record::{BadState, Record, Txn};
-pub use screen::{Screen, View};
+pub use screen::{Screen, View, Why};

@@ -6,11 +6,11 @@
 
 use bitspire_shared::ids::ClaimCode;
 use bitspire_shared::money::{Direction, Fiat, Rate, Sats};
-use bitspire_shared::rpc::{Lnurl, QuoteTerms};
+use bitspire_shared::rpc::{ErrorCode, Lnurl, QuoteTerms};
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
 
-use super::cash_out::{CashOut, State};
+use super::cash_out::{CashOut, GaveUp, State};
 use crate::ipc::SecretText;
 
 /// One screen of a transaction. The claim code stands on it only while the screen has been up
@@ -98,7 +98,10 @@ pub enum View {
         sats: Option<Sats>,
     },
     /// Given up; nothing was paid.
-    Cancelled,
+    Cancelled {
+        /// Why.
+        why: Why,
+    },
     /// Not paid in time.
     Expired,
     /// cash_in: notes may be fed.
@@ -154,7 +157,39 @@ pub enum View {
         total: Fiat,
     },
     /// Nothing was taken.
-    Returned,
+    Returned {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Why a sale ended before anything was paid for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The customer wanted it so.
+    Customer,
+    /// Nobody did anything for a while.
+    Idle,
+    /// The service did not answer in time.
+    NoAnswer,
+    /// The service said no.
+    Refused(ErrorCode),
+    /// The way to the service is gone.
+    NetworkLost,
+    /// The screen was gone.
+    ScreenBroken,
+    /// A device needs a hand.
+    Fault,
+    /// The vault was restarted.
+    Restarted,
+}
+
+impl Why {
+    /// An answer that did not come, where `refusal` is the last one that did.
+    pub(super) fn unanswered(refusal: Option<ErrorCode>) -> Self {
+        refusal.map_or(Self::NoAnswer, Self::Refused)
+    }
 }
 
 pub(super) fn claim(code: Option<&ClaimCode>, watched: bool) -> Option<SecretText> {
@@ -177,9 +212,15 @@ impl CashOut {
                     fiat,
                     expires_at: sale.expires_at,
                 },
-                None => View::Cancelled,
+                None => View::Cancelled { why: Why::Restarted },
             },
-            State::Invoiced { gave_up: Some(_), .. } | State::Cancelled => View::Cancelled,
+            State::Invoiced { gave_up: Some(gave_up), .. } => match gave_up {
+                GaveUp::Cancelled => View::Cancelled { why: Why::Customer },
+                GaveUp::Expired => View::Expired,
+                GaveUp::ScreenBroken => View::Cancelled { why: Why::ScreenBroken },
+                GaveUp::Restarted => View::Cancelled { why: Why::Restarted },
+            },
+            State::Cancelled { why } => View::Cancelled { why: *why },
             State::Paid { given, exit: true, .. } => {
                 View::TakeNotes { fiat, given_minor: given.minor }
             }

@@ -17,7 +17,7 @@ use crate::journal::Stage;
 use crate::policy::shop::{Facts, Shop};
 use crate::screen::MachineScreen;
 use crate::txn::cash_out::State;
-use crate::txn::{Input, Txn, View};
+use crate::txn::{Input, Txn, View, Why};
 
 /// Unconfirmed screens that are remembered: the oldest decides.
 const UNSEEN: usize = 64;
@@ -46,7 +46,11 @@ impl Shown {
 /// How long an end stays on the screen, in milliseconds; `None`: the transaction says so itself.
 const fn rests(view: &View) -> Option<u64> {
     match view {
-        View::Cancelled | View::Returned => Some(6_000),
+        View::Cancelled { why: Why::Customer } | View::Returned { why: Why::Customer } => {
+            Some(6_000)
+        }
+        // there is a reason to read
+        View::Cancelled { .. } | View::Returned { .. } => Some(15_000),
         View::Settled { .. } | View::Redeemed { .. } | View::Expired => Some(20_000),
         View::Late { .. }
         | View::PaidWaiting { .. }

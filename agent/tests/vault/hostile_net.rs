@@ -22,7 +22,7 @@ fn no_offer(machine: &mut Machine, fiat_minor: i64) {
     machine.choose(fiat_minor);
     machine.until("an end without an offer", |machine| match machine.view() {
         Some(View::Offer { .. }) => panic!("an offer: {:?}", machine.screen),
-        Some(View::Cancelled) => true,
+        Some(View::Cancelled { .. }) => true,
         _ => false,
     });
     machine.leave();
@@ -71,7 +71,7 @@ fn a_cheap_quote_for_a_dear_amount_is_not_shown() {
     machine.service.quote = None;
     machine.ask(2_000);
     machine.touch(CustomerAction::Cancel);
-    machine.until_view("its end", |view| matches!(view, View::Cancelled));
+    machine.until_view("its end", |view| matches!(view, View::Cancelled { .. }));
     machine.leave();
     machine.service.quote = Some(|terms| {
         let tenth = terms.exchange_rate.nano() / 10;
@@ -92,7 +92,7 @@ fn another_transactions_authorisation_gives_nothing() {
     let old = machine.service.invoices[&first];
     let old_leave = machine.authorise(first);
     machine.touch(CustomerAction::Cancel);
-    machine.until_view("the first one's end", |view| matches!(view, View::Cancelled));
+    machine.until_view("the first one's end", |view| matches!(view, View::Cancelled { .. }));
     machine.leave();
     let hash = machine.sell(20_000);
     let terms = machine.service.invoices[&hash];
@@ -168,7 +168,7 @@ fn there_is_no_claim_without_notes() {
     machine.say(&ToVault::Reply { request_id, event, envelope });
     machine.all_heard();
     machine.touch(CustomerAction::Finish);
-    machine.until_view("its end", |view| matches!(view, View::Returned));
+    machine.until_view("its end", |view| matches!(view, View::Returned { .. }));
     machine.leave();
     // a claim is signed by the vault alone, for notes that it counted: nothing that `net` asks for
     // brings another signature than a session's proof

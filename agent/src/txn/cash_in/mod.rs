@@ -34,7 +34,7 @@ use super::deal::{Deal, Now, Order};
 use super::effect::{Alert, Ask, Effect, WithdrawDraft};
 use super::input::Input;
 use super::record::{Record, Txn};
-use super::screen::{Screen, View, claim};
+use super::screen::{Screen, View, Why, claim};
 use super::turn::Turn;
 
 pub use state::{Bill, Closing, Fate, Note, Owed, State};
@@ -113,6 +113,18 @@ impl CashIn {
     #[must_use]
     pub const fn closing(&self) -> Option<Closing> {
         self.closing
+    }
+
+    fn why(&self) -> Why {
+        match self.closing {
+            Some(Closing::Finished) | None => Why::Customer,
+            Some(Closing::Idle) => Why::Idle,
+            Some(Closing::NetworkLost) => Why::NetworkLost,
+            Some(Closing::ScreenBroken) => Why::ScreenBroken,
+            Some(Closing::Fault | Closing::Uncertain) => Why::Fault,
+            Some(Closing::NoRate { refusal }) => Why::unanswered(refusal),
+            Some(Closing::Restarted) => Why::Restarted,
+        }
     }
 
     /// What counts for the customer, in minor units.
@@ -331,7 +343,7 @@ impl CashIn {
         }
         self.live.asking.refused(request, code, now.mono);
         if for_good && matches!(self.state, State::Open | State::Credited) {
-            return self.close(Closing::NoRate);
+            return self.close(Closing::NoRate { refusal: Some(code) });
         }
         Taken::Done
     }
@@ -343,7 +355,8 @@ impl CashIn {
             State::Open | State::Credited if self.closing.is_none() => {
                 let asked = self.live.asking.waiting_since();
                 if asked.is_some_and(|at| now.mono.since(at) >= rules.answer_ms) {
-                    return self.close(Closing::NoRate);
+                    let refusal = self.live.asking.refusal();
+                    return self.close(Closing::NoRate { refusal });
                 }
                 if in_state >= rules.idle_ms {
                     return self.close(Closing::Idle);
@@ -391,7 +404,7 @@ impl CashIn {
             State::PayUnknown { withdraw } => View::PayUnknown { net_sats: withdraw.net_sats },
             State::Redeemed { withdraw } => View::Redeemed { net_sats: withdraw.net_sats },
             State::Expired { .. } => View::Unclaimed { total },
-            State::Returned => View::Returned,
+            State::Returned => View::Returned { why: self.why() },
         };
         Screen { claim: claim(self.live.code.as_ref(), self.live.watched), view }
     }

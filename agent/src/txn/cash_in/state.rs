@@ -3,6 +3,7 @@
 use bitspire_hardware::acceptor::EscrowedBill;
 use bitspire_shared::ids::QuoteId;
 use bitspire_shared::money::{Currency, Denomination, Sats};
+use bitspire_shared::rpc::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Stage;
@@ -191,7 +192,10 @@ pub enum Closing {
     /// The acceptor needs a hand.
     Fault,
     /// The service gives no rate.
-    NoRate,
+    NoRate {
+        /// What it said, if anything.
+        refusal: Option<ErrorCode>,
+    },
     /// The vault was restarted.
     Restarted,
     /// A note was uncertain.

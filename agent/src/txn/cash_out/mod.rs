@@ -32,7 +32,7 @@ use super::deal::{Deal, Now, Order};
 use super::effect::{Alert, Ask, Effect};
 use super::input::{DeviceReport, Input};
 use super::record::{Record, Txn};
-use super::screen::claim;
+use super::screen::{Why, claim};
 use super::turn::Turn;
 use crate::ipc::SecretText;
 
@@ -69,7 +69,8 @@ impl CashOut {
     pub fn start(order: Order, now: Now) -> (Self, Vec<Effect>) {
         let deal = Deal::new(&order, now);
         let live = Live { code: Some(order.code), watched: true, ..Live::default() };
-        let before = Self { deal, state: State::Cancelled, live: Live::default() };
+        let nothing = State::Cancelled { why: Why::Customer };
+        let before = Self { deal, state: nothing, live: Live::default() };
         let state = State::Quoted { quote: None, accepted: false, no: 1 };
         let mut txn = Self { deal, state, live };
         let effects = txn.conclude(&before, "start", Turn::default(), None, now);
@@ -216,7 +217,7 @@ impl CashOut {
     fn screen_broken(&mut self) -> Taken {
         self.live.watched = false;
         match self.state.clone() {
-            State::Quoted { .. } => self.state = State::Cancelled,
+            State::Quoted { .. } => self.state = State::Cancelled { why: Why::ScreenBroken },
             State::Invoiced { sale, gave_up: None } => {
                 self.state = State::Invoiced { sale, gave_up: Some(GaveUp::ScreenBroken) };
             }
@@ -237,7 +238,7 @@ impl CashOut {
                 return Taken::Done;
             }
             State::Quoted { .. } if for_good => {
-                self.state = State::Cancelled;
+                self.state = State::Cancelled { why: Why::Refused(code) };
                 return Taken::Done;
             }
             _ => {}
@@ -258,8 +259,11 @@ impl CashOut {
                 let asked = self.live.asking.waiting_since();
                 let unanswered = asked.is_some_and(|at| now.mono.since(at) >= rules.answer_ms);
                 let idle = quote.is_some() && !accepted && passed(self.live.quote_until);
-                if unanswered || idle {
-                    self.state = State::Cancelled;
+                if unanswered {
+                    let why = Why::unanswered(self.live.asking.refusal());
+                    self.state = State::Cancelled { why };
+                } else if idle {
+                    self.state = State::Cancelled { why: Why::Idle };
                 }
             }
             State::Invoiced { sale, gave_up: None } if passed(self.live.invoice_until) => {
@@ -291,7 +295,7 @@ impl CashOut {
     fn restarted(&mut self, report: DeviceReport, now: Now, turn: &mut Turn) -> Taken {
         self.live = Live { since: now.mono, ..Live::default() };
         match self.state.clone() {
-            State::Quoted { .. } => self.state = State::Cancelled,
+            State::Quoted { .. } => self.state = State::Cancelled { why: Why::Restarted },
             State::Invoiced { sale, gave_up } => {
                 let gave_up = Some(gave_up.unwrap_or(GaveUp::Restarted));
                 self.state = State::Invoiced { sale, gave_up };

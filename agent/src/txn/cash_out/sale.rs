@@ -7,6 +7,7 @@ use bitspire_shared::rpc::{Invoice, PaymentState, QuoteTerms};
 use super::{CashOut, GaveUp, Given, Sale, State, Taken};
 use crate::txn::checked::Authorised;
 use crate::txn::deal::Now;
+use crate::txn::screen::Why;
 use crate::txn::turn::Turn;
 
 impl CashOut {
@@ -49,7 +50,7 @@ impl CashOut {
 
     pub(super) fn cancel(&mut self) -> Taken {
         match &mut self.state {
-            State::Quoted { .. } => self.state = State::Cancelled,
+            State::Quoted { .. } => self.state = State::Cancelled { why: Why::Customer },
             // the payment may be under way: it is watched on, without a screen
             State::Invoiced { gave_up: gave_up @ None, .. } => {
                 *gave_up = Some(GaveUp::Cancelled);
@@ -62,7 +63,7 @@ impl CashOut {
 
     pub(super) fn network_lost(&mut self) -> Taken {
         if matches!(self.state, State::Quoted { .. }) {
-            self.state = State::Cancelled;
+            self.state = State::Cancelled { why: Why::NetworkLost };
         }
         Taken::Done
     }
@@ -103,8 +104,10 @@ impl CashOut {
             }
             PaymentState::Late => self.state = State::Late { owed: wire_sats },
             PaymentState::Expired | PaymentState::Failed => {
-                let left = *gave_up == Some(GaveUp::Cancelled);
-                self.state = if left { State::Cancelled } else { State::Expired };
+                self.state = match gave_up {
+                    Some(GaveUp::Cancelled) => State::Cancelled { why: Why::Customer },
+                    _ => State::Expired,
+                };
             }
             // paid, but without leave: the leave will come, or a verdict
             PaymentState::Settled | PaymentState::Unknown => {}

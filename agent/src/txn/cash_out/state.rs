@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Stage;
 use crate::txn::input::Lots;
+use crate::txn::screen::Why;
 
 /// Where a cash-out stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,7 +101,10 @@ pub enum State {
         told: bool,
     },
     /// Given up before anything was paid.
-    Cancelled,
+    Cancelled {
+        /// Why.
+        why: Why,
+    },
     /// Not paid in time.
     Expired,
     /// Paid too late: never dispensed, owed.
@@ -124,7 +128,7 @@ impl State {
             Self::Settled { .. } => "settled",
             Self::ShortDispensed { .. } => "short_dispensed",
             Self::Uncertain { .. } => "uncertain",
-            Self::Cancelled => "cancelled",
+            Self::Cancelled { .. } => "cancelled",
             Self::Expired => "expired",
             Self::Late { .. } => "late",
         }
@@ -139,7 +143,7 @@ impl State {
             }
             Self::Settled { .. }
             | Self::ShortDispensed { .. }
-            | Self::Cancelled
+            | Self::Cancelled { .. }
             | Self::Expired
             | Self::Late { .. } => Stage::Closed,
             _ => Stage::Open,
@@ -158,7 +162,9 @@ impl State {
             | Self::Settled { sale, .. }
             | Self::ShortDispensed { sale, .. }
             | Self::Uncertain { sale, .. } => Some(sale),
-            Self::Quoted { .. } | Self::Cancelled | Self::Expired | Self::Late { .. } => None,
+            Self::Quoted { .. } | Self::Cancelled { .. } | Self::Expired | Self::Late { .. } => {
+                None
+            }
         }
     }
 

@@ -294,7 +294,32 @@ fn whatever_stands_between_closes_the_session() {
     let mut session = Session::start();
     let request = asked(&session.effects, "get_quote");
     session.say(Input::Refused { request, code: ErrorCode::OverLimit });
-    assert_eq!((session.name(), session.txn.closing()), ("returned", Some(Closing::NoRate)));
+    let refusal = Some(ErrorCode::OverLimit);
+    assert_eq!(
+        (session.name(), session.txn.closing()),
+        ("returned", Some(Closing::NoRate { refusal }))
+    );
+}
+
+/// Loss prevented: a customer who is sent away without a word, and tries again where nobody can pay.
+#[test]
+fn whoever_is_sent_away_is_told_why() {
+    let late = |session: &mut Session| {
+        let ms = session.txn.deal().rules.answer_ms;
+        session.wait(ms).say(Input::Tick);
+        session.txn.screen().view
+    };
+    let mut session = Session::start();
+    assert_eq!(late(&mut session), View::Returned { why: Why::NoAnswer });
+    let mut session = Session::start();
+    let request = asked(&session.effects, "get_quote");
+    session.say(Input::Refused { request, code: ErrorCode::WalletUnavailable });
+    assert_eq!(session.name(), "open", "it is asked for again");
+    let why = Why::Refused(ErrorCode::WalletUnavailable);
+    assert_eq!(late(&mut session), View::Returned { why });
+    let mut session = Session::open();
+    session.say(Input::Cancel);
+    assert_eq!(session.txn.screen().view, View::Returned { why: Why::Customer });
 }
 
 /// Loss prevented: stacked notes whose withdraw is given up because the service refused once, or a

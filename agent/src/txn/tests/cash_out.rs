@@ -7,6 +7,7 @@ use bitspire_shared::rpc::{
 use super::*;
 use crate::journal::CashMove;
 use crate::txn::cash_out::State;
+use crate::txn::{View, Why};
 
 /// A cash-out of 100 EUR, driven by hand.
 pub(super) type Sale = Driven<CashOut>;
@@ -144,6 +145,32 @@ fn notes_move_untouched_only_while_the_customer_must_be_there() {
     assert_eq!((sale.name(), sale.plans()), ("paid_waiting", false));
 }
 
+/// Loss prevented: a customer who is sent away without a word, and tries again where nobody can sell.
+#[test]
+fn whoever_gets_no_invoice_is_told_why() {
+    let why = |sale: &Sale| match sale.txn.screen().view {
+        View::Cancelled { why } => why,
+        view => panic!("expected an end, got {view:?}"),
+    };
+    let mut sale = Sale::quoted();
+    let ms = sale.txn.deal().rules.answer_ms;
+    sale.say(Input::Accept).wait(ms).say(Input::Tick);
+    assert_eq!(why(&sale), Why::NoAnswer);
+    let mut sale = Sale::quoted();
+    sale.say(Input::Accept);
+    let request = asked(&sale.effects, "create_invoice");
+    let code = ErrorCode::WalletUnavailable;
+    sale.say(Input::Refused { request, code }).wait(ms).say(Input::Tick);
+    assert_eq!(why(&sale), Why::Refused(code));
+    let mut sale = Sale::quoted();
+    sale.say(Input::NetworkLost);
+    assert_eq!(why(&sale), Why::NetworkLost);
+    let mut sale = Sale::start();
+    let request = asked(&sale.effects, "get_quote");
+    sale.say(Input::Refused { request, code: ErrorCode::OverLimit });
+    assert_eq!(why(&sale), Why::Refused(ErrorCode::OverLimit));
+}
+
 /// Loss prevented: somebody pays an invoice whose claim code they never saw, and has no right to
 /// anything when the notes do not come.
 #[test]
@@ -153,7 +180,7 @@ fn an_invoice_is_shown_only_beside_its_claim_code() {
     assert!(claim.is_some() && matches!(view, View::Invoice { .. }));
     sale.say(Input::ScreenBroken);
     assert_eq!(sale.txn.screen().claim, None);
-    assert_eq!(sale.txn.screen().view, View::Cancelled);
+    assert_eq!(sale.txn.screen().view, View::Cancelled { why: Why::ScreenBroken });
     // whoever had scanned it, had seen the code as well
     sale.say(Input::Authorised(leave())).say(Input::ClaimEntered(code()));
     assert!(sale.plans());
@@ -378,7 +405,7 @@ fn late_and_abandoned_payments() {
 
     let mut sale = Sale::invoiced();
     sale.say(Input::Cancel);
-    assert_eq!(sale.txn.screen().view, View::Cancelled);
+    assert_eq!(sale.txn.screen().view, View::Cancelled { why: Why::Customer });
     assert_eq!(sale.name(), "invoiced", "the payment may be under way");
     sale.say(Input::Authorised(leave()));
     assert_eq!(sale.name(), "paid_waiting");

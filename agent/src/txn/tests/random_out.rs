@@ -157,7 +157,7 @@ impl World {
             }
             State::Quoted { .. }
             | State::Invoiced { .. }
-            | State::Cancelled
+            | State::Cancelled { .. }
             | State::Expired
             | State::Late { .. } => assert_eq!((self.truth, self.dispenses), (0, 0)),
             _ => {}
