@@ -121,7 +121,7 @@ fn its_figures_are_those_of_the_books() {
     // between the first entry of the first sale and the end, the bunker was not asked
     let journal = Journal::of(&folder).unwrap();
     let entries = journal.after(0).unwrap();
-    let first = entries.iter().find(|entry| entry.txid.as_ref() == Some(&out.txid)).unwrap();
+    let first = entries.iter().find(|entry| entry.txid == out.txid).unwrap();
     let opened = first.txn()["state"]["cash_out"]["deal"]["opened_at"].as_i64().unwrap();
     let asked = bunker_requests_after(&folder, opened).unwrap();
     assert_eq!((asked, &figures["bunker_round_trips_on_sale"]), (0, &json!(0)));
@@ -164,7 +164,7 @@ fn the_notes_are_there(
     let journal = Journal::of(folder).unwrap();
     let bays = journal.bays().unwrap();
     assert_eq!(bays.len(), BAYS.len());
-    let reported = ledger.reported(&out.txid).unwrap();
+    let reported = ledger.reported(out.txid.as_deref().unwrap()).unwrap();
     let mut presented = Notes::new();
     for (bay, note, loaded) in BAYS {
         let book = bays[&bay];

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::books::open_payments;
+use crate::books::Ledger;
 use crate::customer::Customer;
 use crate::demo::choice;
 use crate::process::{Frozen, Process};
@@ -308,7 +308,7 @@ impl Adversary {
 
 /// Ends the payments that the node holds back.
 fn resolve(world: &World, succeed: bool) -> Result<()> {
-    for hash in open_payments(world.folder())? {
+    for hash in Ledger::of(world.folder())?.open_payments()? {
         let body = json!({"wallet_id": "machine", "payment_hash": hash, "succeed": succeed});
         // not every open payment is held back
         let _ = world.api("POST", "/simulator/resolve", Some(&body));

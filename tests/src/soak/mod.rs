@@ -10,7 +10,7 @@
 //! ends.
 
 mod adversary;
-mod books;
+mod oracle;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -219,7 +219,7 @@ impl Soak {
             bail!("dispensed on a start, now {state}; {what}");
         }
         wait_for("books that agree", BOOKS, || {
-            let wrong = books::wrong(world, &journal).map_err(|error| format!("{error:#}"))?;
+            let wrong = oracle::wrong(world, &journal).map_err(|error| format!("{error:#}"))?;
             if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
         })
         .with_context(|| format!("{state}; {what}"))?;

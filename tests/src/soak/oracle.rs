@@ -3,31 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use rusqlite::{Connection, OpenFlags};
+use anyhow::Result;
 use serde_json::Value;
 
 use super::adversary::dispenses;
-use crate::books::{Entry, Journal};
+use crate::books::{Entry, Journal, Ledger, Paid, Settled, Withdraw, node_payments};
 use crate::report::{Report, notes_balanced};
 use crate::world::World;
-
-fn operator(folder: &Path) -> Result<Connection> {
-    let path = folder.join("operator/operator.db");
-    Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .with_context(|| format!("{}: cannot be read", path.display()))
-}
-
-/// The hashes of payments whose end the operator does not know.
-pub(super) fn open_payments(folder: &Path) -> Result<Vec<String>> {
-    let db = operator(folder)?;
-    let mut rows =
-        db.prepare("SELECT payment_hash FROM payments WHERE state IN ('pending', 'unknown')")?;
-    let hashes = rows.query_map([], |row| row.get(0))?;
-    Ok(hashes.collect::<rusqlite::Result<_>>()?)
-}
 
 /// A transaction by the machine's journal.
 #[derive(Debug, Default)]
@@ -71,122 +54,23 @@ fn moved(sale: &mut Sale, entry: &Entry) {
     }
 }
 
-/// A payment by the node's own books.
-struct Paid {
-    inbound: bool,
-    msat: i64,
-}
-
-/// What moved at the machine's wallet, by hash.
-fn moved_at_node(folder: &Path) -> Result<BTreeMap<String, Paid>> {
-    let file = folder.join("operator/simulated-node.json");
-    let books: Value = serde_json::from_slice(&fs::read(&file)?)?;
-    let records = books["records"].as_object().context("a node without records")?;
-    let mut paid = BTreeMap::new();
-    for record in records.values() {
-        let payment = &record["payment"];
-        if payment["state"]["state"] == "succeeded" {
-            let hash = payment["payment_hash"].as_str().context("no hash")?.to_owned();
-            let msat = payment["state"]["amount"].as_i64().context("no amount")?;
-            paid.insert(hash, Paid { inbound: payment["flow"] == "inbound", msat });
-        }
-    }
-    Ok(paid)
-}
-
-struct Settled {
-    txid: Option<String>,
-    status: String,
-    wire: i64,
-    owed: i64,
-    distribution: String,
-    withdraw: Option<String>,
-}
-
-fn settled(db: &Connection) -> Result<BTreeMap<String, Settled>> {
-    let mut rows = db.prepare(
-        "SELECT payment_hash, txid, status, wire_sats, coalesce(owed_sats, 0), distribution,
-                withdraw_id
-         FROM settlements",
-    )?;
-    let rows = rows.query_map([], |row| {
-        Ok((
-            row.get(0)?,
-            Settled {
-                txid: row.get(1)?,
-                status: row.get(2)?,
-                wire: row.get(3)?,
-                owed: row.get(4)?,
-                distribution: row.get(5)?,
-                withdraw: row.get(6)?,
-            },
-        ))
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// All that is owed on transactions, in sats.
-fn owed(db: &Connection) -> Result<BTreeMap<String, i64>> {
-    let mut rows = db.prepare(
-        "SELECT claims.txid, sum(owed.sats) FROM owed JOIN claims ON claims.id = owed.claim_id
-         GROUP BY claims.txid",
-    )?;
-    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-struct Withdraw {
-    txid: String,
-    purpose: String,
-    state: String,
-    net: i64,
-    fiat: i64,
-    hashes: BTreeSet<String>,
-}
-
-fn withdraws(db: &Connection) -> Result<BTreeMap<String, Withdraw>> {
-    let mut rows = db.prepare(
-        "SELECT withdraw_id, txid, purpose, state, net_sats, coalesce(fiat_minor, 0) FROM withdraws",
-    )?;
-    let rows = rows.query_map([], |row| {
-        let withdraw = Withdraw {
-            txid: row.get(1)?,
-            purpose: row.get(2)?,
-            state: row.get(3)?,
-            net: row.get(4)?,
-            fiat: row.get(5)?,
-            hashes: BTreeSet::new(),
-        };
-        Ok((row.get::<_, String>(0)?, withdraw))
-    })?;
-    let mut withdraws: BTreeMap<_, _> = rows.collect::<rusqlite::Result<_>>()?;
-    let mut paid =
-        db.prepare("SELECT subject_id, payment_hash FROM payments WHERE state = 'succeeded'")?;
-    let paid = paid.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
-    for row in paid {
-        let (id, hash) = row?;
-        withdraws.get_mut(&id).with_context(|| format!("no withdraw {id}"))?.hashes.insert(hash);
-    }
-    Ok(withdraws)
-}
-
 /// Everything that does not hold, in words.
 pub(super) fn wrong(world: &World, journal: &Journal) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let sales = sales(journal)?;
     notes(world, journal, &sales, &mut wrong)?;
-    let db = operator(world.folder())?;
-    let (settled, withdraws) = (settled(&db)?, withdraws(&db)?);
-    let owed = owed(&db)?;
-    let paid = moved_at_node(world.folder())?;
+    let ledger = Ledger::of(world.folder())?;
+    let (owed, withdraws) = (ledger.owed()?, ledger.withdraws()?);
+    let settled = ledger.settlements()?.into_iter().map(|s| (s.payment_hash.clone(), s));
+    let settled: BTreeMap<_, _> = settled.collect();
+    let paid = node_payments(world.folder())?;
     into_wallet(&paid, &settled, &sales, &owed, &mut wrong);
     out_of_wallet(&paid, &settled, &withdraws, &sales, &owed, &mut wrong);
-    let unbalanced: i64 = db.query_row(
-        "SELECT count(*) FROM (SELECT 1 FROM ledger_postings GROUP BY unit HAVING sum(amount) <> 0)",
-        [],
-        |row| row.get(0),
-    )?;
-    if unbalanced != 0 {
+    let mut units = BTreeMap::<String, i64>::new();
+    for (_, unit, sum, _) in ledger.entries()? {
+        *units.entry(unit).or_default() += sum;
+    }
+    if units.values().any(|sum| *sum != 0) {
         wrong.push("the ledger's debits are not its credits".to_owned());
     }
     for file in fs::read_dir(world.folder().join("logs"))? {
@@ -313,7 +197,7 @@ fn out_of_wallet(
             if msat != Some(net * 1_000) {
                 wrong.push(format!("{place}: {msat:?} msat paid by the node for {net} sats"));
             }
-            let booked = settled.get(hash).filter(|s| s.withdraw.as_ref() == Some(id));
+            let booked = settled.get(hash).filter(|s| s.withdraw_id.as_ref() == Some(id));
             if purpose == "cash_in" && booked.is_none() {
                 wrong.push(format!("{place}: paid and not settled"));
             }
