@@ -69,6 +69,23 @@ pub enum Effect {
     },
 }
 
+named! {
+    Effect {
+        Journal => "journal",
+        Dispense => "dispense",
+        Stack => "stack",
+        Plan => "plan",
+        ReturnBill => "return_bill",
+        AcknowledgeCredit => "acknowledge_credit",
+        Inlet => "inlet",
+        Request => "request",
+        Forget => "forget",
+        Show => "show",
+        Alert => "alert",
+        Ignored => "ignored",
+    }
+}
+
 /// A request with its id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {

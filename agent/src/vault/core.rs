@@ -1,8 +1,6 @@
 //! The one thread: what it owns, and the loop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
 
 use bitspire_shared::document::{DocumentKind, FeesDocument};
 use bitspire_shared::ids::{JournalSeq, PubKey, TxnId};
@@ -15,6 +13,7 @@ use nostr::Keys;
 
 use super::alerts::Alerts;
 use super::devices::{Giver, Taker};
+use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pairing::Attempt;
 use super::peers::Peers;
@@ -32,11 +31,12 @@ use crate::txn::{Input, Now, Txn};
 
 /// Everything that the vault owns.
 pub(super) struct Vault {
+    /// Goes first: the devices' threads may wait to put something into its queue.
+    pub(super) host: Box<dyn Host>,
     pub(super) config: VaultConfig,
     pub(super) clock: Clock,
     pub(super) halt_after: Option<JournalSeq>,
     pub(super) pace: Pace,
-    pub(super) epoch: Instant,
     pub(super) journal: Journal,
     pub(super) inspection: Inspection,
     pub(super) keys: Keys,
@@ -91,7 +91,14 @@ pub(super) struct Vault {
 impl Vault {
     /// Milliseconds on this process's own clock.
     pub(super) fn mono(&self) -> Mono {
-        Mono(u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.host.mono()
+    }
+
+    /// Fresh random bytes.
+    pub(super) fn random<const N: usize>(&mut self) -> Result<[u8; N], VaultError> {
+        let mut bytes = [0; N];
+        self.host.random(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Both clocks, for a transaction.
@@ -103,24 +110,24 @@ impl Vault {
     /// Takes events until the end. What has come already is taken before any wait is called too
     /// long: a disk that stood still for seconds must not break the screen whose confirmation lies
     /// in the queue, nor doubt the note whose credit does.
-    pub(super) fn work(&mut self, events: &Receiver<Event>) -> Result<(), VaultError> {
+    pub(super) fn work(&mut self) -> Result<(), VaultError> {
         let mut tick_at = self.mono();
         let mut checkpoint_at = tick_at.after(self.pace.checkpoint);
         let mut overdue = 0usize;
         while !self.stopping {
             self.settle()?;
-            let wait = Duration::from_millis(tick_at.since(self.mono()));
-            match events.recv_timeout(wait) {
-                Ok(event) => {
+            let due = self.mono() >= tick_at;
+            match self.host.next(tick_at) {
+                Next::Event(event) => {
                     self.take(event)?;
                     // whoever floods the queue does not stop the clock
-                    overdue = overdue.saturating_add(wait.is_zero().into());
+                    overdue = overdue.saturating_add(due.into());
                     if overdue < QUEUE {
                         continue;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+                Next::Due => {}
+                Next::Halt => return Err(self.halted()),
             }
             overdue = 0;
             tick_at = self.mono().after(self.pace.tick);

@@ -11,7 +11,6 @@ use std::num::NonZeroU32;
 use bitspire_shared::ids::{ClaimCode, Nonce, TxnId};
 use bitspire_shared::money::{Denomination, Fiat};
 use bitspire_shared::rate::{Limiter, Quota};
-use bitspire_shell::secrets::random;
 
 use super::VaultError;
 use super::core::Vault;
@@ -56,14 +55,14 @@ impl Vault {
         notes.filter(fits).copied().collect()
     }
 
-    fn order(&self, fiat: Fiat) -> Result<Order, VaultError> {
+    fn order(&mut self, fiat: Fiat) -> Result<Order, VaultError> {
         let ms = |seconds: NonZeroU32| u64::from(seconds.get()).saturating_mul(1_000);
         let policy = &self.config.policy;
         let (presence_ms, answer_ms) = (ms(policy.presence_s), ms(policy.answer_s));
         Ok(Order {
-            txid: TxnId::from_bytes(random()?),
-            seed: Nonce::from_bytes(random()?),
-            code: ClaimCode::from_bytes(random()?),
+            txid: TxnId::from_bytes(self.random()?),
+            seed: Nonce::from_bytes(self.random()?),
+            code: ClaimCode::from_bytes(self.random()?),
             fiat,
             rules: Rules { presence_ms, answer_ms, ..Rules::default() },
         })
@@ -74,7 +73,8 @@ impl Vault {
         let Some(fiat) = most.filter(|_| self.on_screen.is_none() && self.shop().cash_in) else {
             return Ok(());
         };
-        let (session, effects) = CashIn::start(self.order(fiat)?, self.takes(), self.now());
+        let order = self.order(fiat)?;
+        let (session, effects) = CashIn::start(order, self.takes(), self.now());
         let txn = Txn::CashIn(session);
         let txid = txn.txid();
         self.put_on_screen(txid);

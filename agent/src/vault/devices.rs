@@ -8,29 +8,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{
     Acceptor, AcceptorCommand, AcceptorEvent, DeviceFault, FaultKind, PowerUpBill,
 };
-use bitspire_hardware::dispenser::f56::F56;
 use bitspire_hardware::dispenser::{
     BayState, DispenseOutcome, Dispenser, DispenserCommand, DispenserEvent,
 };
-use bitspire_hardware::port::{Device, serial};
 use bitspire_shared::ids::BayId;
-use bitspire_shared::money::{Currency, Denomination};
+use bitspire_shared::money::Denomination;
 use bitspire_shared::rpc::DeviceStatus;
 use bitspire_shared::time::Mono;
-use std::sync::mpsc::SyncSender;
 
+use super::VaultError;
 use super::core::Vault;
-use super::{Event, VaultError};
-use crate::config::{AcceptorConfig, AcceptorKind, DispenserConfig, DispenserKind};
 use crate::journal::{ByJournal, Stage};
 use crate::txn::{Input, Txn};
 
-/// Bits a second of an ID-003 device that is not set otherwise.
-const ID003_BAUD: u32 = 9_600;
 /// Between two tries to set a dispenser up.
 const SET_UP_MS: u64 = 30_000;
 /// How long a set-up may take; notes at the exit must be taken first.
@@ -66,23 +59,10 @@ pub(super) struct Giver {
 }
 
 impl Taker {
-    /// Starts its driver.
-    pub(super) fn start(
-        config: &AcceptorConfig,
-        currency: Currency,
-        events: SyncSender<Event>,
-    ) -> Result<Self, VaultError> {
-        // a vault that has ended takes no events
-        let sink = Box::new(move |event| drop(events.send(Event::Acceptor(event))));
-        let device = match config.kind {
-            AcceptorKind::Id003 => {
-                let baud = config.baud.unwrap_or(ID003_BAUD);
-                let engine = Id003::<ByJournal>::new(Settings { currency, baud });
-                Device::start("acceptor", engine, serial(&config.path), sink)
-            }
-        };
-        Ok(Self {
-            device: Box::new(device.map_err(VaultError::Device)?),
+    /// Nothing is known of it yet.
+    pub(super) fn new(device: Box<dyn Acceptor<ByJournal>>) -> Self {
+        Self {
+            device,
             status: DeviceStatus::Starting,
             fault: None,
             version: None,
@@ -90,34 +70,22 @@ impl Taker {
             found: None,
             cashbox_out: false,
             reset_at: None,
-        })
+        }
     }
 }
 
 impl Giver {
-    /// Starts its driver.
-    pub(super) fn start(
-        config: &DispenserConfig,
-        currency: Currency,
-        events: SyncSender<Event>,
-    ) -> Result<Self, VaultError> {
-        // a vault that has ended takes no events
-        let sink = Box::new(move |event| drop(events.send(Event::Dispenser(event))));
-        let device = match config.kind {
-            DispenserKind::F56 => {
-                let engine = F56::<ByJournal>::new(currency);
-                Device::start("dispenser", engine, serial(&config.path), sink)
-            }
-        };
-        Ok(Self {
-            device: Box::new(device.map_err(VaultError::Device)?),
+    /// Likewise.
+    pub(super) fn new(device: Box<dyn Dispenser<ByJournal>>) -> Self {
+        Self {
+            device,
             status: DeviceStatus::Starting,
             fault: None,
             bays: BTreeMap::new(),
             notes_at_exit: false,
             set_up: Some(Mono(0)),
             setting_up: None,
-        })
+        }
     }
 
     /// Whether its driver took the command.

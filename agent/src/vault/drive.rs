@@ -10,10 +10,10 @@ use bitspire_hardware::dispenser::{
 use bitspire_shared::ids::{JournalSeq, TxnId};
 use bitspire_shared::money::Denomination;
 
-use super::VaultError;
 use super::core::Vault;
 use super::screens::waits_for_code;
 use super::settings::Setting;
+use super::{Place, Point, VaultError};
 use crate::journal::{CashMove, Entry, JournalError, Stage};
 use crate::txn::{Effect, Input, Record, Txn};
 
@@ -33,12 +33,31 @@ impl Vault {
     }
 
     /// An entry is on the disk.
-    fn flushed(&self) -> Result<(), VaultError> {
+    fn flushed(&mut self) -> Result<(), VaultError> {
         let seq = self.journal.head().seq;
-        if self.halt_after.is_some_and(|last| seq >= last) {
-            return Err(VaultError::Halted(seq));
+        let last = self.halt_after.is_some_and(|last| seq >= last);
+        if last || !self.host.reached(Place::Flushed(seq)) {
+            return Err(self.halted());
         }
         Ok(())
+    }
+
+    /// The power is gone.
+    pub(super) fn halted(&self) -> VaultError {
+        VaultError::Halted(self.journal.head().seq)
+    }
+
+    /// The doing of an effect has come that far.
+    pub(super) fn reached(
+        &mut self,
+        txn: &Txn,
+        effect: &'static str,
+        point: Point,
+    ) -> Result<(), VaultError> {
+        if self.host.reached(Place::Effect { txn, effect, point }) {
+            return Ok(());
+        }
+        Err(self.halted())
     }
 
     /// Tells transactions what they are to be told, until nothing is left.
@@ -107,16 +126,18 @@ impl Vault {
         effects: Vec<Effect>,
     ) -> Result<(), VaultError> {
         for effect in effects {
+            let name = effect.name();
+            self.reached(&next, name, Point::Before)?;
             match effect {
                 Effect::Journal(record) => {
                     let entry = Entry::Txn(record.to_entry()?);
                     match self.journal.append(self.now().unix, entry) {
-                        Ok(_) => self.recorded(*record)?,
+                        Ok(_) => self.recorded(*record, name)?,
                         Err(error) => return self.record_refused(&record, error),
                     }
                 }
                 Effect::Dispense { record, no, plan } => {
-                    if !self.dispense(*record, no, plan)? {
+                    if !self.dispense(*record, name, no, plan)? {
                         return Ok(());
                     }
                 }
@@ -124,7 +145,7 @@ impl Vault {
                     let entry = record.to_entry()?;
                     match self.journal.commit(self.now().unix, entry, no, bill) {
                         Ok(proof) => {
-                            self.recorded(*record)?;
+                            self.recorded(*record, name)?;
                             self.tell_acceptor(AcceptorCommand::Stack(proof));
                         }
                         Err(error) => {
@@ -147,7 +168,7 @@ impl Vault {
                         self.tell_acceptor(AcceptorCommand::Accept(notes));
                     }
                 }
-                Effect::Request(request) => self.ask(txid, request)?,
+                Effect::Request(request) => self.ask(&next, name, request)?,
                 Effect::Forget(id) => self.forget(id),
                 Effect::Alert(alert) => self.txn_alert(txid, &alert),
                 // the screen is made from the state after each event
@@ -156,21 +177,24 @@ impl Vault {
                     tracing::debug!(event = "input_ignored", txn = %txid, input, state);
                 }
             }
+            self.reached(&next, name, Point::After)?;
         }
         self.txns.insert(txid, next);
         Ok(())
     }
 
     /// A record is on the disk: the transaction is in its state.
-    fn recorded(&mut self, record: Record) -> Result<(), VaultError> {
+    fn recorded(&mut self, record: Record, effect: &'static str) -> Result<(), VaultError> {
         let (txid, stage) = (record.txn.txid(), record.txn.stage());
         let (state, cause) = (record.txn.name(), record.cause);
         tracing::info!(event = "txn", txn = %txid, state, cause);
         if stage != Stage::Open || waits_for_code(&record.txn) {
             self.reports.soon(self.mono());
         }
+        self.flushed()?;
+        self.reached(&record.txn, effect, Point::Recorded)?;
         self.txns.insert(txid, record.txn);
-        self.flushed()
+        Ok(())
     }
 
     /// The journal forbids a record, and nothing of it was written; any other error is the end.
@@ -190,6 +214,7 @@ impl Vault {
     fn dispense(
         &mut self,
         record: Record,
+        effect: &'static str,
         no: u32,
         plan: DispensePlan,
     ) -> Result<bool, VaultError> {
@@ -206,7 +231,7 @@ impl Vault {
         };
         // counted by the intent, as after a restart
         let opened = self.breaker.give(notes, at);
-        self.recorded(record)?;
+        self.recorded(record, effect)?;
         self.dispensing = Some((txid, no));
         let sent = match &mut self.dispenser {
             Some(giver) => giver.send(DispenserCommand::Dispense(proof)),

@@ -33,6 +33,7 @@ mod customer;
 mod devices;
 mod documents;
 mod drive;
+mod host;
 mod inspect;
 mod open;
 mod pace;
@@ -52,8 +53,6 @@ use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitspire_hardware::acceptor::AcceptorEvent;
-use bitspire_hardware::dispenser::DispenserEvent;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{IdError, JournalSeq};
 use bitspire_shell::clock::Clock;
@@ -61,11 +60,13 @@ use bitspire_shell::secrets::SecretError;
 use thiserror::Error;
 
 use self::core::Vault;
+use self::host::Process;
+pub use self::host::{Event, Host, Next, Place, Point};
 pub use self::pace::Pace;
-use self::server::{Peer, PeerId, Server};
+use self::server::Server;
+pub use self::server::{Outlet, Peer, PeerId};
 use crate::config::Config;
-use crate::ipc::ToVault;
-use crate::journal::{JournalError, Verified};
+use crate::journal::JournalError;
 use crate::txn::BadState;
 
 /// Events that may wait; whoever brings more waits.
@@ -112,7 +113,7 @@ pub enum VaultError {
     /// The system gave no thread for a device.
     #[error("no thread for a device")]
     Device(#[source] io::Error),
-    /// As asked for by [`Seams::halt_after`].
+    /// As asked for by [`Seams::halt_after`], or by the [`Host`].
     #[error("halted after entry {}", .0.0)]
     Halted(JournalSeq),
 }
@@ -129,24 +130,6 @@ impl Classified for VaultError {
             | Self::Key(_) => Kind::Permanent,
         }
     }
-}
-
-/// What happens to the vault.
-enum Event {
-    /// A device says something.
-    Acceptor(AcceptorEvent),
-    /// Likewise.
-    Dispenser(DispenserEvent),
-    /// Somebody connected and said who it is.
-    Joined(PeerId, Peer),
-    /// Somebody said something.
-    Said(PeerId, Box<ToVault>),
-    /// A connection ended.
-    Gone(PeerId),
-    /// The whole journal was looked through.
-    Inspected(Result<Verified, JournalError>),
-    /// The process is to end.
-    Stop,
 }
 
 /// Ends a running vault from another thread.
@@ -222,13 +205,24 @@ pub fn run(config: &Config, stop: &Stop) -> Result<(), VaultError> {
 /// [`VaultError`].
 pub fn run_with(config: &Config, seams: Seams, stop: &Stop) -> Result<(), VaultError> {
     let (sender, events) = sync_channel(QUEUE);
-    let mut vault = Vault::open(config, seams, sender.clone())?;
+    let host = Box::new(Process::new(sender.clone(), events));
+    let mut vault = Vault::open(config, seams, host)?;
     let server = Server::start(&config.socket, sender.clone())
         .map_err(|source| VaultError::Socket { path: config.socket.clone(), source })?;
     stop.arm(sender);
-    let result = vault.recover(&events).and_then(|()| vault.work(&events));
-    // first the queue: whoever waits to put something in is let go, so that its thread can end
-    drop(events);
+    let result = vault.recover().and_then(|()| vault.work());
+    // with it the queue: whoever waits to put something in is let go, so that its thread can end
+    drop(vault);
     drop(server);
     result
+}
+
+/// Runs a vault without a socket in a world of one's own, until that stops or halts it.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn run_in(config: &Config, seams: Seams, host: Box<dyn Host>) -> Result<(), VaultError> {
+    let mut vault = Vault::open(config, seams, host)?;
+    vault.recover()?;
+    vault.work()
 }

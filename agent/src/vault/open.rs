@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::{Duration, Instant};
 
 use bitspire_hardware::acceptor::{AcceptorEvent, PowerUpBill};
 use bitspire_shared::canonical::sha256;
@@ -22,7 +20,7 @@ use serde_json::Value;
 use super::core::Vault;
 use super::customer::code_tries;
 use super::devices::{Giver, Taker};
-use super::inspect::Inspection;
+use super::host::{Host, Next};
 use super::report::Reports;
 use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, load};
 use super::time::TrustedTime;
@@ -34,7 +32,7 @@ use crate::policy::price::Rates;
 use crate::txn::{BillFate, DeviceReport, Input, Txn};
 
 /// How long the acceptor may take to say where it has a note.
-const DEVICE_WORD: Duration = Duration::from_secs(15);
+const DEVICE_WORD_MS: u64 = 15_000;
 /// Entries that are read at once.
 const CHUNK: u32 = 512;
 
@@ -43,7 +41,7 @@ impl Vault {
     pub(super) fn open(
         config: &Config,
         seams: Seams,
-        events: SyncSender<Event>,
+        mut host: Box<dyn Host>,
     ) -> Result<Self, VaultError> {
         let config: VaultConfig = config.vault.clone();
         make_folder(&config.dir)?;
@@ -67,18 +65,18 @@ impl Vault {
         let given = given.map(|(_, at, notes)| (at, notes)).collect();
         let breaker = Breaker::new(config.breaker, kept, given);
         let acceptor = match (&config.acceptor, config.currency) {
-            (Some(device), Some(currency)) => Some(Taker::start(device, currency, events.clone())?),
+            (Some(device), Some(currency)) => Some(Taker::new(host.acceptor(device, currency)?)),
             _ => None,
         };
         let dispenser = match (&config.dispenser, config.currency) {
-            (Some(device), Some(currency)) => Some(Giver::start(device, currency, events.clone())?),
+            (Some(device), Some(currency)) => Some(Giver::new(host.dispenser(device, currency)?)),
             _ => None,
         };
         Ok(Self {
+            host,
             clock: seams.clock,
             halt_after: seams.halt_after,
             pace: seams.pace,
-            epoch: Instant::now(),
             keys,
             key,
             time: TrustedTime::new(past.latest, Mono(0)),
@@ -110,14 +108,14 @@ impl Vault {
             shown: Default::default(),
             reachable: false,
             stopping: false,
-            inspection: Inspection::new(events),
+            inspection: Default::default(),
             journal,
             config,
         })
     }
 
     /// Tells each open transaction of the restart.
-    pub(super) fn recover(&mut self, events: &Receiver<Event>) -> Result<(), VaultError> {
+    pub(super) fn recover(&mut self) -> Result<(), VaultError> {
         self.close_inlet();
         let stored = self.journal.open_txns()?;
         let stacks = |what: &str| what == "stack";
@@ -127,7 +125,7 @@ impl Vault {
         let in_doubt = stored.iter().find(open).map(|entry| entry.txid);
         let mut later = VecDeque::new();
         if in_doubt.is_some() {
-            self.wait_for_acceptor(events, &mut later)?;
+            self.wait_for_acceptor(&mut later)?;
         }
         let bill = match self.acceptor.as_ref().and_then(|taker| taker.found) {
             Some(PowerUpBill::InAcceptor) => BillFate::InAcceptor,
@@ -161,22 +159,20 @@ impl Vault {
     }
 
     /// Waits until the acceptor has said where it has a note; what else comes is for later.
-    fn wait_for_acceptor(
-        &mut self,
-        events: &Receiver<Event>,
-        later: &mut VecDeque<Event>,
-    ) -> Result<(), VaultError> {
-        let asked = Instant::now();
+    fn wait_for_acceptor(&mut self, later: &mut VecDeque<Event>) -> Result<(), VaultError> {
+        let until = self.mono().after(DEVICE_WORD_MS);
         while self.acceptor.as_ref().is_some_and(|taker| taker.found.is_none()) {
-            let left = DEVICE_WORD.saturating_sub(asked.elapsed());
-            match events.recv_timeout(left) {
-                Ok(event @ Event::Acceptor(AcceptorEvent::PoweredUp(_))) => self.take(event)?,
-                Ok(Event::Stop) => {
+            match self.host.next(until) {
+                Next::Event(event @ Event::Acceptor(AcceptorEvent::PoweredUp(_))) => {
+                    self.take(event)?;
+                }
+                Next::Event(Event::Stop) => {
                     self.stopping = true;
                     return Ok(());
                 }
-                Ok(event) => later.push_back(event),
-                Err(_) => {
+                Next::Event(event) => later.push_back(event),
+                Next::Halt => return Err(self.halted()),
+                Next::Due => {
                     tracing::warn!(event = "acceptor_says_nothing");
                     return Ok(());
                 }

@@ -10,7 +10,6 @@ use bitspire_shared::ids::{PaymentHash, PubKey, RequestId};
 use bitspire_shared::rpc::{GetPayment, SessionProof, SignedText as _};
 use bitspire_shared::seed::{BunkerLink, Pins, Seed, confirmation_digits};
 use bitspire_shared::time::Unix;
-use bitspire_shell::secrets::random;
 
 use super::VaultError;
 use super::core::Vault;
@@ -167,8 +166,8 @@ impl Vault {
 
     /// Asks the service something that it answers confirmed machines only.
     pub(super) fn ask_whether_confirmed(&mut self) -> Result<(), VaultError> {
-        let id = RequestId::from_bytes(random()?);
-        let nobodys = GetPayment::PaymentHash(PaymentHash::from_bytes(random()?));
+        let id = RequestId::from_bytes(self.random()?);
+        let nobodys = GetPayment::PaymentHash(PaymentHash::from_bytes(self.random()?));
         let body = serde_json::to_value(nobodys)?;
         self.request(id, Owner::Confirmed, "get_payment", body);
         Ok(())

@@ -10,9 +10,8 @@ use std::collections::BTreeMap;
 
 use bitspire_shared::time::Mono;
 
-use super::VaultError;
 use super::core::Vault;
-use super::server::{Peer, PeerId};
+use super::{Peer, PeerId, VaultError};
 use crate::ipc::{BunkerState, MachineStatus, NetState, Role, ToNet, ToVault, VERSION};
 use crate::journal::Stage;
 
@@ -38,7 +37,7 @@ impl Peers {
     /// Sends to one; one that is gone hears nothing.
     pub(super) fn send(&self, to: PeerId, message: ToNet) {
         if let Some(peer) = self.all.get(&to) {
-            peer.send(message);
+            peer.out.send(message);
         }
     }
 }
@@ -63,7 +62,7 @@ impl Vault {
             self.net_is_gone();
             self.peers.net = Some(id);
             if let Some(peer) = self.peers.all.get(&older) {
-                peer.cut();
+                peer.out.cut();
             }
         }
         self.shown.unsent();

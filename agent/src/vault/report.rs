@@ -12,7 +12,6 @@ use bitspire_shared::rpc::{
     self, BayCount, Cashbox, Device, DeviceRole, OpenTxn, StateReport, VaultSigned,
 };
 use bitspire_shared::time::Mono;
-use bitspire_shell::secrets::random;
 
 use super::alerts::short;
 use super::core::Vault;
@@ -101,7 +100,7 @@ impl Vault {
                 return Ok(());
             }
         };
-        let id = RequestId::from_bytes(random()?);
+        let id = RequestId::from_bytes(self.random()?);
         self.reports.waiting = Some(id);
         self.request(id, Owner::Report, "report_state", body);
         Ok(())

@@ -12,11 +12,11 @@ use bitspire_shared::rpc::{CreateWithdraw, DispenseReport, VaultSigned};
 use bitspire_shared::time::Mono;
 use serde_json::Value;
 
-use super::VaultError;
 use super::core::Vault;
+use super::{Point, VaultError};
 use crate::ipc::ToNet;
 use crate::journal::{Entry, RequestEntry};
-use crate::txn::{Ask, Request};
+use crate::txn::{Ask, Request, Txn};
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,13 @@ fn message(request_id: RequestId, asked: &Asked) -> ToNet {
 
 impl Vault {
     /// Asks for a transaction.
-    pub(super) fn ask(&mut self, txid: TxnId, request: Request) -> Result<(), VaultError> {
+    pub(super) fn ask(
+        &mut self,
+        txn: &Txn,
+        effect: &'static str,
+        request: Request,
+    ) -> Result<(), VaultError> {
+        let txid = txn.txid();
         let Request { id, ask } = request;
         let rpc = ask.rpc();
         let body = match self.journal.request(&id)? {
@@ -85,6 +91,7 @@ impl Vault {
                     let body = body.clone();
                     let entry = RequestEntry { request_id, txid: Some(txid), rpc, body };
                     self.append(Entry::Request(entry))?;
+                    self.reached(txn, effect, Point::Recorded)?;
                 }
                 body
             }

@@ -31,27 +31,40 @@ const CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Counts connections.
-pub(super) type PeerId = u64;
+pub type PeerId = u64;
+
+/// Somebody who is connected.
+pub struct Peer {
+    /// Who it is.
+    pub role: Role,
+    /// The way to them.
+    pub out: Box<dyn Outlet>,
+}
 
 /// The vault's end of a connection.
-pub(super) struct Peer {
-    /// Who it is.
-    pub(super) role: Role,
+pub trait Outlet: Send {
+    /// Sends without waiting; one that lags too far behind is cut off.
+    fn send(&self, message: ToNet);
+
+    /// Ends the connection; its [`Event::Gone`] follows.
+    fn cut(&self);
+}
+
+/// A connection of the socket.
+struct Line {
     outgoing: SyncSender<ToNet>,
     stream: UnixStream,
 }
 
-impl Peer {
-    /// Sends without waiting; one that lags too far behind is cut off.
-    pub(super) fn send(&self, message: ToNet) {
+impl Outlet for Line {
+    fn send(&self, message: ToNet) {
         if self.outgoing.try_send(message).is_err() {
-            tracing::warn!(event = "peer_lags", role = ?self.role);
+            tracing::warn!(event = "peer_lags");
             self.cut();
         }
     }
 
-    /// Ends the connection; its [`Event::Gone`] follows.
-    pub(super) fn cut(&self) {
+    fn cut(&self) {
         // one that is gone already needs no end
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -184,7 +197,7 @@ fn serve(
     let (outgoing, waiting) = sync_channel(LAG);
     let writer = stream.try_clone()?;
     thread::Builder::new().name(format!("to peer {id}")).spawn(move || write(writer, &waiting))?;
-    let peer = Peer { role, outgoing, stream: stream.try_clone()? };
+    let peer = Peer { role, out: Box::new(Line { outgoing, stream: stream.try_clone()? }) };
     if events.send(Event::Joined(id, peer)).is_err() {
         return Ok(());
     }

@@ -67,25 +67,23 @@ pub enum State {
     Returned,
 }
 
-impl State {
-    /// Its name.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Escrowed { .. } => "escrowed",
-            Self::StackCommitted { .. } => "stack_committed",
-            Self::Credited => "credited",
-            Self::Uncertain { .. } => "uncertain",
-            Self::Offered { .. } => "offered",
-            Self::Claimed { .. } => "claimed",
-            Self::PayUnknown { .. } => "pay_unknown",
-            Self::Redeemed { .. } => "redeemed",
-            Self::Expired { .. } => "expired",
-            Self::Returned => "returned",
-        }
+named! {
+    State {
+        Open => "open",
+        Escrowed => "escrowed",
+        StackCommitted => "stack_committed",
+        Credited => "credited",
+        Uncertain => "uncertain",
+        Offered => "offered",
+        Claimed => "claimed",
+        PayUnknown => "pay_unknown",
+        Redeemed => "redeemed",
+        Expired => "expired",
+        Returned => "returned",
     }
+}
 
+impl State {
     /// How far it is.
     #[must_use]
     pub const fn stage(&self) -> Stage {

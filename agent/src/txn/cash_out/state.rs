@@ -114,26 +114,24 @@ pub enum State {
     },
 }
 
-impl State {
-    /// Its name.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Quoted { .. } => "quoted",
-            Self::Invoiced { .. } => "invoiced",
-            Self::Paid { .. } => "paid",
-            Self::DispenseCommitted { .. } => "dispense_committed",
-            Self::Dispensing { .. } => "dispensing",
-            Self::PaidWaiting { .. } => "paid_waiting",
-            Self::Settled { .. } => "settled",
-            Self::ShortDispensed { .. } => "short_dispensed",
-            Self::Uncertain { .. } => "uncertain",
-            Self::Cancelled { .. } => "cancelled",
-            Self::Expired => "expired",
-            Self::Late { .. } => "late",
-        }
+named! {
+    State {
+        Quoted => "quoted",
+        Invoiced => "invoiced",
+        Paid => "paid",
+        DispenseCommitted => "dispense_committed",
+        Dispensing => "dispensing",
+        PaidWaiting => "paid_waiting",
+        Settled => "settled",
+        ShortDispensed => "short_dispensed",
+        Uncertain => "uncertain",
+        Cancelled => "cancelled",
+        Expired => "expired",
+        Late => "late",
     }
+}
 
+impl State {
     /// How far it is.
     #[must_use]
     pub const fn stage(&self) -> Stage {
