@@ -82,6 +82,10 @@ row_id!(
     VerdictId
 );
 row_id!(
+    /// What somebody did at a machine in service mode.
+    ServiceEventId
+);
+row_id!(
     /// An entry of the ledger.
     EntryId
 );

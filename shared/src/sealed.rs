@@ -117,10 +117,12 @@ pub enum Purpose {
     BunkerKey,
     /// What opens a Lightning wallet.
     WalletCredential,
+    /// The hash of the PIN that opens a machine's service mode.
+    ServicePin,
 }
 
 impl Purpose {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::ClientKey,
         Self::VaultKey,
         Self::ServiceKey,
@@ -128,6 +130,7 @@ impl Purpose {
         Self::OperatorKey,
         Self::BunkerKey,
         Self::WalletCredential,
+        Self::ServicePin,
     ];
 
     /// The name in the envelope.
@@ -141,6 +144,7 @@ impl Purpose {
             Self::OperatorKey => "operator-key",
             Self::BunkerKey => "bunker-key",
             Self::WalletCredential => "wallet-credential",
+            Self::ServicePin => "service-pin",
         }
     }
 }

@@ -9,7 +9,7 @@ use bitspire_shared::document::{CassettesState, DTag, DocumentKind, Position};
 use bitspire_shared::ids::{BayId, EventId, RequestId};
 use bitspire_shared::money::Direction;
 use bitspire_shared::rpc::{
-    self, BayCount, Cashbox, Device, DeviceRole, OpenTxn, StateReport, VaultSigned,
+    self, BayCount, Cashbox, Device, DeviceRole, OpenTxn, RejectBin, StateReport, VaultSigned,
 };
 use bitspire_shared::time::Mono;
 
@@ -146,12 +146,18 @@ impl Vault {
             capacity: self.config.policy.cashbox_capacity_notes.get(),
             emptied_seq: holdings.cashbox_emptied,
         });
+        let reject_bin = self.dispenser.as_ref().map(|_| RejectBin {
+            notes: holdings.reject_bin.iter().map(|(d, heap)| (*d, count(heap.count))).collect(),
+            emptied_seq: holdings.reject_bin_emptied,
+        });
         let open = self.txns.values().filter(|txn| txn.stage() != Stage::Closed);
         Ok(StateReport {
             versions: [("agent".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
             devices: self.devices(),
             cassettes: cassettes.collect(),
             cashbox,
+            reject_bin,
+            service_events: Vec::new(),
             applied_documents: self.applied_documents(),
             applied_changes: self.applied_changes()?,
             open_transactions: open.take(MOST).map(open_txn).collect(),

@@ -72,8 +72,8 @@ pub(super) fn beside(findings: &mut Findings, id: EntryId, entry: &Entry) {
     findings.differ(Check::Ledger, subject, expected, format!("none for {what}"));
 }
 
-/// What cannot be true of the postings as a whole. Bays of machines whose loads are `loading` are
-/// told as waiting: the ledger may have their sales before what was put in.
+/// What cannot be true of the postings as a whole. Notes of machines that are `loading` or selling
+/// are told as waiting: the ledger may have what came out before what was put in.
 pub(super) fn sums(
     findings: &mut Findings,
     found: &[Finding],
@@ -84,7 +84,13 @@ pub(super) fn sums(
             Finding::Unbalanced { entry, .. } | Finding::Unit { entry, .. } => {
                 format!("entry {entry}")
             }
-            Finding::Sign { account: Account::Bay(machine, ..), .. } if loading(*machine) => {
+            Finding::Sign {
+                account:
+                    Account::Bay(machine, ..)
+                    | Account::Cashbox(machine, _)
+                    | Account::RejectBin(machine, _),
+                ..
+            } if loading(*machine) => {
                 findings.wait(Check::Ledger, finding, "what was put in is not booked yet", None);
                 continue;
             }

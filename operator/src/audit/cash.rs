@@ -23,12 +23,14 @@ const CHECK: Check = Check::Cash;
 pub(super) struct Notes<'a> {
     /// The machine.
     pub(super) machine: MachineId,
-    /// The ledger's bays and cashbox of it.
+    /// The ledger's bays, cashbox and reject bin of it.
     pub(super) ledger: &'a [(Account, i128)],
     /// What the machine said last in its present pairing, and when.
     pub(super) said: Option<(&'a StateReport, Unix)>,
     /// Loads that are not booked.
     pub(super) unbooked: &'a [Change],
+    /// Bays that somebody changed at the machine, which is not booked.
+    pub(super) unbooked_at_machine: &'a BTreeSet<BayId>,
     /// Paid cash_outs that are not reported.
     pub(super) unreported: usize,
     /// The furthest journal position of its reports.
@@ -57,16 +59,23 @@ pub(super) fn notes(findings: &mut Findings, notes: &Notes<'_>) {
     let machine = notes.machine;
     let mut bays: BTreeMap<(BayId, Denomination), (i128, i128)> = BTreeMap::new();
     let mut boxed: BTreeMap<Denomination, (i128, i128)> = BTreeMap::new();
+    let mut binned: BTreeMap<Denomination, (i128, i128)> = BTreeMap::new();
     for (account, value) in notes.ledger {
         let count = |note: Denomination| value.checked_div(note.minor().into()).unwrap_or(0);
         match account {
             Account::Bay(_, bay, note) => bays.entry((*bay, *note)).or_default().0 = count(*note),
             Account::Cashbox(_, note) => boxed.entry(*note).or_default().0 = count(*note),
+            Account::RejectBin(_, note) => binned.entry(*note).or_default().0 = count(*note),
             _ => {}
         }
     }
     let Some((report, at)) = notes.said else {
-        if bays.values().chain(boxed.values()).any(|(ledger, _)| *ledger != 0) {
+        if bays
+            .values()
+            .chain(boxed.values())
+            .chain(binned.values())
+            .any(|(ledger, _)| *ledger != 0)
+        {
             findings.wait(CHECK, format!("machine {machine}"), "no heartbeat since pairing", None);
         }
         return;
@@ -76,6 +85,9 @@ pub(super) fn notes(findings: &mut Findings, notes: &Notes<'_>) {
     }
     for (note, count) in report.cashbox.iter().flat_map(|cashbox| &cashbox.notes) {
         boxed.entry(*note).or_default().1 = (*count).into();
+    }
+    for (note, count) in report.reject_bin.iter().flat_map(|bin| &bin.notes) {
+        binned.entry(*note).or_default().1 = (*count).into();
     }
     let mut compare = |place: String, note: Denomination, (ledger, said), why: Option<String>| {
         findings.look(CHECK);
@@ -95,7 +107,8 @@ pub(super) fn notes(findings: &mut Findings, notes: &Notes<'_>) {
         }
     };
     for ((bay, note), counts) in bays {
-        let loading = notes.unbooked.iter().any(|c| c.bay == bay && c.acked_at.is_some());
+        let loading = notes.unbooked.iter().any(|c| c.bay == bay && c.acked_at.is_some())
+            || notes.unbooked_at_machine.contains(&bay);
         let why = if notes.in_doubt.contains(&bay) {
             Some("a dispense from it ended unknown; count it".into())
         } else if loading {
@@ -107,5 +120,9 @@ pub(super) fn notes(findings: &mut Findings, notes: &Notes<'_>) {
     }
     for (note, counts) in boxed {
         compare("cashbox".into(), note, counts, notes.unrest(report, Direction::CashIn));
+    }
+    // a machine of an earlier version does not tell of it
+    for (note, counts) in binned.into_iter().filter(|_| report.reject_bin.is_some()) {
+        compare("reject bin".into(), note, counts, notes.unrest(report, Direction::CashOut));
     }
 }

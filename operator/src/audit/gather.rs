@@ -27,7 +27,7 @@ use crate::store::machines::KeptMachine;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
     Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators, pairing,
-    quotes, sessions, settlements, verdicts, withdraws,
+    quotes, service, sessions, settlements, verdicts, withdraws,
 };
 use crate::wallet::Flow;
 
@@ -59,6 +59,7 @@ pub(super) fn run(read: &Read<'_>, given: &Given) -> Result<Audit, StoreError> {
     all.debts()?;
     all.wallets()?;
     all.loads()?;
+    all.service()?;
     all.cash()?;
     all.promises()?;
     all.entries()?;
@@ -281,8 +282,15 @@ impl<'a> Gather<'a> {
         }
         let (found, _) = checker.end();
         let mut loading = BTreeSet::new();
-        for id in self.machines.keys() {
-            if !cassettes::unbooked(self.read, *id)?.is_empty() {
+        for (id, machine) in &self.machines {
+            let said = machine.heartbeat.as_ref();
+            let selling = said.is_some_and(|(report, _)| !report.open_transactions.is_empty());
+            let since = machine.row.paired_at.unwrap_or(Unix(0));
+            if selling
+                || !cassettes::unbooked(self.read, *id)?.is_empty()
+                || !service::unbooked(self.read, *id)?.is_empty()
+                || !settlements::unreported(self.read, *id, since)?.is_empty()
+            {
                 loading.insert(*id);
             }
         }

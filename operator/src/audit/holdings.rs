@@ -13,7 +13,7 @@ use super::wallet::{self, Known};
 use crate::ids::MachineId;
 use crate::ledger::{Account, Entry, EntryKind, Unit, refilled};
 use crate::store::{
-    Read, StoreError, cassettes, invoices, ledger, machines, payments, settlements,
+    Read, StoreError, cassettes, invoices, ledger, machines, payments, service, settlements,
 };
 use crate::wallet::Flow;
 
@@ -101,7 +101,11 @@ impl Gather<'_> {
             let since = machine.row.paired_at.unwrap_or(Unix(0));
             let bays = ledger::balances_of(self.read, &format!("bay:{id}:"))?;
             let boxed = ledger::balances_of(self.read, &format!("cashbox:{id}:"))?;
-            let held: Vec<_> = bays.iter().chain(boxed.iter()).map(|(a, _, n)| (a, n)).collect();
+            let bins = ledger::balances_of(self.read, &format!("reject_bin:{id}:"))?;
+            let held = bays.iter().chain(boxed.iter()).chain(bins.iter());
+            let held: Vec<_> = held.map(|(account, _, value)| (account, value)).collect();
+            let at_machine = service::unbooked(self.read, *id)?;
+            let at_machine = at_machine.iter().filter_map(|event| event.bay()).collect();
             let unbooked = cassettes::unbooked(self.read, *id)?;
             let said = machine.heartbeat.as_ref().filter(|(_, at)| *at >= since);
             let notes = Notes {
@@ -109,6 +113,7 @@ impl Gather<'_> {
                 ledger: &held,
                 said: said.map(|(report, at)| (report, *at)),
                 unbooked: &unbooked,
+                unbooked_at_machine: &at_machine,
                 unreported: settlements::unreported(self.read, *id, since)?.len(),
                 reported: settlements::newest_position(self.read, *id, since)?,
                 in_doubt: &in_doubt(self.read, *id)?,
@@ -156,7 +161,8 @@ fn in_doubt(read: &Read<'_>, machine: MachineId) -> Result<BTreeSet<BayId>, Stor
     let mut doubt = BTreeSet::new();
     for report in settlements::uncertain(read, machine)? {
         for (bay, result) in &report.bays.0 {
-            let counted = cassettes::last_count(read, machine, *bay, Unix(0))?;
+            let counted = cassettes::last_count(read, machine, *bay, Unix(0))?
+                .max(service::last_count(read, machine, *bay)?);
             if result.requested > 0 && counted.is_none_or(|at| at < report.journal_seq) {
                 doubt.insert(*bay);
             }

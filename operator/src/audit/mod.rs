@@ -21,6 +21,7 @@ mod payouts;
 mod promises;
 mod report;
 mod sale;
+mod service;
 mod signed;
 #[cfg(test)]
 mod tests;

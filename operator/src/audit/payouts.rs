@@ -263,6 +263,9 @@ impl Gather<'_> {
     pub(super) fn has_reason(&self, entry: &Entry) -> Result<bool, StoreError> {
         let (read, reference) = (self.read, entry.reference());
         let hash = || reference.parse::<PaymentHash>().ok();
+        if let Some(event) = reference.strip_prefix("service:") {
+            return self.by_service(event, entry);
+        }
         Ok(match entry.kind() {
             EntryKind::Settled | EntryKind::OwedWhole | EntryKind::Suspended => match hash() {
                 Some(hash) => match settlements::by_hash(read, hash)? {
@@ -306,6 +309,7 @@ impl Gather<'_> {
                 (Ok(id), corrects) => corrects == Some(id) && ledger::holds(read, id)?,
                 (Err(_), _) => false,
             },
+            EntryKind::Tested => false,
             // what a person did by hand: the wallet's list and the counts say whether it holds
             EntryKind::StrayRecovered
             | EntryKind::WalletMoved

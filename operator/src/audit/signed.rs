@@ -241,7 +241,7 @@ pub(super) fn withdraw(
     }
 }
 
-fn by_vault<'a, T: VaultBody>(keys: &Keys, signed: &'a VaultSigned<T>) -> Option<&'a T> {
+pub(super) fn by_vault<'a, T: VaultBody>(keys: &Keys, signed: &'a VaultSigned<T>) -> Option<&'a T> {
     keys.vaults.iter().find_map(|vault| signed.check(vault).ok())
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Failure policy: see [`error`].
 
+mod at_machine;
 pub mod auth;
 mod body;
 mod documents;
@@ -59,7 +60,8 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/cassettes", get(documents::cassettes).post(documents::change_cassettes))
         .route("/republish", post(documents::republish))
         .route("/verdict", post(verdicts::decide))
-        .route("/verdicts", get(verdicts::list));
+        .route("/verdicts", get(verdicts::list))
+        .route("/service", get(at_machine::list));
     let v1 = Router::new()
         .route("/health", get(reports::health))
         .route("/dca/machines", get(machines::list).post(machines::add))

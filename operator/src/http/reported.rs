@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Currency, Denomination, Fiat};
-use bitspire_shared::rpc::{Alert, Cashbox, Device, OpenTxn, StateReport, notes_value};
+use bitspire_shared::rpc::{Alert, Cashbox, Device, OpenTxn, RejectBin, StateReport, notes_value};
 use bitspire_shared::time::Unix;
 use serde::Serialize;
 
@@ -70,6 +70,23 @@ impl CashboxView {
     }
 }
 
+/// The reject bin.
+#[derive(Debug, Serialize)]
+struct RejectBinView {
+    notes: Vec<Pile>,
+    count: u64,
+}
+
+impl RejectBinView {
+    fn new(bin: &RejectBin, currency: Currency) -> Self {
+        let notes = bin.notes.iter();
+        Self {
+            notes: notes.map(|(note, count)| Pile::new(*note, *count, currency)).collect(),
+            count: bin.notes.values().map(|count| u64::from(*count)).sum(),
+        }
+    }
+}
+
 /// A heartbeat as the API shows it; the bays stand with the cassettes.
 #[derive(Debug, Serialize)]
 pub(super) struct Reported {
@@ -77,6 +94,7 @@ pub(super) struct Reported {
     versions: BTreeMap<String, String>,
     devices: BTreeMap<String, Device>,
     cashbox: Option<CashboxView>,
+    reject_bin: Option<RejectBinView>,
     open_transactions: Vec<OpenTxn>,
     alerts: Vec<Alert>,
 }
@@ -87,6 +105,7 @@ impl Reported {
         Ok(last_report(read, machine)?.map(|(at, report)| Self {
             at,
             cashbox: report.cashbox.map(|cashbox| CashboxView::new(&cashbox, machine.currency)),
+            reject_bin: report.reject_bin.map(|bin| RejectBinView::new(&bin, machine.currency)),
             versions: report.versions,
             devices: report.devices,
             open_transactions: report.open_transactions,

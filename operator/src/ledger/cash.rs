@@ -3,7 +3,9 @@
 //! Promise: what was counted is booked as counted; the difference to what the ledger expected goes
 //! to the cash difference with the reason that was given, never into the sums of sales.
 
-use bitspire_shared::ids::{BayId, ChangeId};
+use std::fmt::Display;
+
+use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Currency, Denomination, MoneyError};
 
 use super::account::{Account, Unit};
@@ -17,7 +19,7 @@ use crate::ids::{MachineId, OperatorId};
 pub fn refilled(
     machine: MachineId,
     operator: OperatorId,
-    change: ChangeId,
+    change: impl Display,
     bay: BayId,
     (note, count): (Denomination, i64),
     currency: Currency,
@@ -29,7 +31,7 @@ pub fn refilled(
 }
 
 /// What `count` notes are worth, in minor units.
-fn value(note: Denomination, count: i64) -> Result<i64, MoneyError> {
+pub(super) fn value(note: Denomination, count: i64) -> Result<i64, MoneyError> {
     let value = i64::from(note.minor()).checked_mul(count);
     value.ok_or(MoneyError::Overflow { what: "notes" })
 }
@@ -49,7 +51,7 @@ pub struct Counted {
 /// [`LedgerError`].
 pub fn bay_counted(
     machine: MachineId,
-    change: ChangeId,
+    change: impl Display,
     bay: BayId,
     note: Denomination,
     counts: Counted,
@@ -67,15 +69,16 @@ pub fn bay_counted(
     }
 }
 
-/// Notes of one place, as the ledger has them, that were taken out of the machine.
+/// Notes of one place, as the books have them, that were taken out of the machine; below 0 where
+/// more had come out before than the books knew of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Emptied {
     /// Of the cashbox.
-    Cashbox(Denomination, u32),
+    Cashbox(Denomination, i64),
     /// Of the reject bin.
-    RejectBin(Denomination, u32),
+    RejectBin(Denomination, i64),
     /// Of a bay.
-    Bay(BayId, Denomination, u32),
+    Bay(BayId, Denomination, i64),
 }
 
 /// Notes were taken out; they are in transit until they are counted.
@@ -84,19 +87,23 @@ pub enum Emptied {
 /// [`LedgerError`].
 pub fn emptied(
     machine: MachineId,
-    change: ChangeId,
+    change: impl Display,
     places: &[Emptied],
     currency: Currency,
 ) -> Result<Entry, LedgerError> {
     let (unit, to) = (Unit::Fiat(currency), Account::InTransit(machine));
     let mut lines = Lines::default();
     for place in places {
-        let (from, notes) = match *place {
-            Emptied::Cashbox(note, count) => (Account::Cashbox(machine, note), (note, count)),
-            Emptied::RejectBin(note, count) => (Account::RejectBin(machine, note), (note, count)),
-            Emptied::Bay(bay, note, count) => (Account::Bay(machine, bay, note), (note, count)),
+        let (from, minor) = match *place {
+            Emptied::Cashbox(note, count) => (Account::Cashbox(machine, note), value(note, count)?),
+            Emptied::RejectBin(note, count) => {
+                (Account::RejectBin(machine, note), value(note, count)?)
+            }
+            Emptied::Bay(bay, note, count) => {
+                (Account::Bay(machine, bay, note), value(note, count)?)
+            }
         };
-        lines.carry_notes(unit, notes, from, to)?;
+        lines.carry(unit, minor, from, to)?;
     }
     lines.book(EntryKind::Emptied, change.to_string(), None)
 }
@@ -108,7 +115,7 @@ pub fn emptied(
 pub fn transit_counted(
     machine: MachineId,
     operator: OperatorId,
-    change: ChangeId,
+    change: impl Display,
     expected: i64,
     counted: i64,
     currency: Currency,

@@ -123,6 +123,8 @@ kinds! {
     Emptied = "emptied",
     /// Notes taken out were counted.
     TransitCounted = "transit_counted",
+    /// One note of each bay was given to whoever stood at the machine in service mode.
+    Tested = "tested",
     /// An earlier entry was wrong.
     Reversed = "reversed",
 }

@@ -27,6 +27,7 @@ mod audit;
 mod cash;
 mod entry;
 mod sale;
+mod service;
 
 pub use account::{Account, AccountError, Unit};
 pub use audit::{Balances, Checker, Finding, check};
@@ -37,6 +38,7 @@ pub use sale::{
     liability_to_owed, owed_whole, paid_out, settled, stacked, stray_recovered, suspended,
     suspense_resolved, wallet_moved,
 };
+pub use service::{ServiceBooking, served, service_reference};
 
 #[cfg(test)]
 mod tests;

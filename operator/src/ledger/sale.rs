@@ -158,8 +158,9 @@ pub struct DispenseBooking<'a> {
 }
 
 /// The notes that left the bays, and the sats that are owed for those that did not come out:
-/// delivered notes against the exchange, retracted and rejected ones into the reject bin, those
-/// that left a bay for nobody knows where into suspense. `None` where nothing moved.
+/// delivered notes against the exchange, retracted and rejected ones into the reject bin, and with
+/// them those that a final answer leaves in the path, which purging puts there; of an uncertain end,
+/// those that left a bay for nobody knows where into suspense. `None` where nothing moved.
 ///
 /// # Errors
 /// [`LedgerError::UnknownBay`], [`LedgerError::Contradiction`]; amounts that do not sum.
@@ -169,10 +170,10 @@ pub fn dispensed(booking: &DispenseBooking<'_>) -> Result<Option<Entry>, LedgerE
     let unit = Unit::Fiat(currency);
     let mut lines = Lines::default();
     for (bay, moved) in moved(booking.bays, booking.outcome, booking.notes)? {
-        moved.carry(&mut lines, unit, machine, bay, false)?;
+        moved.carry(&mut lines, unit, (machine, bay), Account::Exchange(machine), false)?;
     }
     for (bay, moved) in moved(booking.earlier, DispenseOutcome::Uncertain, booking.notes)? {
-        moved.carry(&mut lines, unit, machine, bay, true)?;
+        moved.carry(&mut lines, unit, (machine, bay), Account::Exchange(machine), true)?;
     }
     // what was credited at the payment is taken back and credited as it belongs now
     lines.debit(Account::Exchange(machine), before.principal)?;
@@ -189,7 +190,7 @@ pub fn dispensed(booking: &DispenseBooking<'_>) -> Result<Option<Entry>, LedgerE
 
 /// Notes that left a bay.
 #[derive(Clone, Copy, Debug)]
-struct Moved {
+pub(super) struct Moved {
     note: Denomination,
     delivered: u32,
     binned: u32,
@@ -197,19 +198,19 @@ struct Moved {
 }
 
 impl Moved {
-    /// Out of the bay, or `back` into it.
-    fn carry(
+    /// Out of the bay, or `back` into it; what was delivered is `taker`'s.
+    pub(super) fn carry(
         &self,
         lines: &mut Lines,
         unit: Unit,
-        machine: MachineId,
-        bay: BayId,
+        (machine, bay): (MachineId, BayId),
+        taker: Account,
         back: bool,
     ) -> Result<(), LedgerError> {
         let Self { note, delivered, binned, lost } = *self;
         let from = Account::Bay(machine, bay, note);
         for (count, to) in [
-            (delivered, Account::Exchange(machine)),
+            (delivered, taker),
             (binned, Account::RejectBin(machine, note)),
             (lost, Account::Suspense(machine)),
         ] {
@@ -221,7 +222,7 @@ impl Moved {
 }
 
 /// What each bay of a report comes to.
-fn moved(
+pub(super) fn moved(
     bays: &BayResults,
     outcome: DispenseOutcome,
     notes: &BTreeMap<BayId, Denomination>,
@@ -247,7 +248,11 @@ fn moved(
         };
         let delivered = result.delivered();
         let binned = seen.saturating_sub(delivered);
-        let lost = left.saturating_sub(seen);
+        let stray = left.saturating_sub(seen);
+        let (binned, lost) = match outcome {
+            DispenseOutcome::Uncertain => (binned, stray),
+            _ => (binned.saturating_add(stray), 0),
+        };
         all.push((bay, Moved { note, delivered, binned, lost }));
     }
     Ok(all)

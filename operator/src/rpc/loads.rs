@@ -11,6 +11,9 @@
 //!
 //! Failure policy: a bay that the heartbeat does not tell is left for a later one.
 
+use std::fmt::Display;
+
+use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Denomination, Direction};
 use bitspire_shared::rpc::{BayCount, StateReport};
 use bitspire_shared::time::Unix;
@@ -52,7 +55,10 @@ pub(super) fn book(
     }
     for (first, change) in counts {
         if let Some(held) = report.cassettes.get(&change.bay) {
-            books.swapped(&change, held.denomination_minor)?;
+            let note = held.denomination_minor;
+            if let Some(gone) = swapped(tx, machine, change.change_id, change.bay, note)? {
+                ledger::append(tx, &gone.with_reason(&*change.reason), now)?;
+            }
             books.write(&change, books.count(&change, *held, first)?)?;
         }
     }
@@ -60,12 +66,39 @@ pub(super) fn book(
 }
 
 /// Whether the machine's counts and the ledger's are about the same sales.
-fn at_rest(tx: &Tx<'_>, machine: &KeptMachine, report: &StateReport) -> Result<bool, Failure> {
+pub(super) fn at_rest(
+    tx: &Tx<'_>,
+    machine: &KeptMachine,
+    report: &StateReport,
+) -> Result<bool, Failure> {
     let selling = |open: &bitspire_shared::rpc::OpenTxn| open.direction == Direction::CashOut;
     let since = machine.paired_at.unwrap_or(Unix(0));
     Ok(!report.open_transactions.iter().any(selling)
         && settlements::unreported(tx, machine.id, since)?.is_empty()
         && settlements::newest_position(tx, machine.id, since)? <= report.journal_seq)
+}
+
+/// Notes of other values than `note`, which the bay has now, were taken out of it.
+pub(super) fn swapped(
+    tx: &Tx<'_>,
+    machine: &KeptMachine,
+    reference: impl Display,
+    bay: BayId,
+    note: Denomination,
+) -> Result<Option<Entry>, Failure> {
+    let prefix = format!("bay:{}:{bay}:", machine.id);
+    let mut places = Vec::new();
+    for (account, _, value) in ledger::balances_of(tx, &prefix)?.iter() {
+        let Account::Bay(_, bay, other) = account else { continue };
+        let count = value.checked_div(other.minor().into()).unwrap_or(0);
+        if let (true, Ok(count @ 1..)) = (other != note, i64::try_from(count)) {
+            places.push(Emptied::Bay(bay, other, count));
+        }
+    }
+    if places.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(emptied(machine.id, reference, &places, machine.currency)?))
 }
 
 struct Books<'a> {
@@ -113,25 +146,6 @@ impl Books<'_> {
         }
         let counts = Counted { expected, counted: held.count };
         Ok(bay_counted(id, change.change_id, change.bay, note, counts, currency)?)
-    }
-
-    /// Takes notes of other values than `note` out of the bay.
-    fn swapped(&self, change: &Change, note: Denomination) -> Result<(), Failure> {
-        let prefix = format!("bay:{}:{}:", self.machine.id, change.bay);
-        let mut places = Vec::new();
-        for (account, _, value) in ledger::balances_of(self.tx, &prefix)?.iter() {
-            let Account::Bay(_, bay, other) = account else { continue };
-            let count = value.checked_div(other.minor().into()).unwrap_or(0);
-            if let (true, Ok(count @ 1..)) = (other != note, u32::try_from(count)) {
-                places.push(Emptied::Bay(bay, other, count));
-            }
-        }
-        if !places.is_empty() {
-            let (id, currency) = (self.machine.id, self.machine.currency);
-            let entry = emptied(id, change.change_id, &places, currency)?;
-            ledger::append(self.tx, &entry.with_reason(&*change.reason), self.now)?;
-        }
-        Ok(())
     }
 
     fn write(&self, change: &Change, entry: Option<Entry>) -> Result<(), Failure> {

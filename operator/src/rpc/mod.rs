@@ -8,6 +8,7 @@
 //! Failure policy: the subscription always survives. A request that cannot be answered now is
 //! dropped and counted; kind 21000 is ephemeral, so its machine sends it again.
 
+mod at_machine;
 mod create_invoice;
 mod create_withdraw;
 mod desk;

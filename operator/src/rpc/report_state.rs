@@ -2,7 +2,7 @@
 //!
 //! Promise: only what the pinned vault signed counts, and the newest by the machine's own journal
 //! stays. What the machine applies is told to the documents and cassette changes that it names, and
-//! booked: see [`super::loads`].
+//! booked, and so is what people did at the machine: see [`super::loads`], [`super::at_machine`].
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::Rpc;
+use super::at_machine;
 use super::desk::{Call, not_by_vault, vault};
 use super::failure::Failure;
 use super::loads;
@@ -58,6 +59,8 @@ fn keep(
         machines::saw(tx, machine.id, call.now)?;
     }
     verdict::heard(tx, machine, report, call.now)?;
+    at_machine::keep(tx, machine, report, &body, call.now)?;
+    at_machine::book(tx, machine, report, call.now)?;
     let last = cassettes::heartbeat(tx, machine.id)?;
     // a lock that ended before the machine wrote this, of a transaction that it no longer has open:
     // nothing was stacked under it that is not claimed
@@ -76,6 +79,7 @@ fn keep(
         let heartbeat = Heartbeat { machine_id, journal_seq, body, received_at: call.now };
         cassettes::set_heartbeat(tx, &heartbeat)?;
         loads::book(tx, machine, report, call.now)?;
+        at_machine::book_counts(tx, machine, report, call.now)?;
     }
     Ok(())
 }

@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use crate::ids::{
     AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
-    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, SettlementId, TokenId,
-    UserId, VerdictId,
+    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, ServiceEventId,
+    SettlementId, TokenId, UserId, VerdictId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -227,6 +227,7 @@ as_integer!(
     BunkerTokenId(i64),
     GrantId(i64),
     VerdictId(i64),
+    ServiceEventId(i64),
 );
 
 /// Integers that have a range of their own: getter, checked constructor.

@@ -43,6 +43,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(6, "0006_rpc"),
     migration!(7, "0007_loads"),
     migration!(8, "0008_verdicts"),
+    migration!(9, "0009_service"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

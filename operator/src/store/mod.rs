@@ -30,6 +30,7 @@ mod readers;
 pub mod relay_docs;
 pub mod requests;
 mod row;
+pub mod service;
 pub mod sessions;
 pub mod settlements;
 mod sqlite;

@@ -131,6 +131,40 @@ pub(super) fn dispense_report() -> VaultSigned<DispenseReport> {
     VaultSigned::sign(body, &keys(4)).unwrap()
 }
 
+/// One event of each kind.
+fn service_events() -> Vec<ServiceEvent> {
+    let bay = BayId::new(1).unwrap();
+    let denomination_minor = Denomination::from_minor(2_000).unwrap();
+    let notes: Piles = [(denomination_minor, Pile { expected: 12, counted: 11 })].into();
+    let changed = |change, expected| ServiceAction::BayChanged {
+        bay,
+        denomination_minor,
+        change,
+        expected,
+        reason: "monday".into(),
+    };
+    let result = BayResult { requested: 1, picked: Some(1), presented: 1, ..BayResult::default() };
+    let tested = Tested { denomination_minor, result };
+    let reason = String::from("one was torn");
+    let actions = [
+        changed(BayChange::Delta(-20), Some(480)),
+        changed(BayChange::Set(459), None),
+        ServiceAction::CashboxEmptied { notes: notes.clone(), reason: reason.clone() },
+        ServiceAction::RejectBinEmptied { notes, reason },
+        ServiceAction::TestDispense {
+            outcome: DispenseOutcome::Full,
+            bays: [(bay, tested)].into(),
+        },
+    ];
+    let event = |(n, action): (u8, ServiceAction)| ServiceEvent {
+        id: ChangeId::from_bytes([n; 16]),
+        journal_seq: JournalSeq(30 + u64::from(n)),
+        at: Unix(1_800_000_000),
+        action,
+    };
+    (1..).zip(actions).map(event).collect()
+}
+
 pub(super) fn state_report() -> VaultSigned<StateReport> {
     let device = |role, protocol: &str, status, fault: Option<&str>| Device {
         role,
@@ -152,6 +186,8 @@ pub(super) fn state_report() -> VaultSigned<StateReport> {
             capacity: 600,
             emptied_seq: JournalSeq(7),
         }),
+        reject_bin: Some(RejectBin { notes: notes(&[(2_000, 1)]), emptied_seq: JournalSeq(0) }),
+        service_events: service_events(),
         applied_documents: [("bitspire-fees:ab".into(), EventId::from_bytes([6; 32]))].into(),
         applied_changes: [ChangeId::from_bytes([4; 16])].into(),
         open_transactions: vec![OpenTxn {

@@ -23,6 +23,7 @@ mod envelope;
 mod event;
 mod push;
 mod quote;
+mod service;
 mod session;
 mod signed;
 mod state;
@@ -38,13 +39,17 @@ pub use envelope::{
 pub use event::{KIND, LIFETIME_S, push_event, reply_event, request_event};
 pub use push::{ConfigChanged, PaymentSettled, VerdictPush, WithdrawClaimed, WithdrawPaid};
 pub use quote::{CheckedQuote, Expectation, FeesInForce, QuoteError, check_quote};
+pub use service::{
+    BayChange, MAX_REASON, MAX_SERVICE_EVENTS, Pile, Piles, ServiceAction, ServiceEvent, Tested,
+};
 pub use session::{OpenSession, SessionError, SessionOpened};
 pub use signed::{
     DispenseAuthorisation, QuoteTerms, SessionProof, SignedText, VaultBody, VaultSigned,
     WithdrawTerms,
 };
 pub use state::{
-    Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, Doubt, OpenTxn, StateReport,
+    Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, Doubt, OpenTxn, RejectBin,
+    StateReport,
 };
 
 #[cfg(test)]

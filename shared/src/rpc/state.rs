@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{BayId, ChangeId, EventId, JournalHead, JournalSeq, Nonce, TxnId};
 use crate::money::{Denomination, Direction};
 use crate::rpc::body::Notes;
+use crate::rpc::service::{MAX_SERVICE_EVENTS, ServiceEvent};
 use crate::rpc::signed::VaultBody;
 use crate::time::Unix;
 
@@ -79,6 +80,15 @@ pub struct Cashbox {
     pub emptied_seq: JournalSeq,
 }
 
+/// What lies in the reject bin by the machine's own ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectBin {
+    /// Notes since the last emptying.
+    pub notes: Notes,
+    /// The journal position of the last emptying; 0 if there was none.
+    pub emptied_seq: JournalSeq,
+}
+
 /// A transaction that does not rest yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenTxn {
@@ -132,6 +142,12 @@ pub struct StateReport {
     pub cassettes: BTreeMap<BayId, BayCount>,
     /// Its cashbox, if it takes notes.
     pub cashbox: Option<Cashbox>,
+    /// Its reject bin, if it gives notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reject_bin: Option<RejectBin>,
+    /// What people did at the machine and it has not heard the answer of, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_events: Vec<ServiceEvent>,
     /// The event of each configuration document in force, by `d` tag.
     pub applied_documents: BTreeMap<String, EventId>,
     /// The cassette changes applied that the cassette document in force still names.
@@ -168,6 +184,13 @@ impl StateReport {
         if let Some((name, got)) = lists.into_iter().find(|(_, len)| *len > MAX_ENTRIES) {
             return Err(format!("{name}: expected at most {MAX_ENTRIES} entries, got {got}"));
         }
+        let events = self.service_events.len();
+        if events > MAX_SERVICE_EVENTS {
+            return Err(format!(
+                "service_events: expected at most {MAX_SERVICE_EVENTS} entries, got {events}"
+            ));
+        }
+        self.service_events.iter().try_for_each(ServiceEvent::validate)?;
         let versions = self.versions.iter().flat_map(|(name, text)| [name, text]);
         let devices = self.devices.iter().flat_map(|(name, device)| {
             [name, &device.protocol].into_iter().chain(&device.version).chain(&device.fault)

@@ -247,6 +247,46 @@ fn a_heartbeat_is_bounded() {
     assert_eq!(parse(&body), Err(ErrorCode::Invalid));
 }
 
+/// Loss prevented: notes that nobody can have counted, booked because a machine said so; a machine
+/// that nobody hears any more because it told too much at once.
+#[test]
+fn service_events_are_bounded_and_add_up() {
+    let body = serde_json::to_value(state_report()).unwrap();
+    let with = |path: &str, value: Value| {
+        let mut body = body.clone();
+        *body.pointer_mut(path).unwrap() = value;
+        RpcRequest::parse("report_state", &body).map(drop).map_err(|e| e.code)
+    };
+    let (refill, count, cashbox, test) = (
+        "/service_events/0/action/bay_changed/change",
+        "/service_events/1/action/bay_changed",
+        "/service_events/2/action/cashbox_emptied",
+        "/service_events/4/action/test_dispense/bays/1/result/picked",
+    );
+    let event = body["service_events"][0].clone();
+    for (path, value) in [
+        (refill, json!({ "delta": 1_000_000 })),
+        (&*format!("{count}/expected"), json!(-1_000_000)),
+        (&*format!("{cashbox}/reason"), json!("x".repeat(200))),
+        (&*format!("{cashbox}/notes"), json!({ "2000": { "expected": -1, "counted": 0 } })),
+        (test, json!(2)),
+        ("/service_events", json!(vec![event.clone(); MAX_SERVICE_EVENTS])),
+    ] {
+        assert_eq!(with(path, value), Ok(()), "{path}");
+    }
+    for (path, value) in [
+        (refill, json!({ "delta": 1_000_001 })),
+        (&*format!("{count}/change"), json!({ "set": 1_000_001 })),
+        (&*format!("{count}/expected"), json!(-1_000_001)),
+        (&*format!("{cashbox}/reason"), json!("x".repeat(201))),
+        (&*format!("{cashbox}/notes"), json!({ "2000": { "expected": 0, "counted": 2_000_000 } })),
+        (test, json!(0)),
+        ("/service_events", json!(vec![event; MAX_SERVICE_EVENTS + 1])),
+    ] {
+        assert_eq!(with(path, value), Err(ErrorCode::Invalid), "{path}");
+    }
+}
+
 /// Loss prevented: a session for a vault that the spire never named states what it likes.
 #[test]
 fn a_session_needs_both_proofs_and_the_spires_word() {

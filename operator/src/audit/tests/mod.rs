@@ -1,6 +1,7 @@
 //! Each check finds what was planted for it, and nothing where nothing was.
 
 mod planted;
+mod service;
 mod shop;
 
 use bitspire_shared::document::Action;

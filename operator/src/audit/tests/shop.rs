@@ -4,7 +4,8 @@ use bitspire_shared::document::Action;
 use bitspire_shared::ids::{BayId, ChangeId, EventId, TxnId};
 use bitspire_shared::money::Direction;
 use bitspire_shared::rpc::{
-    BayCount, Cashbox, CreateWithdraw, DispenseOutcome, OpenTxn, StateReport, VaultSigned, Withdraw,
+    BayCount, Cashbox, CreateWithdraw, DispenseOutcome, OpenTxn, RejectBin, ServiceEvent,
+    StateReport, VaultSigned, Withdraw,
 };
 use bitspire_shared::time::Unix;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind};
@@ -25,12 +26,15 @@ use crate::store::{Store, StoreError, damage};
 pub(super) struct Counts {
     pub(super) bay: u32,
     pub(super) cashbox: u32,
+    pub(super) bin: u32,
 }
 
 pub(super) struct Shop {
     pub(super) world: World,
     pub(super) machine: Peer,
     pub(super) counts: Counts,
+    /// What was done at the machine and is told again and again.
+    pub(super) events: Vec<ServiceEvent>,
 }
 
 pub(super) fn bay() -> BayId {
@@ -64,7 +68,8 @@ impl Shop {
     pub(super) async fn open() -> Self {
         let (world, machine) = trading().await;
         published(&world).await;
-        let mut shop = Self { world, machine, counts: Counts::default() };
+        let (counts, events) = (Counts::default(), Vec::new());
+        let mut shop = Self { world, machine, counts, events };
         let filled = shop.wish(Some(20), Action::Set(100)).await;
         let more = shop.wish(None, Action::Delta(20)).await;
         shop.counts.bay = 120;
@@ -85,8 +90,9 @@ impl Shop {
         open: &[TxnId],
     ) -> VaultSigned<StateReport> {
         let (journal_seq, journal_head) = self.machine.journal();
-        let Counts { bay: count, cashbox } = self.counts;
-        let notes = [(note(2_000), cashbox)].into_iter().filter(|(_, count)| *count > 0);
+        let Counts { bay: count, cashbox, bin } = self.counts;
+        let notes =
+            |count| [(note(2_000), count)].into_iter().filter(|(_, count)| *count > 0).collect();
         let held = BayCount { denomination_minor: note(2_000), count };
         let open = open.iter().map(|txid| OpenTxn {
             txid: *txid,
@@ -101,7 +107,9 @@ impl Shop {
             versions: Default::default(),
             devices: Default::default(),
             cassettes: [(bay(), held)].into(),
-            cashbox: Some(Cashbox { notes: notes.collect(), capacity: 500, emptied_seq }),
+            cashbox: Some(Cashbox { notes: notes(cashbox), capacity: 500, emptied_seq }),
+            reject_bin: Some(RejectBin { notes: notes(bin), emptied_seq }),
+            service_events: self.events.clone(),
             applied_documents: Default::default(),
             applied_changes: applied.iter().copied().collect(),
             open_transactions: open.collect(),

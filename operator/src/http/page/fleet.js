@@ -1,6 +1,7 @@
 // The machines: all of them, and one of them with what may be done about it.
 
 import { get, patch, post } from "./api.js";
+import { atMachine } from "./atmachine.js";
 import { cassettes, fees, republishing } from "./documents.js";
 import { fraction, percent, sats, whole } from "./exact.js";
 import { field, form } from "./forms.js";
@@ -132,11 +133,12 @@ async function machine(page) {
   const id = encodeURIComponent(page.rest[0]);
   const [one, known] = await Promise.all([get(`/dca/machines/${id}`), get("/operators")]);
   const runs = may(known, "operator");
-  const [open, paired, priced, held, paid, log] = await Promise.all([
+  const [open, paired, priced, held, done, paid, log] = await Promise.all([
     part("To be decided", verdicts(page, one, known)),
     part("Pairing", get(`/dca/machines/${id}/pairings`).then((tried) => pairing(page, one, known, tried))),
     part("Fees", get("/dca/super-config").then((platform) => fees(page, one, known, platform))),
     part("Cassettes", get(`/dca/machines/${id}/cassettes`).then((held) => cassettes(page, one, known, held))),
+    part("Done at the machine", atMachine(one)),
     part("Settlements", settlementsOf(page, id, null)),
     may(known, "owner") ? part("Audit log", audited(`machine:${id}`)) : null,
   ]);
@@ -164,6 +166,7 @@ async function machine(page) {
         runs && trade(page, one)),
       el("div", null, priced, held, republishing(page, one, known))),
     runs && settings(page, one),
+    done,
     paid,
     log,
   ];

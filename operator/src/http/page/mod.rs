@@ -43,7 +43,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and text of each asset.
-const ASSETS: [(&str, &str, &str); 17] = [
+const ASSETS: [(&str, &str, &str); 18] = [
     ("/assets/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("/assets/page.js", SCRIPT, include_str!("page.js")),
@@ -58,6 +58,7 @@ const ASSETS: [(&str, &str, &str); 17] = [
     ("/assets/documents.js", SCRIPT, include_str!("documents.js")),
     ("/assets/said.js", SCRIPT, include_str!("said.js")),
     ("/assets/verdicts.js", SCRIPT, include_str!("verdicts.js")),
+    ("/assets/atmachine.js", SCRIPT, include_str!("atmachine.js")),
     ("/assets/service.js", SCRIPT, include_str!("service.js")),
     ("/assets/reports.js", SCRIPT, include_str!("reports.js")),
     ("/assets/simulator.js", SCRIPT, include_str!("simulator.js")),

@@ -33,6 +33,12 @@ function cashbox(box, currency) {
   ];
 }
 
+function bin(held, currency) {
+  if (!held || BigInt(held.count) === 0n) return null;
+  const notes = held.notes.map((pile) => `${grouped(pile.count)} × ${pile.denomination ?? "?"} ${currency}`);
+  return [el("h3", null, "Reject bin"), hint(notes.join(", "))];
+}
+
 const devices = [
   ["Device", ([name, device]) => [name, name !== device.role && small(device.role)]],
   ["Speaks", ([, device]) => [device.protocol, small(device.version)]],
@@ -48,6 +54,7 @@ export function said(machine) {
   return card("The machine",
     found.length > 0 && table("", devices, found),
     cashbox(last.cashbox, machine.fiat_code),
+    bin(last.reject_bin, machine.fiat_code),
     open > 0 && el("p", null, open === 1 ? "One transaction is under way." : `${open} transactions are under way.`),
     hint("As it said ", ago(last.at), versions.length > 0 && `, by ${versions.join(", ")}`, "."));
 }

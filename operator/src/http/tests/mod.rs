@@ -1,5 +1,6 @@
 //! The API as programs use it: over TCP, through the gate.
 
+mod at_machine;
 mod audit;
 mod fleet;
 mod pairing;

@@ -237,6 +237,28 @@ fn notes_in_doubt_stand_in_suspense_until_a_verdict() {
     }
 }
 
+/// Loss prevented: a note that a jam left in the path, which purging puts into the reject bin, and
+/// that no book expects there when the bin is emptied.
+#[test]
+fn what_a_final_answer_leaves_in_the_path_lies_in_the_reject_bin() {
+    let split = paid(90_000, 0);
+    let notes = cassettes();
+    let jam = BayResult {
+        requested: 4,
+        picked: Some(4),
+        presented: 2,
+        retracted: Some(1),
+        rejected: Some(1),
+        ..BayResult::default()
+    };
+    let bays = BayResults::from([(bay(1), jam)]);
+    let entry = dispensed(&report(&split, 6_000, DispenseOutcome::Partial, &bays, &notes));
+    let entry = entry.unwrap().unwrap();
+    assert_eq!(amount(&entry, Account::Bay(M, bay(1), note(2_000))), -8_000);
+    assert_eq!(amount(&entry, Account::RejectBin(M, note(2_000))), 6_000);
+    assert_eq!(amount(&entry, Account::Suspense(M)), 0);
+}
+
 /// Loss prevented: a report that cannot be true booked as if it were.
 #[test]
 fn a_contradicting_report_is_refused() {

@@ -197,8 +197,8 @@ impl World {
             }
             Event::Empty { off } => {
                 let places = [
-                    Emptied::Cashbox(note(2_000), self.cashbox),
-                    Emptied::RejectBin(note(2_000), self.bin),
+                    Emptied::Cashbox(note(2_000), self.cashbox.into()),
+                    Emptied::RejectBin(note(2_000), self.bin.into()),
                 ];
                 let expected = i64::from(self.cashbox + self.bin) * 2_000;
                 if expected == 0 {

@@ -13,6 +13,8 @@ pub(super) fn state(machine: &mut Peer, open: &[TxnId]) -> VaultSigned<StateRepo
         cassettes: [(BayId::new(1).unwrap(), BayCount { denomination_minor: note, count: 500 })]
             .into(),
         cashbox: None,
+        reject_bin: None,
+        service_events: vec![],
         applied_documents: [("bitspire-fees:x".into(), fees_event())].into(),
         applied_changes: Default::default(),
         open_transactions: open
