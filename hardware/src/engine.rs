@@ -4,6 +4,8 @@
 //! no clock: `now` is an argument. The same engine runs behind a serial port, a pty, an in-memory
 //! pair and the simulation.
 
+use std::borrow::Cow;
+
 use bitspire_shared::time::Mono;
 
 use crate::trace::Direction;
@@ -70,6 +72,10 @@ pub trait Engine: Send + 'static {
     fn command(&mut self, command: Self::Command, now: Mono) -> Output<Self::Event>;
     /// Whether this event is a fault: the frames that led to it are then logged.
     fn is_fault(event: &Self::Event) -> bool;
+    /// What the trace may keep of bytes: all of them, unless they may hold a secret.
+    fn traced(_direction: Direction, bytes: &[u8]) -> Cow<'_, [u8]> {
+        Cow::Borrowed(bytes)
+    }
     /// The bytes of one trace record in words, one line.
     fn in_words(direction: Direction, bytes: &[u8]) -> String;
 }

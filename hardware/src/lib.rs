@@ -25,6 +25,7 @@ pub mod engine;
 pub mod frame;
 pub mod plan;
 pub mod port;
+pub mod printer;
 pub mod sim;
 pub mod trace;
 

@@ -10,6 +10,7 @@
 //! 10 s. The inbox is bounded: bytes past 4096 and commands past 64 are refused, counted and logged.
 
 mod inbox;
+mod lp;
 mod serial;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,8 +26,10 @@ use crate::Authority;
 use crate::acceptor::{Acceptor, AcceptorCommand};
 use crate::dispenser::{Dispenser, DispenserCommand};
 use crate::engine::{Engine, LineSettings, Output};
+use crate::printer::{Printer, PrinterCommand};
 use crate::trace::{self, Direction, Trace};
 use inbox::{Inbox, Refused};
+pub use lp::open_lp;
 pub use serial::open_serial;
 
 /// First wait before a lost line is opened again.
@@ -133,6 +136,13 @@ pub fn serial(path: &str) -> Opener {
     Box::new(move |line| open_serial(&path, line))
 }
 
+/// Opens the USB printer port of this path each time.
+#[must_use]
+pub fn lp(path: &str) -> Opener {
+    let path = path.to_owned();
+    Box::new(move |_| open_lp(&path))
+}
+
 /// A device that runs; dropping it ends both its threads.
 pub struct Device<C> {
     inbox: Arc<Inbox<C>>,
@@ -205,6 +215,12 @@ impl<C> Drop for Device<C> {
     }
 }
 
+impl Printer for Device<PrinterCommand> {
+    fn send(&mut self, command: PrinterCommand) -> Result<(), PortClosed> {
+        Self::send(self, command)
+    }
+}
+
 impl<A: Authority> Acceptor<A> for Device<AcceptorCommand<A>> {
     fn send(&mut self, command: AcceptorCommand<A>) -> Result<(), PortClosed> {
         Device::send(self, command)
@@ -256,7 +272,11 @@ impl<E: Engine> Runner<E> {
             }
             if !bytes.is_empty() {
                 let now = self.now();
-                self.trace.record(Direction::Received, &bytes, now);
+                self.trace.record(
+                    Direction::Received,
+                    &E::traced(Direction::Received, &bytes),
+                    now,
+                );
                 let output = self.engine.on_bytes(&bytes, now);
                 self.apply(output);
             }
@@ -297,7 +317,7 @@ impl<E: Engine> Runner<E> {
         let mut failed = None;
         if let (Line::Up { writer, .. }, false) = (&mut self.line, write.is_empty()) {
             failed = writer.write_all(&write).err();
-            self.trace.record(Direction::Sent, &write, self.now());
+            self.trace.record(Direction::Sent, &E::traced(Direction::Sent, &write), self.now());
         }
         for event in events {
             if E::is_fault(&event) {

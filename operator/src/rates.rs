@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use bitspire_shared::error::{Classified, Kind};
-use bitspire_shared::money::{Currency, Rate};
+use bitspire_shared::money::{self, Currency, MAX_ORIGINS, Origins, Rate, SourceName};
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -60,7 +60,7 @@ pub struct Sample {
 /// Somebody who knows prices. Asked while a customer waits, so it answers from memory.
 pub trait RateSource: Send + Sync + 'static {
     /// Its name, for the quote's row and the receipt.
-    fn name(&self) -> &str;
+    fn name(&self) -> SourceName;
 
     /// Its last answer for a currency; `None` where it knows none.
     fn sample(&self, currency: Currency, now: Unix) -> Option<Sample>;
@@ -71,8 +71,8 @@ pub trait RateSource: Send + Sync + 'static {
 pub struct FixedRates(pub BTreeMap<Currency, Rate>);
 
 impl RateSource for FixedRates {
-    fn name(&self) -> &'static str {
-        "fixed"
+    fn name(&self) -> SourceName {
+        SourceName::FIXED
     }
 
     fn sample(&self, currency: Currency, now: Unix) -> Option<Sample> {
@@ -84,7 +84,7 @@ impl RateSource for FixedRates {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The source.
-    pub source: String,
+    pub source: SourceName,
     /// Its answer.
     pub rate_nano: u64,
     /// Seconds between its answer and the quote.
@@ -98,6 +98,19 @@ pub struct Price {
     pub rate: Rate,
     /// Every fresh answer.
     pub origins: Vec<Origin>,
+}
+
+/// The sources as a quote and a receipt name them. Of more than fit there, those around the median:
+/// it is theirs.
+#[must_use]
+pub fn stated(origins: &[Origin]) -> Origins {
+    let first = (origins.len().saturating_sub(1) / 2).saturating_sub(MAX_ORIGINS / 2);
+    let near = origins.iter().skip(first).take(MAX_ORIGINS);
+    near.fold(Origins::default(), |all, Origin { source, age_s, .. }| {
+        let age_s = u16::try_from(*age_s).unwrap_or(u16::MAX);
+        let one = Origins::new([money::Origin { source: *source, age_s }]);
+        all.with(&one.unwrap_or_default())
+    })
 }
 
 /// The sources together.
@@ -129,8 +142,8 @@ impl Rates {
         let middle = fresh.len().saturating_sub(1) / 2;
         let rate = fresh.get(middle).map(|(_, sample)| sample.rate);
         let rate = rate.ok_or(RateError::Stale { currency, age_s })?;
-        let origin = |(source, sample): (&str, Sample)| Origin {
-            source: source.to_owned(),
+        let origin = |(source, sample): (SourceName, Sample)| Origin {
+            source,
             rate_nano: sample.rate.nano(),
             age_s: now.since(sample.at),
         };
@@ -145,8 +158,8 @@ mod tests {
     struct Says(&'static str, u64, u64);
 
     impl RateSource for Says {
-        fn name(&self) -> &str {
-            self.0
+        fn name(&self) -> SourceName {
+            self.0.parse().unwrap()
         }
 
         fn sample(&self, _: Currency, _: Unix) -> Option<Sample> {
@@ -172,6 +185,25 @@ mod tests {
         assert_eq!(price(vec![Says("a", 5, 1_000), Says("b", 9, 1_000)]), Ok(5));
     }
 
+    /// Loss prevented: a receipt that names a source whose answer was passed over.
+    #[test]
+    fn the_sources_around_the_median_are_stated() {
+        let origin = |n: u64| Origin {
+            source: format!("s{n}").parse().unwrap(),
+            rate_nano: 100 + n,
+            age_s: n,
+        };
+        let names = |count: u64| {
+            let all: Vec<_> = (0..count).map(origin).collect();
+            let names = stated(&all).iter().map(|one| one.source.to_string()).collect::<Vec<_>>();
+            names.join(" ")
+        };
+        assert_eq!(names(0), "");
+        assert_eq!(names(1), "s0");
+        assert_eq!(names(4), "s0 s1 s2 s3");
+        assert_eq!(names(7), "s1 s2 s3 s4", "s3 is the median");
+    }
+
     /// Loss prevented: a configured rate that is taken for stale stops every sale.
     #[test]
     fn a_fixed_rate_is_always_fresh() {
@@ -179,7 +211,7 @@ mod tests {
         let fixed = FixedRates([(eur, Rate::from_nano(42).unwrap())].into());
         let rates = Rates::new(vec![Box::new(fixed)]);
         let price = rates.price(eur, Unix(5)).unwrap();
-        assert_eq!(price.origins, [Origin { source: "fixed".into(), rate_nano: 42, age_s: 0 }]);
+        assert_eq!(price.origins, [Origin { source: SourceName::FIXED, rate_nano: 42, age_s: 0 }]);
         let usd = "USD".parse().unwrap();
         assert_eq!(rates.price(usd, Unix(5)), Err(RateError::Unknown { currency: usd }));
     }

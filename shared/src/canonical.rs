@@ -109,6 +109,28 @@ impl Sig {
     }
 }
 
+impl Sig {
+    /// The 64 bytes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 64] {
+        self.0.serialize()
+    }
+
+    /// A signature of its 64 bytes.
+    ///
+    /// # Errors
+    /// [`IdError::Hex`](crate::ids::IdError::Hex) for another length.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, crate::ids::IdError> {
+        let got = bytes.len().saturating_mul(2);
+        let wrong = crate::ids::IdError::Hex { what: "signature", expected: 128, got };
+        Signature::from_slice(bytes).map(Self).map_err(|_| wrong)
+    }
+
+    pub(crate) const fn to_nostr(self) -> Signature {
+        self.0
+    }
+}
+
 fn digest_of(text: &str) -> Message {
     Message::from_digest(Sha256::digest(text.as_bytes()).into())
 }

@@ -28,6 +28,7 @@ pub mod money;
 pub mod nip44;
 pub mod nip46;
 pub mod rate;
+pub mod receipt;
 pub mod rpc;
 pub mod sealed;
 pub mod seed;

@@ -216,6 +216,11 @@ impl SignedStatement {
         Self(event)
     }
 
+    /// The event, unchecked.
+    pub(crate) const fn event(&self) -> &Event {
+        &self.0
+    }
+
     /// The event's JSON, for a store.
     #[must_use]
     pub fn to_json(&self) -> String {

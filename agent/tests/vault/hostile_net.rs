@@ -44,7 +44,7 @@ fn a_forged_quote_is_not_shown() {
             let stranger = Keys::parse(&"09".repeat(32)).unwrap();
             let spire = Keys::parse(&"01".repeat(32)).unwrap();
             let terms = quote.terms(public(&spire));
-            quote = Quote::sign(&terms, &stranger);
+            quote = Quote::sign(&terms, bitspire_shared::money::Origins::default(), &stranger);
             *body = serde_json::to_value(quote).unwrap();
         }
     });

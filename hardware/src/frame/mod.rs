@@ -4,6 +4,7 @@
 //! and find the next frame after garbage; codes that we do not know stay `Unknown` with their raw
 //! bytes.
 
+pub mod escpos;
 pub mod f56;
 pub mod id003;
 

@@ -65,7 +65,7 @@ pub fn open_serial(path: &str, line: LineSettings) -> Result<Link, OpenError> {
 
 /// The reading half: sleeps until bytes come or the line is hung up. A port of its own, since a wait
 /// for two things at once needs a descriptor that can be borrowed; the settings are the line's.
-struct Waits {
+pub(super) struct Waits {
     line: File,
     hung_up: UnixStream,
 }
@@ -73,9 +73,13 @@ struct Waits {
 impl Waits {
     /// The reader, and what hangs up when it is dropped.
     fn open(path: &str) -> io::Result<(Self, UnixStream)> {
-        let (hang_up, hung_up) = UnixStream::pair()?;
         let flags = (OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
-        let line = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        Self::on(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+    }
+
+    /// The same on a descriptor that does not wait by itself.
+    pub(super) fn on(line: File) -> io::Result<(Self, UnixStream)> {
+        let (hang_up, hung_up) = UnixStream::pair()?;
         Ok((Self { line, hung_up }, hang_up))
     }
 }
@@ -139,7 +143,7 @@ fn check<T: PartialEq + std::fmt::Debug>(
     Err(OpenError::Settings { port: path.to_owned(), what, expected, got })
 }
 
-fn refused(path: &str, error: serialport::Error) -> OpenError {
+pub(super) fn refused(path: &str, error: serialport::Error) -> OpenError {
     let port = path.to_owned();
     match error.kind() {
         // EBUSY and a lock held by another opener

@@ -20,6 +20,7 @@ use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::escpos::EscPosSim;
 use super::f56::{Cassette, F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
 use super::host::{Host, Http, Remote};
@@ -30,9 +31,9 @@ use crate::frame::f56::{SLOTS, note_size};
 #[derive(Parser)]
 #[command(
     name = "bitspire-sim",
-    about = "A simulated note validator or dispenser on a pseudo-terminal",
-    long_about = "A simulated note validator or dispenser on a pseudo-terminal.\n\n\
-        It speaks the device's own serial protocol, byte for byte, and counts every note. Give the \
+    about = "A simulated note validator, dispenser or receipt printer on a pseudo-terminal",
+    long_about = "A simulated note validator, dispenser or receipt printer on a pseudo-terminal.\n\n\
+        It speaks the device's own serial protocol, byte for byte, and counts every note and slip. Give the \
         printed port (or the name given with --link) to whatever expects a serial port. A \
         pseudo-terminal has no baud rate and no parity: wrong line settings do not show.",
     after_help = "Keys, each with Enter: ? lists them, c shows the counters, q quits; a line that \
@@ -49,6 +50,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Device {
+    /// ESC/POS receipt printer (Epson TM and alike): paper, cover, cutter
+    Escpos {
+        #[command(flatten)]
+        roll: Roll,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Fujitsu F53/F56 dispenser: four cassettes, reject bin, exit
     F56 {
         #[command(flatten)]
@@ -63,6 +71,13 @@ enum Device {
         #[command(flatten)]
         common: Common,
     },
+}
+
+#[derive(Args)]
+struct Roll {
+    /// Lines that the roll of paper has
+    #[arg(long, value_name = "LINES", default_value_t = 2_000)]
+    paper: u32,
 }
 
 #[derive(Args)]
@@ -158,6 +173,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
     let (device, common): (Box<dyn SimDevice>, _) = match cli.device {
+        Device::Escpos { roll, common } => (Box::new(EscPosSim::new(roll.paper)), common),
         Device::F56 { cassettes, common } => (Box::new(F56Sim::new(cassettes.fit()?)), common),
         Device::Id003 { validator, common } => (Box::new(validator.device()), common),
     };

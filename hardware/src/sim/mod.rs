@@ -4,6 +4,7 @@
 //! every simulated note is, and can be jammed, emptied, cut off and confused on command.
 
 pub mod cli;
+pub mod escpos;
 pub mod f56;
 pub mod faulty;
 pub mod host;

@@ -6,13 +6,14 @@ use std::str::FromStr;
 use bitspire_shared::ids::BayId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::receipt::VerifyReceipt;
 use crate::http::Fraction;
 use crate::ids::{MachineId, OperatorId, TokenId, UserId};
 
 /// Runs a fleet of Lightning cash machines: pairs them, publishes their fees and cassettes,
 /// answers them, settles their payments, keeps the ledger.
 ///
-/// All verbs but `serve`, `bunker serve` and `config` talk to the running daemon on this computer.
+/// All but `serve`, `bunker serve`, `config` and `verify-receipt` talk to the daemon on this computer.
 /// Exit codes: 0 done, 1 refused or something found, 2 wrong usage or configuration, 3 daemon not
 /// reached.
 #[derive(Debug, Parser)]
@@ -47,6 +48,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Check a receipt with nothing but its text, and say what it states: 0 where it holds, 1 where not
+    VerifyReceipt(VerifyReceipt),
     /// What the running daemon is asked for
     #[command(flatten)]
     Ask(Ask),

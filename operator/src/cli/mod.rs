@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Promise: every verb but `serve`, `bunker serve` and `config` talks to the running daemon over its API on this
-//! computer, with the cookie that the daemon wrote at its start; so each act passes the same checks
+//! Promise: every verb but `serve`, `bunker serve`, `config` and `verify-receipt` talks to the running daemon
+//! over its API on this computer, with the cookie that the daemon wrote at its start; so each act passes the same checks
 //! and ends in the same audit log as one from the page.
 //!
 //! Exit codes: 0 done; 1 refused, failed in part, or something was found; 2 wrong usage or
@@ -9,6 +9,7 @@
 
 mod args;
 mod client;
+mod receipt;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,21 @@ enum CliError {
     /// The daemon's API.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The text of a receipt.
+    #[error("{what}: cannot be read")]
+    Text {
+        /// Where it should have come from.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The key of a machine.
+    #[error("--spire: expected the machine's npub or its 64 hex characters")]
+    Machine(#[source] bitspire_shared::ids::IdError),
+    /// The receipt.
+    #[error(transparent)]
+    Receipt(#[from] bitspire_shared::receipt::ReceiptError),
     /// The runtime, or standard output.
     #[error("the system refused")]
     System(#[from] std::io::Error),
@@ -63,7 +79,7 @@ enum CliError {
 impl CliError {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Text { .. } | Self::Machine(_) => 2,
             Self::Client(ClientError::Unreachable { .. } | ClientError::Cookie { .. }) => 3,
             _ => 1,
         }
@@ -99,23 +115,29 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn load(cli: &Cli) -> Result<(Config, Loaded<Raw>), ConfigError> {
+fn load(
+    config: Option<PathBuf>,
+    data_dir: Option<&Path>,
+) -> Result<(Config, Loaded<Raw>), ConfigError> {
     let default = Path::new(FILE);
-    let file: Option<PathBuf> =
-        cli.config.clone().or_else(|| default.exists().then(|| default.to_owned()));
+    let file: Option<PathBuf> = config.or_else(|| default.exists().then(|| default.to_owned()));
     let mut flags = Vec::new();
-    if let Some(folder) = &cli.data_dir {
+    if let Some(folder) = data_dir {
         flags.push(("data_dir", folder.display().to_string()));
     }
     crate::config::load(file.as_deref(), &environment(), &flags)
 }
 
 fn run(cli: Cli) -> Result<End, CliError> {
-    let (config, loaded) = load(&cli)?;
-    match cli.command {
-        Command::Serve => serve(config),
-        Command::Bunker { verb: BunkerVerb::Serve { admin } } => bunker(config, &admin),
+    let Cli { config, data_dir, json, command } = cli;
+    let loaded = || load(config, data_dir.as_deref());
+    match command {
+        // whoever checks a receipt needs no operator's configuration
+        Command::VerifyReceipt(asked) => receipt::verify(asked, json),
+        Command::Serve => serve(loaded()?.0),
+        Command::Bunker { verb: BunkerVerb::Serve { admin } } => bunker(loaded()?.0, &admin),
         Command::Config { verb } => {
+            let (_, loaded) = loaded()?;
             let mut out = std::io::stdout();
             match verb {
                 ConfigVerb::Check => writeln!(out, "the configuration is good")?,
@@ -123,7 +145,7 @@ fn run(cli: Cli) -> Result<End, CliError> {
             }
             Ok(End::Done)
         }
-        Command::Ask(ask) => verbs::run(&config.data_dir, cli.json, ask),
+        Command::Ask(ask) => verbs::run(&loaded()?.0.data_dir, json, ask),
     }
 }
 

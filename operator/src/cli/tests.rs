@@ -54,3 +54,34 @@ fn exit_codes_tell_what_went_wrong() {
     std::fs::write(folder.path().join("api.cookie"), "http://127.0.0.1:1 x\n").unwrap();
     assert_eq!(run(&["machine", "list"]), code(3), "nobody listens");
 }
+
+/// Loss prevented: a forged receipt that a script takes for a good one, or a good one that cannot be
+/// checked where no daemon runs.
+#[test]
+fn a_receipt_is_checked_without_a_daemon_or_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receipt.txt");
+    let example = include_str!("../../../docs/receipt.md");
+    let (_, example) = example.split_once("```receipt\n").unwrap();
+    let (example, _) = example.split_once("\n```").unwrap();
+    std::fs::write(&file, example).unwrap();
+    let file = file.display().to_string();
+    let run = |args: &[&str]| {
+        let fixed = ["bitspire-operator", "--config", "/nowhere/operator.toml", "verify-receipt"];
+        let args = fixed.into_iter().chain(args.iter().copied());
+        format!("{:?}", main(args.map(OsString::from)))
+    };
+    let code = |code: u8| format!("{:?}", ExitCode::from(code));
+    let spire = "1b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f";
+    assert_eq!(run(&["--file", &file]), code(0));
+    assert_eq!(run(&[example]), code(0));
+    assert_eq!(run(&["--json", "--spire", spire, example]), code(0));
+    let other = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+    assert_eq!(run(&["--spire", other, example]), code(1), "of another machine");
+    let forged = example.replacen('A', "B", 1);
+    assert_ne!(forged, example);
+    assert_eq!(run(&[&forged]), code(1));
+    assert_eq!(run(&["--json", &forged]), code(1));
+    assert_eq!(run(&["--file", "/nowhere/receipt"]), code(2));
+    assert_eq!(run(&["--spire", "nobody", example]), code(2));
+}

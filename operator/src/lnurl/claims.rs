@@ -8,17 +8,18 @@
 //! nothing and passes nothing on.
 
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use bitspire_shared::ids::{ClaimCode, ClaimHash, WithdrawId};
 use bitspire_shared::money::Sats;
 use bitspire_shared::rpc::Lnurl;
 use bitspire_shared::time::Unix;
 use bitspire_shell::secrets::random;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 use qrcode::{QrCode, render::svg};
 
 use super::client::Client;
+use super::page::{self, Forms};
 use super::{Public, Refused, encode};
 use crate::ledger::{LedgerError, liability_to_owed};
 use crate::payout::PayoutError;
@@ -26,10 +27,6 @@ use crate::store::claims::{self, NewOwed, OwedReason};
 use crate::store::payments::{self, PaymentState};
 use crate::store::withdraws::{self, K1, Purpose, Withdraw, WithdrawState};
 use crate::store::{StoreError, Tx, ledger};
-
-/// What the page loads: nothing but itself.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-%'; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'none'";
 
 /// What a code brings now.
 enum Due {
@@ -49,7 +46,7 @@ struct Fresh {
 }
 
 /// `GET /c/{code}`.
-pub(super) async fn page(
+pub(super) async fn claim(
     State(public): State<Public>,
     from: Client,
     Path(code): Path<String>,
@@ -185,34 +182,8 @@ where
     Ok(())
 }
 
-const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:3rem auto;\
-padding:0 1rem;text-align:center;background:#f6f4ee;color:#14181f}svg{width:min(22rem,80vw);\
-height:auto;background:#fff;padding:1rem;border-radius:1rem}code{overflow-wrap:anywhere;\
-font-size:.85rem}.amount{font-size:2rem;font-weight:700}";
-
 fn shown(status: StatusCode, content: Markup) -> Response {
-    use nostr::base64::Engine as _;
-    use sha2::Digest as _;
-    let hash = sha2::Sha256::digest(STYLE.as_bytes());
-    let hash = nostr::base64::engine::general_purpose::STANDARD.encode(hash);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "bitSpire claim" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { main { (content) } }
-        }
-    };
-    let policy = POLICY.replace('%', &hash);
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
-        (header::CONTENT_SECURITY_POLICY, policy),
-    ];
-    (status, headers, page.into_string()).into_response()
+    page::page(status, "bitSpire claim", Forms::None, &content)
 }
 
 fn words(text: &str) -> Markup {

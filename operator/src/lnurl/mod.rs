@@ -1,5 +1,5 @@
-//! LNURL-withdraw (LUD-01, LUD-03, LUD-17) for cash_in and for claims, on the listener that is open
-//! to everybody.
+//! LNURL-withdraw (LUD-01, LUD-03, LUD-17) for cash_in and for claims, and the check of receipts, on
+//! the listener that is open to everybody.
 //!
 //! Promise: min = max = what was promised; the first valid invoice is bound to its k1 durably before
 //! anything is paid, and no other one is ever paid under it. `OK` means accepted, not paid.
@@ -11,6 +11,8 @@
 pub mod claims;
 mod client;
 pub mod invoice;
+mod page;
+mod receipt;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -18,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
@@ -46,6 +48,8 @@ use crate::wallet::WalletError;
 const LOOKUPS_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
 /// Claim codes a minute and client: they could be guessed at.
 const CLAIMS_A_MINUTE: NonZeroU32 = NonZeroU32::new(5).unwrap();
+/// Receipts a minute and client: each costs two signatures.
+const CHECKS_A_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
 /// Clients remembered.
 const CLIENTS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
@@ -116,6 +120,7 @@ struct Limits {
     offers: Mutex<Keyed<Client>>,
     callbacks: Mutex<Keyed<Client>>,
     claims: Mutex<Keyed<Client>>,
+    checks: Mutex<Keyed<Client>>,
     /// Refusals of guesses that are logged: a flood of them is not.
     log: Mutex<Limiter>,
 }
@@ -128,6 +133,7 @@ impl Limits {
             offers: keyed(LOOKUPS_A_MINUTE),
             callbacks: keyed(LOOKUPS_A_MINUTE),
             claims: keyed(CLAIMS_A_MINUTE),
+            checks: keyed(CHECKS_A_MINUTE),
             log: Mutex::new(Limiter::new(Quota::per_minute(CLAIMS_A_MINUTE, CLAIMS_A_MINUTE))),
         }
     }
@@ -158,6 +164,10 @@ impl Public {
         self.limits.take(&self.limits.offers, from)
     }
 
+    fn may_check(&self, from: Client) -> Result<(), Refused> {
+        self.limits.take(&self.limits.checks, from)
+    }
+
     fn may_name(&self, from: Client) -> Result<(), Refused> {
         self.limits.take(&self.limits.callbacks, from)
     }
@@ -169,7 +179,9 @@ pub fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/lnurl/w/{k1}", get(offer))
         .route("/lnurl/w/{k1}/cb", get(callback))
-        .route("/c/{code}", get(claims::page))
+        .route("/c/{code}", get(claims::claim))
+        .route("/receipt", get(receipt::form).post(receipt::check))
+        .layer(DefaultBodyLimit::max(receipt::MAX_FORM))
         .layer(middleware::map_response(private))
         .with_state(public)
 }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bitspire_shared::error::{Classified, Kind};
-use bitspire_shared::ids::QuoteId;
+use bitspire_shared::ids::{PubKey, QuoteId};
 use bitspire_shared::money::{Direction, Fiat, Sats};
 use bitspire_shared::rpc::{ErrorCode, FeesInForce, GetQuote, Quote, QuoteTerms, Reply};
 use bitspire_shared::split::{Charge, FeePair};
@@ -24,7 +24,7 @@ use super::roster::Route;
 use super::{Rpc, random};
 use crate::config::Limits;
 use crate::ids::MachineId;
-use crate::rates::Price;
+use crate::rates::{Origin, Price, stated};
 use crate::store::documents::{self, DocumentKind};
 use crate::store::quotes::{self, Quote as Row};
 use crate::store::{Json, Read, StoreError, Tx, claims, invoices, volume, withdraws};
@@ -37,7 +37,7 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetQuote) -> Result
         rpc.app.store.read(move |read| Before::look(read, &desk.route(read, &call)?, &call)).await?
     };
     if let Some(row) = before.known {
-        let quote = again(&row, &body)?;
+        let quote = again(&row, &body, before.spire, &rpc.app.service)?;
         return Ok(Reply::ok::<GetQuote>(request_id, &quote)?);
     }
     let price = rpc.rates.price(body.fiat_code, call.now).map_err(|error| match error.kind() {
@@ -78,6 +78,7 @@ pub(super) fn wallet(rpc: &Rpc, id: &str) -> Result<Arc<dyn Wallet>, Failure> {
 
 /// What is read before wallet and rates are asked.
 struct Before {
+    spire: PubKey,
     known: Option<Row>,
     wallet_id: String,
     liabilities: Sats,
@@ -86,6 +87,7 @@ struct Before {
 impl Before {
     fn look(read: &Read<'_>, route: &Route, call: &Call) -> Result<Self, Failure> {
         Ok(Self {
+            spire: route.spire,
             known: quotes::by_request(read, route.machine.id, call.request_id)?,
             wallet_id: route.hit.wallet_id.clone(),
             liabilities: liabilities(read, route.machine.id)?,
@@ -99,28 +101,28 @@ fn liabilities(read: &Read<'_>, machine: MachineId) -> Result<Sats, Failure> {
 }
 
 /// The stored quote as a reply.
-fn again(row: &Row, body: &GetQuote) -> Result<Quote, Failure> {
+fn again(row: &Row, body: &GetQuote, spire: PubKey, service: &Keys) -> Result<Quote, Failure> {
     let same = row.txid == body.txid
         && row.direction == body.direction
         && row.claim_hash == body.claim_hash
         && row.fiat_code == body.fiat_code
         && row.fiat_minor <= body.fiat_minor;
     ensure(same, ErrorCode::Conflict, || "this request id was used with another body".into())?;
-    Ok(Quote {
+    let terms = QuoteTerms {
+        spire,
         quote_id: row.quote_id,
         direction: row.direction,
         txid: row.txid,
-        fiat_minor: row.fiat_minor,
-        fiat_code: row.fiat_code,
+        fiat: Fiat::new(row.fiat_minor, row.fiat_code),
         exchange_rate: row.rate_nano,
         principal_sats: row.principal_sats,
         fee_sats: row.fee_sats,
         wire_sats: row.wire_sats,
         fees_event_id: row.fees_event_id,
         ttl_s: row.ttl_s,
-        max_fiat_minor: (row.direction == Direction::CashIn).then_some(row.fiat_minor),
-        quote_sig: row.quote_sig,
-    })
+    };
+    let origins: Vec<Origin> = serde_json::from_value(row.sources.0.clone())?;
+    Ok(Quote { quote_sig: row.quote_sig, ..Quote::sign(&terms, stated(&origins), service) })
 }
 
 /// Everything that the transaction needs.
@@ -164,7 +166,7 @@ impl Asked {
             fees_event_id: fees.event_id,
             ttl_s: self.ttl_s,
         };
-        let quote = Quote::sign(&terms, &self.service);
+        let quote = Quote::sign(&terms, stated(&price.origins), &self.service);
         let row = Row {
             quote_id: quote.quote_id,
             machine_id: machine.id,

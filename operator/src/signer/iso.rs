@@ -3,28 +3,11 @@
 use bitspire_shared::time::Unix;
 
 const DAY: u64 = 86_400;
-/// Days of 400 years, after which the calendar repeats.
-const ERA: u64 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01.
 const EPOCH: u64 = 719_468;
 
-/// `2026-01-31T12:00:00Z`.
-pub(crate) fn format(time: Unix) -> String {
-    // the year begins in March here, so that a leap day is its last one
-    let (days, second) = (time.0 / DAY + EPOCH, time.0 % DAY);
-    let (era, of_era) = (days / ERA, days % ERA);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, shift) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = year + era * 400 + shift;
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Reads what [`format`] and JavaScript's `toISOString` write, from 1970 to 9999; parts of a second
-/// are cut off.
+/// Reads what [`Unix::to_iso`] and JavaScript's `toISOString` write, from 1970 to 9999; parts of a
+/// second are cut off.
 pub(crate) fn parse(text: &str) -> Option<Unix> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
@@ -42,7 +25,7 @@ pub(crate) fn parse(text: &str) -> Option<Unix> {
     let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year - EPOCH;
     let parsed = Unix(days * DAY + hour * 3_600 + minute * 60 + second);
     // a day that the month does not have comes back as another one
-    (format(parsed).get(..10) == Some(date)).then_some(parsed)
+    (parsed.to_iso().get(..10) == Some(date)).then_some(parsed)
 }
 
 fn three(text: &str, by: char, digits: [usize; 3]) -> Option<(u64, u64, u64)> {
@@ -70,7 +53,7 @@ mod tests {
             (1_767_225_600, "2026-01-01T00:00:00Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(format(Unix(seconds)), text);
+            assert_eq!(Unix(seconds).to_iso(), text);
             assert_eq!(parse(text), Some(Unix(seconds)));
         }
         assert_eq!(parse("2026-01-01T00:00:00.999Z"), Some(Unix(1_767_225_600)));
@@ -97,7 +80,7 @@ mod tests {
         /// Loss prevented: a time that changes on its way through a bunker.
         #[test]
         fn what_is_written_is_read_back(seconds in 0u64..250_000_000_000) {
-            prop_assert_eq!(parse(&format(Unix(seconds))), Some(Unix(seconds)));
+            prop_assert_eq!(parse(&Unix(seconds).to_iso()), Some(Unix(seconds)));
         }
 
         /// Loss prevented: an odd answer of a bunker stops the service.

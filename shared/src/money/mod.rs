@@ -7,6 +7,7 @@
 //! Failure policy: overflow and mixed currencies are [`MoneyError`]s, never a wrapped number.
 
 mod fiat;
+mod origin;
 mod rate;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use self::fiat::{Currency, Denomination, Fiat};
+pub use self::origin::{MAX_ORIGINS, Origin, Origins, SourceName};
 pub use self::rate::{FeePpm, PPM, Rate};
 use crate::error::{Classified, Kind};
 

@@ -14,7 +14,7 @@ use crate::cash::BayResults;
 use crate::ids::{
     ClaimHash, EventId, JournalHead, JournalSeq, PaymentHash, PubKey, QuoteId, TxnId, WithdrawId,
 };
-use crate::money::{Currency, Denomination, Direction, Fiat, MoneyError, Rate, Sats};
+use crate::money::{Currency, Denomination, Direction, Fiat, MoneyError, Origins, Rate, Sats};
 use crate::rpc::signed::{QuoteTerms, SignedText, VaultBody, VaultSigned, WithdrawTerms};
 use crate::time::Unix;
 
@@ -91,13 +91,27 @@ pub struct Quote {
     pub max_fiat_minor: Option<i64>,
     /// The service key's signature over the [`QuoteTerms`].
     pub quote_sig: Sig,
+    /// Where the price came from; an older service does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origins: Option<SignedOrigins>,
+}
+
+/// The sources of a price, as the service signed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedOrigins {
+    /// The sources with the ages of their answers.
+    pub sources: Origins,
+    /// The service key's signature over the [`OriginTerms`](crate::rpc::OriginTerms).
+    pub sig: Sig,
 }
 
 impl Quote {
-    /// The reply that promises `terms`, signed by the service.
+    /// The reply that promises `terms` at a price of these sources, signed by the service.
     #[must_use]
-    pub fn sign(terms: &QuoteTerms, service: &nostr::Keys) -> Self {
+    pub fn sign(terms: &QuoteTerms, sources: Origins, service: &nostr::Keys) -> Self {
+        let sig = terms.origins(sources).sign(service);
         Self {
+            origins: Some(SignedOrigins { sources, sig }),
             quote_id: terms.quote_id,
             direction: terms.direction,
             txid: terms.txid,

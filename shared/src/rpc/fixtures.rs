@@ -6,7 +6,7 @@ use crate::ids::{
     BayId, ChangeId, ClaimHash, EventId, JournalHead, JournalSeq, Nonce, PaymentHash, PubKey,
     QuoteId, TxnId,
 };
-use crate::money::{Denomination, Direction, FeePpm, Fiat, Rate};
+use crate::money::{Denomination, Direction, FeePpm, Fiat, Origin, Origins, Rate};
 use crate::rpc::*;
 use crate::split::FeePair;
 use crate::statement::{SignedStatement, Statement};
@@ -32,6 +32,12 @@ pub(super) fn fees() -> FeesInForce {
         event_id: EventId::from_bytes([6; 32]),
         fees: FeePair::new(ppm(30_000), ppm(50_000)).unwrap(),
     }
+}
+
+/// Two sources.
+pub(super) fn origins() -> Origins {
+    let origin = |source: &str, age_s| Origin { source: source.parse().unwrap(), age_s };
+    Origins::new([origin("kraken", 2), origin("bitstamp", 11)]).unwrap()
 }
 
 /// 20 EUR.

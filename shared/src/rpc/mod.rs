@@ -30,7 +30,8 @@ mod state;
 
 pub use body::{
     Ack, CreateInvoice, CreateWithdraw, DispenseOutcome, DispenseReport, GetPayment, GetQuote,
-    Invoice, Lnurl, LockedNotes, Notes, Payment, PaymentState, Quote, Withdraw, notes_value,
+    Invoice, Lnurl, LockedNotes, Notes, Payment, PaymentState, Quote, SignedOrigins, Withdraw,
+    notes_value,
 };
 pub use code::{ErrorCode, RpcError};
 pub use envelope::{
@@ -44,8 +45,8 @@ pub use service::{
 };
 pub use session::{OpenSession, SessionError, SessionOpened};
 pub use signed::{
-    DispenseAuthorisation, QuoteTerms, SessionProof, SignedText, VaultBody, VaultSigned,
-    WithdrawTerms,
+    DispenseAuthorisation, OriginTerms, QuoteTerms, SessionProof, SignedText, VaultBody,
+    VaultSigned, WithdrawTerms,
 };
 pub use state::{
     Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, Doubt, OpenTxn, RejectBin,

@@ -12,8 +12,8 @@ use thiserror::Error;
 use crate::canonical::CanonicalError;
 use crate::error::{Classified, Kind};
 use crate::ids::{EventId, PubKey, TxnId};
-use crate::money::{Direction, Fiat, PPM, Rate, Sats};
-use crate::rpc::body::Quote;
+use crate::money::{Direction, Fiat, Origins, PPM, Rate, Sats};
+use crate::rpc::body::{Quote, SignedOrigins};
 use crate::rpc::code::ErrorCode;
 use crate::rpc::signed::{QuoteTerms, SignedText};
 use crate::split::{Charge, FeePair, SplitError};
@@ -143,13 +143,29 @@ impl Classified for QuoteError {
 
 /// A quote that the vault may act on; only [`check_quote`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckedQuote(QuoteTerms);
+pub struct CheckedQuote {
+    terms: QuoteTerms,
+    fees: FeePair,
+    origins: Origins,
+}
 
 impl CheckedQuote {
     /// What the service promised.
     #[must_use]
     pub const fn terms(&self) -> &QuoteTerms {
-        &self.0
+        &self.terms
+    }
+
+    /// The fees of the document that it was made by.
+    #[must_use]
+    pub const fn fees(&self) -> FeePair {
+        self.fees
+    }
+
+    /// Where its price came from, as far as the service says.
+    #[must_use]
+    pub const fn origins(&self) -> Origins {
+        self.origins
     }
 }
 
@@ -160,6 +176,13 @@ impl CheckedQuote {
 pub fn check_quote(quote: &Quote, own: &Expectation<'_>) -> Result<CheckedQuote, QuoteError> {
     let terms = quote.terms(*own.spire);
     terms.verify(&quote.quote_sig, own.service)?;
+    let origins = match quote.origins {
+        Some(SignedOrigins { sources, sig }) => {
+            terms.origins(sources).verify(&sig, own.service)?;
+            sources
+        }
+        None => Origins::default(),
+    };
     if (terms.direction, terms.txid) != (own.direction, own.txid) {
         let (expected, got) = (
             format!("{} {}", own.direction, own.txid),
@@ -194,7 +217,7 @@ pub fn check_quote(quote: &Quote, own: &Expectation<'_>) -> Result<CheckedQuote,
         return Err(QuoteError::Ttl { got: terms.ttl_s });
     }
     bound_rate(terms.exchange_rate, own.recent_rates, own.band_ppm)?;
-    Ok(CheckedQuote(terms))
+    Ok(CheckedQuote { terms, fees, origins })
 }
 
 /// The median, because one odd rate that once slipped in must not move the bound.
@@ -216,7 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rpc::fixtures::{fees, key, keys, quote_terms, terms_of};
+    use crate::rpc::fixtures::{fees, key, keys, origins, quote_terms, terms_of};
 
     fn expectation<'a>(
         terms: &QuoteTerms,
@@ -243,7 +266,7 @@ mod tests {
         let (spire, service) = (key(1), key(2));
         let mut changed = *terms;
         change(&mut changed);
-        let quote = Quote::sign(&changed, &keys(2));
+        let quote = Quote::sign(&changed, origins(), &keys(2));
         check_quote(&quote, &expectation(terms, &spire, &service, &[terms.exchange_rate]))
     }
 
@@ -277,19 +300,38 @@ mod tests {
         let good = quote_terms(Direction::CashIn);
         let (spire, service) = (key(1), key(2));
         let mut own = expectation(&good, &spire, &service, &[]);
-        let quote = Quote::sign(&good, &keys(2));
+        let quote = Quote::sign(&good, origins(), &keys(2));
         assert!(check_quote(&quote, &own).is_ok());
         let raised = Quote { max_fiat_minor: Some(good.fiat.minor + 1), ..quote };
         assert!(matches!(check_quote(&raised, &own), Err(QuoteError::Amount { .. })));
         let absent = Quote { max_fiat_minor: None, ..quote };
         assert!(matches!(check_quote(&absent, &own), Err(QuoteError::Amount { .. })));
         let none = Fiat { minor: 0, ..good.fiat };
-        let none = Quote::sign(&terms_of(good.direction, none, good.exchange_rate), &keys(2));
+        let none =
+            Quote::sign(&terms_of(good.direction, none, good.exchange_rate), origins(), &keys(2));
         assert!(matches!(check_quote(&none, &own), Err(QuoteError::Amount { .. })), "a lock on 0");
         own.fiat.minor += 1_000;
         assert!(check_quote(&quote, &own).is_ok(), "less than asked for is a lower limit");
         own.fiat.minor -= 2_000;
         assert!(matches!(check_quote(&quote, &own), Err(QuoteError::Amount { .. })));
+    }
+
+    /// Loss prevented: sources changed on the way: a receipt then names somebody who never said it.
+    #[test]
+    fn the_sources_of_the_price_are_the_signed_ones() {
+        let good = quote_terms(Direction::CashOut);
+        let (spire, service) = (key(1), key(2));
+        let own = expectation(&good, &spire, &service, &[]);
+        let quote = Quote::sign(&good, origins(), &keys(2));
+        assert_eq!(check_quote(&quote, &own).unwrap().origins(), origins());
+        assert_eq!(check_quote(&quote, &own).unwrap().fees(), fees().fees);
+        let signed = quote.origins.unwrap();
+        let other = Origins::new(origins().iter().take(1)).unwrap();
+        let changed = Quote { origins: Some(SignedOrigins { sources: other, ..signed }), ..quote };
+        let refused = check_quote(&changed, &own).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::BadSignature);
+        let silent = Quote { origins: None, ..quote };
+        assert!(check_quote(&silent, &own).unwrap().origins().is_empty(), "an older service");
     }
 
     /// Loss prevented: a service with a broken price source sells at a tenth of the price.

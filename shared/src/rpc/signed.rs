@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::canonical::{CanonicalError, Sig, to_canonical};
 use crate::ids::{EventId, PaymentHash, PubKey, QuoteId, TxnId, WithdrawId};
-use crate::money::{Direction, Fiat, Rate, Sats};
+use crate::money::{Direction, Fiat, Origins, Rate, Sats};
 use crate::time::Unix;
 
 /// Fields that make up one signed text.
@@ -88,6 +88,15 @@ pub struct QuoteTerms {
     pub ttl_s: u32,
 }
 
+impl QuoteTerms {
+    /// What is signed about the sources of the price.
+    #[must_use]
+    pub const fn origins(&self, origins: Origins) -> OriginTerms {
+        let Self { spire, quote_id, exchange_rate, .. } = *self;
+        OriginTerms { spire, quote_id, exchange_rate, origins }
+    }
+}
+
 impl SignedText for QuoteTerms {
     const WHAT: &'static str = "the quote";
 
@@ -100,6 +109,31 @@ impl SignedText for QuoteTerms {
             "bitspire-quote:v1:{spire}:{quote_id}:{direction}:{txid}:{minor}:{currency}:{rate}:\
              {principal}:{fee}:{wire}:{fees_event_id}:{ttl_s}"
         )
+    }
+}
+
+/// Where a quote's price came from; the service signs it beside the [`QuoteTerms`], whose text is
+/// older than this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginTerms {
+    /// The machine.
+    pub spire: PubKey,
+    /// The stored quote.
+    pub quote_id: QuoteId,
+    /// Its price.
+    pub exchange_rate: Rate,
+    /// Its sources.
+    pub origins: Origins,
+}
+
+impl SignedText for OriginTerms {
+    const WHAT: &'static str = "the sources of the price";
+
+    fn text(&self) -> String {
+        let Self { spire, quote_id, exchange_rate, origins } = self;
+        let each = origins.iter().map(|origin| format!(":{}:{}", origin.source, origin.age_s));
+        let each: String = each.collect();
+        format!("bitspire-origins:v1:{spire}:{quote_id}:{}{each}", exchange_rate.nano())
     }
 }
 
@@ -295,6 +329,7 @@ mod tests {
         let texts = [
             session.text(),
             quote_terms(Direction::CashOut).text(),
+            quote_terms(Direction::CashOut).origins(fixtures::origins()).text(),
             withdraw.text(),
             authorisation().text(),
         ];

@@ -105,7 +105,7 @@ fn replies_on_the_wire() {
     let error = ServiceMessage::Reply(Reply::error(None, ErrorCode::RateLimited, "wait"));
     insta::assert_json_snapshot!([
         round::<OpenSession>(&opened),
-        round::<GetQuote>(&Quote::sign(&quote_terms(Direction::CashOut), &keys(2))),
+        round::<GetQuote>(&Quote::sign(&quote_terms(Direction::CashOut), origins(), &keys(2))),
         round::<CreateInvoice>(&invoice),
         round::<VaultSigned<CreateWithdraw>>(&withdraw),
         round::<GetPayment>(&settled),

@@ -23,7 +23,7 @@ use bitspire_shared::ids::{
     BayId, ChangeId, ClaimCode, Digest, EventId, Nonce, PaymentHash, PubKey, QuoteId, RequestId,
     TxnId,
 };
-use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Fiat, Rate};
+use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Fiat, Origins, Rate};
 use bitspire_shared::rpc::{
     CheckedQuote, DispenseAuthorisation, Expectation, FeesInForce, Invoice, Quote, QuoteTerms,
     SignedText as _, check_quote,
@@ -322,7 +322,10 @@ fn quote(
         recent_rates: &[],
         band_ppm: 50_000,
     };
-    Ok((check_quote(&Quote::sign(&terms, &parties.service), &expectation)?, terms))
+    Ok((
+        check_quote(&Quote::sign(&terms, Origins::default(), &parties.service), &expectation)?,
+        terms,
+    ))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use bitspire_shared::cash::{BayResult, BayResults};
 use bitspire_shared::ids::{
     BayId, ClaimCode, EventId, Nonce, PaymentHash, PubKey, QuoteId, RequestId, TxnId, WithdrawId,
 };
-use bitspire_shared::money::{Denomination, Direction, FeePpm, Fiat, Rate, Sats};
+use bitspire_shared::money::{Denomination, Direction, FeePpm, Fiat, Origin, Origins, Rate, Sats};
 use bitspire_shared::rpc::{
     CheckedQuote, Expectation, FeesInForce, Invoice, Lnurl, Quote, QuoteTerms, SignedText as _,
     Withdraw, check_quote,
@@ -119,6 +119,11 @@ pub(super) fn order(minor: i64) -> Order {
     Order { txid, seed, code, fiat: eur(minor), rules: Rules::default() }
 }
 
+/// Where the price of a quote comes from.
+pub(super) fn origins() -> Origins {
+    Origins::new([Origin { source: "kraken".parse().unwrap(), age_s: 3 }]).unwrap()
+}
+
 /// A quote of the service, through the vault's own check.
 pub(super) fn quote(direction: Direction, minor: i64, n: u8) -> CheckedQuote {
     let ppm = |ppm| FeePpm::new(ppm).unwrap();
@@ -152,7 +157,7 @@ pub(super) fn quote(direction: Direction, minor: i64, n: u8) -> CheckedQuote {
         recent_rates: &[],
         band_ppm: 50_000,
     };
-    check_quote(&Quote::sign(&terms, &keys(SERVICE)), &expectation).unwrap()
+    check_quote(&Quote::sign(&terms, origins(), &keys(SERVICE)), &expectation).unwrap()
 }
 
 pub(super) fn invoice(expires_at: Unix) -> Invoice {

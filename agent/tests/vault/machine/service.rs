@@ -7,7 +7,7 @@ use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{
     EventId, PaymentHash, PubKey, QuoteId, RequestId, TxnId, WithdrawId, to_hex,
 };
-use bitspire_shared::money::{Direction, FeePpm, Fiat, Rate};
+use bitspire_shared::money::{Direction, FeePpm, Fiat, Origin, Origins, Rate};
 use bitspire_shared::rpc::{
     self, Ack, CreateInvoice, CreateWithdraw, DispenseAuthorisation, DispenseReport, ErrorCode,
     GetPayment, GetQuote, Invoice, Lnurl, Payment, PaymentState, Quote, QuoteTerms, Reply,
@@ -138,7 +138,7 @@ impl Machine {
                     change(&mut terms);
                 }
                 self.service.quotes.insert(terms.quote_id, terms);
-                let quote = Quote::sign(&terms, &self.parties.service);
+                let quote = Quote::sign(&terms, sources(), &self.parties.service);
                 Reply::ok::<GetQuote>(id, &quote).unwrap()
             }
             "create_invoice" => {
@@ -310,4 +310,9 @@ impl Machine {
 /// Fees of both directions.
 pub(crate) fn fee_pair() -> FeePair {
     FeePair::new(FeePpm::new(30_000).unwrap(), FeePpm::new(50_000).unwrap()).unwrap()
+}
+
+/// Where its prices come from.
+fn sources() -> Origins {
+    Origins::new([Origin { source: "kraken".parse().unwrap(), age_s: 3 }]).unwrap()
 }

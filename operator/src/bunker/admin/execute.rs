@@ -19,7 +19,6 @@ use super::super::core::Core;
 use super::super::held::{HeldKey, Locked, seal};
 use super::read::{Call, NewRule};
 use crate::ids::{BunkerKeyId, BunkerTokenId, PolicyId};
-use crate::signer::iso;
 use crate::store::bunker as rows;
 use crate::store::{Kept, Read, StoreError, Tx};
 
@@ -269,7 +268,7 @@ fn is_open(core: &Core, key: &Kept<BunkerKeyId, rows::Key>) -> bool {
 }
 
 fn time(at: Option<Unix>) -> Value {
-    at.map_or(Value::Null, |at| iso::format(at).into())
+    at.map_or(Value::Null, |at| at.to_iso().into())
 }
 
 fn keys(core: &Core, read: &Read<'_>, skip: u32) -> Result<Value, StoreError> {
