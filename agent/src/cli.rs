@@ -6,6 +6,9 @@
 //!
 //! Failure policy: exit code 1 where something went wrong, 2 where the command was not understood.
 
+mod journal;
+mod replay;
+
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
@@ -22,6 +25,8 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::journal::JournalVerb;
+use self::replay::Replay;
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
 use crate::supervise::{self, Program};
@@ -68,6 +73,11 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the machine's record; beside a running vault, too
+    #[command(subcommand)]
+    Journal(JournalVerb),
+    /// Step through a journal: state, screen and notes after any entry
+    Replay(Replay),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -136,6 +146,8 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Show) => print!("{}", shell_config::show(&loaded.shown)),
         Verb::Pair(pair) => pair_with(&config.socket, &seed(pair)?)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
+        Verb::Journal(verb) => journal::run(verb, &config.vault.journal())?,
+        Verb::Replay(replay) => replay.run(&config.vault.journal())?,
         Verb::Vault => run_vault(&config)?,
         Verb::Net => until_stopped(&config, |stop| {
             let ready = |kiosk| println!("ready kiosk=http://{kiosk}");

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod kiosk;
 pub mod net;
 pub mod policy;
+pub mod replay;
 pub mod screen;
 pub mod supervise;
 pub mod txn;

@@ -60,7 +60,16 @@ fn a_private_key_anywhere_is_a_refused_start_that_does_not_repeat_it() {
 fn the_commands_are_these() {
     let folder = tempfile::tempdir().unwrap();
     let mut all = String::new();
-    for arguments in [&["--help"][..], &["pair", "--help"], &["config", "show", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["pair", "--help"],
+        &["config", "show", "--help"],
+        &["journal", "--help"],
+        &["journal", "show", "--help"],
+        &["journal", "verify", "--help"],
+        &["journal", "export", "--help"],
+        &["replay", "--help"],
+    ] {
         let output = agent(folder.path(), arguments, &[]);
         assert!(output.status.success());
         all.push_str(&text(&output).0);

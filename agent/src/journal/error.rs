@@ -52,9 +52,33 @@ pub enum JournalError {
     #[error("journal: schema {found}, this version knows up to {known}; install the newer version")]
     NewerSchema {
         /// What the file says.
-        found: i64,
+        found: u32,
         /// The newest that we can read.
-        known: i64,
+        known: u32,
+    },
+    /// A step of the schema that the file has taken is not the one that this program carries.
+    #[error(
+        "journal: step {number} of its schema has SHA-256 {recorded}, this program's has {ours}: \
+         one of the two was changed after release; use the program that wrote the journal"
+    )]
+    MigrationChanged {
+        /// Number of the migration.
+        number: u32,
+        /// Hash in the file.
+        recorded: String,
+        /// Hash of ours.
+        ours: String,
+    },
+    /// The file's own record of its schema has a gap, or does not match its version.
+    #[error(
+        "journal: schema {version} with {recorded} steps on record, or with other tables than \
+         those steps make: somebody changed the file; do not trade, call the operator"
+    )]
+    MigrationRecord {
+        /// The version that it claims.
+        version: u32,
+        /// Migrations that it records.
+        recorded: usize,
     },
     /// A file that is no journal of ours.
     #[error("journal: expected a bitSpire journal, got a database with application id {found:#x}")]
@@ -94,6 +118,8 @@ impl Classified for JournalError {
             Self::Database { .. } | Self::Poisoned { .. } => Kind::Uncertain,
             Self::Fenced { .. }
             | Self::NewerSchema { .. }
+            | Self::MigrationChanged { .. }
+            | Self::MigrationRecord { .. }
             | Self::NotAJournal { .. }
             | Self::OtherMachine { .. }
             | Self::Broken { .. }

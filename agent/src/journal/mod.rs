@@ -21,13 +21,18 @@ mod commit;
 mod entry;
 mod error;
 mod holdings;
+mod lines;
 mod lock;
+mod migrate;
 mod read;
+mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod views;
+mod walk;
+mod words;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -50,7 +55,9 @@ pub use self::entry::{
 pub use self::error::{JournalError, Refusal};
 pub use self::holdings::{Bay, Heap, Holdings};
 pub use self::read::{OpenIntent, StoredTxn};
-pub use self::verify::{Verified, verify_file};
+pub use self::reader::{ExportError, Reader};
+pub use self::verify::{Verified, verify_export, verify_file};
+pub use self::walk::Walk;
 
 /// Entries after which the write-ahead log goes into the database.
 const CHECKPOINT_EVERY: u32 = 512;
@@ -94,9 +101,13 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: in each case the machine must not trade.
     pub fn open(path: &Path, binding: Digest, now: Unix) -> Result<Self, JournalError> {
+        Self::open_file(path, binding, now).map_err(|e| verify::damaged(e, JournalSeq(0)))
+    }
+
+    fn open_file(path: &Path, binding: Digest, now: Unix) -> Result<Self, JournalError> {
         let lock = Lock::take(path)?;
         create_file(path)?;
-        let conn = schema::open_writer(path)?;
+        let conn = schema::open_writer(path, now)?;
         let (head, epoch) = read::head(&conn)?;
         let mut journal = Self {
             holdings: views::load_holdings(&conn)?,

@@ -8,16 +8,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bitspire_shared::time::Unix;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
 use super::error::JournalError;
+use super::migrate::{MIGRATIONS, check, migrate, version};
 
 /// `bSpV`: marks the file as a journal of a bitSpire vault.
-const APPLICATION_ID: i64 = 0x6253_7056;
-
-/// Each step brings the schema from its position to the next one. Never edit one: add one.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+pub(super) const APPLICATION_ID: i64 = 0x6253_7056;
 
 /// The tables that are views of `entries`, each with the column that orders it.
 pub(super) const VIEWS: [(&str, &str); 10] = [
@@ -38,7 +37,7 @@ pub(super) fn db(doing: &'static str) -> impl Fn(rusqlite::Error) -> JournalErro
 }
 
 /// Opens the file for the one writer.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
+pub(super) fn open_writer(path: &Path, now: Unix) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -56,26 +55,51 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     set("wal_autocheckpoint", "0")?;
     // REPLACE must meet the triggers that guard the entries
     set("recursive_triggers", "ON")?;
-    migrate(&mut conn)?;
+    migrate(&mut conn, MIGRATIONS, now)?;
     defend(&conn)?;
     Ok(conn)
 }
 
-/// Opens the file beside a running vault, to read.
+/// Opens the file to read: beside a running vault, of a stopped machine, or a copy.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(db("opening to read"))?;
-    conn.busy_timeout(Duration::from_secs(2)).map_err(db("opening to read"))?;
+    let opened = Connection::open_with_flags(path, flags).and_then(|conn| {
+        conn.busy_timeout(Duration::from_secs(2))?;
+        // the first look at a file with a log makes the log's index, where the folder allows it
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(conn)
+    });
+    let conn = match opened {
+        Err(error) if cannot_write_beside(&error) && !has_log(path) => {
+            // nobody writes a file without a log beside it that nobody could make: as it stands
+            let uri = format!("file:{}?immutable=1", escaped(path));
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        opened => opened,
+    };
+    let conn = conn.map_err(db("opening to read"))?;
     check_owner(&conn)?;
+    check(&conn, MIGRATIONS)?;
     defend(&conn)?;
     Ok(conn)
 }
 
-/// An empty set of tables in memory, to make the views again.
-pub(super) fn open_scratch() -> Result<Connection, JournalError> {
-    let mut conn = Connection::open_in_memory().map_err(db("opening in memory"))?;
-    migrate(&mut conn)?;
-    Ok(conn)
+fn cannot_write_beside(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+    matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly))
+}
+
+/// Whether entries may lie in a write-ahead log beside the file.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+}
+
+/// A path within an SQLite URI.
+fn escaped(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    text.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
 fn defend(conn: &Connection) -> Result<(), JournalError> {
@@ -84,38 +108,16 @@ fn defend(conn: &Connection) -> Result<(), JournalError> {
         .map_err(db("setting up the database"))
 }
 
-fn number(conn: &Connection, pragma: &str) -> Result<i64, JournalError> {
-    conn.pragma_query_value(None, pragma, |row| row.get(0)).map_err(db("reading the version"))
-}
-
 fn check_owner(conn: &Connection) -> Result<(), JournalError> {
-    let found = number(conn, "application_id")?;
-    let version = number(conn, "user_version")?;
+    let reading = "reading the version";
+    let found: i64 =
+        conn.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(db(reading))?;
     let tables: i64 = conn
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(db("reading the version"))?;
-    let fresh = found == 0 && version == 0 && tables == 0;
+        .map_err(db(reading))?;
+    let fresh = found == 0 && tables == 0 && version(conn)? == 0;
     if !fresh && found != APPLICATION_ID {
         return Err(JournalError::NotAJournal { found });
-    }
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if version > known {
-        return Err(JournalError::NewerSchema { found: version, known });
-    }
-    Ok(())
-}
-
-fn migrate(conn: &mut Connection) -> Result<(), JournalError> {
-    let version = usize::try_from(number(conn, "user_version")?).unwrap_or(usize::MAX);
-    let doing = "bringing the schema up to date";
-    for (done, step) in MIGRATIONS.iter().enumerate().skip(version) {
-        let tx =
-            conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(db(doing))?;
-        tx.execute_batch(step).map_err(db(doing))?;
-        tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(db(doing))?;
-        let reached = i64::try_from(done.saturating_add(1)).unwrap_or(i64::MAX);
-        tx.pragma_update(None, "user_version", reached).map_err(db(doing))?;
-        tx.commit().map_err(db(doing))?;
     }
     Ok(())
 }

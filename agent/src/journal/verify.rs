@@ -1,5 +1,6 @@
 //! Whether the journal holds: on opening its end and its open transactions, on demand all of it.
 
+use std::io::BufRead;
 use std::path::Path;
 
 use bitspire_shared::ids::{Digest, JournalHead, JournalSeq};
@@ -9,10 +10,12 @@ use rusqlite::types::Value as Cell;
 use super::Head;
 use super::entry::{Body, StoredEntry};
 use super::error::JournalError;
-use super::holdings::Holdings;
 use super::read::{self, broken, each_entry, entries, parse, stored_txns};
-use super::schema::{self, VIEWS, db};
-use super::views::{self, sql};
+use super::reader::Reader;
+use super::schema::{VIEWS, db};
+use super::views::sql;
+use super::walk::Walk;
+use super::{lines, migrate};
 
 /// Entries at the end of the chain that are checked on opening.
 const TAIL: u64 = 64;
@@ -26,48 +29,93 @@ pub struct Verified {
     pub open: usize,
 }
 
-/// Checks the whole journal at `path`, beside a running vault if there is one: the file, every
-/// link of the chain, and every view against one made again from the entries. The time this takes
-/// grows with the journal.
+/// Checks the whole journal at `path`: see [`Reader::verify`].
 ///
 /// # Errors
-/// [`JournalError::Broken`] with the entry at which it shows; other [`JournalError`]s where the
-/// file cannot be read.
+/// As for [`Reader::verify`].
 pub fn verify_file(path: &Path) -> Result<Verified, JournalError> {
-    let mut conn = schema::open_reader(path)?;
-    // one moment of a file that a running vault goes on writing
-    let conn = conn.transaction().map_err(db("reading"))?;
+    Reader::open(path).map_err(|e| damaged(e, JournalSeq(0)))?.verify()
+}
+
+/// Checks an export, as [`Reader::export`] writes it: every link of the chain up to the end that its
+/// first line names, and the journal's rules. It needs nothing but the lines.
+///
+/// # Errors
+/// [`JournalError::Broken`] with the entry at which it shows.
+pub fn verify_export(mut lines: impl BufRead) -> Result<Verified, JournalError> {
+    let mut text = String::new();
+    let mut next = |after: JournalSeq| {
+        text.clear();
+        let read = lines.read_line(&mut text);
+        let unreadable = |e| broken(JournalSeq(after.0.saturating_add(1)), format!("no line: {e}"));
+        read.map_err(unreadable).map(|length| (length > 0).then(|| text.clone()))
+    };
+    let first = next(JournalSeq(0))?.unwrap_or_default();
+    let head = lines::read_first(&first)?;
+    let mut walk = Walk::from_nothing()?;
+    while let Some(text) = next(walk.head().seq)? {
+        walk.take(&StoredEntry::from_line(&text, walk.head().seq)?)?;
+    }
+    walk.ends_at(head)?;
+    let open = walk.open_txns()?.len();
+    Ok(Verified { head, open })
+}
+
+/// As [`Reader::verify`] says, on an open file.
+pub(super) fn verify_all(conn: &Connection) -> Result<Verified, JournalError> {
+    let mut walk = Walk::like(conn)?;
+    let result = check_all(conn, &mut walk);
+    result.map_err(|e| damaged(e, walk.head().seq))
+}
+
+fn check_all(conn: &Connection, walk: &mut Walk) -> Result<Verified, JournalError> {
+    // an index that is not what its table says gives wrong answers: not only a quick check
     let check: String = conn
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(db("checking the file"))?;
     if check != "ok" {
         return Err(broken(JournalSeq(0), format!("the file is damaged: {check}")));
     }
-    let (head, _) = read::head(&conn)?;
-    let scratch = schema::open_scratch()?;
-    let mut last = Head { seq: JournalSeq(0), hash: JournalHead::from_bytes([0; 32]) };
-    let mut held = Holdings::default();
-    each_entry(&conn, "ORDER BY e.seq", [], |entry| {
-        check_link(&entry, last)?;
-        let body = parse(&entry)?;
-        held = views::project(&scratch, entry.seq, &body, &held).map_err(|e| match e {
-            JournalError::Refused(rule) => broken(entry.seq, format!("breaks a rule: {rule}")),
-            other => other,
-        })?;
-        last = Head { seq: entry.seq, hash: entry.hash };
-        Ok(())
-    })?;
-    if last != head {
-        let what = format!("the head says {}, the entries end at {}", head.seq.0, last.seq.0);
-        return Err(broken(last.seq, what));
+    let (found, expected) = (migrate::shape(conn)?, migrate::shape(walk.views())?);
+    let other = found.iter().find(|thing| !expected.contains(thing));
+    if let Some((kind, name, _)) =
+        other.or_else(|| expected.iter().find(|thing| !found.contains(thing)))
+    {
+        let what = format!("the file's {kind} {name} is not what this version makes");
+        return Err(broken(JournalSeq(0), what));
+    }
+    let (head, epoch) = read::head(conn)?;
+    each_entry(conn, "ORDER BY e.seq", [], |entry| walk.take(&entry))?;
+    walk.ends_at(head)?;
+    if walk.epoch() != epoch {
+        let what = format!("the head says run {epoch}, the entries {}", walk.epoch());
+        return Err(broken(head.seq, what));
     }
     for (table, key) in VIEWS {
-        if dump(&conn, table, key)? != dump(&scratch, table, key)? {
-            return Err(broken(last.seq, format!("the view {table} is not what the entries say")));
+        if dump(conn, table, key)? != dump(walk.views(), table, key)? {
+            return Err(broken(head.seq, format!("the view {table} is not what the entries say")));
         }
     }
-    let open = stored_txns(&conn, "WHERE stage < 2", [])?.len();
+    let open = stored_txns(conn, "WHERE stage < 2", [])?.len();
     Ok(Verified { head, open })
+}
+
+/// What SQLite says of a damaged file, as what it means.
+pub(super) fn damaged(error: JournalError, at: JournalSeq) -> JournalError {
+    use rusqlite::Error as E;
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let JournalError::Database { source, .. } = &error else { return error };
+    let code = source.sqlite_error_code();
+    let means = matches!(code, Some(DatabaseCorrupt | NotADatabase))
+        || matches!(
+            source,
+            E::FromSqlConversionFailure(..)
+                | E::IntegralValueOutOfRange(..)
+                | E::InvalidColumnType(..)
+                | E::Utf8Error(..)
+                | E::QueryReturnedNoRows
+        );
+    if means { broken(at, format!("the file is damaged: {source}")) } else { error }
 }
 
 /// What is checked before the vault trades: the file is this machine's, the chain's last entries
@@ -126,7 +174,7 @@ fn check_hash(entry: &StoredEntry) -> Result<(), JournalError> {
     Err(broken(entry.seq, "its content does not have its hash"))
 }
 
-fn check_link(entry: &StoredEntry, before: Head) -> Result<(), JournalError> {
+pub(super) fn check_link(entry: &StoredEntry, before: Head) -> Result<(), JournalError> {
     if entry.seq.0 != before.seq.0.saturating_add(1) {
         let what = format!("expected entry {} here", before.seq.0.saturating_add(1));
         return Err(broken(entry.seq, what));

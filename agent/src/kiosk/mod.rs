@@ -12,6 +12,7 @@
 mod render;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 pub use self::render::render;
+pub use self::text::text;
 use crate::ipc::{CustomerAction, SecretText};
 use crate::screen::Numbered;
 

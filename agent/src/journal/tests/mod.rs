@@ -1,3 +1,5 @@
+mod looking;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

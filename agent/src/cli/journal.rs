@@ -1,0 +1,168 @@
+//! `journal show|verify|export`: the record, looked at beside a running vault, of a stopped machine,
+//! or of a copied file. Nothing of it is changed.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use bitspire_shared::ids::{JournalSeq, TxnId};
+use clap::{Args, Subcommand};
+
+use crate::journal::{Reader, StoredEntry, Verified, verify_export};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JournalVerb {
+    /// Show entries, oldest first
+    Show(Show),
+    /// Check every entry, every link of the chain and everything derived from them; exit code 1 with
+    /// the entry at which it breaks
+    Verify(Verify),
+    /// Write all entries as lines of canonical JSON, with hashes and head: whoever has them can
+    /// check the chain
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Another journal than this machine's: a copied file, its -wal beside it if there was one
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    which: Which,
+    /// Only this transaction's
+    #[arg(long)]
+    txid: Option<TxnId>,
+    /// From this position on
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// Up to this position
+    #[arg(long, value_name = "SEQ")]
+    to: Option<u64>,
+    /// Only the last so many of them
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// As lines of canonical JSON, bodies and hashes included
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    which: Which,
+    /// Check an export instead, without any database
+    #[arg(long, value_name = "FILE", conflicts_with = "journal")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    which: Which,
+    /// Where to; a new file. Without it: standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+impl Which {
+    pub(super) fn open(&self, own: &Path) -> anyhow::Result<Reader> {
+        let path = self.journal.as_deref().unwrap_or(own);
+        Reader::open(path).with_context(|| format!("{}", path.display()))
+    }
+}
+
+/// Does it; `own` is this machine's journal.
+pub(super) fn run(verb: JournalVerb, own: &Path) -> anyhow::Result<()> {
+    match verb {
+        JournalVerb::Show(show) => show.run(own),
+        JournalVerb::Verify(Verify { which, file }) => {
+            let Verified { head, open } = match file {
+                Some(file) => {
+                    let opened = File::open(&file);
+                    let opened = opened.with_context(|| format!("{}", file.display()))?;
+                    verify_export(BufReader::new(opened))?
+                }
+                None => which.open(own)?.verify()?,
+            };
+            let (seq, hash) = (head.seq.0, head.hash);
+            println!("the journal holds: {seq} entries, {open} transactions open, head {hash}");
+            Ok(())
+        }
+        JournalVerb::Export(Export { which, out }) => {
+            let reader = which.open(own)?;
+            write_out(out.as_deref(), |to| Ok(reader.export(to)?))
+        }
+    }
+}
+
+impl Show {
+    fn run(self, own: &Path) -> anyhow::Result<()> {
+        let reader = self.which.open(own)?;
+        let (from, to) = (self.from.unwrap_or(1), self.to.unwrap_or(u64::MAX));
+        let to = to.min(reader.head().seq.0);
+        let wanted = |seq: JournalSeq| (from..=to).contains(&seq.0);
+        let mut out = BufWriter::new(io::stdout().lock());
+        let mut tell = |entry: &StoredEntry| -> anyhow::Result<()> {
+            match self.json {
+                true => write!(out, "{}", entry.to_line()?)?,
+                false => writeln!(out, "{}", entry.in_words())?,
+            }
+            Ok(())
+        };
+        // the last ones can only be told once the end is known
+        let mut kept = VecDeque::new();
+        let mut failed = Ok(());
+        let mut take = |entry: StoredEntry| match self.last {
+            Some(last) => {
+                kept.push_back(entry);
+                while kept.len() > last {
+                    kept.pop_front();
+                }
+            }
+            None if failed.is_ok() => failed = tell(&entry),
+            None => {}
+        };
+        match (self.txid, self.last) {
+            (Some(txid), _) => {
+                let all = reader.entries_of(txid)?;
+                if all.is_empty() {
+                    bail!("transaction {txid} is not in this journal");
+                }
+                all.into_iter().filter(|entry| wanted(entry.seq)).for_each(take);
+            }
+            (None, last) => {
+                // no need to read what is not shown
+                let last = last.and_then(|last| u64::try_from(last).ok()).unwrap_or(u64::MAX);
+                let from = from.max(to.saturating_add(1).saturating_sub(last));
+                reader.each(JournalSeq(from), JournalSeq(to), |entry| {
+                    take(entry);
+                    Ok(())
+                })?;
+            }
+        }
+        failed?;
+        for entry in &kept {
+            tell(entry)?;
+        }
+        Ok(out.flush()?)
+    }
+}
+
+/// Writes to a new file that only its owner reads, durable at the end, or to standard output.
+pub(super) fn write_out(
+    out: Option<&Path>,
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(path) = out else { return write(&mut BufWriter::new(io::stdout().lock())) };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = BufWriter::new(file.with_context(|| format!("{}", path.display()))?);
+    write(&mut file)?;
+    Ok(file.into_inner()?.sync_all()?)
+}
