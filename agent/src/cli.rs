@@ -6,6 +6,7 @@
 //!
 //! Failure policy: exit code 1 where something went wrong, 2 where the command was not understood.
 
+mod evidence;
 mod journal;
 mod replay;
 
@@ -25,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::evidence::Evidence;
 use self::journal::JournalVerb;
 use self::replay::Replay;
 use crate::config::{self, Config, SEED_VARIABLE};
@@ -78,6 +80,10 @@ enum Verb {
     Journal(JournalVerb),
     /// Step through a journal: state, screen and notes after any entry
     Replay(Replay),
+    /// Gather what is known about one transaction into one JSON file, without secrets: its journal
+    /// entries and those around it, proof that they belong to the chain, its screens, the devices'
+    /// last frames, configuration, versions
+    Evidence(Evidence),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -147,6 +153,7 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Pair(pair) => pair_with(&config.socket, &seed(pair)?)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
         Verb::Journal(verb) => journal::run(verb, &config.vault.journal())?,
+        Verb::Evidence(evidence) => evidence.run(&config.vault, &loaded.shown)?,
         Verb::Replay(replay) => replay.run(&config.vault.journal())?,
         Verb::Vault => run_vault(&config)?,
         Verb::Net => until_stopped(&config, |stop| {

@@ -148,6 +148,12 @@ impl VaultConfig {
     pub fn journal(&self) -> PathBuf {
         self.dir.join("journal.db")
     }
+
+    /// The folder with what devices said before their faults.
+    #[must_use]
+    pub fn faults(&self) -> PathBuf {
+        self.dir.join("faults")
+    }
 }
 
 /// A note validator.

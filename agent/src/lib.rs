@@ -5,6 +5,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod evidence;
+pub mod faults;
 pub mod ipc;
 pub mod journal;
 pub mod kiosk;

@@ -115,3 +115,26 @@ fn a_journal_is_replayed_to_any_entry() {
     assert_eq!(last["open"][0]["txid"], TXID);
     assert_eq!(last["holdings"]["bays"]["1"]["on_hand"], 100);
 }
+
+/// Loss prevented: a support person who cannot hand over what is known about a sale.
+#[test]
+fn evidence_is_gathered_and_checked_from_the_command_line() {
+    let (folder, path) = journal();
+    let (file, out) = (path.to_str().unwrap(), folder.path().join("evidence.json"));
+    let out = out.to_str().unwrap();
+    fs::create_dir(folder.path().join("faults")).unwrap();
+    let fault = serde_json::json!({
+        "device": "dispenser", "seq": 19, "at": 1_795_248_894, "txid": TXID, "fault": "a jam",
+        "frames": ["12 ms <- 10 02"],
+    });
+    fs::write(folder.path().join("faults/000000000019-dispenser-1.json"), fault.to_string())
+        .unwrap();
+    says(folder.path(), &["evidence", TXID, "--journal", file, "--out", out]);
+    let bundle: serde_json::Value = serde_json::from_slice(&fs::read(out).unwrap()).unwrap();
+    assert_eq!(bundle["faults"][0]["fault"], fault);
+    assert_eq!(bundle["configuration"]["vault.heartbeat_s"]["origin"], "default");
+    let said = says(folder.path(), &["journal", "verify", "--file", out]);
+    assert!(said.starts_with("the evidence leads to entry 23"), "{said}");
+    let said = complains(folder.path(), &["evidence", &"00".repeat(16), "--journal", file]);
+    assert!(said.contains("not in this journal"), "{said}");
+}

@@ -225,11 +225,19 @@ impl<A: Authority> Acceptor<A> for Device<AcceptorCommand<A>> {
     fn send(&mut self, command: AcceptorCommand<A>) -> Result<(), PortClosed> {
         Device::send(self, command)
     }
+
+    fn frames(&self) -> Vec<String> {
+        self.trace.lines()
+    }
 }
 
 impl<A: Authority> Dispenser<A> for Device<DispenserCommand<A>> {
     fn send(&mut self, command: DispenserCommand<A>) -> Result<(), PortClosed> {
         Device::send(self, command)
+    }
+
+    fn frames(&self) -> Vec<String> {
+        self.trace.lines()
     }
 }
 

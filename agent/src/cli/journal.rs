@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use bitspire_shared::ids::{JournalSeq, TxnId};
 use clap::{Args, Subcommand};
 
+use crate::evidence;
 use crate::journal::{Reader, StoredEntry, Verified, verify_export};
 
 #[derive(Debug, Subcommand)]
@@ -57,7 +58,7 @@ pub(super) struct Show {
 pub(super) struct Verify {
     #[command(flatten)]
     which: Which,
-    /// Check an export instead, without any database
+    /// Check an export, or an evidence bundle, instead: without any database
     #[arg(long, value_name = "FILE", conflicts_with = "journal")]
     file: Option<PathBuf>,
 }
@@ -72,6 +73,11 @@ pub(super) struct Export {
 }
 
 impl Which {
+    /// The file that was named.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.journal.as_deref()
+    }
+
     pub(super) fn open(&self, own: &Path) -> anyhow::Result<Reader> {
         let path = self.journal.as_deref().unwrap_or(own);
         Reader::open(path).with_context(|| format!("{}", path.display()))
@@ -83,16 +89,10 @@ pub(super) fn run(verb: JournalVerb, own: &Path) -> anyhow::Result<()> {
     match verb {
         JournalVerb::Show(show) => show.run(own),
         JournalVerb::Verify(Verify { which, file }) => {
-            let Verified { head, open } = match file {
-                Some(file) => {
-                    let opened = File::open(&file);
-                    let opened = opened.with_context(|| format!("{}", file.display()))?;
-                    verify_export(BufReader::new(opened))?
-                }
-                None => which.open(own)?.verify()?,
-            };
-            let (seq, hash) = (head.seq.0, head.hash);
-            println!("the journal holds: {seq} entries, {open} transactions open, head {hash}");
+            match file {
+                Some(file) => verify_text(&file)?,
+                None => says_it_holds(which.open(own)?.verify()?),
+            }
             Ok(())
         }
         JournalVerb::Export(Export { which, out }) => {
@@ -100,6 +100,27 @@ pub(super) fn run(verb: JournalVerb, own: &Path) -> anyhow::Result<()> {
             write_out(out.as_deref(), |to| Ok(reader.export(to)?))
         }
     }
+}
+
+/// Checks an export, or the chain in an evidence bundle.
+fn verify_text(path: &Path) -> anyhow::Result<()> {
+    let opened = File::open(path).with_context(|| format!("{}", path.display()))?;
+    let mut lines = BufReader::new(opened);
+    let beginning = lines.fill_buf().with_context(|| format!("{}", path.display()))?;
+    if beginning.starts_with(b"{\"bitspire_evidence\"") {
+        let mut text = String::new();
+        lines.read_to_string(&mut text)?;
+        let head = evidence::verify(&text)?;
+        println!("the evidence leads to entry {}, head {}", head.seq.0, head.hash);
+    } else {
+        says_it_holds(verify_export(lines)?);
+    }
+    Ok(())
+}
+
+fn says_it_holds(Verified { head, open }: Verified) {
+    let (seq, hash) = (head.seq.0, head.hash);
+    println!("the journal holds: {seq} entries, {open} transactions open, head {hash}");
 }
 
 impl Show {

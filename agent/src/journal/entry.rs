@@ -301,14 +301,26 @@ pub struct StoredEntry {
 }
 
 impl StoredEntry {
-    /// The hash that this entry must have: SHA-256 over
-    /// `bitspire-journal:v1:<prev>:<seq>:<at>:<txid or ->:<kind>:<sha256 of the body>`.
+    /// The hash that this entry must have: [`chain_hash`].
     #[must_use]
     pub fn computed_hash(&self) -> JournalHead {
         let Self { seq, at, txid, kind, body, prev, .. } = self;
-        let txid = txid.map_or_else(|| "-".to_owned(), |txid| txid.to_string());
-        let body = sha256(body);
-        let text = format!("bitspire-journal:v1:{prev}:{}:{}:{txid}:{kind}:{body}", seq.0, at.0);
-        JournalHead::from_bytes(*sha256(&text).as_bytes())
+        chain_hash(*prev, *seq, *at, *txid, kind, &sha256(body))
     }
+}
+
+/// The hash of an entry, from the hash before it and that of its body: SHA-256 over
+/// `bitspire-journal:v1:<prev>:<seq>:<at>:<txid or ->:<kind>:<sha256 of the body>`.
+#[must_use]
+pub fn chain_hash(
+    prev: JournalHead,
+    seq: JournalSeq,
+    at: Unix,
+    txid: Option<TxnId>,
+    kind: &str,
+    body: &Digest,
+) -> JournalHead {
+    let txid = txid.map_or_else(|| "-".to_owned(), |txid| txid.to_string());
+    let text = format!("bitspire-journal:v1:{prev}:{}:{}:{txid}:{kind}:{body}", seq.0, at.0);
+    JournalHead::from_bytes(*sha256(&text).as_bytes())
 }

@@ -51,6 +51,7 @@ use self::views::{number, sql};
 pub use self::commit::{ByJournal, Committed, Intent};
 pub use self::entry::{
     CashMove, CountChange, Entry, RequestEntry, Stage, StoredEntry, TxnEntry, VerdictUse,
+    chain_hash,
 };
 pub use self::error::{JournalError, Refusal};
 pub use self::holdings::{Bay, Heap, Holdings};

@@ -143,6 +143,7 @@ impl Vault {
 
     /// Takes one event.
     pub(super) fn take(&mut self, event: Event) -> Result<(), VaultError> {
+        self.keep_frames(&event);
         match event {
             Event::Acceptor(event) => self.acceptor_says(event)?,
             Event::Dispenser(event) => self.dispenser_says(event),

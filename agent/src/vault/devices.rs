@@ -72,6 +72,11 @@ impl Taker {
             reset_at: None,
         }
     }
+
+    /// What went over its line last.
+    pub(super) fn frames(&self) -> Vec<String> {
+        self.device.frames()
+    }
 }
 
 impl Giver {
@@ -86,6 +91,11 @@ impl Giver {
             set_up: Some(Mono(0)),
             setting_up: None,
         }
+    }
+
+    /// What went over its line last.
+    pub(super) fn frames(&self) -> Vec<String> {
+        self.device.frames()
     }
 
     /// Whether its driver took the command.

@@ -33,6 +33,7 @@ mod customer;
 mod devices;
 mod documents;
 mod drive;
+mod frames;
 mod host;
 mod inspect;
 mod open;

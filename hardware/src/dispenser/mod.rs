@@ -103,4 +103,9 @@ pub trait Dispenser<A: Authority>: Send {
     /// # Errors
     /// [`PortClosed`](crate::port::PortClosed) when the device's thread has ended.
     fn send(&mut self, command: DispenserCommand<A>) -> Result<(), crate::port::PortClosed>;
+
+    /// The last frames as text, oldest first, for evidence; none where there is no line.
+    fn frames(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

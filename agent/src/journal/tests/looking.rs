@@ -92,7 +92,7 @@ fn a_byte_that_is_turned_over_is_found() {
     let pages = good.len() / 4_096;
     let (mut found, mut same) = (0, 0);
     // each page at other places, by strides that share no divisor with anything in a page
-    for at in (0..good.len()).step_by(61).chain((7..good.len()).step_by(97)) {
+    for at in (0..good.len()).step_by(211).chain((7..good.len()).step_by(307)) {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
         fs::write(&place.path, &bad).unwrap();
@@ -108,7 +108,7 @@ fn a_byte_that_is_turned_over_is_found() {
             let _ = fs::remove_file(place.path.with_file_name(format!("journal.db{log}")));
         }
     }
-    assert!(found > 200, "{found} found, {same} in unused places of {pages} pages");
+    assert!(found > 40, "{found} found, {same} in unused places of {pages} pages");
     fs::write(&place.path, &good).unwrap();
     assert!(verify_file(&place.path).is_ok());
 }
