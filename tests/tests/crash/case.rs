@@ -44,24 +44,15 @@ struct Scene {
     wallet: CustomerWallet,
 }
 
-/// Sells in both directions, once undisturbed and once for each entry of that journal with the part
-/// dying there.
+/// Sells in each direction, once undisturbed and once for each entry of that journal with the part
+/// dying there. Each direction in a world of its own, beside the other: they wait more than they
+/// work.
 pub(crate) fn dies_at_each_entry(name: &'static str, kind: RelayKind, part: Part) {
-    let mut scene = Scene::open(name, kind, part);
-    for direction in [Direction::CashOut, Direction::CashIn] {
-        let entries = scene.undisturbed(direction);
-        let mut uncertain = 0;
-        for entry in 1..=entries {
-            // one that ended before, as when a device had trouble, says nothing of this entry
-            let reached = (0..5).find_map(|_| {
-                let (_, state, fell) = scene.sale(direction, Some(entry));
-                fell.then_some(state)
-            });
-            let state = reached.unwrap_or_else(|| panic!("{direction}: no sale has entry {entry}"));
-            uncertain += usize::from(state == "uncertain");
+    std::thread::scope(|scope| {
+        for direction in [Direction::CashOut, Direction::CashIn] {
+            scope.spawn(move || Scene::open(name, kind, part).dies_at_each_entry(direction));
         }
-        eprintln!("{name} died at {entries} entries of {direction}; {uncertain} left uncertain");
-    }
+    });
 }
 
 impl Scene {
@@ -74,6 +65,22 @@ impl Scene {
         let customer = world.customer().unwrap();
         let wallet = CustomerWallet::new().unwrap();
         Self { name, part, world, customer, wallet }
+    }
+
+    fn dies_at_each_entry(mut self, direction: Direction) {
+        let entries = self.undisturbed(direction);
+        let mut uncertain = 0;
+        for entry in 1..=entries {
+            // one that ended before, as when a device had trouble, says nothing of this entry
+            let reached = (0..5).find_map(|_| {
+                let (_, state, fell) = self.sale(direction, Some(entry));
+                fell.then_some(state)
+            });
+            let state = reached.unwrap_or_else(|| panic!("{direction}: no sale has entry {entry}"));
+            uncertain += usize::from(state == "uncertain");
+        }
+        let name = self.name;
+        eprintln!("{name} died at {entries} entries of {direction}; {uncertain} left uncertain");
     }
 
     /// The entries that a sale writes when nothing happens.
