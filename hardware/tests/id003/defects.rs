@@ -271,6 +271,32 @@ fn a_note_that_came_out_of_sight_is_another_note() {
     assert_ne!(first.serial, second.serial);
 }
 
+/// Loss prevented: a quick customer's next note of the same value, taken for the last one still, stays
+/// in escrow until the device gives it back by itself.
+#[test]
+fn the_next_note_of_the_same_value_is_another_note() {
+    let mut world = World::open(Options::default(), &[20]);
+    let first = world.escrow(20);
+    world.stack(first);
+    let Credit { .. } = world.next() else { panic!("expected the credit") };
+    world.send(AcceptorCommand::AcknowledgeCredit);
+    world.until_status("STACKED");
+    world.act(json!({"action": "cut_cable"}));
+    world.until_status("IDLING");
+    world.act(json!({"action": "insert", "denomination": 20}));
+    world.until_status("ESCROW");
+    world.act(json!({"action": "mend_cable"}));
+    assert_eq!(world.next(), Stacked);
+    let Escrowed(second) = world.next() else { panic!("expected the second note") };
+    assert_ne!(first.serial, second.serial);
+    world.stack(second);
+    let Credit { escrowed, .. } = world.next() else { panic!("expected its credit") };
+    assert_eq!(escrowed, Some(second));
+    world.send(AcceptorCommand::AcknowledgeCredit);
+    world.until(&Accepting);
+    assert_eq!((world.cashbox(), world.count("acknowledged")), (2, 2));
+}
+
 /// Loss prevented: a pulled cable at each step of a note must neither double nor lose its credit.
 #[test]
 fn a_lost_link_keeps_the_note_and_its_credit() {

@@ -207,7 +207,9 @@ impl<A: Authority> Id003<A> {
         };
         if let Some(bill) = &self.bill {
             let same = |b: EscrowedBill| note == Some((b.denomination, b.currency));
-            if !bill.giving_back && bill.escrowed.is_none_or(same) {
+            // a credited note never comes back to escrow: this is the next one, of the same value
+            let ended = matches!(bill.stage, Stage::CreditHeld(_) | Stage::Credited { .. });
+            if !bill.giving_back && !ended && bill.escrowed.is_none_or(same) {
                 return;
             }
             // the polls between the two notes were lost
