@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use bitspire_shared::money::{Currency, Fiat};
@@ -41,7 +41,9 @@ heartbeat_s = 60
 cash_in = true
 cash_out = true
 cash_out_amounts_minor = [2000, 5000, 10000, 20000]
+max_note_minor = 10000
 max_cash_in_minor = 50000
+max_cash_in_per_day_minor = 1000000
 cassette_floor_notes = 5
 cashbox_capacity_notes = 600
 offline_after_s = 120
@@ -51,6 +53,8 @@ presence_s = 90
 [vault.breaker]
 notes_per_hour = 200
 notes_per_day = 1000
+sats_per_hour = 10000000
+sats_per_day = 50000000
 
 [net]
 "#;
@@ -79,11 +83,12 @@ raw! {
     RawAcceptor { kind: AcceptorKind, path: String, baud: Option<u32> }
     RawDispenser { kind: DispenserKind, path: String, bays: u8 }
     RawPolicy {
-        cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>, max_cash_in_minor: i64,
+        cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>,
+        max_note_minor: i64, max_cash_in_minor: i64, max_cash_in_per_day_minor: i64,
         cassette_floor_notes: u32, cashbox_capacity_notes: u32, offline_after_s: u32,
         answer_s: u32, presence_s: u32,
     }
-    RawBreaker { notes_per_hour: u32, notes_per_day: u32 }
+    RawBreaker { notes_per_hour: u32, notes_per_day: u32, sats_per_hour: u64, sats_per_day: u64 }
     RawNet { machine_secret_file: Option<PathBuf> }
 }
 
@@ -187,8 +192,12 @@ pub struct Policy {
     pub cash_out: bool,
     /// The amounts that a customer may choose, ascending; empty without a currency.
     pub cash_out_amounts: Vec<Fiat>,
+    /// The largest note that is taken; absent without a currency.
+    pub max_note: Option<Fiat>,
     /// The most that one cash-in takes; absent without a currency.
     pub max_cash_in: Option<Fiat>,
+    /// The most that all cash-ins of any 24 hours take; absent without a currency.
+    pub max_cash_in_per_day: Option<Fiat>,
     /// Notes that stay in a bay: the device's own count may be off by a few.
     pub cassette_floor_notes: u32,
     /// Notes that the cashbox holds.
@@ -201,13 +210,17 @@ pub struct Policy {
     pub presence_s: NonZeroU32,
 }
 
-/// The hard breaker: beyond it nothing is dispensed until it is closed by an operator's verdict.
+/// The hard breaker: beyond it nothing is sold until it is closed by an operator's verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
     /// Notes given out in any hour.
     pub notes_per_hour: NonZeroU32,
     /// Notes given out in any day.
     pub notes_per_day: NonZeroU32,
+    /// Sats promised for notes in any hour, at market rate.
+    pub sats_per_hour: NonZeroU64,
+    /// Sats promised for notes in any day, at market rate.
+    pub sats_per_day: NonZeroU64,
 }
 
 /// What net needs.
@@ -254,6 +267,10 @@ fn wrong(key: &str, expected: &str, got: impl ToString) -> ConfigError {
 
 fn at_least_one(key: &str, number: u32) -> Result<NonZeroU32, ConfigError> {
     NonZeroU32::new(number).ok_or_else(|| wrong(key, "at least 1", number))
+}
+
+fn at_least_one_sat(key: &str, number: u64) -> Result<NonZeroU64, ConfigError> {
+    NonZeroU64::new(number).ok_or_else(|| wrong(key, "at least 1", number))
 }
 
 fn check(raw: &Raw) -> Result<Config, ConfigError> {
@@ -321,6 +338,8 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
         breaker: Breaker {
             notes_per_hour: at_least_one("vault.breaker.notes_per_hour", breaker.notes_per_hour)?,
             notes_per_day: at_least_one("vault.breaker.notes_per_day", breaker.notes_per_day)?,
+            sats_per_hour: at_least_one_sat("vault.breaker.sats_per_hour", breaker.sats_per_hour)?,
+            sats_per_day: at_least_one_sat("vault.breaker.sats_per_day", breaker.sats_per_day)?,
         },
         heartbeat_s: at_least_one("vault.heartbeat_s", *heartbeat_s)?,
         loopback,
@@ -352,7 +371,12 @@ fn check_policy(raw: &RawPolicy, currency: Option<Currency>) -> Result<Policy, C
         cash_in: raw.cash_in,
         cash_out: raw.cash_out,
         cash_out_amounts: amounts,
+        max_note: fiat("vault.policy.max_note_minor", raw.max_note_minor)?,
         max_cash_in: fiat("vault.policy.max_cash_in_minor", raw.max_cash_in_minor)?,
+        max_cash_in_per_day: fiat(
+            "vault.policy.max_cash_in_per_day_minor",
+            raw.max_cash_in_per_day_minor,
+        )?,
         cassette_floor_notes: raw.cassette_floor_notes,
         cashbox_capacity_notes: at_least_one(
             "vault.policy.cashbox_capacity_notes",
@@ -414,6 +438,9 @@ mod tests {
             ("[vault.policy]\nmax_cash_in_minor = 0\n", "max_cash_in_minor"),
             ("[vault.policy]\ncash_out_amounts_minor = [5000, 2000]\n", "cash_out_amounts_minor"),
             ("[vault.breaker]\nnotes_per_hour = 0\n", "notes_per_hour"),
+            ("[vault.breaker]\nsats_per_day = 0\n", "sats_per_day"),
+            ("[vault.policy]\nmax_note_minor = 0\n", "max_note_minor"),
+            ("[vault.policy]\nmax_cash_in_per_day_minor = 0\n", "max_cash_in_per_day_minor"),
             (
                 "currency = 'EUR'\n[vault.dispenser]\nkind = 'f56'\npath = '/x'\nbays = 9\n",
                 "vault.dispenser.bays",

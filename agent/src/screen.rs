@@ -51,4 +51,6 @@ pub enum MachineScreen {
     },
     /// A transaction.
     Txn(Screen),
+    /// A transaction at its end, whose notes nobody has taken.
+    NotesLeft(Screen),
 }

@@ -112,6 +112,11 @@ pub fn render(screen: &MachineScreen) -> Markup {
             (view(&screen.view))
             (claim(shown(screen)))
         },
+        MachineScreen::NotesLeft(screen) => html! {
+            h1 { "Your notes are still there" }
+            p { "Take them out of the machine." }
+            (claim(shown(screen)))
+        },
     }
 }
 

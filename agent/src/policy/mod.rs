@@ -18,5 +18,6 @@
 )]
 
 pub mod breaker;
+pub mod intake;
 pub mod price;
 pub mod shop;

@@ -26,6 +26,7 @@ use super::{Event, Pace, QUEUE, VaultError};
 use crate::config::VaultConfig;
 use crate::journal::{Journal, Stage};
 use crate::policy::breaker::Breaker;
+use crate::policy::intake::Intake;
 use crate::policy::price::Rates;
 use crate::txn::{Input, Now, Txn};
 
@@ -56,6 +57,8 @@ pub(super) struct Vault {
     pub(super) documents_refused: u64,
 
     pub(super) breaker: Breaker,
+    /// What came in within a day.
+    pub(super) intake: Intake,
     pub(super) rates: Rates,
 
     pub(super) txns: BTreeMap<TxnId, Txn>,
@@ -166,6 +169,7 @@ impl Vault {
         self.try_held_verdicts()?;
         self.try_early_documents()?;
         self.look_at_screen();
+        self.look_at_exit();
         self.inspect_if_due();
         self.ask_again();
         self.alerts.forget_old(self.mono());

@@ -5,11 +5,10 @@
 //!
 //! Failure policy: whatever does not fit changes nothing.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use bitspire_shared::ids::{ClaimCode, Nonce, TxnId};
-use bitspire_shared::money::{Denomination, Fiat};
+use bitspire_shared::money::Fiat;
 use bitspire_shared::rate::{Limiter, Quota};
 
 use super::VaultError;
@@ -47,14 +46,6 @@ impl Vault {
         Ok(())
     }
 
-    /// The notes that a cash-in takes.
-    pub(super) fn takes(&self) -> BTreeSet<Denomination> {
-        let most = self.config.policy.max_cash_in.map_or(0, |fiat| fiat.minor);
-        let fits = |note: &&Denomination| i64::from(note.minor()) <= most;
-        let notes = self.acceptor.iter().flat_map(|taker| taker.notes.iter());
-        notes.filter(fits).copied().collect()
-    }
-
     fn order(&mut self, fiat: Fiat) -> Result<Order, VaultError> {
         let ms = |seconds: NonZeroU32| u64::from(seconds.get()).saturating_mul(1_000);
         let policy = &self.config.policy;
@@ -69,7 +60,7 @@ impl Vault {
     }
 
     fn start_cash_in(&mut self) -> Result<(), VaultError> {
-        let most = self.config.policy.max_cash_in;
+        let most = self.cash_in_limit();
         let Some(fiat) = most.filter(|_| self.on_screen.is_none() && self.shop().cash_in) else {
             return Ok(());
         };

@@ -51,7 +51,8 @@ pub(super) struct Giver {
     pub(super) fault: Option<String>,
     /// The bays as it sees them; none until it is set up.
     pub(super) bays: BTreeMap<BayId, BayState>,
-    pub(super) notes_at_exit: bool,
+    /// Since when notes lie at its exit, where they do.
+    pub(super) exit: Option<Mono>,
     /// Whether it is to be set up, and from when on that may be tried.
     set_up: Option<Mono>,
     /// Since when it is being set up.
@@ -87,7 +88,7 @@ impl Giver {
             status: DeviceStatus::Starting,
             fault: None,
             bays: BTreeMap::new(),
-            notes_at_exit: false,
+            exit: None,
             set_up: Some(Mono(0)),
             setting_up: None,
         }
@@ -197,7 +198,7 @@ impl Vault {
                 self.unheard = None;
             }
             AcceptorEvent::Escrowed(bill) => {
-                let allowed = self.may_take_notes();
+                let allowed = self.may_take(&bill)?;
                 let known = self.feeding.filter(|txid| self.txns.contains_key(txid));
                 match known {
                     Some(txid) => self.queue.push_back((txid, Input::Escrowed { bill, allowed })),
@@ -249,7 +250,7 @@ impl Vault {
             DispenserEvent::Ready { bays, notes_at_exit } => {
                 tracing::info!(event = "dispenser_ready", bays = bays.len(), notes_at_exit);
                 giver.bays = bays;
-                giver.notes_at_exit = notes_at_exit;
+                giver.exit = notes_at_exit.then(|| giver.exit.unwrap_or(now));
                 giver.setting_up = None;
                 giver.status = DeviceStatus::Ready;
                 giver.fault = None;
@@ -257,8 +258,10 @@ impl Vault {
             }
             DispenserEvent::Dispensed(outcome) => {
                 tracing::info!(event = "dispensed", ?outcome);
-                if let DispenseOutcome::Final { bays, .. } = &outcome {
-                    giver.notes_at_exit |= bays.values().any(|bay| bay.presented > 0);
+                if let DispenseOutcome::Final { bays, .. } = &outcome
+                    && bays.values().any(|bay| bay.presented > 0)
+                {
+                    giver.exit.get_or_insert(now);
                 }
                 match &outcome {
                     DispenseOutcome::Final { fault: None, .. } => {}
@@ -281,7 +284,7 @@ impl Vault {
                 }
             }
             DispenserEvent::Taken => {
-                giver.notes_at_exit = false;
+                giver.exit = None;
                 let waits = |txn: &Txn| matches!(txn, Txn::CashOut(_));
                 let open = self.txns.iter().filter(|(_, txn)| waits(txn));
                 let open = open.filter(|(_, txn)| txn.stage() == Stage::Open);

@@ -15,6 +15,7 @@ use super::screens::waits_for_code;
 use super::settings::Setting;
 use super::{Place, Point, VaultError};
 use crate::journal::{CashMove, Entry, JournalError, Stage};
+use crate::policy::breaker::Outflow;
 use crate::txn::{Effect, Input, Record, Txn};
 
 impl Vault {
@@ -142,17 +143,8 @@ impl Vault {
                     }
                 }
                 Effect::Stack { record, no, bill } => {
-                    let entry = record.to_entry()?;
-                    match self.journal.commit(self.now().unix, entry, no, bill) {
-                        Ok(proof) => {
-                            self.recorded(*record, name)?;
-                            self.tell_acceptor(AcceptorCommand::Stack(proof));
-                        }
-                        Err(error) => {
-                            self.record_refused(&record, error)?;
-                            self.tell_acceptor(AcceptorCommand::Return);
-                            return Ok(());
-                        }
+                    if !self.stack(*record, no, bill, name)? {
+                        return Ok(());
                     }
                 }
                 Effect::Plan { rest } => {
@@ -184,7 +176,11 @@ impl Vault {
     }
 
     /// A record is on the disk: the transaction is in its state.
-    fn recorded(&mut self, record: Record, effect: &'static str) -> Result<(), VaultError> {
+    pub(super) fn recorded(
+        &mut self,
+        record: Record,
+        effect: &'static str,
+    ) -> Result<(), VaultError> {
         let (txid, stage) = (record.txn.txid(), record.txn.stage());
         let (state, cause) = (record.txn.name(), record.cause);
         tracing::info!(event = "txn", txn = %txid, state, cause);
@@ -198,7 +194,11 @@ impl Vault {
     }
 
     /// The journal forbids a record, and nothing of it was written; any other error is the end.
-    fn record_refused(&mut self, record: &Record, error: JournalError) -> Result<(), VaultError> {
+    pub(super) fn record_refused(
+        &mut self,
+        record: &Record,
+        error: JournalError,
+    ) -> Result<(), VaultError> {
         let why = match &error {
             JournalError::Refused(refusal) => refusal.to_string(),
             // a number beyond what JSON keeps exact, by whoever sent it
@@ -230,7 +230,7 @@ impl Vault {
             }
         };
         // counted by the intent, as after a restart
-        let opened = self.breaker.give(notes, at);
+        let opened = self.breaker.give(Outflow::Notes(notes), at);
         self.recorded(record, effect)?;
         self.dispensing = Some((txid, no));
         let sent = match &mut self.dispenser {

@@ -12,9 +12,11 @@ use bitspire_hardware::acceptor::{AcceptorEvent, PowerUpBill};
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::document::FeesDocument;
 use bitspire_shared::ids::{JournalSeq, PubKey};
+use bitspire_shared::money::Denomination;
 use bitspire_shared::sealed::Purpose;
 use bitspire_shared::time::{Mono, Unix};
 use bitspire_shell::secrets::{Keyring, SecretError};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::core::Vault;
@@ -27,7 +29,8 @@ use super::time::TrustedTime;
 use super::{Event, Seams, VaultError};
 use crate::config::{Config, VaultConfig};
 use crate::journal::{Journal, StoredEntry};
-use crate::policy::breaker::{Breaker, DAY_S, Kept};
+use crate::policy::breaker::{Breaker, DAY_S, Kept, Outflow};
+use crate::policy::intake::Intake;
 use crate::policy::price::Rates;
 use crate::txn::{BillFate, DeviceReport, Input, Txn};
 
@@ -61,9 +64,10 @@ impl Vault {
         let cassettes = cassettes.filter(|kept| ours(kept.document.spire));
         let past = Past::read(&journal)?;
         let kept: Kept = load(&journal)?.unwrap_or_default();
-        let given = past.given.into_iter().filter(|(seq, ..)| *seq > kept.since);
-        let given = given.map(|(_, at, notes)| (at, notes)).collect();
+        let given = past.intents.iter().filter(|intent| intent.seq > kept.since);
+        let given = given.map(|intent| (intent.at, intent.outflow)).collect();
         let breaker = Breaker::new(config.breaker, kept, given);
+        let taken = past.intents.iter().map(|intent| (intent.at, intent.taken_minor)).collect();
         let acceptor = match (&config.acceptor, config.currency) {
             (Some(device), Some(currency)) => Some(Taker::new(host.acceptor(device, currency)?)),
             _ => None,
@@ -89,6 +93,7 @@ impl Vault {
             early: Default::default(),
             documents_refused: 0,
             breaker,
+            intake: Intake::new(taken),
             rates: load::<Rates>(&journal)?.unwrap_or_default(),
             txns: Default::default(),
             queue: VecDeque::new(),
@@ -194,13 +199,22 @@ fn make_folder(path: &Path) -> Result<(), VaultError> {
 struct Past {
     /// The latest time in it that was not the system's own.
     latest: Unix,
-    /// Notes that were about to go out in the last day, by entry.
-    given: Vec<(JournalSeq, Unix, u32)>,
+    /// The points of no return of the last day, in order.
+    intents: Vec<Intent>,
+}
+
+/// A point of no return.
+struct Intent {
+    seq: JournalSeq,
+    at: Unix,
+    outflow: Outflow,
+    /// What came in with it, in minor units.
+    taken_minor: i64,
 }
 
 impl Past {
     fn read(journal: &Journal) -> Result<Self, VaultError> {
-        let mut past = Self { latest: Unix(0), given: Vec::new() };
+        let mut past = Self { latest: Unix(0), intents: Vec::new() };
         let mut end = journal.head().seq.0.saturating_add(1);
         while end > 1 {
             let from = end.saturating_sub(CHUNK.into()).max(1);
@@ -212,8 +226,9 @@ impl Past {
                     past.latest = past.latest.max(entry.at);
                     oldest = oldest.min(entry.at);
                 }
-                if let Some(notes) = notes_of(entry) {
-                    past.given.push((entry.seq, entry.at, notes));
+                if let Some((outflow, taken_minor)) = moved_by(entry) {
+                    let (seq, at) = (entry.seq, entry.at);
+                    past.intents.push(Intent { seq, at, outflow, taken_minor });
                 }
             }
             end = from;
@@ -221,20 +236,33 @@ impl Past {
                 break;
             }
         }
-        past.given.sort_unstable_by_key(|(seq, ..)| *seq);
+        past.intents.sort_unstable_by_key(|intent| intent.seq);
         Ok(past)
     }
 }
 
-/// The notes of an intent to dispense.
-fn notes_of(entry: &StoredEntry) -> Option<u32> {
+/// What an intent lets out, and what comes in with it.
+fn moved_by(entry: &StoredEntry) -> Option<(Outflow, i64)> {
     if entry.kind != "intent" {
         return None;
     }
     let body: Value = serde_json::from_str(&entry.body).ok()?;
-    let intent =
-        body.get("intent").filter(|intent| intent.get("what") == Some(&"dispense".into()))?;
-    let counts = intent.get("value")?.as_object()?.values();
-    let counts = counts.filter_map(|count| u32::try_from(count.as_u64()?).ok());
-    Some(counts.fold(0u32, u32::saturating_add))
+    let intent = body.get("intent")?;
+    let value = intent.get("value")?;
+    match intent.get("what")?.as_str()? {
+        "dispense" => {
+            let counts = value.as_object()?.values();
+            let counts = counts.filter_map(|count| u32::try_from(count.as_u64()?).ok());
+            Some((Outflow::Notes(counts.fold(0, u32::saturating_add)), 0))
+        }
+        "stack" => {
+            let Txn::CashIn(session) = Txn::deserialize(intent.get("txn")?.get("state")?).ok()?
+            else {
+                return None;
+            };
+            let note = Denomination::deserialize(value.get("denomination")?).ok()?;
+            Some((Outflow::Sats(session.market_worth(note)?), note.minor().into()))
+        }
+        _ => None,
+    }
 }

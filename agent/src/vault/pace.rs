@@ -21,6 +21,10 @@ pub struct Pace {
     pub ask_again: u64,
     /// Between two tries of a note validator that needs a hand, which ends by its RESET alone.
     pub reset: u64,
+    /// How long notes may lie at the exit before their buyer is reminded of them.
+    pub remind: u64,
+    /// How long their sale stays on the screen for them, before the operator is told.
+    pub left: u64,
     /// Between two moves of the journal's log into its database.
     pub checkpoint: u64,
     /// Between two looks through the whole journal.
@@ -39,6 +43,8 @@ impl Default for Pace {
             ask_confirmed: 10_000,
             ask_again: 60_000,
             reset: 30_000,
+            remind: 15_000,
+            left: 120_000,
             checkpoint: 600_000,
             inspect: 86_400_000,
         }

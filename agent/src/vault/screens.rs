@@ -139,7 +139,8 @@ impl Vault {
                     _ => now,
                 };
                 self.shown.view = Some((kind, since));
-                if rests(&screen.view).is_some_and(|ms| now.since(since) >= ms) {
+                let over = rests(&screen.view).is_some_and(|ms| now.since(since) >= ms);
+                if over && !self.notes_are_awaited() {
                     self.leave_screen();
                 }
             }
@@ -171,7 +172,11 @@ impl Vault {
 
     fn screen(&self) -> MachineScreen {
         if let Some(txn) = self.on_screen.and_then(|txid| self.txns.get(&txid)) {
-            return MachineScreen::Txn(txn.screen());
+            let screen = txn.screen();
+            return match rests(&screen.view).is_some() && self.notes_are_late() {
+                true => MachineScreen::NotesLeft(screen),
+                false => MachineScreen::Txn(screen),
+            };
         }
         let Some(pairing) = &self.pairing else {
             return MachineScreen::Unpaired { refused: self.seed_words.clone() };
@@ -229,8 +234,10 @@ impl Vault {
         if taker.status != DeviceStatus::Ready {
             let fault = taker.fault.as_deref().unwrap_or("it is starting");
             blocked.push(format!("note validator: {fault}"));
-        } else if self.takes().is_empty() {
+        } else if taker.notes.is_empty() {
             blocked.push("note validator: it knows no notes of this currency".to_owned());
+        } else if self.takes().is_empty() {
+            blocked.push("the machine has taken all that it may within a day".to_owned());
         }
         if taker.cashbox_out || !self.has_room() {
             blocked.push("the cashbox is full or not in its place".to_owned());
@@ -254,29 +261,10 @@ impl Vault {
         if self.dispensing.is_some() || self.to_plan.is_some() {
             blocked.push("dispenser: it is at work".to_owned());
         }
-        if giver.notes_at_exit {
+        if giver.exit.is_some() {
             blocked.push("dispenser: notes lie at its exit".to_owned());
         }
         blocked
-    }
-
-    /// Whether another note fits.
-    pub(super) fn has_room(&self) -> bool {
-        let notes = self.journal.holdings().cashbox.values();
-        let notes = notes.fold(0i64, |sum, heap| {
-            sum.saturating_add(heap.count.max(0)).saturating_add(heap.doubts.max(0))
-        });
-        notes < i64::from(self.config.policy.cashbox_capacity_notes.get())
-    }
-
-    /// Whether a note in escrow may be taken at all.
-    pub(super) fn may_take_notes(&self) -> bool {
-        let in_place = self.acceptor.as_ref().is_some_and(|taker| !taker.cashbox_out);
-        let on_screen = self.feeding.is_some() && self.feeding == self.on_screen;
-        let time = self.time.known(self.mono()).is_some();
-        let service = self.service_in_reach();
-        let closed = self.breaker.is_open() || self.inspection.broken().is_some();
-        in_place && on_screen && time && service && !closed && self.has_room()
     }
 }
 

@@ -210,3 +210,85 @@ fn a_validator_whose_jam_was_cleared_takes_notes_again() {
     machine.acceptor.control(json!({ "action": "clear" })).unwrap();
     machine.until("an open inlet", |machine| sells(machine));
 }
+
+/// Loss prevented: notes that nobody took, and a dispenser that gives the next customer's on top of
+/// them.
+#[test]
+fn notes_that_nobody_takes_hold_the_exit_and_are_told() {
+    let mut machine = Machine::ready();
+    machine.restart_at(Pace { remind: 100, left: 1_500, ..QUICK });
+    machine.wait_for_sale();
+    machine.sell(2_000);
+    machine.pay();
+    machine.until("a reminder", |machine| {
+        matches!(&machine.screen, Some(MachineScreen::NotesLeft(screen))
+            if matches!(screen.view, View::Settled { .. }))
+    });
+    assert!(!machine.alerts().contains("notes_left_at_exit"));
+    machine.until("the alert", |machine| machine.alerts().contains("notes_left_at_exit"));
+    machine.touch(CustomerAction::Finish);
+    machine.until("a machine that gives no notes", |machine| {
+        matches!(&machine.screen, Some(MachineScreen::Idle { cash_out, .. }) if cash_out.is_empty())
+    });
+    assert!(machine.take());
+    machine.wait_for_sale();
+    sale(&mut machine, 2_000);
+}
+
+/// Loss prevented: a validator that is fooled turns paper into sats for as long as it takes.
+#[test]
+fn no_more_sats_are_promised_than_the_breaker_allows() {
+    // a dollar is a thousand sats
+    let mut machine = Machine::ready_with("[vault.breaker]\nsats_per_hour = 30000\n");
+    machine.open_inlet();
+    machine.feed_to(20, 2_000);
+    machine.feed(20);
+    machine.until("the note given back", |machine| machine.given_back() == 1);
+    machine.until("the breaker", |machine| machine.alerts().contains("breaker_open"));
+    machine.touch(CustomerAction::Finish);
+    machine.until_view(
+        "the withdraw of what was taken",
+        |view| matches!(view, View::Claim { total, .. } if total.minor == 2_000),
+    );
+    machine.pay();
+    machine.until_view("the end", |view| matches!(view, View::Redeemed { .. }));
+    assert_eq!(machine.in_cashbox(), 20);
+    machine.stop();
+    machine.start();
+    machine.until("the end of sales", |machine| out_of_service(machine, "breaker"));
+    machine.verdict(None, VerdictKind::CloseBreaker, 0);
+    machine.wait_for_sale();
+}
+
+/// Loss prevented: more cash in a machine, day after day, than its operator wants to lie there.
+#[test]
+fn a_day_takes_no_more_than_its_limit_and_no_larger_notes() {
+    let mut machine = Machine::ready_with(
+        "[vault.policy]\nmax_note_minor = 2000\nmax_cash_in_per_day_minor = 3000\n",
+    );
+    let refuses = |machine: &Machine, major: u32| {
+        let note = json!({ "action": "insert", "denomination": major });
+        machine.acceptor.control(note).is_err()
+    };
+    machine.open_inlet();
+    machine.feed_to(20, 2_000);
+    assert!(refuses(&machine, 50), "no note of this value");
+    machine.until("an inlet for what is left", |machine| refuses(machine, 20));
+    machine.touch(CustomerAction::Finish);
+    machine.until_view("the withdraw", |view| matches!(view, View::Claim { .. }));
+    machine.pay();
+    machine.until_view("the end", |view| matches!(view, View::Redeemed { .. }));
+    machine.stop();
+    machine.start();
+    machine.wait_for_sale();
+    machine.open_inlet();
+    assert!(refuses(&machine, 20), "the day has 10 left, a restart or not");
+    machine.feed_to(10, 1_000);
+    machine.touch(CustomerAction::Finish);
+    machine.until_view("the withdraw", |view| matches!(view, View::Claim { .. }));
+    machine.service.paid = true;
+    machine.until("a machine that takes no more", |machine| {
+        machine.touch_once(CustomerAction::Finish);
+        matches!(&machine.screen, Some(MachineScreen::Idle { cash_in: false, .. }))
+    });
+}

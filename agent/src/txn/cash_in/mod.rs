@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitspire_shared::error::Kind;
 use bitspire_shared::ids::{ClaimCode, QuoteId, RequestId};
-use bitspire_shared::money::{Denomination, Direction, Fiat};
+use bitspire_shared::money::{Denomination, Direction, Fiat, Sats};
 use bitspire_shared::rpc::{
     CheckedQuote, ErrorCode, GetPayment, GetQuote, Lnurl, LockedNotes, Notes, QuoteTerms,
 };
@@ -131,6 +131,13 @@ impl CashIn {
     #[must_use]
     pub fn total(&self) -> Fiat {
         self.worth(Note::is_ours)
+    }
+
+    /// What a note is worth under the last lock, at market rate.
+    #[must_use]
+    pub fn market_worth(&self, note: Denomination) -> Option<Sats> {
+        let fiat = Fiat { minor: note.minor().into(), ..self.deal.fiat };
+        self.locks.last()?.exchange_rate.principal(fiat, Direction::CashIn).ok()
     }
 
     /// The next state and what is to be done, in order.

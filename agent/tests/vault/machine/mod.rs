@@ -78,6 +78,8 @@ pub(crate) const QUICK: Pace = Pace {
     ask_confirmed: 100,
     ask_again: 60_000,
     reset: 100,
+    remind: 60_000,
+    left: 60_000,
     checkpoint: 600_000,
     inspect: 86_400_000,
 };
