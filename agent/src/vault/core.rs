@@ -104,6 +104,11 @@ impl Vault {
         Ok(bytes)
     }
 
+    /// What is wrong with the system's clock.
+    pub(super) fn clock_wrong(&self) -> Option<String> {
+        self.time.wrong(self.clock.now(), self.mono())
+    }
+
     /// Both clocks, for a transaction.
     pub(super) fn now(&self) -> Now {
         let mono = self.mono();

@@ -118,6 +118,9 @@ impl Vault {
         if let Some(why) = self.inspection.broken() {
             standing("journal_broken", why.to_owned());
         }
+        if let Some(why) = self.clock_wrong() {
+            standing("clock_wrong", why);
+        }
         if self.breaker.is_open() {
             standing("breaker_open", "no notes go out until a verdict closes it".to_owned());
         }

@@ -218,6 +218,7 @@ impl Vault {
         blocked(currency, "the configuration's currency is not the pairing's");
         blocked(!self.reachable, "the service is out of reach");
         blocked(self.time.known(self.mono()).is_none(), "the service has not told the time");
+        blocked(self.clock_wrong().is_some(), "the machine's clock is wrong: set it");
         blocked(self.fees.is_none(), "no fees have come from the operator");
         blocked(self.inspection.broken().is_some(), "the journal does not hold: see the alerts");
         blocked(self.breaker.is_open(), "the breaker is open: a verdict must close it");

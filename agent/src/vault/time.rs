@@ -17,6 +17,9 @@ const WINDOW: usize = 7;
 /// A step that one event alone may make, in seconds.
 const STEP_S: u64 = 300;
 
+/// How far the system's clock may be off before the machine sells nothing, in seconds.
+const WRONG_S: u64 = 600;
+
 /// Trusted time.
 #[derive(Clone, Debug)]
 pub(super) struct TrustedTime {
@@ -41,6 +44,21 @@ impl TrustedTime {
     /// The time, once this run has heard it.
     pub(super) fn known(&self, now: Mono) -> Option<Unix> {
         self.known.then(|| self.now(now))
+    }
+
+    /// What is wrong with the system's clock, which says `wall`, in words. Nothing of ours depends on
+    /// it but the way to the relays, which refuse whoever lives in another time; and a machine that
+    /// does not know the day should not trade.
+    pub(super) fn wrong(&self, wall: Unix, now: Mono) -> Option<String> {
+        let own = self.now(now);
+        let behind = own.since(wall);
+        // without the service's word it can be known to be behind: the past has been written down
+        let ahead = if self.known { wall.since(own) } else { 0 };
+        match (behind > WRONG_S, ahead > WRONG_S) {
+            (true, _) => Some(format!("it is {behind} s behind what the service has said")),
+            (_, true) => Some(format!("it is {ahead} s ahead of what the service says")),
+            _ => None,
+        }
     }
 
     /// An event that the service signed at `created_at` came.
@@ -90,6 +108,22 @@ mod tests {
         assert_eq!(time.known(Mono(9_000)), Some(Unix(5_004)));
         time.hear(id(4), Unix(5_030), Mono(9_000));
         assert_eq!(time.now(Mono(9_000)), Unix(5_030), "small steps forward at once");
+    }
+
+    /// Loss prevented: a machine that lives in another year, and whose relays refuse it, looks as if
+    /// only the network were down.
+    #[test]
+    fn a_wrong_system_clock_is_told_as_soon_as_it_can_be_known() {
+        let year = 365 * 86_400;
+        let now = Unix(1_800_000_000);
+        let mut time = TrustedTime::new(now, Mono(0));
+        assert_eq!(time.wrong(now, Mono(0)), None);
+        assert!(time.wrong(Unix(now.0 - year), Mono(0)).unwrap().contains("behind"));
+        assert_eq!(time.wrong(Unix(now.0 + year), Mono(0)), None, "it may have been off that long");
+        time.hear(id(1), Unix(now.0 + year), Mono(0));
+        assert!(time.wrong(now, Mono(0)).unwrap().contains("31536000 s behind"));
+        assert_eq!(time.wrong(Unix(now.0 + year + WRONG_S), Mono(0)), None);
+        assert!(time.wrong(Unix(now.0 + 2 * year), Mono(0)).unwrap().contains("ahead"));
     }
 
     /// Loss prevented: one slip of the service's clock makes every later document stale.

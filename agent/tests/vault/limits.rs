@@ -11,9 +11,10 @@ use bitspire_shared::ids::{ChangeId, JournalSeq};
 use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::statement::VerdictKind;
 use bitspire_shared::time::Unix;
+use bitspire_shell::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::machine::{Machine, QUICK, bay};
+use crate::machine::{EPOCH, Machine, QUICK, bay};
 
 /// One sale to its end, the notes taken.
 fn sale(machine: &mut Machine, fiat_minor: i64) {
@@ -291,4 +292,39 @@ fn a_day_takes_no_more_than_its_limit_and_no_larger_notes() {
         machine.touch_once(CustomerAction::Finish);
         matches!(&machine.screen, Some(MachineScreen::Idle { cash_in: false, .. }))
     });
+}
+
+/// Loss prevented: a machine that sells while it does not know the day, or one that expires a paid
+/// sale because its clock was moved.
+#[test]
+fn a_clock_that_is_a_year_off_stops_new_sales_only() {
+    const YEAR: u64 = 365 * 86_400;
+    let mut machine = Machine::ready();
+    for wall in [EPOCH - YEAR, EPOCH + YEAR] {
+        // paid, and nobody there any more
+        machine.sell(2_000);
+        let code = machine.txn_screen().unwrap().claim.clone().unwrap();
+        machine.stop();
+        machine.wall = Clock::new(move || Unix(wall));
+        machine.start();
+        machine.pay();
+        machine.until("the paid sale", |machine| {
+            matches!(&machine.screen, Some(MachineScreen::Idle { waiting: true, cash_in, cash_out, .. })
+                if !cash_in && cash_out.is_empty())
+        });
+        machine.until("the alert", |machine| machine.alerts().contains("clock_wrong"));
+        let given = machine.given();
+        machine.touch(CustomerAction::ClaimCode { code });
+        machine.until("the notes", |machine| machine.given() == given + 2_000);
+        assert!(machine.take());
+        machine.until("no more sales", |machine| {
+            machine.touch_once(CustomerAction::Finish);
+            out_of_service(machine, "clock")
+        });
+        machine.stop();
+        machine.wall = Clock::new(|| Unix(EPOCH));
+        machine.service.paid = false;
+        machine.start();
+        machine.wait_for_sale();
+    }
 }

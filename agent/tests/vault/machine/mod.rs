@@ -24,6 +24,7 @@ use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::{BayId, JournalSeq, PubKey};
 use bitspire_shared::money::{Currency, Denomination};
 use bitspire_shared::time::Unix;
+use bitspire_shell::clock::Clock;
 use nostr::Keys;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -34,6 +35,8 @@ pub(crate) use self::service::{Service, fee_pair};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a simulated device is left alone between two looks at it.
 const LOOK: Duration = Duration::from_millis(10);
+/// When the service's clock, and the system's, begin.
+pub(crate) const EPOCH: u64 = 1_800_000_000;
 /// Sats per dollar times 10^9.
 pub(crate) const RATE: u64 = 1_000_000_000_000;
 
@@ -116,6 +119,8 @@ pub(crate) struct Machine {
     pub(crate) sent: Vec<ToNet>,
     pub(crate) halt_after: Option<JournalSeq>,
     pub(crate) pace: Pace,
+    /// The system's clock, as it is at the next start.
+    pub(crate) wall: Clock,
     _folder: TempDir,
 }
 
@@ -163,7 +168,7 @@ impl Machine {
             dispenser: dispenser.unwrap(),
             config: configuration(folder.path(), more),
             parties: parties(),
-            service: Service { clock: 1_800_000_000, ..Service::default() },
+            service: Service { clock: EPOCH, ..Service::default() },
             screen: None,
             number: 0,
             touched: 0,
@@ -171,6 +176,7 @@ impl Machine {
             sent: Vec::new(),
             halt_after: None,
             pace: QUICK,
+            wall: Clock::new(|| Unix(EPOCH)),
             _folder: folder,
         }
     }
@@ -197,7 +203,8 @@ impl Machine {
     pub(crate) fn start(&mut self) {
         let (config, stop) = (self.config.clone(), Stop::default());
         let (halt_after, pace) = (self.halt_after, self.pace);
-        let seams = Seams { halt_after, pace, ..Seams::default() };
+        let clock = self.wall.clone();
+        let seams = Seams { halt_after, pace, clock, ..Seams::default() };
         let own = stop.clone();
         let (running, ended): (SyncSender<()>, _) = mpsc::sync_channel(0);
         let thread = thread::spawn(move || {
