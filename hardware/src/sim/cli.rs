@@ -17,8 +17,9 @@ use bitspire_shared::money::{Currency, Denomination};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::escpos::EscPosSim;
 use super::f56::{Cassette, F56Sim, Fit};
@@ -156,12 +157,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse::<Targets>().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // a program that embeds this one has its own already
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter.from_env_lossy())
-        .try_init();
+    let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
     match run(device, &common) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,13 +6,13 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What is shown where nothing else is asked for.
-const DEFAULT: &str = "info";
-
-/// Appended to every filter, so that it cannot be forgotten.
-const QUIET: &str = "nostr_relay_pool=off,nostr_sdk=off";
+/// Silent whatever is asked for.
+const QUIET: [&str; 2] = ["nostr_relay_pool", "nostr_sdk"];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,18 +25,29 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging with `filter` (`info`, `debug`, `info,bitspire_agent=debug`, ...). The first call
-/// in a process counts.
+/// Starts logging with `filter` (`info`, `debug`, `info,bitspire_agent=debug`, ...); one that cannot
+/// be read is said so, and `info` taken instead. The first call in a process counts.
 pub fn start(filter: Option<&str>, format: Format) {
-    let filter = EnvFilter::new(format!("{},{QUIET}", filter.unwrap_or(DEFAULT)));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let wanted = filter.map(str::parse::<Targets>);
+    let unreadable = matches!(wanted, Some(Err(_)));
+    let targets = wanted
+        .and_then(Result::ok)
+        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let targets = targets.with_targets(QUIET.map(|target| (target, LevelFilter::OFF)));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // colours are for people; in a journal they are noise
         .with_ansi(std::io::stderr().is_terminal());
-    // a second start (tests, the multi-call binary) leaves the first one in place
-    let _ = match format {
-        Format::Text => lines.try_init(),
-        Format::Json => lines.json().try_init(),
+    let lines = match format {
+        Format::Text => lines.with_filter(targets).boxed(),
+        Format::Json => lines.json().with_filter(targets).boxed(),
     };
+    // a second start (tests, the multi-call binary) leaves the first one in place
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+    if unreadable {
+        tracing::error!(
+            event = "log_filter_unreadable",
+            "log.filter: expected levels like info or info,bitspire_agent=debug; info is taken"
+        );
+    }
 }
