@@ -204,7 +204,7 @@ impl Machine {
         let (config, stop) = (self.config.clone(), Stop::default());
         let (halt_after, pace) = (self.halt_after, self.pace);
         let clock = self.wall.clone();
-        let seams = Seams { halt_after, pace, clock, ..Seams::default() };
+        let seams = Seams { halt_after, pace, clock };
         let own = stop.clone();
         let (running, ended): (SyncSender<()>, _) = mpsc::sync_channel(0);
         let thread = thread::spawn(move || {
