@@ -6,6 +6,8 @@
 //!
 //! Failure policy: nothing starts on a configuration that does not read as a whole.
 
+mod printer;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -17,6 +19,7 @@ use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
 use serde::{Deserialize, Serialize};
 
+pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
 use crate::ipc::SecretText;
 
 /// What holds where nothing else is said.
@@ -77,11 +80,16 @@ raw! {
     RawKiosk { listen: String }
     RawPairing { allow_loopback_relays: bool }
     RawVault {
-        heartbeat_s: u32, machine_secret_file: Option<PathBuf>, acceptor: Option<RawAcceptor>,
-        dispenser: Option<RawDispenser>, policy: RawPolicy, breaker: RawBreaker,
+        heartbeat_s: u32, machine_secret_file: Option<PathBuf>, claim_url: Option<String>,
+        acceptor: Option<RawAcceptor>, dispenser: Option<RawDispenser>,
+        printer: Option<RawPrinter>, policy: RawPolicy, breaker: RawBreaker,
     }
     RawAcceptor { kind: AcceptorKind, path: String, baud: Option<u32> }
     RawDispenser { kind: DispenserKind, path: String, bays: u8 }
+    RawPrinter {
+        port: PrinterPort, path: String, baud: Option<u32>, columns: Option<u8>,
+        print: Option<PrintWhen>,
+    }
     RawPolicy {
         cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>,
         max_note_minor: i64, max_cash_in_minor: i64, max_cash_in_per_day_minor: i64,
@@ -137,6 +145,11 @@ pub struct VaultConfig {
     pub acceptor: Option<AcceptorConfig>,
     /// The dispenser; without one there is no cash-out.
     pub dispenser: Option<DispenserConfig>,
+    /// The receipt printer, if there is one.
+    pub printer: Option<PrinterConfig>,
+    /// The public address of the operator's service, without a slash at its end: where claim codes
+    /// are entered and receipts checked.
+    pub claim_url: Option<String>,
     /// Limits per transaction.
     pub policy: Policy,
     /// Limits over time.
@@ -303,8 +316,8 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
 }
 
 fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
-    let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, breaker } =
-        &raw.vault;
+    let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, .. } = &raw.vault;
+    let RawVault { breaker, printer, claim_url, .. } = &raw.vault;
     let currency = raw.currency.as_deref().map(|code| {
         let code = code.parse::<Currency>();
         code.map_err(|e| wrong("currency", "an ISO-4217 code", e))
@@ -334,6 +347,8 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
         currency,
         acceptor: acceptor.transpose()?,
         dispenser: dispenser.transpose()?,
+        printer: printer.as_ref().map(printer::checked).transpose()?,
+        claim_url: claim_url.as_deref().map(printer::claim_url).transpose()?,
         policy: check_policy(policy, currency)?,
         breaker: Breaker {
             notes_per_hour: at_least_one("vault.breaker.notes_per_hour", breaker.notes_per_hour)?,

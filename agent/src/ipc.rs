@@ -17,6 +17,7 @@ use std::io::{self, Read, Write};
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{EventId, JournalHead, JournalSeq, PubKey, RequestId};
 use bitspire_shared::nip46::client::SignerState;
+use bitspire_shared::statement::SignedStatement;
 use bitspire_shared::time::Unix;
 use nostr::Event;
 use serde::de::DeserializeOwned;
@@ -137,6 +138,13 @@ pub enum CustomerAction {
         /// The screen's number.
         screen: u64,
     },
+    /// Opens or closes the receipt of the transaction on the screen.
+    Receipt {
+        /// Whether it is opened.
+        open: bool,
+    },
+    /// Wants that receipt on paper.
+    PrintReceipt,
     /// A page of the kiosk has gone: nobody knows what the customer sees.
     Gone,
 }
@@ -214,6 +222,11 @@ pub enum ToVault {
         /// The session's end.
         expires_at: Unix,
     },
+    /// The machine's statement that names the vault, as it goes to the service: for receipts.
+    Named {
+        /// Signed by the spire key.
+        statement: Box<SignedStatement>,
+    },
     /// The service answered a request; `net` asks no more. Refusals that are about the carrying
     /// event alone (expired, stale, duplicate, rate_limited) or about an unknown session do not
     /// come here: `net` sends a fresh event.
@@ -261,6 +274,7 @@ impl std::fmt::Debug for ToVault {
             Self::AuthUrl { .. } => "AuthUrl",
             Self::ConnectFailed { .. } => "ConnectFailed",
             Self::ProveSession { .. } => "ProveSession",
+            Self::Named { .. } => "Named",
             Self::Reply { .. } => "Reply",
             Self::Push { .. } => "Push",
             Self::Document { .. } => "Document",

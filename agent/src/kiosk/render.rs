@@ -3,6 +3,8 @@
 //! Promise: every screen has a heading that says what to do, large type, one main button, and the
 //! claim code wherever money could be owed. QR codes are drawn here, on the machine, as SVG.
 
+mod receipt;
+
 use bitspire_shared::money::{Direction, Fiat, Sats};
 use bitspire_shared::rpc::ErrorCode;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -63,7 +65,11 @@ fn sats(amount: Sats) -> String {
 
 /// An upper-case text makes a smaller code: its characters take 5.5 bits.
 fn qr(text: &str) -> Markup {
-    match QrCode::with_error_correction_level(text.to_uppercase(), EcLevel::M) {
+    code(&text.to_uppercase(), EcLevel::M)
+}
+
+fn code(text: &str, level: EcLevel) -> Markup {
+    match QrCode::with_error_correction_level(text, level) {
         Ok(code) => {
             let image = code.render::<svg::Color>().min_dimensions(320, 320).build();
             let image = image.split_once("?>").map_or(image.as_str(), |(_, image)| image);
@@ -108,15 +114,25 @@ pub fn render(screen: &MachineScreen) -> Markup {
         MachineScreen::Idle { cash_in, cash_out, waiting, .. } => {
             idle(*cash_in, cash_out, *waiting)
         }
-        MachineScreen::Txn(screen) => html! {
-            (view(&screen.view))
-            (claim(shown(screen)))
-        },
+        MachineScreen::Txn(screen) => transaction(screen),
         MachineScreen::NotesLeft(screen) => html! {
             h1 { "Your notes are still there" }
             p { "Take them out of the machine." }
             (claim(shown(screen)))
         },
+    }
+}
+
+fn transaction(screen: &Screen) -> Markup {
+    if let Some(paper) = screen.receipt.as_ref().filter(|paper| paper.open) {
+        return receipt::page(paper, shown(screen));
+    }
+    html! {
+        (view(&screen.view))
+        (claim(shown(screen)))
+        @if screen.receipt.is_some() {
+            div.choices { (quiet("Receipt", &CustomerAction::Receipt { open: true })) }
+        }
     }
 }
 

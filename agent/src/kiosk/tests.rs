@@ -9,7 +9,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::screen::MachineScreen;
-use crate::txn::{Screen, View, Why};
+use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
 struct World {
     routes: Router,
@@ -90,7 +90,7 @@ async fn screens_are_shown_to_the_token_only() {
 
 fn screen(view: View) -> String {
     let claim = Some(SecretText::new("c0de".repeat(8)));
-    render(&MachineScreen::Txn(Screen { claim, view })).into_string()
+    render(&MachineScreen::Txn(Screen { claim, view, receipt: None })).into_string()
 }
 
 fn euros(minor: i64) -> Fiat {
@@ -126,6 +126,34 @@ fn the_claim_code_stands_where_money_could_be_owed() {
     ] {
         assert!(!screen(view.clone()).contains("c0dec0de"), "{view:?}");
     }
+}
+
+/// Loss prevented: a customer who is owed money and goes home with the receipt, but not with the code
+/// that brings it; or a code in the receipt itself, for everybody whom it is shown to.
+#[test]
+fn a_receipt_is_shown_with_the_claim_code_beside_it() {
+    let (_, rest) = include_str!("../../../docs/receipt.md").split_once("```receipt\n").unwrap();
+    let text = rest.split_once("\n```").unwrap().0.to_owned();
+    let claim = Some(SecretText::new("c0de".repeat(8)));
+    let shown = |open, slip, view| {
+        let claim_url = Some("https://atm.example".to_owned());
+        let paper = OnPaper { text: text.clone(), open, slip, claim_url };
+        let screen = Screen { claim: claim.clone(), view, receipt: Some(Box::new(paper)) };
+        render(&MachineScreen::Txn(screen)).into_string()
+    };
+    let short = || View::Short { owed: euros(2_000) };
+    let page = shown(false, SlipState::None, short());
+    assert!(page.contains(">Receipt<") && !page.contains("<svg"), "{page}");
+    let page = shown(true, SlipState::None, short());
+    for part in ["<svg", "Owed", "20.00 EUR", "kraken (2 s)", "https://atm.example/c/", "c0dec0de"]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains(">Print<"), "without a printer");
+    let page = shown(true, SlipState::Failed, short());
+    assert!(page.contains("No paper: photograph the screen.") && page.contains(">Print<"));
+    let page = shown(true, SlipState::Printed, View::Settled { fiat: euros(4_000) });
+    assert!(page.contains("Take your receipt.") && !page.contains("c0dec0de"), "{page}");
 }
 
 /// Loss prevented: a customer who does not learn that no money moved, or what to do now.

@@ -229,6 +229,9 @@ impl Keeper {
         let not_after = opened_at.after(STATEMENT_S);
         let statement = Statement::Vault { spire, vault, nonce, not_after };
         let statement = self.signer.sign(statement.to_unsigned(&spire, opened_at)?).await?;
+        let statement = SignedStatement::new(statement);
+        let named = ToVault::Named { statement: Box::new(statement.clone()) };
+        self.to_vault.send(named).await.map_err(|_| OpenError::Closed)?;
         // what the vault proves from here on is the latest position that the service hears of
         self.hold_positions(true).await?;
         let proof = self.proof(session, expires_at).await?;
@@ -243,7 +246,7 @@ impl Keeper {
             expires_at,
             proof: ours.sign(&keys),
             vault_proof,
-            vault_statement: SignedStatement::new(statement),
+            vault_statement: statement,
             journal_seq,
             journal_head,
         };

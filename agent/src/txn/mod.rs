@@ -88,6 +88,7 @@ mod checked;
 mod deal;
 mod effect;
 mod input;
+mod receipt;
 mod record;
 mod screen;
 #[cfg(test)]
@@ -100,5 +101,6 @@ pub use checked::{Authorised, CheckError, CheckedWithdraw, WithdrawFacts};
 pub use deal::{Deal, Now, Order, Rules};
 pub use effect::{Alert, Ask, Effect, ReportDraft, Request, WithdrawDraft};
 pub use input::{BillFate, DeviceReport, DispenseFate, Input, Lot, Lots, Verdict};
+pub use receipt::Position;
 pub use record::{BadState, Record, Txn};
-pub use screen::{Screen, View, Why};
+pub use screen::{OnPaper, Screen, SlipState, View, Why};

@@ -21,6 +21,39 @@ pub struct Screen {
     pub claim: Option<SecretText>,
     /// What it shows.
     pub view: View,
+    /// The transaction's receipt, once it has one.
+    #[serde(default)]
+    pub receipt: Option<Box<OnPaper>>,
+}
+
+/// A receipt for the customer to take along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnPaper {
+    /// The text of its QR code; it holds no secret.
+    pub text: String,
+    /// Whether the customer looks at it.
+    pub open: bool,
+    /// What becomes of it on paper.
+    pub slip: SlipState,
+    /// Where claim codes are entered: the code is put behind it.
+    pub claim_url: Option<String>,
+}
+
+/// What becomes of a receipt on paper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlipState {
+    /// The machine has no printer.
+    #[default]
+    None,
+    /// The customer may ask for it.
+    Offered,
+    /// It is being printed.
+    Printing,
+    /// It is there.
+    Printed,
+    /// It could not be printed: the customer photographs the screen.
+    Failed,
 }
 
 /// What a screen shows.
@@ -241,7 +274,7 @@ impl CashOut {
             State::Expired => View::Expired,
             State::Late { owed } => View::Late { sats: *owed },
         };
-        Screen { claim: self.shown_code(), view }
+        Screen { claim: self.shown_code(), view, receipt: None }
     }
 }
 

@@ -17,6 +17,7 @@ use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pairing::Attempt;
 use super::peers::Peers;
+use super::receipts::{Press, Receipts};
 use super::report::Reports;
 use super::requests::Requests;
 use super::screens::Shown;
@@ -80,11 +81,13 @@ pub(super) struct Vault {
 
     pub(super) acceptor: Option<Taker>,
     pub(super) dispenser: Option<Giver>,
+    pub(super) press: Option<Press>,
 
     pub(super) peers: Peers,
     pub(super) requests: Requests,
     pub(super) reports: Reports,
     pub(super) alerts: Alerts,
+    pub(super) receipts: Receipts,
     pub(super) shown: Shown,
     /// Whether the service was in reach when last looked at.
     pub(super) reachable: bool,
@@ -155,6 +158,7 @@ impl Vault {
         match event {
             Event::Acceptor(event) => self.acceptor_says(event)?,
             Event::Dispenser(event) => self.dispenser_says(event),
+            Event::Printer(event) => self.printer_says(event),
             Event::Joined(id, peer) => self.joined(id, peer)?,
             Event::Said(id, message) => self.said(id, *message)?,
             Event::Gone(id) => self.gone(id),
@@ -193,6 +197,7 @@ impl Vault {
         self.tell_queue()?;
         self.publish_state()?;
         self.report_if_due()?;
+        self.make_receipt()?;
         self.refresh_screen();
         Ok(())
     }

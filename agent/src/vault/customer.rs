@@ -34,6 +34,8 @@ impl Vault {
             CustomerAction::StartCashIn => self.start_cash_in()?,
             CustomerAction::StartCashOut { fiat_minor } => self.start_cash_out(fiat_minor)?,
             CustomerAction::ClaimCode { code } => self.claim_code(&code),
+            CustomerAction::Receipt { open } => self.open_receipt(open),
+            CustomerAction::PrintReceipt => self.print_receipt(),
             CustomerAction::Confirm | CustomerAction::Finish | CustomerAction::Cancel
                 if self.at_an_end() =>
             {

@@ -129,7 +129,7 @@ impl Giver {
     }
 }
 
-const fn status_of(kind: FaultKind) -> DeviceStatus {
+pub(super) const fn status_of(kind: FaultKind) -> DeviceStatus {
     match kind {
         FaultKind::Silent | FaultKind::LinkLost => DeviceStatus::Silent,
         FaultKind::Jam | FaultKind::Cassette | FaultKind::Cheated | FaultKind::ServiceNeeded => {

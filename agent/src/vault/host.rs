@@ -13,7 +13,9 @@ use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{Acceptor, AcceptorEvent};
 use bitspire_hardware::dispenser::f56::F56;
 use bitspire_hardware::dispenser::{Dispenser, DispenserEvent};
-use bitspire_hardware::port::{Device, serial};
+use bitspire_hardware::port::{Device, lp, serial};
+use bitspire_hardware::printer::escpos::EscPos;
+use bitspire_hardware::printer::{Printer, PrinterEvent};
 use bitspire_shared::ids::JournalSeq;
 use bitspire_shared::money::Currency;
 use bitspire_shared::time::Mono;
@@ -21,7 +23,9 @@ use bitspire_shell::secrets::{SecretError, random};
 
 use super::server::PeerId;
 use super::{Peer, VaultError};
-use crate::config::{AcceptorConfig, AcceptorKind, DispenserConfig, DispenserKind};
+use crate::config::{
+    AcceptorConfig, AcceptorKind, DispenserConfig, DispenserKind, PrinterConfig, PrinterPort,
+};
 use crate::ipc::ToVault;
 use crate::journal::{ByJournal, JournalError, Verified, verify_file};
 use crate::txn::Txn;
@@ -35,6 +39,8 @@ pub enum Event {
     Acceptor(AcceptorEvent),
     /// Likewise.
     Dispenser(DispenserEvent),
+    /// Likewise.
+    Printer(PrinterEvent),
     /// Somebody connected and said who it is.
     Joined(PeerId, Peer),
     /// Somebody said something.
@@ -114,6 +120,12 @@ pub trait Host {
         config: &DispenserConfig,
         currency: Currency,
     ) -> Result<Box<dyn Dispenser<ByJournal>>, VaultError>;
+
+    /// Opens the receipt printer; what it says is an [`Event::Printer`].
+    ///
+    /// # Errors
+    /// [`VaultError::Device`].
+    fn printer(&mut self, config: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError>;
 
     /// Waits for the next event until then; what has come already is given at once.
     fn next(&mut self, until: Mono) -> Next;
@@ -206,6 +218,17 @@ impl Host for Process {
                 Device::start("dispenser", engine, serial(&config.path), sink)
             }
         };
+        Ok(Box::new(device.map_err(VaultError::Device)?))
+    }
+
+    fn printer(&mut self, config: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError> {
+        let events = self.sender.clone();
+        let sink = Box::new(move |event| drop(events.send(Event::Printer(event))));
+        let opener = match config.port {
+            PrinterPort::Serial => serial(&config.path),
+            PrinterPort::UsbLp => lp(&config.path),
+        };
+        let device = Device::start("printer", EscPos::new(config.baud), opener, sink);
         Ok(Box::new(device.map_err(VaultError::Device)?))
     }
 

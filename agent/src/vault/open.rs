@@ -23,6 +23,7 @@ use super::core::Vault;
 use super::customer::code_tries;
 use super::devices::{Giver, Taker};
 use super::host::{Host, Next};
+use super::receipts::{Named, Press, Receipts};
 use super::report::Reports;
 use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, load};
 use super::time::TrustedTime;
@@ -76,6 +77,11 @@ impl Vault {
             (Some(device), Some(currency)) => Some(Giver::new(host.dispenser(device, currency)?)),
             _ => None,
         };
+        let press = match &config.printer {
+            Some(device) => Some(Press::new(host.printer(device)?)),
+            None => None,
+        };
+        let named = load::<Named>(&journal)?.filter(|named| ours(named.spire));
         Ok(Self {
             host,
             clock: seams.clock,
@@ -106,6 +112,8 @@ impl Vault {
             code_tries: code_tries(),
             acceptor,
             dispenser,
+            press,
+            receipts: Receipts::of(named),
             peers: Default::default(),
             requests: Default::default(),
             reports: Reports::new(seams.pace),

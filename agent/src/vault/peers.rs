@@ -120,6 +120,7 @@ impl Vault {
             ToVault::ProveSession { session, expires_at } => {
                 self.prove_session(session, expires_at);
             }
+            ToVault::Named { statement } => self.named(&statement)?,
             ToVault::Reply { request_id, event, envelope } => {
                 self.replied(request_id, &event, envelope)?;
             }

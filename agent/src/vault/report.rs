@@ -193,6 +193,16 @@ impl Vault {
             };
             devices.insert("dispenser".to_owned(), device);
         }
+        if let Some(press) = &self.press {
+            let device = Device {
+                role: DeviceRole::Printer,
+                protocol: "escpos".to_owned(),
+                version: None,
+                status: press.status,
+                fault: press.fault.as_deref().map(short),
+            };
+            devices.insert("printer".to_owned(), device);
+        }
         devices
     }
 

@@ -17,10 +17,12 @@ use crate::journal::Stage;
 use crate::policy::shop::{Facts, Shop};
 use crate::screen::MachineScreen;
 use crate::txn::cash_out::State;
-use crate::txn::{Input, Txn, View, Why};
+use crate::txn::{Input, Screen, Txn, View, Why};
 
 /// Unconfirmed screens that are remembered: the oldest decides.
 const UNSEEN: usize = 64;
+/// How long an end stays on the screen while its receipt is open, in milliseconds.
+const READING_MS: u64 = 180_000;
 
 /// What is shown.
 #[derive(Debug, Default)]
@@ -139,7 +141,9 @@ impl Vault {
                     _ => now,
                 };
                 self.shown.view = Some((kind, since));
-                let over = rests(&screen.view).is_some_and(|ms| now.since(since) >= ms);
+                let read = if self.reads_receipt() { READING_MS } else { 0 };
+                let rests = rests(&screen.view);
+                let over = rests.is_some_and(|ms| now.since(since) >= ms.max(read));
                 if over && !self.notes_are_awaited() {
                     self.leave_screen();
                 }
@@ -172,7 +176,7 @@ impl Vault {
 
     fn screen(&self) -> MachineScreen {
         if let Some(txn) = self.on_screen.and_then(|txid| self.txns.get(&txid)) {
-            let screen = txn.screen();
+            let screen = Screen { receipt: self.on_paper(), ..txn.screen() };
             return match rests(&screen.view).is_some() && self.notes_are_late() {
                 true => MachineScreen::NotesLeft(screen),
                 false => MachineScreen::Txn(screen),

@@ -5,5 +5,6 @@ mod hostile_net;
 mod limits;
 mod machine;
 mod pairing;
+mod receipts;
 mod restart;
 mod sales;

@@ -89,13 +89,16 @@ fn as_json(signed: &SignedReceipt) -> Result<Value, CliError> {
 
 fn in_words(signed: &SignedReceipt, pinned: bool) -> Result<String, CliError> {
     let receipt = signed.check()?;
-    let named =
-        Line { label: "Vault named by the machine", value: signed.naming().created_at.to_iso() };
+    let named = Line {
+        label: "Vault named by the machine",
+        value: signed.naming().created_at.to_iso(),
+        fine: true,
+    };
     let mut lines = receipt.lines();
     lines.push(named);
     let width = lines.iter().map(|line| line.label.len()).max().unwrap_or(0);
     let mut text = format!("GOOD: {}. {}\n", receipt.heading(), receipt.standing());
-    for Line { label, value } in lines {
+    for Line { label, value, .. } in lines {
         text.push_str(&format!("{label:width$}  {}\n", cell(&value.into())));
     }
     if !pinned {

@@ -97,7 +97,7 @@ fn good(signed: &SignedReceipt) -> Markup {
             p { "The claim code that stood beside it brings what is owed." }
         }
         dl {
-            @for Line { label, value } in receipt.lines() {
+            @for Line { label, value, .. } in receipt.lines() {
                 dt { (label) } dd { (value) }
             }
             dt { "Vault named by the machine" } dd { (signed.naming().created_at.to_iso()) }

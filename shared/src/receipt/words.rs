@@ -10,10 +10,16 @@ pub struct Line {
     pub label: &'static str,
     /// What it says.
     pub value: String,
+    /// Whether it is for checking rather than for reading: keys, hashes, ids.
+    pub fine: bool,
 }
 
 fn line(label: &'static str, value: impl Into<String>) -> Line {
-    Line { label, value: value.into() }
+    Line { label, value: value.into(), fine: false }
+}
+
+fn fine(label: &'static str, value: impl ToString) -> Line {
+    Line { label, value: value.to_string(), fine: true }
 }
 
 impl Receipt {
@@ -60,13 +66,6 @@ impl Receipt {
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = self.deal();
-        match (&self.reference, self.direction) {
-            (Some(Reference::PaymentHash(hash)), _) => {
-                lines.push(line("Payment hash", hash.to_string()));
-            }
-            (Some(Reference::WithdrawId(id)), _) => lines.push(line("Withdraw", id.to_string())),
-            (None, _) => {}
-        }
         let given = self.direction == Direction::CashOut;
         let notes = self.notes.iter().map(|(note, count)| {
             let value = self.cash(u64::from(note.minor()));
@@ -92,11 +91,16 @@ impl Receipt {
         }
         lines.push(line("Opened", self.opened_at.to_iso()));
         lines.push(line("Stands so since", self.ended_at.to_iso()));
-        lines.push(line("Transaction", self.txid.to_string()));
-        lines.push(line("Journal entry", self.journal_seq.0.to_string()));
-        lines.push(line("Journal head", self.journal_head.to_string()));
-        lines.push(line("Machine", self.spire.npub()));
-        lines.push(line("Signed by its vault", self.vault.to_string()));
+        match &self.reference {
+            Some(Reference::PaymentHash(hash)) => lines.push(fine("Payment hash", hash)),
+            Some(Reference::WithdrawId(id)) => lines.push(fine("Withdraw", id)),
+            None => {}
+        }
+        lines.push(fine("Transaction", self.txid));
+        lines.push(fine("Journal entry", self.journal_seq.0));
+        lines.push(fine("Journal head", self.journal_head));
+        lines.push(fine("Machine", self.spire.npub()));
+        lines.push(fine("Signed by its vault", self.vault));
         lines
     }
 

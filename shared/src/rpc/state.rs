@@ -29,6 +29,8 @@ pub enum DeviceRole {
     Dispenser,
     /// Both.
     Recycler,
+    /// Prints receipts.
+    Printer,
 }
 
 /// How a device is.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bitspire_shared::ids::{JournalHead, JournalSeq, PubKey, RequestId};
+use bitspire_shared::receipt::VaultNaming;
 use bitspire_shared::rpc::{SessionProof, SignedText as _};
 use nostr::Keys;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ impl Talk {
         ipc::decode(&body).unwrap()
     }
 
-    /// The next message, after proving the sessions that are asked for.
+    /// The next message, after proving the sessions that are asked for and taking the vault's naming.
     pub(super) async fn next(&mut self) -> ToVault {
         loop {
             match self.read().await {
@@ -77,6 +78,11 @@ impl Talk {
                         journal_head,
                     };
                     self.send(proof).await;
+                }
+                // what it brings, receipts can be made with
+                ToVault::Named { statement } => {
+                    let NetPins { spire, .. } = self.pins.unwrap();
+                    VaultNaming::of(&statement, &spire, &public(&self.keys)).unwrap();
                 }
                 other => return other,
             }

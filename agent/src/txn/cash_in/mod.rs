@@ -33,6 +33,7 @@ use super::asking::{Asking, Wanted};
 use super::deal::{Deal, Now, Order};
 use super::effect::{Alert, Ask, Effect, WithdrawDraft};
 use super::input::Input;
+use super::receipt::Paper;
 use super::record::{Record, Txn};
 use super::screen::{Screen, View, Why, claim};
 use super::turn::Turn;
@@ -48,6 +49,8 @@ pub struct CashIn {
     notes: Vec<Note>,
     closing: Option<Closing>,
     pub(super) state: State,
+    #[serde(default)]
+    pub(super) paper: Paper,
     #[serde(skip)]
     live: Live,
 }
@@ -79,7 +82,8 @@ impl CashIn {
         let deal = Deal::new(&order, now);
         let live = Live { code: Some(order.code), watched: true, takes, ..Live::default() };
         let (locks, notes, closing) = (Vec::new(), Vec::new(), None);
-        let mut txn = Self { deal, locks, notes, closing, state: State::Open, live };
+        let (state, paper) = (State::Open, Paper::default());
+        let mut txn = Self { deal, locks, notes, closing, state, paper, live };
         let before = Self { state: State::Returned, live: Live::default(), ..txn.clone() };
         let effects = txn.conclude(&before, "start", Turn::default(), now);
         (txn, effects)
@@ -265,7 +269,7 @@ impl CashIn {
         lock.fiat.minor.saturating_sub(self.worth(under).minor)
     }
 
-    fn worth(&self, counts: impl Fn(&Note) -> bool) -> Fiat {
+    pub(super) fn worth(&self, counts: impl Fn(&Note) -> bool) -> Fiat {
         let notes = self.notes.iter().filter(|note| counts(note));
         let value = |note: &Note| note.denomination.map_or(0, |d| i64::from(d.minor()));
         let minor = notes.fold(0i64, |sum, note| sum.saturating_add(value(note)));
@@ -337,6 +341,7 @@ impl CashIn {
         self.live.lock_until = Some(asked.after(usable));
         self.live.asking.answered(request);
         self.locks.push(*terms);
+        self.paper.priced(quote);
         Taken::Done
     }
 
@@ -413,7 +418,8 @@ impl CashIn {
             State::Expired { .. } => View::Unclaimed { total },
             State::Returned => View::Returned { why: self.why() },
         };
-        Screen { claim: claim(self.live.code.as_ref(), self.live.watched), view }
+        let claim = claim(self.live.code.as_ref(), self.live.watched);
+        Screen { claim, view, receipt: None }
     }
 }
 

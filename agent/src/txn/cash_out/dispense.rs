@@ -174,7 +174,8 @@ impl CashOut {
         self.go_on(sale, given, false, now, turn);
     }
 
-    pub(super) fn book(&self, batch: &Batch, bays: &BayResults, clears: bool, turn: &mut Turn) {
+    pub(super) fn book(&mut self, batch: &Batch, bays: &BayResults, clears: bool, turn: &mut Turn) {
+        self.paper.gave(batch, bays);
         turn.resolves = Some(batch.no);
         for (bay, lot) in &batch.lots {
             if let Some(result) = bays.get(bay) {

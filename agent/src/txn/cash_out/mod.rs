@@ -31,6 +31,7 @@ use super::asking::{Asking, Wanted};
 use super::deal::{Deal, Now, Order};
 use super::effect::{Alert, Ask, Effect};
 use super::input::{DeviceReport, Input};
+use super::receipt::Paper;
 use super::record::{Record, Txn};
 use super::screen::{Why, claim};
 use super::turn::Turn;
@@ -43,6 +44,8 @@ pub use state::{Batch, GaveUp, Given, Sale, State};
 pub struct CashOut {
     pub(super) deal: Deal,
     pub(super) state: State,
+    #[serde(default)]
+    pub(super) paper: Paper,
     #[serde(skip)]
     pub(super) live: Live,
 }
@@ -70,9 +73,10 @@ impl CashOut {
         let deal = Deal::new(&order, now);
         let live = Live { code: Some(order.code), watched: true, ..Live::default() };
         let nothing = State::Cancelled { why: Why::Customer };
-        let before = Self { deal, state: nothing, live: Live::default() };
+        let paper = Paper::default();
+        let before = Self { deal, state: nothing, paper: paper.clone(), live: Live::default() };
         let state = State::Quoted { quote: None, accepted: false, no: 1 };
-        let mut txn = Self { deal, state, live };
+        let mut txn = Self { deal, state, paper, live };
         let effects = txn.conclude(&before, "start", Turn::default(), None, now);
         (txn, effects)
     }
@@ -119,7 +123,7 @@ impl CashOut {
                 self.live.asking.again(&mut turn.effects);
                 Taken::Done
             }
-            Input::Quote { request, quote } => self.quoted(request, quote.terms(), now),
+            Input::Quote { request, quote } => self.quoted(request, &quote, now),
             Input::Invoice { request, invoice } => self.invoiced(request, invoice, now),
             Input::Payment { request, state, wire_sats } => self.payment(request, state, wire_sats),
             Input::Authorised(leave) => self.authorised(leave, now, turn),

@@ -95,7 +95,7 @@ impl CashOut {
 
     /// Books the notes in doubt of which the customer has `has` by the verdict. Where that leaves
     /// open which bay they came from, the doubt about the bays stays until somebody counts.
-    fn allot(&self, given: &mut Given, batch: &Batch, has: i64, turn: &mut Turn) {
+    fn allot(&mut self, given: &mut Given, batch: &Batch, has: i64, turn: &mut Turn) {
         let mut counted = 0;
         match batch.allotted(has) {
             Some((bays, value)) => {

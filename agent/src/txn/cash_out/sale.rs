@@ -2,16 +2,18 @@
 
 use bitspire_shared::ids::RequestId;
 use bitspire_shared::money::{Direction, Sats};
-use bitspire_shared::rpc::{Invoice, PaymentState, QuoteTerms};
+use bitspire_shared::rpc::{CheckedQuote, Invoice, PaymentState};
 
 use super::{CashOut, GaveUp, Given, Sale, State, Taken};
 use crate::txn::checked::Authorised;
 use crate::txn::deal::Now;
+use crate::txn::receipt::Paper;
 use crate::txn::screen::Why;
 use crate::txn::turn::Turn;
 
 impl CashOut {
-    pub(super) fn quoted(&mut self, request: RequestId, terms: &QuoteTerms, now: Now) -> Taken {
+    pub(super) fn quoted(&mut self, request: RequestId, checked: &CheckedQuote, now: Now) -> Taken {
+        let terms = checked.terms();
         let ours = (terms.txid, terms.direction, terms.fiat)
             == (self.deal.txid, Direction::CashOut, self.deal.fiat);
         let (State::Quoted { quote: quote @ None, .. }, Some(asked), true) =
@@ -20,6 +22,8 @@ impl CashOut {
             return Taken::Ignored;
         };
         *quote = Some(*terms);
+        self.paper = Paper::default();
+        self.paper.priced(checked);
         // its life counts from when it was asked for: the service may have counted from then
         self.live.quote_until = Some(asked.after(u64::from(terms.ttl_s).saturating_mul(1_000)));
         self.live.asking.answered(request);
@@ -91,7 +95,7 @@ impl CashOut {
         state: PaymentState,
         wire_sats: Option<Sats>,
     ) -> Taken {
-        let (State::Invoiced { gave_up, .. }, Some(asked)) =
+        let (State::Invoiced { sale, gave_up }, Some(asked)) =
             (&self.state, self.live.asking.sent(request))
         else {
             return Taken::Ignored;
@@ -102,7 +106,10 @@ impl CashOut {
                 // not paid when asked: whoever pays from now on stands here now
                 self.live.present_at = self.live.present_at.max(Some(asked));
             }
-            PaymentState::Late => self.state = State::Late { owed: wire_sats },
+            PaymentState::Late => {
+                self.paper.sale = Some(*sale);
+                self.state = State::Late { owed: wire_sats };
+            }
             PaymentState::Expired | PaymentState::Failed => {
                 self.state = match gave_up {
                     Some(GaveUp::Cancelled) => State::Cancelled { why: Why::Customer },

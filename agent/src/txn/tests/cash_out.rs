@@ -176,7 +176,7 @@ fn whoever_gets_no_invoice_is_told_why() {
 #[test]
 fn an_invoice_is_shown_only_beside_its_claim_code() {
     let mut sale = Sale::invoiced();
-    let Screen { claim, view } = sale.txn.screen();
+    let Screen { claim, view, .. } = sale.txn.screen();
     assert!(claim.is_some() && matches!(view, View::Invoice { .. }));
     sale.say(Input::ScreenBroken);
     assert_eq!(sale.txn.screen().claim, None);

@@ -5,6 +5,7 @@ mod cash_out;
 mod ledger;
 mod random_in;
 mod random_out;
+mod receipts;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
