@@ -8,6 +8,7 @@
 
 mod evidence;
 mod journal;
+mod receipt;
 mod replay;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::evidence::Evidence;
 use self::journal::JournalVerb;
+use self::receipt::Receipt;
 use self::replay::Replay;
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
@@ -80,6 +82,8 @@ enum Verb {
     Journal(JournalVerb),
     /// Step through a journal: state, screen and notes after any entry
     Replay(Replay),
+    /// Make the receipt of a transaction again, from the journal; without a claim code
+    Receipt(Receipt),
     /// Gather what is known about one transaction into one JSON file, without secrets: its journal
     /// entries and those around it, proof that they belong to the chain, its screens, the devices'
     /// last frames, configuration, versions
@@ -154,6 +158,7 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Status { json } => show_status(&config.socket, json)?,
         Verb::Journal(verb) => journal::run(verb, &config.vault.journal())?,
         Verb::Evidence(evidence) => evidence.run(&config.vault, &loaded.shown)?,
+        Verb::Receipt(receipt) => receipt.run(&config.vault)?,
         Verb::Replay(replay) => replay.run(&config.vault.journal())?,
         Verb::Vault => run_vault(&config)?,
         Verb::Net => until_stopped(&config, |stop| {

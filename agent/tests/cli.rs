@@ -69,6 +69,7 @@ fn the_commands_are_these() {
         &["journal", "verify", "--help"],
         &["journal", "export", "--help"],
         &["replay", "--help"],
+        &["receipt", "--help"],
         &["evidence", "--help"],
     ] {
         let output = agent(folder.path(), arguments, &[]);

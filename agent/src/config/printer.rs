@@ -72,3 +72,39 @@ pub(super) fn claim_url(url: &str) -> Result<String, ConfigError> {
     }
     Ok(url.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Raw, load};
+
+    fn printer(lines: &str) -> Result<Option<PrinterConfig>, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("machine.toml");
+        std::fs::write(&file, lines).unwrap();
+        let loaded: Result<(_, bitspire_shell::config::Loaded<Raw>), _> =
+            load(Some(&file), &Default::default(), &[]);
+        loaded.map(|(config, _)| config.vault.printer)
+    }
+
+    /// Loss prevented: a slip with half a claim code a line, or an address that leads nowhere, printed
+    /// for days before somebody looks.
+    #[test]
+    fn a_printer_and_an_address_that_cannot_work_are_refused() {
+        let good = "[vault.printer]\nport = 'usb_lp'\npath = '/dev/usb/lp0'\n";
+        let read = printer(good).unwrap().unwrap();
+        assert_eq!((read.columns, read.baud, read.print), (32, 38_400, PrintWhen::Button));
+        assert_eq!(printer("").unwrap(), None);
+        for (lines, key) in [
+            (format!("{good}columns = 8\n"), "vault.printer.columns"),
+            ("[vault.printer]\nport = 'serial'\npath = 'COM1'\n".into(), "vault.printer.path"),
+            ("[vault]\nclaim_url = 'atm.example'\n".into(), "vault.claim_url"),
+            ("[vault]\nclaim_url = 'https://atm.example/'\n".into(), "vault.claim_url"),
+            ("[vault]\nclaim_url = 'https://a b'\n".into(), "vault.claim_url"),
+        ] {
+            let refused = printer(&lines).unwrap_err().to_string();
+            assert!(refused.contains(key), "{lines}: {refused}");
+        }
+        assert!(printer("[vault]\nclaim_url = 'https://atm.example:8443/till'\n").is_ok());
+    }
+}

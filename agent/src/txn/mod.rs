@@ -101,6 +101,6 @@ pub use checked::{Authorised, CheckError, CheckedWithdraw, WithdrawFacts};
 pub use deal::{Deal, Now, Order, Rules};
 pub use effect::{Alert, Ask, Effect, ReportDraft, Request, WithdrawDraft};
 pub use input::{BillFate, DeviceReport, DispenseFate, Input, Lot, Lots, Verdict};
-pub use receipt::Position;
+pub use receipt::{Position, receipt_of};
 pub use record::{BadState, Record, Txn};
 pub use screen::{OnPaper, Screen, SlipState, View, Why};

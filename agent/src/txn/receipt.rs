@@ -16,11 +16,13 @@ use bitspire_shared::rpc::{CheckedQuote, QuoteTerms};
 use bitspire_shared::split::{FeePair, wire_of};
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::cash_in::{self, CashIn, Fate, Note};
 use super::cash_out::{self, Batch, CashOut, Sale};
 use super::deal::Deal;
 use super::record::Txn;
+use crate::journal::StoredEntry;
 
 /// What a receipt needs beside the state: how each price was made, and what became of notes by
 /// value.
@@ -119,6 +121,31 @@ impl Txn {
         };
         Some(receipt((spire, vault), deal, direction, figures, position))
     }
+}
+
+/// The receipt of a transaction as of the last of its entries, given in order. Its position is the
+/// entry by which the transaction first stood so.
+#[must_use]
+pub fn receipt_of(entries: &[StoredEntry], vault: PubKey) -> Option<Receipt> {
+    let mut last: Option<(Receipt, Position)> = None;
+    for entry in entries {
+        let Some(txn) = state_in(entry) else { continue };
+        let position = Position { at: entry.at, seq: entry.seq, head: entry.hash };
+        last = match (txn.receipt(vault, Position::NONE), last) {
+            (None, _) => None,
+            (Some(figures), Some((known, since))) if figures == known => Some((known, since)),
+            (Some(figures), _) => Some((figures, position)),
+        };
+    }
+    let (figures, Position { at, seq, head }) = last?;
+    Some(Receipt { ended_at: at, journal_seq: seq, journal_head: head, ..figures })
+}
+
+/// The state that an entry brings; one of another version brings none.
+fn state_in(entry: &StoredEntry) -> Option<Txn> {
+    let body: Value = serde_json::from_str(&entry.body).ok()?;
+    let txn = body.get("txn").or_else(|| body.get("intent")?.get("txn"))?;
+    Txn::deserialize(txn.get("state")?).ok()
 }
 
 fn receipt(

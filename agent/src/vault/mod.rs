@@ -68,6 +68,7 @@ use self::core::Vault;
 use self::host::Process;
 pub use self::host::{Event, Host, Next, Place, Point};
 pub use self::pace::Pace;
+pub use self::receipts::named_in;
 use self::server::Server;
 pub use self::server::{Outlet, Peer, PeerId};
 use crate::config::Config;

@@ -13,7 +13,7 @@
 
 use bitspire_hardware::acceptor::DeviceFault;
 use bitspire_hardware::printer::{Printer, PrinterCommand, PrinterEvent};
-use bitspire_shared::ids::{PubKey, TxnId};
+use bitspire_shared::ids::{JournalSeq, PubKey, TxnId};
 use bitspire_shared::receipt::{Outcome, Receipt, VaultNaming};
 use bitspire_shared::rpc::DeviceStatus;
 use bitspire_shared::statement::SignedStatement;
@@ -27,8 +27,8 @@ use super::devices::status_of;
 use super::settings::Setting;
 use super::slip::slip;
 use crate::config::PrintWhen;
-use crate::journal::{Journal, JournalError, StoredEntry, TxnEntry};
-use crate::txn::{OnPaper, Position, SlipState, Txn};
+use crate::journal::{JournalError, Reader};
+use crate::txn::{OnPaper, Position, SlipState, Txn, receipt_of};
 
 /// The machine's statement that names this vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,40 +83,24 @@ impl Receipts {
     }
 }
 
-/// What the journal says about a transaction's receipt as of its last entry.
+/// The statement about this machine that a journal holds, if there is one.
 ///
 /// # Errors
-/// [`JournalError`]; a state of another version has no receipt.
-pub(super) fn of_journal(
-    journal: &Journal,
-    vault: PubKey,
-    txid: TxnId,
-) -> Result<Option<Receipt>, JournalError> {
-    let mut last: Option<(Receipt, Position)> = None;
-    for entry in journal.entries_of(txid)? {
-        let Some(txn) = txn_of(&entry) else { continue };
-        let position = Position { at: entry.at, seq: entry.seq, head: entry.hash };
-        last = match (txn.receipt(vault, Position::NONE), last) {
-            (None, _) => None,
-            (Some(figures), Some((known, since))) if figures == known => Some((known, since)),
-            (Some(figures), _) => Some((figures, position)),
-        };
-    }
-    let at = |(figures, Position { at, seq, head }): (Receipt, Position)| Receipt {
-        ended_at: at,
-        journal_seq: seq,
-        journal_head: head,
-        ..figures
-    };
-    Ok(last.map(at))
-}
-
-/// The state that an entry brings.
-fn txn_of(entry: &StoredEntry) -> Option<Txn> {
-    let body: Value = serde_json::from_str(&entry.body).ok()?;
-    let txn = body.get("txn").or_else(|| body.get("intent")?.get("txn"))?;
-    let TxnEntry { state, .. } = TxnEntry::deserialize(txn).ok()?;
-    Txn::deserialize(&state).ok()
+/// [`JournalError`] where the file cannot be read.
+pub fn named_in(journal: &Reader, spire: PubKey) -> Result<Option<VaultNaming>, JournalError> {
+    let mut last = None;
+    journal.each(JournalSeq(1), journal.head().seq, |entry| {
+        if entry.kind == "setting" && entry.body.contains(Named::KEY) {
+            let body: Value = serde_json::from_str(&entry.body).unwrap_or_default();
+            let setting =
+                body.get("setting").filter(|it| it.get("key") == Some(&Named::KEY.into()));
+            let value = setting.and_then(|setting| setting.get("value"));
+            let named = value.and_then(|value| Named::deserialize(value).ok());
+            last = named.filter(|named| named.spire == spire).or(last.take());
+        }
+        Ok(())
+    })?;
+    Ok(last.map(|named: Named| named.naming))
 }
 
 impl Vault {
@@ -156,7 +140,8 @@ impl Vault {
         if self.receipts.made.is_some() {
             return Ok(());
         }
-        let Some(receipt) = of_journal(&self.journal, self.key, txid)? else { return Ok(()) };
+        let entries = self.journal.entries_of(txid)?;
+        let Some(receipt) = receipt_of(&entries, self.key) else { return Ok(()) };
         let text = self.sign_receipt(&receipt);
         let open = before.is_some_and(|before| before.txid == txid && before.open);
         let slip = if self.press.is_some() { SlipState::Offered } else { SlipState::None };

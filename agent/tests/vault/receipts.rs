@@ -1,7 +1,9 @@
 //! Receipts: from the journal to the screen and to paper.
 
 use bitspire_agent::ipc::{CustomerAction, ToVault};
-use bitspire_agent::txn::{OnPaper, SlipState, View};
+use bitspire_agent::journal::Reader;
+use bitspire_agent::txn::{OnPaper, SlipState, View, receipt_of};
+use bitspire_agent::vault::named_in;
 use bitspire_hardware::sim::escpos::EscPosSim;
 use bitspire_hardware::sim::host::Host;
 use bitspire_shared::ids::Nonce;
@@ -70,6 +72,13 @@ fn a_receipt_states_what_the_journal_says() {
     assert_eq!((entry.hash, entry.at), (receipt.journal_head, receipt.ended_at));
     assert_eq!(entry.txid, Some(receipt.txid));
     assert!(entry.body.contains("\"name\":\"settled\""), "{}", entry.body);
+    let entries: Vec<_> =
+        journal.iter().filter(|e| e.txid == Some(receipt.txid)).cloned().collect();
+    assert_eq!(receipt_of(&entries, receipt.vault), Some(receipt.clone()), "made again");
+    let reader = Reader::open(&machine.config.vault.journal()).unwrap();
+    let naming = named_in(&reader, receipt.spire).unwrap().unwrap();
+    naming.check(&receipt.spire, &receipt.vault).unwrap();
+    assert_eq!(named_in(&reader, receipt.vault).unwrap(), None, "of another machine");
 }
 
 /// Loss prevented: whoever fed notes leaves with nothing that says so, or with a receipt that still
