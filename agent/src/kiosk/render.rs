@@ -80,11 +80,13 @@ fn code(text: &str, level: EcLevel) -> Markup {
     }
 }
 
-fn claim(code: Option<&SecretText>) -> Markup {
+fn claim(screen: &Screen) -> Markup {
+    let url = screen.receipt.as_ref().and_then(|paper| paper.claim_url.as_deref());
     html! {
-        @if let Some(code) = code {
+        @if let Some(code) = shown(screen) {
             div.claim {
                 p.soft { "Your claim code. Photograph it: whatever is owed to you is paid against it." }
+                @if let Some(url) = url { code { (url) "/c/" } }
                 code { (code.expose()) }
             }
         }
@@ -118,7 +120,7 @@ pub fn render(screen: &MachineScreen) -> Markup {
         MachineScreen::NotesLeft(screen) => html! {
             h1 { "Your notes are still there" }
             p { "Take them out of the machine." }
-            (claim(shown(screen)))
+            (claim(screen))
         },
     }
 }
@@ -129,7 +131,7 @@ fn transaction(screen: &Screen) -> Markup {
     }
     html! {
         (view(&screen.view))
-        (claim(shown(screen)))
+        (claim(screen))
         @if screen.receipt.is_some() {
             div.choices { (quiet("Receipt", &CustomerAction::Receipt { open: true })) }
         }

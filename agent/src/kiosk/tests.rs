@@ -144,6 +144,7 @@ fn a_receipt_is_shown_with_the_claim_code_beside_it() {
     let short = || View::Short { owed: euros(2_000) };
     let page = shown(false, SlipState::None, short());
     assert!(page.contains(">Receipt<") && !page.contains("<svg"), "{page}");
+    assert!(page.contains("https://atm.example/c/"), "where the code is entered: {page}");
     let page = shown(true, SlipState::None, short());
     for part in ["<svg", "Owed", "20.00 EUR", "kraken (2 s)", "https://atm.example/c/", "c0dec0de"]
     {
