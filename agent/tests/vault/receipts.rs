@@ -130,6 +130,11 @@ fn a_printer_in_trouble_holds_no_sale_up() {
     machine.pay();
     machine.until_view("the end", |view| matches!(view, View::Settled { .. }));
     machine.until_slip(SlipState::Failed);
+    machine.until("the report", |machine| {
+        let fault = machine.last_report()["devices"]["printer"]["fault"].clone();
+        fault.as_str().is_some_and(|fault| fault.contains("no paper"))
+            && machine.alerts().contains("receipt_not_printed")
+    });
     machine.take();
     printer.control(json!({"action": "paper", "lines": 2_000})).unwrap();
     // the printer is looked at now and then; who touches too early is told so again
@@ -138,7 +143,8 @@ fn a_printer_in_trouble_holds_no_sale_up() {
         machine.on_paper().is_some_and(|paper| paper.slip == SlipState::Printed)
     });
     let first = machine.on_paper().unwrap().text.clone();
-    machine.leave();
+    machine.touch(CustomerAction::Finish);
+    machine.wait_for_sale();
 
     machine.sell(20_000);
     machine.pay();
