@@ -182,6 +182,12 @@ pub(super) enum MachineVerb {
         /// Its number
         machine: MachineId,
     },
+    /// Print where the machine's journal stood, as its vault has signed it: lines of JSON that
+    /// `bitspire-agent journal verify --heads FILE` holds a journal against
+    Journal {
+        /// Its number
+        machine: MachineId,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -71,6 +71,12 @@ enum CliError {
     /// The receipt.
     #[error(transparent)]
     Receipt(#[from] bitspire_shared::receipt::ReceiptError),
+    /// An answer of another shape.
+    #[error("{path}: expected a list in the daemon's answer: is it of another version?")]
+    Answer {
+        /// What was asked for.
+        path: String,
+    },
     /// The runtime, or standard output.
     #[error("the system refused")]
     System(#[from] std::io::Error),

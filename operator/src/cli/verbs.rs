@@ -15,6 +15,7 @@ use super::args::{
 use super::client::{Answer, Client};
 use super::show::{audit, fields, table};
 use super::{CliError, End};
+use crate::ids::MachineId;
 
 const MACHINES: &[(&str, &str)] = &[
     ("id", "id"),
@@ -79,6 +80,8 @@ enum As {
     Seed,
     /// An audit.
     Audit,
+    /// Each element on a line of its own, as JSON.
+    Lines,
 }
 
 /// Runs a verb that talks to the daemon.
@@ -91,6 +94,11 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         As::Table(columns) => write!(out, "{}", table(&answer.body, columns))?,
         As::Fields => write!(out, "{}", fields(&answer.body))?,
         As::Audit => write!(out, "{}", audit(&answer.body))?,
+        As::Lines => {
+            for line in answer.body.as_array().into_iter().flatten() {
+                writeln!(out, "{line}")?;
+            }
+        }
         As::Seed => {
             let seed = answer.body["seed_url"].as_str().unwrap_or_default();
             write!(out, "{}{}", fields(&answer.body), drawn(seed))?;
@@ -265,5 +273,23 @@ fn machine(client: &Client, verb: MachineVerb) -> Result<(Answer, As), CliError>
         MachineVerb::Enable { machine } => {
             (client.post(&format!("/dca/machines/{machine}/enable"), &json!({}))?, As::Fields)
         }
+        MachineVerb::Journal { machine } => (heads(client, machine)?, As::Lines),
     })
+}
+
+/// All heads of a machine, page by page.
+fn heads(client: &Client, machine: MachineId) -> Result<Answer, CliError> {
+    let (mut all, mut after) = (Vec::new(), 0);
+    loop {
+        let path = format!("/dca/machines/{machine}/journal?after={after}");
+        let mut answer = client.get(&path)?;
+        let Value::Array(page) = answer.body["heads"].take() else {
+            return Err(CliError::Answer { path });
+        };
+        let Some(last) = page.last().and_then(|head| head["seq"].as_u64()) else {
+            return Ok(Answer { body: Value::Array(all), ..answer });
+        };
+        after = last;
+        all.extend(page);
+    }
 }

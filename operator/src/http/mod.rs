@@ -10,6 +10,7 @@ pub mod auth;
 mod body;
 mod documents;
 pub mod error;
+mod journal;
 pub mod listen;
 mod machines;
 mod page;
@@ -61,7 +62,8 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/republish", post(documents::republish))
         .route("/verdict", post(verdicts::decide))
         .route("/verdicts", get(verdicts::list))
-        .route("/service", get(at_machine::list));
+        .route("/service", get(at_machine::list))
+        .route("/journal", get(journal::list));
     let v1 = Router::new()
         .route("/health", get(reports::health))
         .route("/dca/machines", get(machines::list).post(machines::add))

@@ -16,6 +16,7 @@ mod failure;
 mod gate;
 mod get_payment;
 mod get_quote;
+mod journal;
 mod limits;
 mod line;
 mod loads;

@@ -7,7 +7,6 @@
 //! Failure policy: a journal that went back, or that has another head at the position seen last,
 //! was copied or replaced: the machine is disabled, with an audit row, and gets no session.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bitspire_shared::ids::{PubKey, SessionId};
@@ -17,6 +16,7 @@ use serde_json::json;
 
 use super::desk::Call;
 use super::failure::{Failure, ensure, refusal};
+use super::journal::{self, Shown};
 use super::roster::Route;
 use super::{Rpc, random};
 use crate::app::Ring;
@@ -80,19 +80,9 @@ fn open(
     ensure(newest.is_none_or(|newest| newest < created_at), ErrorCode::Stale, || {
         "a newer open_session of this machine was answered".into()
     })?;
-    if journal_forked(machine, body) {
-        let detail = json!({
-            "last_seq": machine.journal_seq, "last_head": machine.journal_head,
-            "shown_seq": body.journal_seq, "shown_head": body.journal_head,
-        });
-        log::by_service(tx, "machine.journal_fork", &subject, detail, call.now)?;
-        if machine.disabled_at.is_none() {
-            let reason = "its journal went back or was replaced: was the machine's disk restored?";
-            machines::disable(tx, machine.id, reason, call.now)?;
-        }
-        tracing::error!(event = "rpc_journal_fork", machine = %machine.id);
-        let reason = "the journal went back or was replaced: the machine is disabled";
-        return Err(refusal(ErrorCode::Disabled, reason).into());
+    let (vault, seq, head) = (body.vault_pubkey, body.journal_seq, body.journal_head);
+    if let Some(fork) = journal::opens(tx, machine, Shown { vault, seq, head }, call.now)? {
+        return Err(fork.into());
     }
     let used = log::use_nonce(tx, &subject, &nonce.to_string(), body.expires_at)?;
     if machine.vault_key.is_none() {
@@ -130,12 +120,4 @@ fn open(
         false => Failure::from(error),
     })?;
     Ok(SessionOpened { session_id, expires_at })
-}
-
-fn journal_forked(machine: &machines::Machine, body: &OpenSession) -> bool {
-    match body.journal_seq.cmp(&machine.journal_seq) {
-        Ordering::Less => true,
-        Ordering::Equal => machine.journal_head.is_some_and(|head| head != body.journal_head),
-        Ordering::Greater => false,
-    }
 }

@@ -15,6 +15,7 @@ use super::Rpc;
 use super::at_machine;
 use super::desk::{Call, not_by_vault, vault};
 use super::failure::Failure;
+use super::journal::{self, Shown};
 use super::loads;
 use crate::fleet::verdict;
 use crate::store::cassettes::{self, Heartbeat};
@@ -27,15 +28,27 @@ pub(super) async fn answer(
 ) -> Result<Reply, Failure> {
     let desk = rpc.desk.clone();
     let id = call.request_id;
-    rpc.app
+    let fork = rpc
+        .app
         .store
         .write(move |tx| {
             let route = desk.route(tx, &call)?;
             let report = body.check(&vault(&route)?).map_err(|e| not_by_vault(&e))?;
             let kept: Value = serde_json::from_str(&to_canonical(&body)?)?;
-            keep(tx, &call, &route.machine, report, kept)
+            let vault = vault(&route)?;
+            let (seq, head) = (report.journal_seq, report.journal_head);
+            let shown = Shown { vault, seq, head };
+            // what disables the machine must stay written
+            if let Some(fork) = journal::shows(tx, &route.machine, shown, call.now)? {
+                return Ok(Some(fork));
+            }
+            keep(tx, &call, &route.machine, report, kept).map(|()| None)
         })
         .await?;
+    if let Some(fork) = fork {
+        rpc.app.roster.refresh(&rpc.app).await?;
+        return Err(fork.into());
+    }
     Ok(Reply::ok::<VaultSigned<StateReport>>(id, &Ack {})?)
 }
 

@@ -44,6 +44,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_loads"),
     migration!(8, "0008_verdicts"),
     migration!(9, "0009_service"),
+    migration!(10, "0010_journal_heads"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -16,6 +16,7 @@ pub mod claims;
 mod column;
 pub mod documents;
 mod error;
+pub mod heads;
 pub mod invoices;
 pub mod ledger;
 pub mod log;

@@ -1,8 +1,8 @@
 //! Sessions, vaults, journals, heartbeats.
 
 use super::*;
-use crate::store::cassettes;
 use crate::store::machines::Confirmation;
+use crate::store::{cassettes, heads};
 
 pub(super) fn state(machine: &mut Peer, open: &[TxnId]) -> VaultSigned<StateReport> {
     let (journal_seq, journal_head) = machine.journal();
@@ -153,4 +153,34 @@ async fn the_newest_report_of_the_vault_stays() {
     let forged = state(&mut machine, &[]);
     assert_eq!(machine.ask(forged).await, Err(ErrorCode::BadSignature));
     machine.vault = vault;
+}
+
+/// Loss prevented: a machine that sells from two journals, of which each hides what the other gave.
+#[tokio::test]
+async fn a_journal_beside_a_position_that_is_known_disables_the_machine() {
+    let (world, mut machine) = serving().await;
+    let known = machine.journal + 1;
+    for _ in 0..3 {
+        let report = state(&mut machine, &[]);
+        assert_eq!(machine.ask(report).await, Ok(Ack {}));
+    }
+    let (id, vault) = (world.machine_id, key(&machine.vault));
+    let shown = move |after| heads::Head {
+        machine_id: id,
+        vault_key: vault,
+        seq: JournalSeq(after),
+        head: JournalHead::from_bytes([after as u8; 32]),
+        at: Unix(0),
+    };
+    let kept = world.read(move |read| heads::page(read, id, vault, JournalSeq(known - 1), 9)).await;
+    let kept: Vec<_> = kept.into_iter().map(|head| heads::Head { at: Unix(0), ..head }).collect();
+    assert_eq!(kept, [shown(known), shown(known + 1), shown(known + 2)]);
+    // an older position is not the last one: only what was kept shows that it is another
+    machine.journal = known - 1;
+    let mut beside = state(&mut machine, &[]).check(&vault).unwrap().clone();
+    beside.journal_head = JournalHead::from_bytes([0xee; 32]);
+    let beside = machine.signed(beside);
+    assert_eq!(machine.ask(beside).await, Err(ErrorCode::Disabled));
+    assert!(row(&world).await.disabled_at.is_some());
+    assert_eq!(world.audited("machine.journal_fork").await, 1);
 }
