@@ -65,7 +65,9 @@ impl Classified for BunkerError {
 /// # Errors
 /// [`BunkerError::Relay`]; the text is not quoted, since it may hold a password.
 pub fn parse_relay(text: &str) -> Result<RelayUrl, BunkerError> {
-    let relay = RelayUrl::parse(text.trim()).map_err(|_| BunkerError::Relay)?;
+    let parse = |text: &str| RelayUrl::parse(text).map_err(|_| BunkerError::Relay);
+    // the type remembers how its end was typed, so "//." is printed as another address than it is
+    let relay = parse(parse(text.trim())?.as_str())?;
     let url: &Url = (&relay).into();
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     // "wss:///" parses for no relay that exists

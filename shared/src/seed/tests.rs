@@ -274,6 +274,15 @@ fn the_digits_are_those_of_the_four_keys_in_order() {
     assert_ne!(digits, confirmation_digits(&key(1), &key(2), &key(3), &key(5)));
 }
 
+/// Loss prevented: a machine that looks for its bunker at another address than the seed named.
+#[test]
+fn a_relay_is_printed_as_the_address_that_it_is() {
+    for path in ["", "/", "/.", "//.", "/..", "/a/", "/a/.", "///./", "/a//."] {
+        let relay = parse_relay(&format!("wss://relay.example{path}")).unwrap();
+        assert_eq!(parse_relay(relay.as_str()), Ok(relay), "{path}");
+    }
+}
+
 proptest! {
     /// Loss prevented: half a seed that pairs with half of its keys.
     #[test]
