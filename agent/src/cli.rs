@@ -4,7 +4,8 @@
 //! takes a private key: one in an argument, in the environment or in the configuration is a refused
 //! start that says to pair; nothing that could be a secret is repeated in an error.
 //!
-//! Failure policy: exit code 1 where something went wrong, 2 where the command was not understood.
+//! Failure policy: exit code 1 where something went wrong, 2 where the command was not understood, 3
+//! where a vault cannot use its journal.
 
 mod evidence;
 mod journal;
@@ -136,7 +137,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(VaultEnd::Failed(vault::VaultError::Journal(_))) => {
+                    ExitCode::from(supervise::JOURNAL_EXIT)
+                }
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

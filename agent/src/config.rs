@@ -39,6 +39,7 @@ allow_loopback_relays = false
 
 [vault]
 heartbeat_s = 60
+disk_floor_bytes = 67108864
 
 [vault.policy]
 cash_in = true
@@ -80,7 +81,8 @@ raw! {
     RawKiosk { listen: String }
     RawPairing { allow_loopback_relays: bool }
     RawVault {
-        heartbeat_s: u32, machine_secret_file: Option<PathBuf>, claim_url: Option<String>,
+        heartbeat_s: u32, disk_floor_bytes: u64, machine_secret_file: Option<PathBuf>,
+        claim_url: Option<String>,
         acceptor: Option<RawAcceptor>, dispenser: Option<RawDispenser>,
         printer: Option<RawPrinter>, policy: RawPolicy, breaker: RawBreaker,
     }
@@ -125,6 +127,8 @@ pub struct Config {
     pub log_format: Format,
     /// The socket between vault, net and command line.
     pub socket: PathBuf,
+    /// Where a vault that cannot go on says why.
+    pub last_word: PathBuf,
     /// What the vault needs.
     pub vault: VaultConfig,
     /// What net needs.
@@ -156,6 +160,8 @@ pub struct VaultConfig {
     pub breaker: Breaker,
     /// Seconds between two `report_state`.
     pub heartbeat_s: NonZeroU32,
+    /// Bytes that must be free on the journal's disk, or nothing is sold.
+    pub disk_floor_bytes: u64,
     /// Whether a seed may name relays on loopback.
     pub loopback: Loopback,
 }
@@ -246,6 +252,8 @@ pub struct NetConfig {
     pub machine_secret_file: Option<PathBuf>,
     /// The socket of the vault.
     pub socket: PathBuf,
+    /// Where a vault that cannot go on says why.
+    pub last_word: PathBuf,
     /// Where the kiosk listens.
     pub kiosk_listen: SocketAddr,
     /// Where the kiosk's address of this boot is written for the machine's browser: a secret.
@@ -288,6 +296,7 @@ fn at_least_one_sat(key: &str, number: u64) -> Result<NonZeroU64, ConfigError> {
 
 fn check(raw: &Raw) -> Result<Config, ConfigError> {
     let socket = raw.runtime_dir.join("vault.sock");
+    let last_word = raw.runtime_dir.join("vault.end");
     let loopback = match raw.pairing.allow_loopback_relays {
         true => Loopback::Allowed,
         false => Loopback::Refused,
@@ -303,11 +312,13 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         log_filter: raw.log.filter.clone(),
         log_format: raw.log.format,
         socket: socket.clone(),
+        last_word: last_word.clone(),
         vault: vault(raw, loopback)?,
         net: NetConfig {
             dir: raw.data_dir.join("net"),
             machine_secret_file: raw.net.machine_secret_file.clone(),
             socket,
+            last_word,
             kiosk_listen,
             kiosk_url_file: raw.runtime_dir.join("kiosk.url"),
             seed_url: None,
@@ -318,6 +329,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
 fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
     let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, .. } = &raw.vault;
     let RawVault { breaker, printer, claim_url, .. } = &raw.vault;
+    let RawVault { disk_floor_bytes, .. } = &raw.vault;
     let currency = raw.currency.as_deref().map(|code| {
         let code = code.parse::<Currency>();
         code.map_err(|e| wrong("currency", "an ISO-4217 code", e))
@@ -357,6 +369,7 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
             sats_per_day: at_least_one_sat("vault.breaker.sats_per_day", breaker.sats_per_day)?,
         },
         heartbeat_s: at_least_one("vault.heartbeat_s", *heartbeat_s)?,
+        disk_floor_bytes: *disk_floor_bytes,
         loopback,
     })
 }

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod ipc;
 pub mod journal;
 pub mod kiosk;
+pub mod last_word;
 pub mod net;
 pub mod policy;
 pub mod replay;

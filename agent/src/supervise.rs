@@ -18,6 +18,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+/// The exit code of a vault that cannot use its journal.
+pub const JOURNAL_EXIT: u8 = 3;
+
 /// First and longest wait before a child is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// A child that has run so long starts with the first wait again.
@@ -92,6 +95,13 @@ impl Kept {
             Ok(None) => true,
             Ok(Some(status)) => {
                 tracing::warn!(event = "child_ended", child = self.program.name, %status);
+                if status.code() == Some(JOURNAL_EXIT.into()) {
+                    tracing::error!(
+                        event = "journal_cannot_be_used",
+                        "nothing is sold and no note moves: look at the vault's last lines and at \
+                         the disk, then at `bitspire-agent journal verify`; it is tried again"
+                    );
+                }
                 self.child = None;
                 false
             }

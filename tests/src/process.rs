@@ -208,6 +208,21 @@ impl Process {
         }
     }
 
+    /// Waits until it has ended by itself; its exit code, none after a signal.
+    ///
+    /// # Errors
+    /// When it goes on, or did not run.
+    pub fn ends(&mut self) -> Result<Option<i32>> {
+        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
+        let ended = wait_for(self.name, PATIENCE, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status.code()),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+        self.child = ended.is_err().then_some(child);
+        ended
+    }
+
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
         // one that has ended is collected below, with its own status

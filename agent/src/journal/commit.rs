@@ -112,6 +112,7 @@ impl Journal {
         let what = T::WHAT.to_owned();
         let body = Body::Intent { txn, no, what, value: value.record() };
         let seq = self.write(at, &body)?;
+        self.remember_intent()?;
         Ok(Committed { value, seq })
     }
 }

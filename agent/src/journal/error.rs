@@ -110,6 +110,39 @@ pub enum JournalError {
     Refused(#[from] Refusal),
 }
 
+impl JournalError {
+    /// What somebody at the machine should do.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        const FULL: &str = "The disk of the machine's journal is full: make room.";
+        const DISK: &str = "The disk of the machine's journal fails or may not be written: check it \
+             before the machine trades again.";
+        match self {
+            Self::Database { source, .. }
+                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+            {
+                FULL
+            }
+            Self::Files { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => FULL,
+            Self::Database { .. } | Self::Files { .. } | Self::Poisoned { .. } => DISK,
+            Self::Locked { .. } | Self::Fenced { .. } => {
+                "Two programs want the machine's journal: stop the other one."
+            }
+            Self::NewerSchema { .. } | Self::MigrationChanged { .. } => {
+                "The machine's journal is another version's: install that version."
+            }
+            Self::MigrationRecord { .. }
+            | Self::NotAJournal { .. }
+            | Self::OtherMachine { .. }
+            | Self::Broken { .. } => {
+                "The machine's journal does not hold: keep its files and restore them together with \
+                 the operator."
+            }
+            Self::Encode(_) | Self::Refused(_) => "Restart the vault and tell the operator.",
+        }
+    }
+}
+
 impl Classified for JournalError {
     fn kind(&self) -> Kind {
         match self {

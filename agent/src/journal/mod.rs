@@ -23,6 +23,7 @@ mod error;
 mod holdings;
 mod lines;
 mod lock;
+mod mark;
 mod migrate;
 mod read;
 mod reader;
@@ -41,10 +42,11 @@ use std::path::Path;
 use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::ids::{Digest, JournalHead, JournalSeq};
 use bitspire_shared::time::Unix;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 
 use self::entry::Body;
 use self::lock::Lock;
+use self::mark::Mark;
 use self::schema::db;
 use self::views::{number, sql};
 
@@ -80,6 +82,7 @@ pub struct Journal {
     holdings: Holdings,
     poisoned: Option<String>,
     since_checkpoint: u32,
+    mark: Mark,
     _lock: Lock,
 }
 
@@ -109,8 +112,10 @@ impl Journal {
         let lock = Lock::take(path)?;
         create_file(path)?;
         let conn = schema::open_writer(path, now)?;
+        let mark = Mark::open(path)?;
         let (head, epoch) = read::head(&conn)?;
         let mut journal = Self {
+            mark,
             holdings: views::load_holdings(&conn)?,
             conn,
             head,
@@ -122,7 +127,7 @@ impl Journal {
         if journal.head.seq == JournalSeq(0) {
             journal.write(now, &Body::Genesis { binding })?;
         }
-        verify::verify_open_part(&journal.conn, binding, journal.head)?;
+        verify::verify_open_part(&journal.conn, binding, journal.head, journal.mark.last())?;
         let next = epoch.saturating_add(1);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         journal.write(now, &Body::Started { epoch: next, version })?;
@@ -148,8 +153,13 @@ impl Journal {
     pub fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
         let done = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(source) = done {
-            self.poison(&format!("a checkpoint failed: {source}"));
+        match done {
+            Ok(()) => {}
+            // the log has it all and is as good as before
+            Err(source) if source.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                tracing::error!(event = "checkpoint_without_room", "make room on the disk");
+            }
+            Err(source) => self.poison(&format!("a checkpoint failed: {source}")),
         }
     }
 
@@ -175,6 +185,15 @@ impl Journal {
     #[must_use]
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
+    }
+
+    /// The entry just written is an intent: see [`Mark`].
+    fn remember_intent(&mut self) -> Result<(), JournalError> {
+        let marked = self.mark.set(self.head);
+        if let Err(JournalError::Files { source, .. }) = &marked {
+            self.poison(&format!("marking an intent failed: {source}"));
+        }
+        marked
     }
 
     fn poison(&mut self, why: &str) {

@@ -57,6 +57,10 @@ pub(super) fn open_writer(path: &Path, now: Unix) -> Result<Connection, JournalE
     set("recursive_triggers", "ON")?;
     migrate(&mut conn, MIGRATIONS, now)?;
     defend(&conn)?;
+    // after a failed flush the system may hold pages for good that the disk never got: what the log
+    // holds is written and flushed once more before anything is built on it
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .map_err(db("flushing what the last run left"))?;
     Ok(conn)
 }
 

@@ -124,8 +124,12 @@ pub(super) fn verify_open_part(
     conn: &Connection,
     binding: Digest,
     head: Head,
+    marked: Option<Head>,
 ) -> Result<(), JournalError> {
     check_genesis(conn, binding)?;
+    if let Some(marked) = marked {
+        check_marked(conn, head, marked)?;
+    }
     let from = JournalSeq(head.seq.0.saturating_sub(TAIL).max(1));
     let tail = entries(conn, "WHERE e.seq >= ?1 ORDER BY e.seq", [sql(from)])?;
     let first = tail.first().ok_or_else(|| broken(head.seq, "there are no entries"))?;
@@ -152,6 +156,19 @@ pub(super) fn verify_open_part(
             let what = format!("transaction {} is not what its entries say", txn.txid);
             return Err(broken(txn.seq, what));
         }
+    }
+    Ok(())
+}
+
+/// The last intent that was flushed must be in the journal: what forgets it may repeat it.
+fn check_marked(conn: &Connection, head: Head, marked: Head) -> Result<(), JournalError> {
+    if marked.seq > head.seq {
+        let what = format!("it has lost entries: intent {} was on the disk", marked.seq.0);
+        return Err(broken(head.seq, what));
+    }
+    let found = entries(conn, "WHERE e.seq = ?1", [sql(marked.seq)])?.pop();
+    if found.is_some_and(|entry| entry.hash != marked.hash) {
+        return Err(broken(marked.seq, "another intent was on the disk here"));
     }
     Ok(())
 }

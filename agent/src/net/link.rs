@@ -33,6 +33,8 @@ pub(super) enum FromVault {
     Message(Box<ToNet>),
     /// The connection is gone.
     Down,
+    /// There is none, and none can be made.
+    Absent,
 }
 
 /// Keeps the socket until `stop`.
@@ -56,6 +58,8 @@ pub(super) async fn run(
                 Err(error) => {
                     tracing::debug!(event = "vault_absent", %error);
                     wait = (wait * 2).min(BACKOFF.1);
+                    // a receiver that is gone needs no word
+                    let _ = incoming.send(FromVault::Absent).await;
                 }
             }
             // nothing that was meant for the last connection reaches the next one

@@ -27,6 +27,7 @@ mod times;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use bitspire_shared::ids::PubKey;
 use bitspire_shell::clock::Clock;
@@ -47,6 +48,7 @@ use self::times::Times;
 use crate::config::NetConfig;
 use crate::ipc::{CustomerAction, NetPins, SecretText, ToNet, ToVault};
 use crate::kiosk::Kiosk;
+use crate::last_word::LastWord;
 use crate::screen::{MachineScreen, Numbered};
 
 /// Messages that may stand in line for the vault.
@@ -138,6 +140,7 @@ pub async fn run_with(
     let mut net = Net {
         store,
         seed: config.seed_url,
+        last_word: config.last_word,
         screens,
         to_vault,
         times: Times::new(clock),
@@ -207,6 +210,8 @@ struct Net {
     screens: watch::Sender<Option<Numbered>>,
     /// A seed from the environment, for a machine that nobody has paired yet.
     seed: Option<SecretText>,
+    /// Where a vault that cannot go on says why.
+    last_word: PathBuf,
     to_vault: mpsc::Sender<ToVault>,
     times: Times,
     timing: Timing,
@@ -222,8 +227,9 @@ impl Net {
                 message = from_vault.recv() => match message {
                     Some(FromVault::Up(pins)) => self.vault_is_up(pins).await?,
                     Some(FromVault::Message(message)) => self.obey(*message).await?,
+                    Some(FromVault::Absent) => self.show_without_vault(),
                     Some(FromVault::Down) => {
-                        self.screens.send_replace(Some(starting()));
+                        self.show_without_vault();
                         self.tries.shutdown().await;
                         if let Some(life) = &self.life {
                             life.vault_is_gone().await;
@@ -237,6 +243,21 @@ impl Net {
                 },
             }
         }
+    }
+
+    /// There is no vault to say what is shown: why it has ended, or that it starts.
+    fn show_without_vault(&self) {
+        let screen = match LastWord::read(&self.last_word) {
+            Some(LastWord { reasons }) => {
+                Numbered { number: 0, screen: MachineScreen::OutOfService { reasons } }
+            }
+            None => starting(),
+        };
+        self.screens.send_if_modified(|shown| {
+            let changed = shown.as_ref() != Some(&screen);
+            *shown = Some(screen);
+            changed
+        });
     }
 
     async fn vault_is_up(&mut self, pins: Option<NetPins>) -> Result<(), NetError> {

@@ -13,6 +13,7 @@ use nostr::Keys;
 
 use super::alerts::Alerts;
 use super::devices::{Giver, Taker};
+use super::disk::Disk;
 use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pairing::Attempt;
@@ -41,6 +42,7 @@ pub(super) struct Vault {
     pub(super) pace: Pace,
     pub(super) journal: Journal,
     pub(super) inspection: Inspection,
+    pub(super) disk: Disk,
     pub(super) keys: Keys,
     pub(super) key: PubKey,
     pub(super) time: TrustedTime,
@@ -179,6 +181,7 @@ impl Vault {
         self.try_early_documents()?;
         self.look_at_screen();
         self.look_at_exit();
+        self.look_at_disk();
         self.inspect_if_due();
         self.ask_again();
         self.alerts.forget_old(self.mono());

@@ -31,6 +31,7 @@ mod answers;
 mod core;
 mod customer;
 mod devices;
+mod disk;
 mod documents;
 mod drive;
 mod exit;
@@ -73,6 +74,7 @@ use self::server::Server;
 pub use self::server::{Outlet, Peer, PeerId};
 use crate::config::Config;
 use crate::journal::JournalError;
+use crate::last_word::LastWord;
 use crate::txn::BadState;
 
 /// Events that may wait; whoever brings more waits.
@@ -212,15 +214,49 @@ pub fn run(config: &Config, stop: &Stop) -> Result<(), VaultError> {
 pub fn run_with(config: &Config, seams: Seams, stop: &Stop) -> Result<(), VaultError> {
     let (sender, events) = sync_channel(QUEUE);
     let host = Box::new(Process::new(sender.clone(), events));
-    let mut vault = Vault::open(config, seams, host)?;
-    let server = Server::start(&config.socket, sender.clone())
-        .map_err(|source| VaultError::Socket { path: config.socket.clone(), source })?;
-    stop.arm(sender);
-    let result = vault.recover().and_then(|()| vault.work());
-    // with it the queue: whoever waits to put something in is let go, so that its thread can end
-    drop(vault);
-    drop(server);
+    let opened = Vault::open(config, seams, host).and_then(|vault| {
+        let server = Server::start(&config.socket, sender.clone())
+            .map_err(|source| VaultError::Socket { path: config.socket.clone(), source })?;
+        Ok((vault, server))
+    });
+    let (result, parts) = match opened {
+        Ok((mut vault, server)) => {
+            LastWord::forget(&config.last_word);
+            stop.arm(sender);
+            (vault.recover().and_then(|()| vault.work()), Some((vault, server)))
+        }
+        Err(error) => (Err(error), None),
+    };
+    // before anybody can see that it is gone
+    leave_last_word(config, &result);
+    // the vault first, with it the queue: whoever waits to put something in is let go, so that its
+    // thread can end
+    drop(parts);
     result
+}
+
+/// Says why the vault cannot go on, for `net` to show.
+fn leave_last_word(config: &Config, result: &Result<(), VaultError>) {
+    let error = match result {
+        Ok(()) | Err(VaultError::Halted(_)) => return,
+        Err(error) => error,
+    };
+    let mut reasons = vec![
+        "Whatever you paid or fed is on record. The operator has to come to the machine."
+            .to_owned(),
+    ];
+    if let VaultError::Journal(error) = error {
+        reasons.push(error.advice().to_owned());
+    }
+    let mut said = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    tracing::error!(event = "vault_cannot_go_on", advice = reasons.last(), "{said}");
+    reasons.push(said);
+    LastWord { reasons }.leave(&config.last_word);
 }
 
 /// Runs a vault without a socket in a world of one's own, until that stops or halts it.

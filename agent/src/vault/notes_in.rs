@@ -61,7 +61,8 @@ impl Vault {
         let on_screen = self.feeding.is_some() && self.feeding == self.on_screen;
         let time = self.time.known(self.mono()).is_some();
         let service = self.service_in_reach();
-        let closed = self.breaker.is_open() || self.inspection.broken().is_some();
+        let closed =
+            self.breaker.is_open() || self.inspection.broken().is_some() || self.disk.is_low();
         in_place && on_screen && time && service && !closed && self.has_room()
     }
 

@@ -122,6 +122,7 @@ impl Vault {
             reachable: false,
             stopping: false,
             inspection: Default::default(),
+            disk: Default::default(),
             journal,
             config,
         })

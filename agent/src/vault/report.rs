@@ -121,6 +121,9 @@ impl Vault {
         if let Some(why) = self.clock_wrong() {
             standing("clock_wrong", why);
         }
+        if self.disk.is_low() {
+            standing("disk_low", self.disk_words());
+        }
         if self.breaker.is_open() {
             standing("breaker_open", "no notes go out until a verdict closes it".to_owned());
         }

@@ -277,3 +277,41 @@ fn a_journal_of_the_first_version_goes_on() {
     let refused = Journal::open(&place.path, binding, NOW);
     assert!(matches!(refused, Err(JournalError::MigrationRecord { .. })), "{refused:?}");
 }
+
+/// Loss prevented: notes that move a second time, because the database of yesterday was put back or
+/// the log lost its end.
+#[test]
+fn a_journal_behind_its_last_intent_is_refused() {
+    let place = Place::new();
+    let mut journal = place.open().unwrap();
+    load(&mut journal, 10);
+    append(&mut journal, txn(1, "paid", Stage::Open)).unwrap();
+    drop(journal);
+    let yesterday = fs::read(&place.path).unwrap();
+    let mut journal = place.open().unwrap();
+    drop(journal.commit(NOW, txn(1, "committed", Stage::Open), 1, plan(4)).unwrap());
+    drop(journal);
+    drop(place.open().unwrap());
+    let today = fs::read(&place.path).unwrap();
+    fs::write(&place.path, &yesterday).unwrap();
+    let refused = place.open().map(drop);
+    assert!(matches!(refused, Err(JournalError::Broken { .. })), "{refused:?}");
+    // what a check alone cannot know
+    assert!(verify_file(&place.path).is_ok());
+
+    // another past, as long as the one that was
+    fs::write(&place.path, &yesterday).unwrap();
+    let mark = place.path.with_file_name("journal.db.mark");
+    let kept = fs::read(&mark).unwrap();
+    fs::remove_file(&mark).unwrap();
+    let mut other = place.open().unwrap();
+    for n in 2..5 {
+        append(&mut other, txn(n, "paid", Stage::Open)).unwrap();
+    }
+    drop(other);
+    fs::write(&mark, &kept).unwrap();
+    let refused = place.open().map(drop);
+    assert!(matches!(refused, Err(JournalError::Broken { .. })), "{refused:?}");
+    fs::write(&place.path, &today).unwrap();
+    drop(place.open().unwrap());
+}

@@ -107,6 +107,7 @@ impl World {
             dir: self.data(),
             machine_secret_file: None,
             socket: self.folder.path().join("vault.sock"),
+            last_word: self.folder.path().join("vault.end"),
             kiosk_listen: "127.0.0.1:0".parse().unwrap(),
             kiosk_url_file: self.folder.path().join("kiosk.url"),
             seed_url: None,
