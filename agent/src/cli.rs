@@ -9,6 +9,7 @@
 
 mod evidence;
 mod journal;
+mod pin;
 mod receipt;
 mod replay;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::evidence::Evidence;
 use self::journal::JournalVerb;
+use self::pin::ServicePin;
 use self::receipt::Receipt;
 use self::replay::Replay;
 use crate::config::{self, Config, SEED_VARIABLE};
@@ -71,7 +73,16 @@ enum Verb {
     /// Both, as children of this process: for development and small set-ups
     Run,
     /// Pair this machine with the seed URL of the operator's pairing page
-    Pair(Pair),
+    Pair {
+        #[command(flatten)]
+        seed: SeedArgs,
+        /// A file that holds the PIN of service mode, 6 digits or more; asked for at a terminal
+        /// otherwise
+        #[arg(long, value_name = "FILE")]
+        service_pin_file: Option<PathBuf>,
+    },
+    /// Set or change the PIN of service mode
+    ServicePin(ServicePin),
     /// Show how the machine is
     Status {
         /// As JSON
@@ -96,7 +107,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Pair {
+struct SeedArgs {
     /// The seed URL, or - to read it from standard input
     #[arg(long, env = SEED_VARIABLE, hide_env_values = true, value_name = "URL")]
     seed_url: Option<String>,
@@ -160,7 +171,12 @@ fn command(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Verb::Config(ConfigVerb::Check) => println!("the configuration is good"),
         Verb::Config(ConfigVerb::Show) => print!("{}", shell_config::show(&loaded.shown)),
-        Verb::Pair(pair) => pair_with(&config.socket, &seed(pair)?)?,
+        Verb::Pair { seed: pair, service_pin_file } => {
+            let seed = seed(pair)?;
+            let pin = pin::new(service_pin_file.as_deref())?;
+            pair_with(&config.socket, &seed, pin)?;
+        }
+        Verb::ServicePin(verb) => verb.run(&config)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
         Verb::Journal(verb) => journal::run(verb, &config.vault.journal())?,
         Verb::Evidence(evidence) => evidence.run(&config.vault, &loaded.shown)?,
@@ -255,7 +271,7 @@ where
 
 /// The seed URL from flag, standard input or file; checked for its form, so that a wrong paste is
 /// told here.
-fn seed(pair: Pair) -> anyhow::Result<SecretText> {
+fn seed(pair: SeedArgs) -> anyhow::Result<SecretText> {
     let text = match (pair.seed_url, pair.seed_file) {
         (_, Some(file)) => std::fs::read_to_string(&file)
             .with_context(|| format!("{}: cannot be read", file.display()))?,
@@ -289,13 +305,20 @@ fn control(socket: &Path) -> anyhow::Result<(UnixStream, Option<NetPins>)> {
     }
 }
 
-fn pair_with(socket: &Path, seed_url: &SecretText) -> anyhow::Result<()> {
+fn pair_with(socket: &Path, seed_url: &SecretText, pin: Option<SecretText>) -> anyhow::Result<()> {
     let (mut stream, pins) = control(socket)?;
     if let Some(pins) = pins {
         bail!(
             "this machine is paired already, as {}: reset the pairing at the machine first",
             pins.spire.npub()
         );
+    }
+    match pin {
+        Some(pin) => pin::set(socket, pin, None)?,
+        None => eprintln!(
+            "no service PIN is given: set one with `bitspire-agent service-pin` before the digits \
+             are confirmed, or this machine has no service mode"
+        ),
     }
     stream.set_read_timeout(Some(PAIRING))?;
     ipc::write(&mut stream, &ToVault::Seed { seed_url: seed_url.clone() })?;

@@ -26,6 +26,8 @@ use serde_json::Value;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::service::Touch;
+
 /// The version of this protocol; both sides must speak the same.
 pub const VERSION: u32 = 1;
 
@@ -145,6 +147,8 @@ pub enum CustomerAction {
     },
     /// Wants that receipt on paper.
     PrintReceipt,
+    /// Somebody touches the screen for service.
+    Service(Touch),
     /// A page of the kiosk has gone: nobody knows what the customer sees.
     Gone,
 }
@@ -197,6 +201,13 @@ pub enum ToVault {
     Seed {
         /// `spire-seed:v1:...`.
         seed_url: SecretText,
+    },
+    /// The command line sets the PIN of service mode: answered with [`ToNet::ServicePin`].
+    ServicePin {
+        /// The new one.
+        new: SecretText,
+        /// The one that is set, once the pairing is confirmed.
+        old: Option<SecretText>,
     },
     /// The bunker took the secret and its key is the seed's: pin it all.
     Connected {
@@ -270,6 +281,7 @@ impl std::fmt::Debug for ToVault {
             Self::Hello { .. } => "Hello",
             Self::Status => "Status",
             Self::Seed { .. } => "Seed",
+            Self::ServicePin { .. } => "ServicePin",
             Self::Connected { .. } => "Connected",
             Self::AuthUrl { .. } => "AuthUrl",
             Self::ConnectFailed { .. } => "ConnectFailed",
@@ -309,6 +321,11 @@ pub enum ToNet {
     SeedRefused {
         /// In words.
         reason: String,
+    },
+    /// What became of a [`ToVault::ServicePin`].
+    ServicePin {
+        /// Why not, in words; it is set without.
+        refused: Option<String>,
     },
     /// The machine is paired: `net` stores its side.
     Paired {
@@ -366,6 +383,7 @@ impl std::fmt::Debug for ToNet {
             Self::Hello { .. } => "Hello",
             Self::Connect { .. } => "Connect",
             Self::SeedRefused { .. } => "SeedRefused",
+            Self::ServicePin { .. } => "ServicePin",
             Self::Paired { .. } => "Paired",
             Self::SessionProof { .. } => "SessionProof",
             Self::Request { .. } => "Request",

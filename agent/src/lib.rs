@@ -15,6 +15,7 @@ pub mod net;
 pub mod policy;
 pub mod replay;
 pub mod screen;
+pub mod service;
 pub mod supervise;
 pub mod txn;
 pub mod vault;

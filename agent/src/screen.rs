@@ -6,6 +6,7 @@
 use bitspire_shared::money::{Currency, Fiat};
 use serde::{Deserialize, Serialize};
 
+use crate::service::ServiceView;
 use crate::txn::Screen;
 
 /// A screen with its place in the row of screens of this run of the vault.
@@ -53,4 +54,6 @@ pub enum MachineScreen {
     Txn(Screen),
     /// A transaction at its end, whose notes nobody has taken.
     NotesLeft(Screen),
+    /// Service mode.
+    Service(ServiceView),
 }

@@ -28,6 +28,15 @@ pub struct BayResult {
 }
 
 impl BayResult {
+    /// Whether a device can have meant it: no more notes arrived than were picked, and no more were
+    /// pulled back than were presented.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        let arrived = u64::from(self.presented).saturating_add(self.rejected.unwrap_or(0).into());
+        self.picked.is_none_or(|picked| arrived <= picked.into())
+            && self.retracted.unwrap_or(0) <= self.presented
+    }
+
     /// Notes that the customer has or could have: presented less retracted.
     #[must_use]
     pub fn delivered(&self) -> u32 {

@@ -34,6 +34,9 @@ pub enum Entry {
         key: String,
         /// Its value.
         value: Value,
+        /// The notes that moved with it; none in most.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cash: Vec<CashMove>,
     },
 }
 
@@ -215,7 +218,12 @@ pub(super) enum Body {
     /// As in [`Entry`].
     Verdict(VerdictUse),
     /// As in [`Entry`].
-    Setting { key: String, value: Value },
+    Setting {
+        key: String,
+        value: Value,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cash: Vec<CashMove>,
+    },
 }
 
 impl From<Entry> for Body {
@@ -225,7 +233,7 @@ impl From<Entry> for Body {
             Entry::Request(request) => Self::Request(request),
             Entry::Cash(moves) => Self::Cash(moves),
             Entry::Verdict(verdict) => Self::Verdict(verdict),
-            Entry::Setting { key, value } => Self::Setting { key, value },
+            Entry::Setting { key, value, cash } => Self::Setting { key, value, cash },
         }
     }
 }
@@ -266,7 +274,7 @@ impl Body {
     pub(super) fn cash(&self) -> &[CashMove] {
         match self {
             Self::Intent { txn, .. } | Self::Txn(txn) => &txn.cash,
-            Self::Cash(moves) => moves,
+            Self::Cash(moves) | Self::Setting { cash: moves, .. } => moves,
             _ => &[],
         }
     }

@@ -288,6 +288,11 @@ impl Journal {
     }
 }
 
+/// Keeps any vault from using the journal at `path` for as long as the answer lives.
+pub(crate) fn hold(path: &Path) -> Result<impl Sized + use<>, JournalError> {
+    Lock::take(path)
+}
+
 /// Makes the file, readable by its owner only, and makes its name durable.
 fn create_file(path: &Path) -> Result<(), JournalError> {
     let failed = |source| JournalError::Files { path: path.to_owned(), source };

@@ -60,7 +60,7 @@ pub(super) fn project(
                 return Err(Refusal::RequestRepeated(id).into());
             }
         }
-        Body::Setting { key, value } => {
+        Body::Setting { key, value, .. } => {
             let sentence = "INSERT INTO settings VALUES (?1, ?2, ?3)
                  ON CONFLICT (key) DO UPDATE SET value = excluded.value, seq = excluded.seq";
             let value = bitspire_shared::canonical::to_canonical(value)?;

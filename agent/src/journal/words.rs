@@ -42,7 +42,10 @@ impl Body {
             Self::Verdict(verdict) => {
                 format!("verdict {} used, made at entry {}", verdict.nonce, verdict.seen.0)
             }
-            Self::Setting { key, value } => format!("setting {key}: {}", cut(&value.to_string())),
+            Self::Setting { key, value, cash } if cash.is_empty() => {
+                format!("setting {key}: {}", cut(&value.to_string()))
+            }
+            Self::Setting { key, cash, .. } => format!("setting {key}; {}", all(cash)),
         }
     }
 }

@@ -13,19 +13,66 @@ async function send(action) {
   if (!answer.ok) throw new Error(await answer.text());
 }
 
+// What was typed stays in its field when the same form is drawn again, and where its digits go.
+let field = null;
+
 function show({ number, html }) {
+  const form = () => main.querySelector("[data-fields]")?.dataset.action;
+  const [before, at] = [form(), field?.id];
+  const typed = [...main.querySelectorAll("input[id]")].map((input) => [input.id, input.value]);
+  const chosen = main.querySelector("input[type=radio]:checked")?.value;
   main.innerHTML = html;
-  main.querySelector("[data-focus]")?.focus();
+  field = main.querySelector("input[data-focus]");
+  if (before !== undefined && before === form()) {
+    for (const [id, value] of typed) document.getElementById(id).value = value;
+    for (const input of main.querySelectorAll("input[type=radio]")) input.checked = input.value === chosen;
+    field = document.getElementById(at) ?? field;
+  }
+  (field ?? main.querySelector("[data-focus]"))?.focus();
   send({ action: "seen", screen: number }).catch(() => {});
 }
+
+// Puts what was typed into an action; false where a number is missing.
+function filled(action) {
+  const inputs = [...main.querySelectorAll("input[data-note], input[data-count]")];
+  const missing = inputs.filter((input) => !/^\d+$/.test(input.value));
+  for (const input of inputs) input.classList.toggle("missing", missing.includes(input));
+  if (missing.length > 0) {
+    (field = missing[0]).focus();
+    return false;
+  }
+  const notes = inputs.filter((input) => "note" in input.dataset);
+  const count = inputs.find((input) => "count" in input.dataset);
+  if (action.do.startsWith("empty_")) {
+    action.counted = notes.map((input) => ({ minor: Number(input.dataset.note), count: Number(input.value) }));
+  }
+  if (count) action.count = Number(count.value);
+  action.reason = main.querySelector("input[type=radio]:checked")?.value ?? "";
+  return true;
+}
+
+const KEYS = { clear: () => "", back: (text) => text.slice(0, -1) };
+
+main.addEventListener("focusin", (event) => {
+  if (event.target.matches("input:not([type=radio])")) field = event.target;
+});
+
+main.addEventListener("click", (event) => {
+  const key = event.target.closest("button[data-key]")?.dataset.key;
+  if (!key || !field) return;
+  const text = KEYS[key] ? KEYS[key](field.value) : field.value + key;
+  if (text.length <= field.maxLength || field.maxLength < 0) field.value = text;
+  field.focus();
+});
 
 main.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-action]");
   if (!button || button.disabled) return;
   const action = JSON.parse(button.dataset.action);
   if (button.dataset.input) {
-    action.code = document.getElementById(button.dataset.input).value;
+    action[button.dataset.as ?? "code"] = document.getElementById(button.dataset.input).value;
   }
+  if ("fields" in button.dataset && !filled(action)) return;
   button.disabled = true;
   try {
     await send(action);

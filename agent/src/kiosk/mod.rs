@@ -10,6 +10,7 @@
 //! does not take an action in time is 503: the customer presses again.
 
 mod render;
+mod service;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -11,6 +11,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use qrcode::{EcLevel, QrCode, render::svg};
 use serde_json::json;
 
+use super::service;
 use crate::ipc::{CustomerAction, SecretText};
 use crate::screen::MachineScreen;
 use crate::txn::{Screen, View, Why};
@@ -112,7 +113,9 @@ pub fn render(screen: &MachineScreen) -> Markup {
         MachineScreen::OutOfService { reasons } => html! {
             h1 { "Out of service" }
             @for reason in reasons { p.soft { (reason) } }
+            (service::door())
         },
+        MachineScreen::Service(view) => service::render(view),
         MachineScreen::Idle { cash_in, cash_out, waiting, .. } => {
             idle(*cash_in, cash_out, *waiting)
         }
@@ -170,6 +173,7 @@ fn idle(cash_in: bool, cash_out: &[Fiat], waiting: bool) -> Markup {
             }
         }
         @if waiting { (enter_code()) }
+        (service::door())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Fiat, Sats};
 use bitspire_shared::rpc::{ErrorCode, Lnurl};
 use futures_util::StreamExt as _;
@@ -9,6 +10,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::screen::MachineScreen;
+use crate::service::{Counted, Held, HeldBay, Inside, Page, ServiceView, Touch};
 use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
 struct World {
@@ -190,4 +192,81 @@ fn the_withdraw_is_drawn_or_asked_for() {
     assert!(screen(claim(Some(Lnurl::new("LNURL1ABC".into())))).contains("<svg"));
     let after_restart = screen(claim(None));
     assert!(!after_restart.contains("<svg") && after_restart.contains("Continue with the code"));
+}
+
+/// Loss prevented: a form that nobody without a keyboard can fill in, or one that shows other counts
+/// than the books have.
+#[test]
+fn service_pages_show_the_books_and_have_their_forms() {
+    let bay = BayId::new(1).unwrap();
+    let held = |minor, count| Held { note: euros(minor), count };
+    let inside = Inside {
+        bays: vec![HeldBay { bay, held: held(2_000, 97), doubt: true }],
+        cashbox: Some(vec![held(500, 0), held(2_000, 3)]),
+        cashbox_out: true,
+        reject_bin: Some(vec![held(2_000, 0)]),
+        untold: 2,
+    };
+    let page = |page, said: Option<&str>| {
+        let (said, inside) = (said.map(str::to_owned), inside.clone());
+        let view = ServiceView::Page { page, form: 7, said, inside };
+        render(&MachineScreen::Service(view)).into_string()
+    };
+    let menu = page(Page::Menu, Some("It is on record."));
+    for words in ["97 × 20.00 EUR", "count it", "3 × 20.00 EUR", "out of its place", "on record"]
+    {
+        assert!(menu.contains(words), "{words}: {menu}");
+    }
+    let cashbox = page(Page::Cashbox, None);
+    let form = "{&quot;action&quot;:&quot;service&quot;,&quot;do&quot;:&quot;empty_cashbox&quot;,\
+                &quot;form&quot;:7}";
+    assert!(cashbox.contains(form), "{cashbox}");
+    assert!(cashbox.contains("expected 3") && cashbox.contains("data-note=\"500\""), "{cashbox}");
+    let bay_page = page(Page::Bay(bay), None);
+    for words in ["data-count", "unknown end", "&quot;refill&quot;", "&quot;recount&quot;"] {
+        assert!(bay_page.contains(words), "{words}: {bay_page}");
+    }
+    for html in [&cashbox, &bay_page] {
+        assert!((0..=9).all(|digit| html.contains(&format!("data-key=\"{digit}\""))), "{html}");
+    }
+    let wrong = render(&MachineScreen::Service(ServiceView::Pad { wrong: true, locked: None }));
+    assert!(wrong.into_string().contains("not it"));
+    let locked = Some("too many wrong PINs".to_owned());
+    let locked = render(&MachineScreen::Service(ServiceView::Pad { wrong: true, locked }));
+    let locked = locked.into_string();
+    assert!(locked.contains("too many") && !locked.contains("type=\"password\""), "{locked}");
+}
+
+/// Loss prevented: a touch that the machine cannot read, so that nothing of what was counted is
+/// booked.
+#[tokio::test]
+async fn what_the_page_sends_for_service_is_read() {
+    let mut world = world();
+    let token = world.token.clone();
+    let good = [HOST, ORIGIN, (TOKEN, token.as_str())];
+    let counted = vec![Counted { minor: 2_000, count: 3 }];
+    for (body, touch) in [
+        (r#"{"action":"service","do":"open"}"#, Touch::Open),
+        (
+            r#"{"action":"service","do":"go","to":{"bay":"2"}}"#,
+            Touch::Go { to: Page::Bay(BayId::new(2).unwrap()) },
+        ),
+        (
+            r#"{"action":"service","do":"enter","pin":"271828"}"#,
+            Touch::Enter { pin: SecretText::new("271828".into()) },
+        ),
+        (
+            r#"{"action":"service","do":"empty_cashbox","form":7,
+                "counted":[{"minor":2000,"count":3}],"reason":""}"#,
+            Touch::EmptyCashbox { form: 7, counted, reason: String::new() },
+        ),
+        (
+            r#"{"action":"service","do":"refill","form":7,"count":50,"reason":"x"}"#,
+            Touch::Refill { form: 7, count: 50, reason: "x".into() },
+        ),
+        (r#"{"action":"service","do":"test","form":7,"reason":""}"#, Touch::Test { form: 7 }),
+    ] {
+        assert_eq!(world.press(&good, body).await, StatusCode::ACCEPTED, "{body}");
+        assert_eq!(world.actions.recv().await, Some(CustomerAction::Service(touch)));
+    }
 }

@@ -55,6 +55,6 @@ mod tests {
         assert_eq!(words(html), "Pay 5 & 6\n(QR code)\nFee: 1 sats\na b\n[Back]\n[On]");
         let reasons = vec!["the <journal>".to_owned()];
         let shown = text(&MachineScreen::OutOfService { reasons });
-        assert_eq!(shown, "Out of service\nthe <journal>");
+        assert_eq!(shown, "Out of service\nthe <journal>\n[Service]");
     }
 }

@@ -293,6 +293,8 @@ impl Net {
                 self.end_life().await;
                 self.live(pins).await?;
             }
+            // the command line's
+            ToNet::ServicePin { .. } => {}
             ToNet::SeedRefused { reason } => tracing::warn!(event = "seed_refused", reason),
             ToNet::Screen { number, screen } => match serde_json::from_value(screen) {
                 Ok(screen) => {

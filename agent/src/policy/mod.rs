@@ -19,5 +19,6 @@
 
 pub mod breaker;
 pub mod intake;
+pub mod pin;
 pub mod price;
 pub mod shop;

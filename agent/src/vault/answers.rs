@@ -64,7 +64,12 @@ impl Vault {
         };
         self.peers.heard_at = Some(self.mono());
         match asked.owner {
-            Owner::Report => self.reports.answered(),
+            Owner::Report => {
+                let carried = self.reports.answered();
+                if matches!(reply, Reply::Ok { .. }) {
+                    self.told(&carried)?;
+                }
+            }
             Owner::Confirmed => {
                 let waits = matches!(&reply, Reply::Error { code: ErrorCode::NotConfirmed, .. });
                 self.reports.asked_confirmed(self.mono());

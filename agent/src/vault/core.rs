@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bitspire_hardware::dispenser::DispenseOutcome;
 use bitspire_shared::document::{DocumentKind, FeesDocument};
 use bitspire_shared::ids::{JournalSeq, PubKey, TxnId};
 use bitspire_shared::money::{Denomination, Fiat};
@@ -9,6 +10,7 @@ use bitspire_shared::rate::Limiter;
 use bitspire_shared::statement::SignedStatement;
 use bitspire_shared::time::Mono;
 use bitspire_shell::clock::Clock;
+use bitspire_shell::secrets::Keyring;
 use nostr::Keys;
 
 use super::alerts::Alerts;
@@ -18,18 +20,23 @@ use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pairing::Attempt;
 use super::peers::Peers;
+use super::pin::Pin;
 use super::receipts::{Press, Receipts};
 use super::report::Reports;
 use super::requests::Requests;
 use super::screens::Shown;
+use super::service::KeptService;
 use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing};
 use super::time::TrustedTime;
+use super::trial::Trial;
 use super::{Event, Pace, QUEUE, VaultError};
 use crate::config::VaultConfig;
 use crate::journal::{Journal, Stage};
 use crate::policy::breaker::Breaker;
 use crate::policy::intake::Intake;
+use crate::policy::pin::Tries;
 use crate::policy::price::Rates;
+use crate::service::Session;
 use crate::txn::{Input, Now, Txn};
 
 /// Everything that the vault owns.
@@ -80,6 +87,18 @@ pub(super) struct Vault {
     /// Verdicts that wait for the screen or the dispenser.
     pub(super) held: Vec<SignedStatement>,
     pub(super) code_tries: Limiter,
+
+    /// What opens service mode and where it is sealed.
+    pub(super) ring: Keyring,
+    pub(super) pin: Option<Pin>,
+    pub(super) pin_tries: Tries,
+    /// Who is at the machine, beside customers.
+    pub(super) service: Session,
+    pub(super) kept_service: KeptService,
+    /// Tests of the dispenser that are under way or were not told.
+    pub(super) trials: Vec<Trial>,
+    /// The dispenser's answer to one.
+    pub(super) trial_answer: Option<(TxnId, DispenseOutcome)>,
 
     pub(super) acceptor: Option<Taker>,
     pub(super) dispenser: Option<Giver>,
@@ -159,7 +178,12 @@ impl Vault {
         self.keep_frames(&event);
         match event {
             Event::Acceptor(event) => self.acceptor_says(event)?,
-            Event::Dispenser(event) => self.dispenser_says(event),
+            Event::Dispenser(event) => {
+                self.dispenser_says(event);
+                if let Some((txid, answer)) = self.trial_answer.take() {
+                    self.end_trial(txid, &answer)?;
+                }
+            }
             Event::Printer(event) => self.printer_says(event),
             Event::Joined(id, peer) => self.joined(id, peer)?,
             Event::Said(id, message) => self.said(id, *message)?,
@@ -182,6 +206,7 @@ impl Vault {
         self.look_at_screen();
         self.look_at_exit();
         self.look_at_disk();
+        self.look_at_service();
         self.inspect_if_due();
         self.ask_again();
         self.alerts.forget_old(self.mono());

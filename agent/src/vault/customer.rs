@@ -30,7 +30,11 @@ impl Vault {
         let shown = self.on_screen;
         match action {
             CustomerAction::Seen { screen } => self.seen(screen),
-            CustomerAction::Gone => self.break_screen("the page is gone"),
+            CustomerAction::Gone => {
+                self.end_service();
+                self.break_screen("the page is gone");
+            }
+            CustomerAction::Service(touch) => self.service_touch(touch)?,
             CustomerAction::StartCashIn => self.start_cash_in()?,
             CustomerAction::StartCashOut { fiat_minor } => self.start_cash_out(fiat_minor)?,
             CustomerAction::ClaimCode { code } => self.claim_code(&code),
@@ -61,9 +65,13 @@ impl Vault {
         })
     }
 
+    fn screen_is_free(&self) -> bool {
+        self.on_screen.is_none() && !self.service.is_open()
+    }
+
     fn start_cash_in(&mut self) -> Result<(), VaultError> {
         let most = self.cash_in_limit();
-        let Some(fiat) = most.filter(|_| self.on_screen.is_none() && self.shop().cash_in) else {
+        let Some(fiat) = most.filter(|_| self.screen_is_free() && self.shop().cash_in) else {
             return Ok(());
         };
         let order = self.order(fiat)?;
@@ -76,7 +84,7 @@ impl Vault {
     }
 
     fn start_cash_out(&mut self, fiat_minor: i64) -> Result<(), VaultError> {
-        if self.on_screen.is_some() {
+        if !self.screen_is_free() {
             return Ok(());
         }
         let offered = self.shop().cash_out;

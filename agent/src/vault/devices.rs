@@ -116,7 +116,7 @@ impl Giver {
     }
 
     /// Whether it will be ready, or in trouble, before long.
-    fn is_coming(&self, now: Mono) -> bool {
+    pub(super) fn is_coming(&self, now: Mono) -> bool {
         self.set_up.is_some_and(|at| now >= at)
             || self.setting_up.is_some_and(|since| now.since(since) < COMING_MS)
     }
@@ -223,6 +223,10 @@ impl Vault {
                 tracing::warn!(event = "cashbox", out);
                 taker.cashbox_out = out;
                 self.reports.soon(Mono(0));
+                if out && !self.service.is_inside() {
+                    let words = "the cashbox was taken out and nobody was in service mode";
+                    self.raise("cashbox_pulled", words.to_owned());
+                }
             }
             AcceptorEvent::Fault(DeviceFault { kind, detail }) => {
                 tracing::error!(event = "acceptor_fault", ?kind, detail);
@@ -277,6 +281,9 @@ impl Vault {
                     }
                 }
                 match self.dispensing.take() {
+                    Some((txid, _)) if self.is_trial(txid) => {
+                        self.trial_answer = Some((txid, outcome));
+                    }
                     Some((txid, no)) => {
                         self.queue.push_back((txid, Input::Dispensed { no, outcome }));
                     }

@@ -30,11 +30,11 @@ impl Vault {
     /// Writes a setting.
     pub(super) fn keep<T: Setting>(&mut self, value: &T) -> Result<JournalSeq, VaultError> {
         let value = serde_json::to_value(value)?;
-        self.append(Entry::Setting { key: T::KEY.to_owned(), value })
+        self.append(Entry::Setting { key: T::KEY.to_owned(), value, cash: Vec::new() })
     }
 
     /// An entry is on the disk.
-    fn flushed(&mut self) -> Result<(), VaultError> {
+    pub(super) fn flushed(&mut self) -> Result<(), VaultError> {
         let seq = self.journal.head().seq;
         let last = self.halt_after.is_some_and(|last| seq >= last);
         if last || !self.host.reached(Place::Flushed(seq)) {

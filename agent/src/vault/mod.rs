@@ -43,15 +43,18 @@ mod open;
 mod pace;
 mod pairing;
 mod peers;
+mod pin;
 mod receipts;
 mod report;
 mod requests;
 mod screens;
 mod server;
+mod service;
 mod settings;
 mod slip;
 mod stock;
 mod time;
+mod trial;
 mod verdicts;
 
 use std::io;
@@ -69,9 +72,11 @@ use self::core::Vault;
 use self::host::Process;
 pub use self::host::{Event, Host, Next, Place, Point};
 pub use self::pace::Pace;
+pub use self::pin::replace_pin;
 pub use self::receipts::named_in;
 use self::server::Server;
 pub use self::server::{Outlet, Peer, PeerId};
+pub use self::trial::is_trial;
 use crate::config::Config;
 use crate::journal::JournalError;
 use crate::last_word::LastWord;
@@ -109,6 +114,9 @@ pub enum VaultError {
     /// Likewise.
     #[error("the vault's key is none")]
     Key(#[from] IdError),
+    /// The service PIN.
+    #[error("the service PIN cannot be hashed: {0}")]
+    Pin(argon2::password_hash::Error),
     /// The socket.
     #[error("{path}: cannot be listened on: check the folder and its owner")]
     Socket {
@@ -135,7 +143,8 @@ impl Classified for VaultError {
             | Self::Setting { .. }
             | Self::Encode(_)
             | Self::Secret(_)
-            | Self::Key(_) => Kind::Permanent,
+            | Self::Key(_)
+            | Self::Pin(_) => Kind::Permanent,
         }
     }
 }

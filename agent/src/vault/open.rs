@@ -23,16 +23,21 @@ use super::core::Vault;
 use super::customer::code_tries;
 use super::devices::{Giver, Taker};
 use super::host::{Host, Next};
+use super::pin::Pin;
 use super::receipts::{Named, Press, Receipts};
 use super::report::Reports;
+use super::service::KeptService;
 use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, load};
 use super::time::TrustedTime;
+use super::trial::Trial;
 use super::{Event, Seams, VaultError};
 use crate::config::{Config, VaultConfig};
 use crate::journal::{Journal, StoredEntry};
 use crate::policy::breaker::{Breaker, DAY_S, Kept, Outflow};
 use crate::policy::intake::Intake;
+use crate::policy::pin::{KeptTries, Tries};
 use crate::policy::price::Rates;
+use crate::service::Session;
 use crate::txn::{BillFate, DeviceReport, Input, Txn};
 
 /// How long the acceptor may take to say where it has a note.
@@ -110,6 +115,13 @@ impl Vault {
             to_plan: None,
             held: Vec::new(),
             code_tries: code_tries(),
+            pin: Pin::load(&ring)?,
+            ring,
+            pin_tries: Tries::new(load::<KeptTries>(&journal)?.unwrap_or_default(), Mono(0)),
+            service: Session::default(),
+            kept_service: load::<KeptService>(&journal)?.unwrap_or_default(),
+            trials: Vec::new(),
+            trial_answer: None,
             acceptor,
             dispenser,
             press,
@@ -148,6 +160,10 @@ impl Vault {
         };
         let mut newest = JournalSeq(0);
         for entry in &stored {
+            if let Some(trial) = Trial::from_stored(entry)? {
+                self.recover_trial(trial, entry)?;
+                continue;
+            }
             let txn = Txn::from_stored(entry)?;
             if matches!(txn, Txn::CashIn(_)) && entry.seq > newest {
                 newest = entry.seq;
@@ -160,6 +176,9 @@ impl Vault {
             self.queue.push_back((entry.txid, Input::Restarted(report)));
         }
         self.feeding = in_doubt.or(self.feeding);
+        if self.pin_tries.locked(self.mono()).is_some() {
+            self.pin_is_locked();
+        }
         self.tell_queue()?;
         self.unheard = match self.feeding.and_then(|txid| self.txns.get(&txid)) {
             Some(Txn::CashIn(session)) => session.unheard(),

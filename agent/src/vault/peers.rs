@@ -101,6 +101,7 @@ impl Vault {
     fn net_is_gone(&mut self) {
         self.peers.net = None;
         self.peers.state = None;
+        self.end_service();
         self.break_screen("the network process is gone");
     }
 
@@ -111,6 +112,7 @@ impl Vault {
                 let status = Box::new(self.status());
                 self.peers.send(from, ToNet::Status(status));
             }
+            ToVault::ServicePin { new, old } => self.set_pin(from, &new, old.as_ref())?,
             _ if !self.peers.is_net(from) => {
                 tracing::warn!(event = "not_for_the_command_line", peer = from);
             }

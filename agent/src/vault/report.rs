@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bitspire_shared::document::{CassettesState, DTag, DocumentKind, Position};
-use bitspire_shared::ids::{BayId, EventId, RequestId};
+use bitspire_shared::ids::{BayId, ChangeId, EventId, RequestId};
 use bitspire_shared::money::Direction;
 use bitspire_shared::rpc::{
     self, BayCount, Cashbox, Device, DeviceRole, OpenTxn, RejectBin, StateReport, VaultSigned,
@@ -28,6 +28,8 @@ pub(super) struct Reports {
     due: Mono,
     sent: Option<Mono>,
     waiting: Option<RequestId>,
+    /// The service events in it.
+    carried: Vec<ChangeId>,
     confirm_due: Mono,
     confirm_asked: bool,
     state_sent: bool,
@@ -41,6 +43,7 @@ impl Reports {
             due: Mono(0),
             sent: None,
             waiting: None,
+            carried: Vec::new(),
             confirm_due: Mono(0),
             confirm_asked: false,
             state_sent: false,
@@ -61,8 +64,10 @@ impl Reports {
         self.state_sent = false;
     }
 
-    pub(super) fn answered(&mut self) {
+    /// The last report was answered: the service events in it.
+    pub(super) fn answered(&mut self) -> Vec<ChangeId> {
         self.waiting = None;
+        std::mem::take(&mut self.carried)
     }
 
     pub(super) fn asked_confirmed(&mut self, now: Mono) {
@@ -92,6 +97,7 @@ impl Vault {
             self.forget(older);
         }
         let report = self.state_report()?;
+        let carried = report.service_events.iter().map(|event| event.id).collect();
         let body = match VaultSigned::sign(report, &self.keys) {
             Ok(signed) => serde_json::to_value(signed)?,
             Err(error) => {
@@ -102,6 +108,7 @@ impl Vault {
         };
         let id = RequestId::from_bytes(self.random()?);
         self.reports.waiting = Some(id);
+        self.reports.carried = carried;
         self.request(id, Owner::Report, "report_state", body);
         Ok(())
     }
@@ -133,6 +140,9 @@ impl Vault {
                 format!("bay {bay}: count it ({} by the books)", held.on_hand()),
             );
         }
+        if self.service.is_inside() {
+            standing("service_mode", "somebody with the PIN is at the machine".to_owned());
+        }
         if self.documents_refused > 0 {
             let detail = format!("{} since the start", self.documents_refused);
             standing("documents_refused", detail);
@@ -163,7 +173,7 @@ impl Vault {
             cassettes: cassettes.collect(),
             cashbox,
             reject_bin,
-            service_events: Vec::new(),
+            service_events: self.untold(),
             applied_documents: self.applied_documents(),
             applied_changes: self.applied_changes()?,
             open_transactions: open.take(MOST).map(open_txn).collect(),

@@ -182,6 +182,9 @@ impl Vault {
                 false => MachineScreen::Txn(screen),
             };
         }
+        if let Some(screen) = self.service_screen() {
+            return screen;
+        }
         let Some(pairing) = &self.pairing else {
             return MachineScreen::Unpaired { refused: self.seed_words.clone() };
         };

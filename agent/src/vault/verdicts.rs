@@ -96,7 +96,8 @@ impl Vault {
 
     /// Whether the screen and the dispenser are free for this transaction.
     pub(super) fn may_come_on_screen(&self, txid: TxnId) -> bool {
-        self.on_screen.is_none_or(|shown| shown == txid)
+        !self.service.is_open()
+            && self.on_screen.is_none_or(|shown| shown == txid)
             && self.dispensing.is_none_or(|(busy, _)| busy == txid)
             && self.to_plan.is_none_or(|(busy, _)| busy == txid)
     }

@@ -8,3 +8,4 @@ mod pairing;
 mod receipts;
 mod restart;
 mod sales;
+mod service_mode;

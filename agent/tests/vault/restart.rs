@@ -36,7 +36,7 @@ impl Machine {
     }
 
     /// Starts the vault so that it ends after `more` entries.
-    fn start_and_halt_after(&mut self, more: u64) {
+    pub(crate) fn start_and_halt_after(&mut self, more: u64) {
         let head = self.journal().len() as u64;
         // its own start is an entry
         self.halt_after = Some(JournalSeq(head + 1 + more));

@@ -155,6 +155,21 @@ impl Keyring {
     /// # Errors
     /// [`SecretError`]: it is there but does not open.
     pub fn load(&self, name: &str, purpose: Purpose) -> Result<Option<Keys>, SecretError> {
+        let Some(plain) = self.open_bytes(name, purpose)? else { return Ok(None) };
+        let key = nostr::SecretKey::from_slice(&plain);
+        let key = key.map_err(|_| SecretError::NotAKey { path: self.path(name) })?;
+        Ok(Some(Keys::new(key)))
+    }
+
+    /// The bytes sealed as `name`, if there are any.
+    ///
+    /// # Errors
+    /// [`SecretError`]: they are there but do not open.
+    pub fn open_bytes(
+        &self,
+        name: &str,
+        purpose: Purpose,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, SecretError> {
         let path = self.path(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -163,10 +178,24 @@ impl Keyring {
         };
         let seal_error = |source| SecretError::Seal { path: path.clone(), source };
         let sealed: Sealed = text.trim_end().parse().map_err(seal_error)?;
-        let plain = self.secret.open(purpose, name, &sealed).map_err(seal_error)?;
-        let key = nostr::SecretKey::from_slice(&plain);
-        let key = key.map_err(|_| SecretError::NotAKey { path: path.clone() })?;
-        Ok(Some(Keys::new(key)))
+        self.secret.open(purpose, name, &sealed).map(Some).map_err(seal_error)
+    }
+
+    /// Seals bytes as `name`; earlier ones of that name are replaced.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn seal_bytes(
+        &self,
+        name: &str,
+        purpose: Purpose,
+        plain: &[u8],
+    ) -> Result<(), SecretError> {
+        let path = self.path(name);
+        let nonce = random::<NONCE_LEN>()?;
+        let sealed = self.secret.seal(purpose, name, nonce, plain);
+        let sealed = sealed.map_err(|source| SecretError::Seal { path: path.clone(), source })?;
+        write_private(&path, format!("{sealed}\n").as_bytes())
     }
 
     /// Makes a fresh key, seals it as `name` and returns it once it is on the disk; an earlier one
@@ -175,8 +204,6 @@ impl Keyring {
     /// # Errors
     /// [`SecretError`].
     pub fn make(&self, name: &str, purpose: Purpose) -> Result<Keys, SecretError> {
-        let path = self.path(name);
-        let seal_error = |source| SecretError::Seal { path: path.clone(), source };
         let keys = loop {
             // all but one in 2^128 texts of 32 bytes are a key
             if let Ok(key) =
@@ -186,10 +213,7 @@ impl Keyring {
             }
         };
         let plain = Zeroizing::new(keys.secret_key().to_secret_bytes());
-        let nonce = random::<NONCE_LEN>()?;
-        let sealed =
-            self.secret.seal(purpose, name, nonce, plain.as_slice()).map_err(seal_error)?;
-        write_private(&path, format!("{sealed}\n").as_bytes())?;
+        self.seal_bytes(name, purpose, plain.as_slice())?;
         Ok(keys)
     }
 

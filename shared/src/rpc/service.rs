@@ -123,7 +123,11 @@ pub struct ServiceEvent {
 }
 
 impl ServiceEvent {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    /// Whether a report can carry it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn validate(&self) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("service event {}: {what}", self.id));
         if self.action.reason().is_some_and(|reason| reason.len() > MAX_REASON) {
             return wrong("expected a shorter reason");
@@ -141,9 +145,13 @@ impl ServiceEvent {
                 notes.len(),
                 notes.values().all(|pile| fits(pile.expected) && fits(pile.counted.into())),
             ),
-            ServiceAction::TestDispense { bays, .. } => {
-                (bays.len(), bays.values().all(|tested| adds_up(&tested.result)))
-            }
+            ServiceAction::TestDispense { bays, .. } => (
+                bays.len(),
+                bays.values().all(|Tested { result, .. }| {
+                    let counts = [result.requested, result.presented, result.picked.unwrap_or(0)];
+                    result.adds_up() && counts.into_iter().all(|count| fits(count.into()))
+                }),
+            ),
         };
         if places > MAX_PLACES {
             return wrong("expected fewer values or bays");
@@ -157,14 +165,4 @@ impl ServiceEvent {
 
 fn fits(notes: i64) -> bool {
     notes.unsigned_abs() <= MAX_NOTES.unsigned_abs()
-}
-
-/// Whether the device can have meant it.
-fn adds_up(result: &BayResult) -> bool {
-    let seen = i64::from(result.presented).saturating_add(result.rejected.unwrap_or(0).into());
-    let picked = result.picked.map_or(seen, i64::from);
-    fits(result.requested.into())
-        && seen <= picked
-        && fits(picked)
-        && result.retracted.unwrap_or(0) <= result.presented
 }

@@ -33,7 +33,9 @@ impl Place {
         let used = VerdictUse { nonce: Nonce::from_bytes([1; 16]), seen: journal.head().seq };
         journal.append(NOW, Entry::Verdict(used)).unwrap();
         let value = json!({ "a": "text" });
-        journal.append(NOW, Entry::Setting { key: "beat".into(), value }).unwrap();
+        journal
+            .append(NOW, Entry::Setting { key: "beat".into(), value, cash: Vec::new() })
+            .unwrap();
         let emptied = CashMove::CashboxEmptied { counted: BTreeMap::new() };
         let denomination = Denomination::from_minor(500).unwrap();
         let result = BayResult { requested: 1, rejected: Some(1), ..BayResult::default() };

@@ -347,7 +347,9 @@ fn an_old_entry_of_an_open_transaction_is_checked_on_opening() {
     append(&mut journal, txn(1, "uncertain", Stage::Open)).unwrap();
     for n in 0..100 {
         let value = json!(n);
-        journal.append(NOW, Entry::Setting { key: "beat".into(), value }).unwrap();
+        journal
+            .append(NOW, Entry::Setting { key: "beat".into(), value, cash: Vec::new() })
+            .unwrap();
     }
     assert_eq!(journal.setting("beat").unwrap(), Some(json!(99)));
     drop(journal);

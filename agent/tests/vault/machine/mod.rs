@@ -34,7 +34,7 @@ pub(crate) use self::service::{Service, fee_pair};
 /// Every wait ends with this at the latest.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a simulated device is left alone between two looks at it.
-const LOOK: Duration = Duration::from_millis(10);
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
 /// When the service's clock, and the system's, begin.
 pub(crate) const EPOCH: u64 = 1_800_000_000;
 /// Sats per dollar times 10^9.
