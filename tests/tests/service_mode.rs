@@ -50,6 +50,12 @@ fn enters(customer: &Customer) -> Result<()> {
 
 /// Turns to a page and sends its form; what comes of it, or why not.
 fn does(customer: &Customer, page: Value, mut touch: Value) -> Result<String> {
+    // from the menu, which has no form: what stands there next is the page's own
+    touches(customer, json!({"do": "go", "to": "menu"}))?;
+    customer.looks("the menu", PATIENCE, |html| {
+        let fresh = html.contains("Leave service") && !html.contains("role=\"status\"");
+        fresh.then_some(())
+    })?;
     touches(customer, json!({"do": "go", "to": page}))?;
     let form = customer.looks("a form", PATIENCE, |html| {
         let (_, rest) = html.split_once("&quot;form&quot;:")?;
