@@ -175,6 +175,9 @@ impl Vault {
         if self.dispensing.is_some() || self.to_plan.is_some() {
             return no("the dispenser is at work");
         }
+        if self.inspection.broken().is_some() || self.disk.is_low() {
+            return no("the journal does not hold, or has no room: see the alerts");
+        }
         let Some(now) = self.time.known(self.mono()) else {
             return no("the service has not told the time: a test waits for it");
         };
