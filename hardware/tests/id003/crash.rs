@@ -3,6 +3,7 @@
 //! the simulator's physical notes.
 
 use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill, FaultKind};
+use bitspire_hardware::frame::id003::{Frame, Request};
 use bitspire_hardware::sim::id003::Options;
 use serde_json::json;
 
@@ -203,4 +204,20 @@ fn on_other_firmware_nothing_is_credited_wrongly() {
             assert!(unknown > 0, "{options:?}");
         }
     }
+}
+
+/// Loss prevented: a note stacked that no intent of the journal is about, because the first answer
+/// after a start told of the note before it.
+#[test]
+fn a_note_is_not_stacked_on_an_old_word() {
+    let mut world = World::open(Options::default(), &[20]);
+    world.escrow(20);
+    world.kill_host(true);
+    world.said.clear();
+    // 14: a note is being stacked
+    world.late(&Frame::new(0x14, &[]));
+    world.start_host();
+    world.run(30_000);
+    assert_eq!(world.times_said(Request::Stack2), 0);
+    assert_eq!((world.cashbox(), world.count("returned")), (0, 1));
 }

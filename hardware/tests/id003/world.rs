@@ -81,6 +81,13 @@ impl World {
         }
     }
 
+    /// Something that the device said earlier arrives only now.
+    pub(crate) fn late(&mut self, reply: &Frame) {
+        let mut bytes = Vec::new();
+        reply.write_to(&mut bytes);
+        queue(&mut self.to_host, self.now, &bytes);
+    }
+
     pub(crate) fn link(&mut self, up: bool) {
         self.to_host.clear();
         self.to_device.clear();

@@ -205,6 +205,12 @@ impl<A: Authority> Id003<A> {
             Held::Note(code) => self.setup.note(code),
             Held::Ticket => None,
         };
+        if let Some(Bill { escrowed: None, stage: Stage::StackSent, doubt, .. }) = &mut self.bill {
+            // an earlier run's note was on its way, and one waits for a decision: whichever it is,
+            // nobody has given this run a proof for it
+            *doubt = true;
+            return self.leave();
+        }
         if let Some(bill) = &self.bill {
             let same = |b: EscrowedBill| note == Some((b.denomination, b.currency));
             // a credited note never comes back to escrow: this is the next one, of the same value

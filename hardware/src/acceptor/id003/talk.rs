@@ -92,7 +92,8 @@ impl<A: Authority> Id003<A> {
         let bill = self.bill.as_ref()?;
         let again = bill.tries < TRIES;
         match bill.stage {
-            Stage::StackSent if again => Some(Ask::Stack),
+            // only what this run has a proof for
+            Stage::StackSent if again && bill.escrowed.is_some() => Some(Ask::Stack),
             Stage::Refused | Stage::Leaving if again => Some(Ask::Return),
             Stage::Undecided | Stage::Refused | Stage::Leaving if self.reset_wanted => {
                 Some(Ask::Reset)
