@@ -128,7 +128,15 @@ impl Vault {
     ) -> Result<(), VaultError> {
         for effect in effects {
             let name = effect.name();
-            self.reached(&next, name, Point::Before)?;
+            // a step may write two records: the place is in the one of this effect
+            let own = match &effect {
+                Effect::Journal(record)
+                | Effect::Dispense { record, .. }
+                | Effect::Stack { record, .. } => Some(record.txn.clone()),
+                _ => None,
+            };
+            let at = own.as_ref().unwrap_or(&next);
+            self.reached(at, name, Point::Before)?;
             match effect {
                 Effect::Journal(record) => {
                     let entry = Entry::Txn(record.to_entry()?);
@@ -169,7 +177,7 @@ impl Vault {
                     tracing::debug!(event = "input_ignored", txn = %txid, input, state);
                 }
             }
-            self.reached(&next, name, Point::After)?;
+            self.reached(at, name, Point::After)?;
         }
         self.txns.insert(txid, next);
         Ok(())

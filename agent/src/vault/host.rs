@@ -79,7 +79,7 @@ pub enum Point {
 pub enum Place<'a> {
     /// In the doing of an effect.
     Effect {
-        /// The transaction as it will be after the step.
+        /// The transaction as it will be after the effect.
         txn: &'a Txn,
         /// The effect's [name](crate::txn::Effect::name).
         effect: &'static str,
