@@ -20,6 +20,7 @@ pub mod screen;
 pub mod secrets;
 pub mod shop;
 pub mod shopper;
+pub mod sim;
 pub mod soak;
 pub mod spare;
 pub mod wait;

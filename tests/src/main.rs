@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use bitspire_tests::demo::Demo;
 use bitspire_tests::figures;
+use bitspire_tests::sim::Simulate;
 use bitspire_tests::soak::Soak;
 use clap::Parser;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-const USAGE: &str = "expected one of: demo, figures, soak, agent, operator, relay, sim, each with its own arguments";
+const USAGE: &str = "expected one of: demo, figures, simulate, soak, agent, operator, relay, sim, each with its own arguments";
 
 /// Measures bitSpire on this computer: one JSON line a figure
 #[derive(Debug, Parser)]
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Some("relay") => part(|| bitspire_tests::relay::main(rest("relay"))),
         Some("demo") => shown(rest("demo")),
         Some("figures") => measured(rest("figures")),
+        Some("simulate") => simulated(rest("simulate")),
         Some("soak") => soaked(rest("soak")),
         _ => {
             eprintln!("{}: {USAGE}", program.to_string_lossy());
@@ -80,6 +82,17 @@ fn soaked(arguments: Vec<OsString>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("soak: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn simulated(arguments: Vec<OsString>) -> ExitCode {
+    match Simulate::parse_from(own(arguments)).run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("simulate: {error:#}");
             ExitCode::FAILURE
         }
     }
