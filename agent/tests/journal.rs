@@ -96,6 +96,41 @@ BEGIN SELECT RAISE(ABORT, 'an entry is never changed'); END;";
     assert!(said.contains("broken at entry 12"), "{said}");
 }
 
+/// Loss prevented: a journal that was put in another's place, whole in itself, and nobody who can say
+/// where the two part.
+#[test]
+fn a_journal_is_held_against_what_the_operator_has_seen() {
+    let (folder, path) = journal();
+    let file = path.to_str().unwrap();
+    let export = says(folder.path(), &["journal", "export", "--journal", file]);
+    let entries: Vec<serde_json::Value> =
+        export.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (heads, kept) = (folder.path().join("heads"), folder.path().join("export.jsonl"));
+    fs::write(&kept, &export).unwrap();
+    let seen = |change: &dyn Fn(u64, &str) -> (u64, String)| {
+        let lines = [entries.len() - 1, 4, 11].map(|at| {
+            let (seq, hash) = (&entries[at]["seq"], entries[at]["hash"].as_str().unwrap());
+            let (seq, head) = change(seq.as_u64().unwrap(), hash);
+            serde_json::json!({ "seq": seq, "head": head, "at": 1_800_000_000 }).to_string() + "\n"
+        });
+        fs::write(&heads, lines.concat()).unwrap();
+    };
+    let heads = heads.to_str().unwrap();
+    let ways = [["--journal", file], ["--file", kept.to_str().unwrap()]];
+    for [flag, place] in ways {
+        let verify = ["journal", "verify", flag, place, "--heads", heads];
+        seen(&|seq, hash| (seq, hash.to_owned()));
+        let said = says(folder.path(), &verify);
+        assert!(said.contains("3 positions up to 23"), "{said}");
+        seen(&|seq, hash| (seq, if seq < 10 { hash.to_owned() } else { "ee".repeat(32) }));
+        let said = complains(folder.path(), &verify);
+        assert!(said.contains("agree at entry 5, and have parted by entry 12"), "{said}");
+        seen(&|seq, hash| (if seq == 23 { 24 } else { seq }, hash.to_owned()));
+        let said = complains(folder.path(), &verify);
+        assert!(said.contains("has seen entry 24") && said.contains("agree at entry 12"), "{said}");
+    }
+}
+
 /// Loss prevented: a dispute decided by a story, because nobody can see what the machine knew and
 /// showed at that moment.
 #[test]

@@ -1,18 +1,18 @@
 //! `journal show|verify|export`: the record, looked at beside a running vault, of a stopped machine,
 //! or of a copied file. Nothing of it is changed.
 
-use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use bitspire_shared::ids::{JournalSeq, TxnId};
+use bitspire_shared::ids::{JournalHead, JournalSeq, TxnId};
 use clap::{Args, Subcommand};
 
 use crate::evidence;
-use crate::journal::{Reader, StoredEntry, Verified, verify_export};
+use crate::journal::{Compared, Reader, SeenHead, StoredEntry, Verified, compare, verify_export};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JournalVerb {
@@ -61,6 +61,10 @@ pub(super) struct Verify {
     /// Check an export, or an evidence bundle, instead: without any database
     #[arg(long, value_name = "FILE", conflicts_with = "journal")]
     file: Option<PathBuf>,
+    /// Hold it against what the operator's service has seen, too: the lines that
+    /// `bitspire-operator machine journal` prints
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -88,12 +92,16 @@ impl Which {
 pub(super) fn run(verb: JournalVerb, own: &Path) -> anyhow::Result<()> {
     match verb {
         JournalVerb::Show(show) => show.run(own),
-        JournalVerb::Verify(Verify { which, file }) => {
+        JournalVerb::Verify(Verify { which, file, heads }) => {
+            let seen = heads.as_deref().map(read_heads).transpose()?;
             match file {
-                Some(file) => verify_text(&file)?,
-                None => says_it_holds(which.open(own)?.verify()?),
+                Some(file) => verify_text(&file, seen),
+                None => {
+                    let reader = which.open(own)?;
+                    says_it_holds(reader.verify()?);
+                    agrees(seen, |seq| Ok(reader.hash_at(seq)?))
+                }
             }
-            Ok(())
         }
         JournalVerb::Export(Export { which, out }) => {
             let reader = which.open(own)?;
@@ -102,8 +110,46 @@ pub(super) fn run(verb: JournalVerb, own: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// What the operator's service has seen of the journal.
+fn read_heads(path: &Path) -> anyhow::Result<Vec<SeenHead>> {
+    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let read = |(no, line): (usize, &str)| {
+        let place = format!("{}: line {}", path.display(), no.saturating_add(1));
+        serde_json::from_str(line).with_context(|| {
+            format!("{place}: expected one of `bitspire-operator machine journal`")
+        })
+    };
+    text.lines().enumerate().map(read).collect()
+}
+
+/// Holds a journal that holds by itself against what was `seen` of it.
+fn agrees(
+    seen: Option<Vec<SeenHead>>,
+    here: impl FnMut(JournalSeq) -> anyhow::Result<Option<JournalHead>>,
+) -> anyhow::Result<()> {
+    let Some(seen) = seen else { return Ok(()) };
+    match compare(seen, here)? {
+        Compared::Agrees { positions, last } => {
+            println!("it is what the operator has seen: {positions} positions up to {}", last.0);
+            Ok(())
+        }
+        Compared::Parts { agreed, differs } => bail!(
+            "the operator has seen another journal of this vault: both agree at entry {}, and have \
+             parted by entry {}. Look at the entries between; one of the two is a copy",
+            agreed.0,
+            differs.0
+        ),
+        Compared::Behind { agreed, missing } => bail!(
+            "the operator has seen entry {}, which this journal does not reach (both agree at entry \
+             {}): its end is lost, or it is an old copy. Do not trade on it",
+            missing.0,
+            agreed.0
+        ),
+    }
+}
+
 /// Checks an export, or the chain in an evidence bundle.
-fn verify_text(path: &Path) -> anyhow::Result<()> {
+fn verify_text(path: &Path, seen: Option<Vec<SeenHead>>) -> anyhow::Result<()> {
     let opened = File::open(path).with_context(|| format!("{}", path.display()))?;
     let mut lines = BufReader::new(opened);
     let beginning = lines.fill_buf().with_context(|| format!("{}", path.display()))?;
@@ -112,10 +158,18 @@ fn verify_text(path: &Path) -> anyhow::Result<()> {
         lines.read_to_string(&mut text)?;
         let head = evidence::verify(&text)?;
         println!("the evidence leads to entry {}, head {}", head.seq.0, head.hash);
+        let last = |seq| Ok((seq == head.seq).then_some(head.hash));
+        // of a bundle only its end is known
+        let seen = seen.map(|seen| seen.into_iter().filter(|seen| seen.seq == head.seq).collect());
+        agrees(seen, last)
     } else {
-        says_it_holds(verify_export(lines)?);
+        let mut hashes = BTreeMap::new();
+        let keep = |entry: &StoredEntry| {
+            hashes.insert(entry.seq, entry.hash);
+        };
+        says_it_holds(verify_export(lines, keep)?);
+        agrees(seen, |seq| Ok(hashes.get(&seq).copied()))
     }
-    Ok(())
 }
 
 fn says_it_holds(Verified { head, open }: Verified) {

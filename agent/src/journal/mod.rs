@@ -20,6 +20,7 @@
 mod commit;
 mod entry;
 mod error;
+mod heads;
 mod holdings;
 mod lines;
 mod lock;
@@ -56,6 +57,7 @@ pub use self::entry::{
     chain_hash,
 };
 pub use self::error::{JournalError, Refusal};
+pub use self::heads::{Compared, SeenHead, compare};
 pub use self::holdings::{Bay, Heap, Holdings};
 pub use self::read::{OpenIntent, StoredTxn};
 pub use self::reader::{ExportError, Reader};

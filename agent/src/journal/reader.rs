@@ -9,7 +9,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use bitspire_shared::ids::{JournalSeq, TxnId};
+use bitspire_shared::ids::{JournalHead, JournalSeq, TxnId};
 use rusqlite::{Connection, params};
 
 use super::Head;
@@ -61,6 +61,15 @@ impl Reader {
     #[must_use]
     pub const fn head(&self) -> Head {
         self.head
+    }
+
+    /// The hash of the entry at a position; none beyond the end.
+    ///
+    /// # Errors
+    /// [`JournalError`] where it does not read.
+    pub fn hash_at(&self, seq: JournalSeq) -> Result<Option<JournalHead>, JournalError> {
+        let found = read::entries(&self.conn, "WHERE e.seq = ?1", [sql(seq)])?.pop();
+        Ok(found.map(|entry| entry.hash))
     }
 
     /// Checks the whole journal: the file, its tables, every link of the chain, the journal's rules,

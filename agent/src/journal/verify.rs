@@ -38,11 +38,15 @@ pub fn verify_file(path: &Path) -> Result<Verified, JournalError> {
 }
 
 /// Checks an export, as [`Reader::export`] writes it: every link of the chain up to the end that its
-/// first line names, and the journal's rules. It needs nothing but the lines.
+/// first line names, and the journal's rules. It needs nothing but the lines. `entry` gets each of
+/// them as soon as it holds.
 ///
 /// # Errors
 /// [`JournalError::Broken`] with the entry at which it shows.
-pub fn verify_export(mut lines: impl BufRead) -> Result<Verified, JournalError> {
+pub fn verify_export(
+    mut lines: impl BufRead,
+    mut entry: impl FnMut(&StoredEntry),
+) -> Result<Verified, JournalError> {
     let mut text = String::new();
     let mut next = |after: JournalSeq| {
         text.clear();
@@ -54,7 +58,9 @@ pub fn verify_export(mut lines: impl BufRead) -> Result<Verified, JournalError> 
     let head = lines::read_first(&first)?;
     let mut walk = Walk::from_nothing()?;
     while let Some(text) = next(walk.head().seq)? {
-        walk.take(&StoredEntry::from_line(&text, walk.head().seq)?)?;
+        let next = StoredEntry::from_line(&text, walk.head().seq)?;
+        walk.take(&next)?;
+        entry(&next);
     }
     walk.ends_at(head)?;
     let open = walk.open_txns()?.len();

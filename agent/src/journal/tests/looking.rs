@@ -216,21 +216,21 @@ fn a_missing_guard_is_found() {
 fn an_export_is_checked_without_the_database() {
     let place = Place::busy();
     let lines = place.export();
-    let good = verify_export(BufReader::new(&lines[..])).unwrap();
+    let good = verify_export(BufReader::new(&lines[..]), |_| ()).unwrap();
     assert_eq!(good, verify_file(&place.path).unwrap());
     for at in (0..lines.len()).step_by(5) {
         let mut bad = lines.clone();
         bad[at] ^= 1 << (at % 7);
-        assert!(verify_export(BufReader::new(&bad[..])).is_err(), "byte {at}");
+        assert!(verify_export(BufReader::new(&bad[..]), |_| ()).is_err(), "byte {at}");
     }
     let text = String::from_utf8(lines).unwrap();
     let all: Vec<&str> = text.split_inclusive('\n').collect();
     let cut = all[..all.len() - 1].concat();
-    assert!(matches!(verify_export(cut.as_bytes()), Err(JournalError::Broken { .. })));
-    assert!(verify_export(&b""[..]).is_err());
+    assert!(matches!(verify_export(cut.as_bytes(), |_| ()), Err(JournalError::Broken { .. })));
+    assert!(verify_export(&b""[..], |_| ()).is_err());
     let mut swapped = all.clone();
     swapped.swap(3, 4);
-    assert!(verify_export(swapped.concat().as_bytes()).is_err());
+    assert!(verify_export(swapped.concat().as_bytes(), |_| ()).is_err());
 }
 
 /// Loss prevented: a look at the journal that holds the vault up, or shows half an entry.
