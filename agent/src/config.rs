@@ -6,6 +6,7 @@
 //!
 //! Failure policy: nothing starts on a configuration that does not read as a whole.
 
+mod kinds;
 mod printer;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
 use serde::{Deserialize, Serialize};
 
+pub use self::kinds::{AcceptorKind, DispenserKind};
 pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
 use crate::ipc::SecretText;
 
@@ -100,22 +102,6 @@ raw! {
     }
     RawBreaker { notes_per_hour: u32, notes_per_day: u32, sats_per_hour: u64, sats_per_day: u64 }
     RawNet { machine_secret_file: Option<PathBuf> }
-}
-
-/// Which protocol the note validator speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AcceptorKind {
-    /// JCM ID-003.
-    Id003,
-}
-
-/// Which protocol the dispenser speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DispenserKind {
-    /// Fujitsu F53 and F56.
-    F56,
 }
 
 /// The checked configuration.

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use bitspire_agent::config::{AcceptorKind, DispenserKind};
 use bitspire_shared::canonical::sha256;
 use clap::Parser;
 use serde_json::json;
@@ -22,7 +23,7 @@ use crate::sale::{MINOR, buy, pays, sell, steps_up};
 use crate::screen::qr_text;
 use crate::shop;
 use crate::wallet::CustomerWallet;
-use crate::world::World;
+use crate::world::{Parts, World};
 
 /// Notes that the scripted customer has, in units of the currency.
 const NOTES: [u32; 4] = [5, 10, 20, 50];
@@ -43,6 +44,12 @@ pub struct Demo {
     /// Leave databases and logs in this folder, which must be empty or not there yet
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// The note validator
+    #[arg(long, value_enum, value_name = "DEVICE", default_value = "id003")]
+    acceptor: AcceptorKind,
+    /// The dispenser
+    #[arg(long, value_enum, value_name = "DEVICE", default_value = "f56")]
+    dispenser: DispenserKind,
 }
 
 impl Demo {
@@ -51,7 +58,9 @@ impl Demo {
     /// # Errors
     /// At the first step that does not succeed.
     pub fn run(&self) -> Result<bool> {
-        let mut world = World::new(&std::env::current_exe()?, self.keep.as_deref())?;
+        let (acceptor, dispenser) = (self.acceptor, self.dispenser);
+        let parts = Parts { acceptor, dispenser, ..Parts::default() };
+        let mut world = World::of(parts, &std::env::current_exe()?, self.keep.as_deref())?;
         let began = Instant::now();
         let mut tell = |step: &str| {
             eprintln!("{:>5.1} s  {step}", began.elapsed().as_secs_f32());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use bitspire_agent::config::{AcceptorKind, DispenserKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -39,12 +40,24 @@ enum Folder {
 }
 
 /// Which relay machine, service and bunker meet on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RelayKind {
     /// The operator's own, in its daemon.
+    #[default]
     Embedded,
     /// Somebody else's program, a process of its own.
     Apart,
+}
+
+/// What a world is made of, where there is a choice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parts {
+    /// The relay.
+    pub relay: RelayKind,
+    /// The note validator.
+    pub acceptor: AcceptorKind,
+    /// The dispenser.
+    pub dispenser: DispenserKind,
 }
 
 /// What a command said.
@@ -90,14 +103,23 @@ impl World {
     /// # Errors
     /// When the folder cannot be written, or holds something already.
     pub fn new(program: &Path, keep: Option<&Path>) -> Result<Self> {
-        Self::on(RelayKind::Embedded, program, keep)
+        Self::of(Parts::default(), program, keep)
     }
 
     /// As [`new`](Self::new), on a relay of the given kind.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
-    pub fn on(kind: RelayKind, program: &Path, keep: Option<&Path>) -> Result<Self> {
+    pub fn on(relay: RelayKind, program: &Path, keep: Option<&Path>) -> Result<Self> {
+        Self::of(Parts { relay, ..Parts::default() }, program, keep)
+    }
+
+    /// As [`new`](Self::new), of the given parts.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn of(parts: Parts, program: &Path, keep: Option<&Path>) -> Result<Self> {
+        let kind = parts.relay;
         let folder = match keep {
             None => Folder::Temporary(TempDir::with_prefix("bitspire-")?),
             Some(kept) => {
@@ -116,7 +138,7 @@ impl World {
         let [relay] = free_ports()?;
         fs::write(&operator_file, operator_toml(&root, relay, kind == RelayKind::Embedded)?)?;
         let machine_file = root.join("machine.toml");
-        fs::write(&machine_file, machine_toml(&root)?)?;
+        fs::write(&machine_file, machine_toml(&root, parts)?)?;
         // a service manager makes the runtime folder
         fs::create_dir(root.join("run"))?;
         let logs = root.join("logs");
@@ -134,7 +156,7 @@ impl World {
         for (bay, note, count) in BAYS {
             bays.extend(["--bay".to_owned(), format!("{bay}={note}:{count}")]);
         }
-        let acceptor = sim("id003", &["--pace".to_owned(), "10".to_owned()]);
+        let acceptor = sim(parts.acceptor.protocol(), &["--pace".to_owned(), "10".to_owned()]);
         let part = |program: &str, file: &Path, words: &[&str]| {
             let mut all = vec![program.into(), "--config".into(), file.into()];
             all.extend(words.iter().map(OsString::from));
@@ -144,7 +166,7 @@ impl World {
         Ok(Self {
             relay: (kind == RelayKind::Apart).then(|| process("relay", apart)),
             acceptor: process("acceptor", acceptor),
-            dispenser: process("dispenser", sim("f56", &bays)),
+            dispenser: process("dispenser", sim(parts.dispenser.protocol(), &bays)),
             operator: process("operator", part("operator", &operator_file, &["serve"])),
             bunker: process("bunker", part("operator", &operator_file, &["bunker", "serve"])),
             vault: process("vault", part("agent", &machine_file, &["vault"])),
@@ -398,10 +420,12 @@ opening_sats = {OPENING_SATS}
     ))
 }
 
-fn machine_toml(root: &Path) -> Result<String> {
+fn machine_toml(root: &Path, parts: Parts) -> Result<String> {
     let [kiosk] = free_ports()?;
     let (data, run) = (root.join("machine"), root.join("run"));
-    let (acceptor, dispenser) = (root.join("id003.tty"), root.join("f56.tty"));
+    let (taker, giver) = (parts.acceptor.protocol(), parts.dispenser.protocol());
+    let (acceptor, dispenser) =
+        (root.join(format!("{taker}.tty")), root.join(format!("{giver}.tty")));
     let bays = BAYS.len();
     Ok(format!(
         r#"data_dir = {data:?}
@@ -419,11 +443,11 @@ listen = "127.0.0.1:{kiosk}"
 allow_loopback_relays = true
 
 [vault.acceptor]
-kind = "id003"
+kind = "{taker}"
 path = {acceptor:?}
 
 [vault.dispenser]
-kind = "f56"
+kind = "{giver}"
 path = {dispenser:?}
 bays = {bays}
 "#

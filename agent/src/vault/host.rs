@@ -194,14 +194,14 @@ impl Host for Process {
         let events = self.sender.clone();
         // a vault that has ended takes no events
         let sink = Box::new(move |event| drop(events.send(Event::Acceptor(event))));
-        let device = match config.kind {
+        let (name, line) = ("acceptor", serial(&config.path));
+        Ok(match config.kind {
             AcceptorKind::Id003 => {
                 let baud = config.baud.unwrap_or(ID003_BAUD);
                 let engine = Id003::<ByJournal>::new(Settings { currency, baud });
-                Device::start("acceptor", engine, serial(&config.path), sink)
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
             }
-        };
-        Ok(Box::new(device.map_err(VaultError::Device)?))
+        })
     }
 
     fn dispenser(
@@ -212,13 +212,13 @@ impl Host for Process {
         let events = self.sender.clone();
         // a vault that has ended takes no events
         let sink = Box::new(move |event| drop(events.send(Event::Dispenser(event))));
-        let device = match config.kind {
+        let (name, line) = ("dispenser", serial(&config.path));
+        Ok(match config.kind {
             DispenserKind::F56 => {
                 let engine = F56::<ByJournal>::new(currency);
-                Device::start("dispenser", engine, serial(&config.path), sink)
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
             }
-        };
-        Ok(Box::new(device.map_err(VaultError::Device)?))
+        })
     }
 
     fn printer(&mut self, config: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError> {

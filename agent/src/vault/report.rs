@@ -186,20 +186,20 @@ impl Vault {
 
     fn devices(&self) -> BTreeMap<String, Device> {
         let mut devices = BTreeMap::new();
-        if let Some(taker) = &self.acceptor {
+        if let (Some(taker), Some(fitted)) = (&self.acceptor, &self.config.acceptor) {
             let device = Device {
                 role: DeviceRole::Acceptor,
-                protocol: "id003".to_owned(),
+                protocol: fitted.kind.protocol().to_owned(),
                 version: taker.version.as_deref().map(short),
                 status: taker.status,
                 fault: taker.fault.as_deref().map(short),
             };
             devices.insert("acceptor".to_owned(), device);
         }
-        if let Some(giver) = &self.dispenser {
+        if let (Some(giver), Some(fitted)) = (&self.dispenser, &self.config.dispenser) {
             let device = Device {
                 role: DeviceRole::Dispenser,
-                protocol: "f56".to_owned(),
+                protocol: fitted.kind.protocol().to_owned(),
                 version: None,
                 status: giver.status,
                 fault: giver.fault.as_deref().map(short),

@@ -1,0 +1,66 @@
+//! Which devices a machine may have, and the one name that each has everywhere.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Which protocol the note validator speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum AcceptorKind {
+    /// JCM ID-003.
+    #[default]
+    Id003,
+}
+
+impl AcceptorKind {
+    /// Its name in reports, in the configuration and as `bitspire-sim`'s device.
+    #[must_use]
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Id003 => "id003",
+        }
+    }
+}
+
+/// Which protocol the dispenser speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum DispenserKind {
+    /// Fujitsu F53 and F56.
+    #[default]
+    F56,
+}
+
+impl DispenserKind {
+    /// Its name in reports, in the configuration and as `bitspire-sim`'s device.
+    #[must_use]
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::F56 => "f56",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a device that reports, configuration and simulator call by different names.
+    #[test]
+    fn a_device_has_one_name() {
+        fn check<T>(protocol: fn(T) -> &'static str)
+        where
+            T: ValueEnum + Copy + Serialize + PartialEq + std::fmt::Debug,
+        {
+            for kind in T::value_variants() {
+                let name = protocol(*kind);
+                assert_eq!(serde_json::to_value(kind).unwrap(), name);
+                assert_eq!(T::from_str(name, false), Ok(*kind));
+            }
+        }
+        check(AcceptorKind::protocol);
+        check(DispenserKind::protocol);
+    }
+}
