@@ -4,9 +4,12 @@
 //! and find the next frame after garbage; codes that we do not know stay `Unknown` with their raw
 //! bytes.
 
+pub mod ccnet;
+mod codes;
 pub mod escpos;
 pub mod f56;
 pub mod id003;
+mod kermit;
 
 /// CRC-16/KERMIT (polynomial 1021 reflected, start 0), which ID-003, CCNET and the Fujitsu F56 use;
 /// each sends the low byte first.

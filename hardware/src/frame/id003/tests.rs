@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::frame::hex;
+use crate::frame::kermit::checked;
+use crate::frame::kermit::testing::{self, bytes};
 
 /// Public frames with what the host means by them.
 fn host_vectors() -> Vec<(&'static str, Request<'static>)> {
@@ -67,13 +70,8 @@ fn device_vectors() -> Vec<(&'static str, Reply<'static>)> {
 
 const CURRENCY_USD: &str = "FC 15 8A 61 01 01 00 63 01 05 00 64 01 01 01 65 01 02 01 02 FC";
 
-fn bytes(text: &str) -> Vec<u8> {
-    text.split(' ').map(|b| u8::from_str_radix(b, 16).unwrap()).collect()
-}
-
-fn decode(mut bytes: &[u8]) -> Vec<Frame> {
-    let mut decoder = Decoder::default();
-    std::iter::from_fn(|| decoder.push(&mut bytes)).collect()
+fn decode(bytes: &[u8]) -> Vec<Frame> {
+    testing::decode::<Id003Layout>(bytes)
 }
 
 /// Loss prevented: a frame that we read or write other than real units do is a validator that does
@@ -126,12 +124,7 @@ fn public_frames_with_a_wrong_check_are_ignored() {
 fn every_single_bit_error_of_every_vector_is_refused() {
     let all = host_vectors().into_iter().map(|(t, _)| t);
     for text in all.chain(device_vectors().into_iter().map(|(t, _)| t)).chain([CURRENCY_USD]) {
-        let good = bytes(text);
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bad).is_empty(), "{text}, bit {bit}");
-        }
+        testing::refuses_each_bit_error::<Id003Layout>(text);
     }
 }
 
@@ -201,15 +194,7 @@ proptest! {
     ) {
         let frames: Vec<Frame> = frames.iter().map(|(op, data)| Frame::new(*op, data)).collect();
         let stream: Vec<u8> = frames.iter().flat_map(Frame::to_bytes).collect();
-        let (mut decoder, mut got, mut rest) = (Decoder::default(), Vec::new(), stream.as_slice());
-        for cut in cuts.iter().cycle() {
-            if rest.is_empty() {
-                break;
-            }
-            let (mut piece, after) = rest.split_at((*cut).min(rest.len()));
-            rest = after;
-            got.extend(std::iter::from_fn(|| decoder.push(&mut piece)));
-        }
+        let got = testing::in_pieces::<Id003Layout>(&stream, &cuts);
         prop_assert_eq!(got, frames);
     }
 
@@ -218,16 +203,7 @@ proptest! {
     fn a_frame_after_garbage_is_found_within_one_frame(
         noise in proptest::collection::vec(any::<u8>(), 0..100),
     ) {
-        let idle = Status::Idling.frame();
-        let mut stream = noise;
-        // a false start claims at most 255 bytes; what it has swallowed is looked through again
-        let before = stream.len();
-        for _ in 0..=MAX_FRAME / 5 {
-            idle.write_to(&mut stream);
-        }
-        let found = decode(&stream);
-        prop_assert!(found.iter().filter(|f| **f == idle).count() >= 1, "noise {before}");
-        prop_assert!(found.last() == Some(&idle));
+        prop_assert!(testing::is_found_behind::<Id003Layout>(noise, &Status::Idling.frame().to_bytes()));
     }
 
     /// Loss prevented: a damaged byte in a setting that opens the inlet for other notes.
@@ -243,6 +219,6 @@ proptest! {
         let at = 2 + at.index(bytes.len() - 2);
         bytes[at] ^= 1 << bit;
         prop_assert!(!decode(&bytes).contains(&good));
-        prop_assert!(checked(&bytes).is_none());
+        prop_assert!(checked::<Id003Layout>(&bytes).is_none());
     }
 }
