@@ -4,8 +4,9 @@
 //! same request id; polls carry an id each, and the one before is forgotten.
 //!
 //! Failure policy: a refusal that may go away is asked again with backoff; one that will not is
-//! asked again every ten minutes where money hangs on it, with an alert. The service answers a
-//! repeated id from its store, so asking again has no second effect.
+//! asked again every ten minutes where money hangs on it, with an alert; a poll that is refused for
+//! good goes on each minute, since the push that it stands in for may have been lost. The service
+//! answers a repeated id from its store, so asking again has no second effect.
 
 use bitspire_shared::error::Kind;
 use bitspire_shared::ids::RequestId;
@@ -47,6 +48,7 @@ pub(super) struct Wanted {
 struct Pending {
     request: Request,
     label: String,
+    poll: bool,
     sent: Mono,
     answered: bool,
 }
@@ -96,6 +98,7 @@ impl Asking {
             Kind::Transient | Kind::Uncertain => {
                 1_000u64.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_LAST_MS)
             }
+            Kind::Permanent | Kind::Misuse if pending.poll => POLL_SLOW_MS,
             Kind::Permanent | Kind::Misuse => REFUSED_MS,
         };
         self.due = Some(now.after(wait));
@@ -137,7 +140,7 @@ impl Asking {
             effects.push(Effect::Request(request.clone()));
             let label = wanted.label;
             let sent = self.first.unwrap_or(now);
-            self.pending = Some(Pending { request, label, sent, answered: false });
+            self.pending = Some(Pending { request, label, poll: false, sent, answered: false });
             self.due = None;
         }
     }
@@ -156,7 +159,7 @@ impl Asking {
         self.polls = self.polls.saturating_add(1);
         self.due = Some(now.after(wait));
         let label = wanted.label;
-        self.pending = Some(Pending { request, label, sent: now, answered: false });
+        self.pending = Some(Pending { request, label, poll: true, sent: now, answered: false });
     }
 
     fn forget(&self, effects: &mut Vec<Effect>) {

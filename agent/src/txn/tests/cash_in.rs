@@ -322,6 +322,20 @@ fn whoever_is_sent_away_is_told_why() {
     assert_eq!(session.txn.screen().view, View::Returned { why: Why::Customer });
 }
 
+/// Loss prevented: a screen that shows a claim which was paid long ago, because the push was lost and
+/// the question after it was refused once.
+#[test]
+fn a_refused_poll_goes_on_within_a_minute() {
+    let mut session = Session::offered();
+    session.wait(2_000).say(Input::Tick);
+    let request = asked(&session.effects, "get_payment");
+    session.say(Input::Refused { request, code: ErrorCode::QuoteExpired });
+    session.wait(59_999).say(Input::Tick);
+    assert_eq!(session.effects, []);
+    session.wait(1).say(Input::Tick);
+    assert_ne!(asked(&session.effects, "get_payment"), request);
+}
+
 /// Loss prevented: stacked notes whose withdraw is given up because the service refused once, or a
 /// second withdraw for the same notes.
 #[test]
