@@ -1,9 +1,11 @@
+//! The way that compiles: the cases beside it differ from it in one thing each.
+
 use bitspire_agent::journal::{ByJournal, Journal, JournalError, TxnEntry};
 use bitspire_hardware::acceptor::{Acceptor, AcceptorCommand, EscrowedBill};
 use bitspire_hardware::dispenser::{DispensePlan, Dispenser, DispenserCommand};
 use bitspire_shared::time::Unix;
 
-fn dispense(
+pub(super) fn dispense(
     journal: &mut Journal,
     dispenser: &mut dyn Dispenser<ByJournal>,
     entry: TxnEntry,
@@ -14,7 +16,7 @@ fn dispense(
     Ok(())
 }
 
-fn stack(
+pub(super) fn stack(
     journal: &mut Journal,
     acceptor: &mut dyn Acceptor<ByJournal>,
     entry: TxnEntry,
@@ -23,8 +25,4 @@ fn stack(
     let proof = journal.commit(Unix(0), entry, 1, bill)?;
     let _ = acceptor.send(AcceptorCommand::Stack(proof));
     Ok(())
-}
-
-fn main() {
-    let _ = (dispense, stack);
 }
