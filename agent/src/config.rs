@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::kinds::{AcceptorKind, DispenserKind};
 pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
 use crate::ipc::SecretText;
+use crate::journal::Keeping;
 
 /// What holds where nothing else is said.
 pub const DEFAULTS: &str = r#"
@@ -42,6 +43,8 @@ allow_loopback_relays = false
 [vault]
 heartbeat_s = 60
 disk_floor_bytes = 67108864
+archive_after_days = 90
+archive_above_entries = 100000
 
 [vault.policy]
 cash_in = true
@@ -83,7 +86,8 @@ raw! {
     RawKiosk { listen: String }
     RawPairing { allow_loopback_relays: bool }
     RawVault {
-        heartbeat_s: u32, disk_floor_bytes: u64, machine_secret_file: Option<PathBuf>,
+        heartbeat_s: u32, disk_floor_bytes: u64, archive_after_days: u32,
+        archive_above_entries: u32, machine_secret_file: Option<PathBuf>,
         claim_url: Option<String>,
         acceptor: Option<RawAcceptor>, dispenser: Option<RawDispenser>,
         printer: Option<RawPrinter>, policy: RawPolicy, breaker: RawBreaker,
@@ -148,6 +152,8 @@ pub struct VaultConfig {
     pub heartbeat_s: NonZeroU32,
     /// Bytes that must be free on the journal's disk, or nothing is sold.
     pub disk_floor_bytes: u64,
+    /// When entries of closed transactions leave the journal for its archive.
+    pub keeping: Keeping,
     /// Whether a seed may name relays on loopback.
     pub loopback: Loopback,
 }
@@ -315,7 +321,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
 fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
     let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, .. } = &raw.vault;
     let RawVault { breaker, printer, claim_url, .. } = &raw.vault;
-    let RawVault { disk_floor_bytes, .. } = &raw.vault;
+    let RawVault { disk_floor_bytes, archive_after_days, archive_above_entries, .. } = &raw.vault;
     let currency = raw.currency.as_deref().map(|code| {
         let code = code.parse::<Currency>();
         code.map_err(|e| wrong("currency", "an ISO-4217 code", e))
@@ -356,6 +362,11 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
         },
         heartbeat_s: at_least_one("vault.heartbeat_s", *heartbeat_s)?,
         disk_floor_bytes: *disk_floor_bytes,
+        keeping: Keeping {
+            older_than_s: u64::from(*archive_after_days).saturating_mul(86_400),
+            more_than: u64::from(*archive_above_entries),
+            ..Keeping::default()
+        },
         loopback,
     })
 }

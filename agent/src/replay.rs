@@ -68,7 +68,7 @@ pub fn replay(
     only: Option<TxnId>,
     mut with: impl FnMut(&Moment) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
-    let mut walk = reader.walk()?;
+    let mut walk = Walk::from_nothing()?;
     reader.each(JournalSeq(1), to, |entry| {
         walk.take(&entry)?;
         if only.is_some_and(|only| entry.txid != Some(only)) {

@@ -224,6 +224,8 @@ pub(super) enum Body {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         cash: Vec<CashMove>,
     },
+    /// The entries up to `upto`, whose hash is `hash`, lie in the archive, which is so long.
+    Archived { upto: JournalSeq, hash: JournalHead, bytes: u64 },
 }
 
 impl From<Entry> for Body {
@@ -250,6 +252,7 @@ impl Body {
             Self::Cash(_) => "cash",
             Self::Verdict(_) => "verdict",
             Self::Setting { .. } => "setting",
+            Self::Archived { .. } => "archived",
         }
     }
 

@@ -42,23 +42,20 @@ pub enum Compared {
 }
 
 /// Compares `seen`, in any order, with the hashes that `here` knows by position.
-///
-/// # Errors
-/// Whatever `here` cannot read.
-pub fn compare<E>(
+pub fn compare(
     mut seen: Vec<SeenHead>,
-    mut here: impl FnMut(JournalSeq) -> Result<Option<JournalHead>, E>,
-) -> Result<Compared, E> {
+    mut here: impl FnMut(JournalSeq) -> Option<JournalHead>,
+) -> Compared {
     seen.sort_unstable_by_key(|head| head.seq);
     let mut agreed = JournalSeq(0);
     for SeenHead { seq, head } in &seen {
-        match here(*seq)? {
-            None => return Ok(Compared::Behind { agreed, missing: *seq }),
-            Some(own) if own != *head => return Ok(Compared::Parts { agreed, differs: *seq }),
+        match here(*seq) {
+            None => return Compared::Behind { agreed, missing: *seq },
+            Some(own) if own != *head => return Compared::Parts { agreed, differs: *seq },
             Some(_) => agreed = *seq,
         }
     }
-    Ok(Compared::Agrees { positions: seen.len(), last: agreed })
+    Compared::Agrees { positions: seen.len(), last: agreed }
 }
 
 #[cfg(test)]
@@ -71,11 +68,9 @@ mod tests {
 
     fn compared(seen: &[(u64, u8)]) -> Compared {
         let head = |(seq, n): &(u64, u8)| SeenHead { seq: JournalSeq(*seq), head: hash(*n) };
-        let here = |seq: JournalSeq| {
-            let own = u8::try_from(seq.0).ok().filter(|n| (1..=9).contains(n)).map(hash);
-            Ok::<_, std::convert::Infallible>(own)
-        };
-        compare(seen.iter().map(head).collect(), here).unwrap()
+        let here =
+            |seq: JournalSeq| u8::try_from(seq.0).ok().filter(|n| (1..=9).contains(n)).map(hash);
+        compare(seen.iter().map(head).collect(), here)
     }
 
     /// Loss prevented: a journal that was put in another's place passes for the machine's own, or

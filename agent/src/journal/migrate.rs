@@ -26,8 +26,10 @@ pub(super) struct Migration {
 }
 
 /// All of them, in order. Add at the end; never change one that a release contains.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, sql: include_str!("schema_1.sql") }];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, sql: include_str!("schema_1.sql") },
+    Migration { number: 2, sql: include_str!("schema_2.sql") },
+];
 
 const RECORD: &str = "CREATE TABLE migrations (
     number INTEGER PRIMARY KEY CHECK (number > 0),
@@ -150,9 +152,14 @@ fn record(tx: &Connection, migration: &Migration, now: Unix) -> Result<(), Journ
 }
 
 fn has_record(conn: &Connection) -> Result<bool, JournalError> {
-    conn.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'")
-        .and_then(|mut statement| statement.exists([]))
-        .map_err(db("reading the version"))
+    has_table(conn, "migrations")
+}
+
+/// Whether the file has this table: one that nobody has brought up to date may lack it.
+pub(super) fn has_table(conn: &Connection, name: &str) -> Result<bool, JournalError> {
+    conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")
+        .and_then(|mut statement| statement.exists([name]))
+        .map_err(db("reading the schema"))
 }
 
 fn recorded(conn: &Connection) -> Result<Vec<(u32, String)>, JournalError> {

@@ -17,6 +17,7 @@
 //! Blocking: every call may wait for the disk; keep it off the async threads. This is the only
 //! module of the agent that knows SQLite.
 
+mod archive;
 mod commit;
 mod entry;
 mod error;
@@ -38,7 +39,7 @@ mod words;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::ids::{Digest, JournalHead, JournalSeq};
@@ -51,6 +52,7 @@ use self::mark::Mark;
 use self::schema::db;
 use self::views::{number, sql};
 
+pub use self::archive::Keeping;
 pub use self::commit::{ByJournal, Committed, Intent};
 pub use self::entry::{
     CashMove, CountChange, Entry, RequestEntry, Stage, StoredEntry, TxnEntry, VerdictUse,
@@ -85,6 +87,7 @@ pub struct Journal {
     poisoned: Option<String>,
     since_checkpoint: u32,
     mark: Mark,
+    path: PathBuf,
     _lock: Lock,
 }
 
@@ -118,6 +121,7 @@ impl Journal {
         let (head, epoch) = read::head(&conn)?;
         let mut journal = Self {
             mark,
+            path: path.to_owned(),
             holdings: views::load_holdings(&conn)?,
             conn,
             head,
@@ -303,6 +307,12 @@ fn create_file(path: &Path) -> Result<(), JournalError> {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.map_err(failed)?,
     };
+    sync_folder(path)
+}
+
+/// Makes the name of a file durable.
+fn sync_folder(path: &Path) -> Result<(), JournalError> {
+    let failed = |source| JournalError::Files { path: path.to_owned(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
     folder.sync_all().map_err(failed)

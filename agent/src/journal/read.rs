@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::entry::{Body, RequestEntry, Stage, StoredEntry};
 use super::error::JournalError;
 use super::schema::db;
-use super::views::{position, sql};
+use super::views::{is_gone, position, sql};
 use super::{Head, Journal};
 
 const READING: &str = "reading";
@@ -66,7 +66,10 @@ impl Journal {
     /// # Errors
     /// As [`open_txns`](Self::open_txns).
     pub fn has_ended(&self, txid: TxnId) -> Result<bool, JournalError> {
-        Ok(self.txn(txid)?.is_some_and(|txn| txn.stage != Stage::Open))
+        match self.txn(txid)? {
+            Some(txn) => Ok(txn.stage != Stage::Open),
+            None => is_gone(&self.conn, txid),
+        }
     }
 
     /// Whether a verdict with this nonce was used.

@@ -6,13 +6,15 @@
 //! Failure policy: a file that is no journal, of a newer version, or that cannot be read is an
 //! error; what is read is not trusted before [`Reader::verify`] has found that it holds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bitspire_shared::ids::{JournalHead, JournalSeq, TxnId};
 use rusqlite::{Connection, params};
 
 use super::Head;
+use super::archive::{self, End};
 use super::entry::StoredEntry;
 use super::error::JournalError;
 use super::lines;
@@ -20,13 +22,14 @@ use super::read::{self, each_entry};
 use super::schema::{self, db};
 use super::verify::{Verified, verify_all};
 use super::views::sql;
-use super::walk::Walk;
 
 /// An open journal, to read.
 #[derive(Debug)]
 pub struct Reader {
     conn: Connection,
     head: Head,
+    archive: End,
+    archive_path: PathBuf,
 }
 
 /// Why an export was not written.
@@ -54,7 +57,8 @@ impl Reader {
         // one moment of a file that a running vault goes on writing
         conn.execute_batch("BEGIN").map_err(db("reading"))?;
         let (head, _) = read::head(&conn)?;
-        Ok(Self { conn, head })
+        let archive = End::of(&conn)?;
+        Ok(Self { conn, head, archive, archive_path: archive::path_of(path) })
     }
 
     /// The end of the chain, as the file says.
@@ -63,13 +67,24 @@ impl Reader {
         self.head
     }
 
-    /// The hash of the entry at a position; none beyond the end.
+    /// The hashes of the entries at these positions; of those beyond the end none.
     ///
     /// # Errors
-    /// [`JournalError`] where it does not read.
-    pub fn hash_at(&self, seq: JournalSeq) -> Result<Option<JournalHead>, JournalError> {
-        let found = read::entries(&self.conn, "WHERE e.seq = ?1", [sql(seq)])?.pop();
-        Ok(found.map(|entry| entry.hash))
+    /// [`JournalError`] where the file cannot be read.
+    pub fn hashes(
+        &self,
+        wanted: &BTreeSet<JournalSeq>,
+    ) -> Result<BTreeMap<JournalSeq, JournalHead>, JournalError> {
+        let mut found = BTreeMap::new();
+        if let (Some(first), Some(last)) = (wanted.first(), wanted.last()) {
+            self.each(*first, *last, |entry| {
+                if wanted.contains(&entry.seq) {
+                    found.insert(entry.seq, entry.hash);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// Checks the whole journal: the file, its tables, every link of the chain, the journal's rules,
@@ -80,18 +95,10 @@ impl Reader {
     /// [`JournalError::Broken`] with the entry at which it shows; other [`JournalError`]s where the
     /// file cannot be read.
     pub fn verify(&self) -> Result<Verified, JournalError> {
-        verify_all(&self.conn)
+        verify_all(self, &self.conn)
     }
 
-    /// The beginning of a walk along this journal's entries.
-    ///
-    /// # Errors
-    /// [`JournalError`] where there is no room for the views in memory.
-    pub fn walk(&self) -> Result<Walk, JournalError> {
-        Walk::like(&self.conn)
-    }
-
-    /// Calls `with` for the entries at these positions, in order.
+    /// Calls `with` for the entries at these positions, in order, those in the archive first.
     ///
     /// # Errors
     /// Those of `with`, and [`JournalError`] where the file cannot be read.
@@ -99,8 +106,18 @@ impl Reader {
         &self,
         from: JournalSeq,
         to: JournalSeq,
-        with: impl FnMut(StoredEntry) -> Result<(), JournalError>,
+        mut with: impl FnMut(StoredEntry) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
+        let upto = self.archive.upto;
+        if from <= upto {
+            archive::each(&self.archive_path, self.archive, |entry| {
+                match (from..=to).contains(&entry.seq) {
+                    true => with(entry),
+                    false => Ok(()),
+                }
+            })?;
+        }
+        let from = from.max(JournalSeq(upto.0.saturating_add(1)));
         let which = "WHERE e.seq BETWEEN ?1 AND ?2 ORDER BY e.seq";
         each_entry(&self.conn, which, params![sql(from), sql(to)], with)
     }
@@ -110,7 +127,19 @@ impl Reader {
     /// # Errors
     /// [`JournalError`] where the file cannot be read.
     pub fn entries_of(&self, txid: TxnId) -> Result<Vec<StoredEntry>, JournalError> {
-        read::entries(&self.conn, "WHERE e.txid = ?1 ORDER BY e.seq", [txid.to_string()])
+        let which = "WHERE e.txid = ?1 ORDER BY e.seq";
+        let found = read::entries(&self.conn, which, [txid.to_string()])?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let mut archived = Vec::new();
+        self.each(JournalSeq(1), self.archive.upto, |entry| {
+            if entry.txid == Some(txid) {
+                archived.push(entry);
+            }
+            Ok(())
+        })?;
+        Ok(archived)
     }
 
     /// Writes the whole journal as lines of canonical JSON, the end of the chain first.

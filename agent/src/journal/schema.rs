@@ -19,7 +19,7 @@ use super::migrate::{MIGRATIONS, check, migrate, version};
 pub(super) const APPLICATION_ID: i64 = 0x6253_7056;
 
 /// The tables that are views of `entries`, each with the column that orders it.
-pub(super) const VIEWS: [(&str, &str); 10] = [
+pub(super) const VIEWS: [(&str, &str); 12] = [
     ("txns", "txid"),
     ("intents", "seq"),
     ("nonces", "nonce"),
@@ -30,6 +30,8 @@ pub(super) const VIEWS: [(&str, &str); 10] = [
     ("cashbox", "denomination"),
     ("reject_bin", "denomination"),
     ("emptied", "box"),
+    ("archive", "id"),
+    ("gone", "txid"),
 ];
 
 pub(super) fn db(doing: &'static str) -> impl Fn(rusqlite::Error) -> JournalError {

@@ -8,9 +8,10 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 
 use super::Head;
+use super::archive::End;
 use super::entry::{Body, StoredEntry};
 use super::error::JournalError;
-use super::read::{self, broken, each_entry, entries, parse, stored_txns};
+use super::read::{self, broken, entries, parse, stored_txns};
 use super::reader::Reader;
 use super::schema::{VIEWS, db};
 use super::views::sql;
@@ -68,13 +69,17 @@ pub fn verify_export(
 }
 
 /// As [`Reader::verify`] says, on an open file.
-pub(super) fn verify_all(conn: &Connection) -> Result<Verified, JournalError> {
-    let mut walk = Walk::like(conn)?;
-    let result = check_all(conn, &mut walk);
+pub(super) fn verify_all(reader: &Reader, conn: &Connection) -> Result<Verified, JournalError> {
+    let mut walk = Walk::from_nothing()?;
+    let result = check_all(reader, conn, &mut walk);
     result.map_err(|e| damaged(e, walk.head().seq))
 }
 
-fn check_all(conn: &Connection, walk: &mut Walk) -> Result<Verified, JournalError> {
+fn check_all(
+    reader: &Reader,
+    conn: &Connection,
+    walk: &mut Walk,
+) -> Result<Verified, JournalError> {
     // an index that is not what its table says gives wrong answers: not only a quick check
     let check: String = conn
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -82,7 +87,7 @@ fn check_all(conn: &Connection, walk: &mut Walk) -> Result<Verified, JournalErro
     if check != "ok" {
         return Err(broken(JournalSeq(0), format!("the file is damaged: {check}")));
     }
-    let (found, expected) = (migrate::shape(conn)?, migrate::shape(walk.views())?);
+    let (found, expected) = (migrate::shape(conn)?, migrate::shape(&migrate::scratch(conn)?)?);
     let other = found.iter().find(|thing| !expected.contains(thing));
     if let Some((kind, name, _)) =
         other.or_else(|| expected.iter().find(|thing| !found.contains(thing)))
@@ -91,13 +96,34 @@ fn check_all(conn: &Connection, walk: &mut Walk) -> Result<Verified, JournalErro
         return Err(broken(JournalSeq(0), what));
     }
     let (head, epoch) = read::head(conn)?;
-    each_entry(conn, "ORDER BY e.seq", [], |entry| walk.take(&entry))?;
+    // the first entry stays in the journal, whatever moves to the archive
+    let genesis = entries(conn, "WHERE e.seq = 1", [])?.pop();
+    reader.each(JournalSeq(1), JournalSeq(u64::MAX), |entry| {
+        if entry.seq == JournalSeq(1) && genesis.as_ref() != Some(&entry) {
+            return Err(broken(entry.seq, "the archive's first entry is not the journal's"));
+        }
+        walk.take(&entry)
+    })?;
+    let first = End::of(conn)?.upto.0.saturating_add(1);
+    let left: i64 = conn
+        .query_row(
+            "SELECT count(*) FROM entries WHERE seq > 1 AND seq < ?1",
+            [sql(JournalSeq(first))],
+            |row| row.get(0),
+        )
+        .map_err(db("checking the file"))?;
+    if left != 0 {
+        return Err(broken(JournalSeq(first), "entries that lie in the archive are still here"));
+    }
     walk.ends_at(head)?;
     if walk.epoch() != epoch {
         let what = format!("the head says run {epoch}, the entries {}", walk.epoch());
         return Err(broken(head.seq, what));
     }
     for (table, key) in VIEWS {
+        if !migrate::has_table(conn, table)? {
+            continue;
+        }
         if dump(conn, table, key)? != dump(walk.views(), table, key)? {
             return Err(broken(head.seq, format!("the view {table} is not what the entries say")));
         }

@@ -3,7 +3,7 @@
 //! Promise: one function, [`project`], derives every view, both while writing (in the entry's own
 //! transaction) and when the views are made again; so they cannot differ.
 
-use bitspire_shared::ids::{BayId, JournalSeq};
+use bitspire_shared::ids::{BayId, JournalSeq, TxnId};
 use bitspire_shared::money::Denomination;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -66,6 +66,10 @@ pub(super) fn project(
             let value = bitspire_shared::canonical::to_canonical(value)?;
             execute(tx, sentence, params![key, value, sql(seq)])?;
         }
+        Body::Archived { upto, hash, bytes } => {
+            let end = params![sql(*upto), hash.as_bytes(), number(*bytes), sql(seq)];
+            leave_to_archive(tx, *upto, end)?;
+        }
         Body::Genesis { .. }
         | Body::Started { .. }
         | Body::Txn(_)
@@ -85,6 +89,36 @@ pub(super) fn project(
     }
     store_holdings(tx, held, &next)?;
     Ok(next)
+}
+
+/// Takes entries that lie in the archive, and what was derived from them alone, out of the tables.
+fn leave_to_archive(
+    tx: &Connection,
+    upto: JournalSeq,
+    end: &[&dyn rusqlite::ToSql],
+) -> Result<(), JournalError> {
+    let sentence = "INSERT INTO archive VALUES (1, ?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET upto = excluded.upto, hash = excluded.hash,
+           bytes = excluded.bytes, seq = excluded.seq";
+    execute(tx, sentence, end)?;
+    let closed = "SELECT txid FROM txns WHERE stage = 2 AND seq <= ?1";
+    for sentence in [
+        "DELETE FROM entries WHERE seq BETWEEN 2 AND ?1".to_owned(),
+        "DELETE FROM requests WHERE seq <= ?1".to_owned(),
+        format!("DELETE FROM intents WHERE txid IN ({closed})"),
+        format!("INSERT INTO gone {closed}"),
+        "DELETE FROM txns WHERE stage = 2 AND seq <= ?1".to_owned(),
+    ] {
+        execute(tx, &sentence, [sql(upto)])?;
+    }
+    Ok(())
+}
+
+/// Whether the transaction's entries lie in the archive: it has ended for good.
+pub(super) fn is_gone(conn: &Connection, txid: TxnId) -> Result<bool, JournalError> {
+    conn.prepare_cached("SELECT 1 FROM gone WHERE txid = ?1")
+        .and_then(|mut s| s.exists([txid.to_string()]))
+        .map_err(db("reading what lies in the archive"))
 }
 
 fn execute(
@@ -136,6 +170,9 @@ fn store_txn(
         })
         .map_err(db(WRITING))?;
     let mut since = seq;
+    if before.is_none() && is_gone(tx, txid)? {
+        return Err(Refusal::Ended { txid }.into());
+    }
     if let Some((name, stage, changed)) = before {
         let stage = Stage::from_number(stage).unwrap_or(Stage::Closed);
         let over = stage == Stage::Closed || txn.stage < stage;

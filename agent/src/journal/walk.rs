@@ -31,17 +31,9 @@ impl Walk {
     /// # Errors
     /// [`JournalError`] where there is no room for the views in memory.
     pub fn from_nothing() -> Result<Self, JournalError> {
-        Ok(Self::with(migrate::scratch_newest()?))
-    }
-
-    /// The same, with the views as the file `like` has them.
-    pub(super) fn like(like: &Connection) -> Result<Self, JournalError> {
-        Ok(Self::with(migrate::scratch(like)?))
-    }
-
-    fn with(views: Connection) -> Self {
         let head = Head { seq: JournalSeq(0), hash: JournalHead::from_bytes([0; 32]) };
-        Self { views, head, held: Holdings::default(), epoch: 0 }
+        let views = migrate::scratch_newest()?;
+        Ok(Self { views, head, held: Holdings::default(), epoch: 0 })
     }
 
     /// Goes on to the next entry.

@@ -42,6 +42,9 @@ impl Body {
             Self::Verdict(verdict) => {
                 format!("verdict {} used, made at entry {}", verdict.nonce, verdict.seen.0)
             }
+            Self::Archived { upto, .. } => {
+                format!("the entries up to {} lie in the archive", upto.0)
+            }
             Self::Setting { key, value, cash } if cash.is_empty() => {
                 format!("setting {key}: {}", cut(&value.to_string()))
             }

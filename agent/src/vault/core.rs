@@ -166,7 +166,7 @@ impl Vault {
             self.tick()?;
             if self.mono() >= checkpoint_at && self.on_screen.is_none() {
                 checkpoint_at = self.mono().after(self.pace.checkpoint);
-                self.journal.checkpoint();
+                self.tidy_journal()?;
             }
         }
         self.close_inlet();

@@ -8,7 +8,9 @@
 
 use nix::sys::statvfs::statvfs;
 
+use super::VaultError;
 use super::core::Vault;
+use crate::journal::JournalError;
 
 /// Whether there is room.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +47,23 @@ impl Vault {
             tracing::info!(event = "disk_has_room", free, floor);
         }
         self.reports.soon(self.mono());
+    }
+
+    /// While nothing happens: old entries go to the archive, the log into the database.
+    pub(super) fn tidy_journal(&mut self) -> Result<(), VaultError> {
+        match self.journal.archive(self.now().unix, &self.config.keeping) {
+            Ok(0) => {}
+            Ok(moved) => tracing::info!(event = "entries_archived", moved),
+            // the journal itself is as good as before
+            Err(error @ (JournalError::Files { .. } | JournalError::Broken { .. }))
+                if self.journal.poisoned().is_none() =>
+            {
+                self.raise("not_archived", error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.journal.checkpoint();
+        Ok(())
     }
 
     /// What the screen and the report say of it.

@@ -16,15 +16,19 @@ use crate::journal::{JournalError, Verified};
 const AGAIN_MS: u64 = 3_600_000;
 
 /// When the next look is due, and what the last ones found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inspection {
-    /// At once, at first.
     due: Mono,
     running: bool,
     broken: Option<String>,
 }
 
 impl Inspection {
+    /// Due at this moment at first: nothing that grows with the journal holds a start up.
+    pub(super) const fn due_at(due: Mono) -> Self {
+        Self { due, running: false, broken: None }
+    }
+
     /// Why the journal was found not to hold.
     pub(super) fn broken(&self) -> Option<&str> {
         self.broken.as_deref()

@@ -23,6 +23,7 @@ use super::core::Vault;
 use super::customer::code_tries;
 use super::devices::{Giver, Taker};
 use super::host::{Host, Next};
+use super::inspect::Inspection;
 use super::pin::Pin;
 use super::receipts::{Named, Press, Receipts};
 use super::report::Reports;
@@ -133,7 +134,7 @@ impl Vault {
             shown: Default::default(),
             reachable: false,
             stopping: false,
-            inspection: Default::default(),
+            inspection: Inspection::due_at(Mono(seams.pace.first_inspect)),
             disk: Default::default(),
             journal,
             config,
@@ -244,8 +245,9 @@ impl Past {
     fn read(journal: &Journal) -> Result<Self, VaultError> {
         let mut past = Self { latest: Unix(0), intents: Vec::new() };
         let mut end = journal.head().seq.0.saturating_add(1);
-        while end > 1 {
-            let from = end.saturating_sub(CHUNK.into()).max(1);
+        let first = journal.first()?.0;
+        while end > first {
+            let from = end.saturating_sub(CHUNK.into()).max(first);
             let entries = journal.entries(JournalSeq(from), CHUNK)?;
             let mut oldest = past.latest;
             for entry in entries.iter().filter(|entry| entry.seq.0 < end) {

@@ -27,6 +27,8 @@ pub struct Pace {
     pub left: u64,
     /// Between two moves of the journal's log into its database.
     pub checkpoint: u64,
+    /// From the start to the first look through the whole journal.
+    pub first_inspect: u64,
     /// Between two looks through the whole journal.
     pub inspect: u64,
 }
@@ -46,6 +48,7 @@ impl Default for Pace {
             remind: 15_000,
             left: 120_000,
             checkpoint: 600_000,
+            first_inspect: 60_000,
             inspect: 86_400_000,
         }
     }

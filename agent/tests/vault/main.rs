@@ -1,5 +1,6 @@
 //! The real vault with simulated devices and a `net` that says what a test wants.
 
+mod archive;
 mod evidence;
 mod hostile_net;
 mod limits;

@@ -2,6 +2,7 @@
 //! simulated, nobody in front of it.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,19 +30,8 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
         let mut world = World::new(&std::env::current_exe()?, None)?;
         world.acceptor.start()?;
         world.dispenser.start()?;
-        let file = world.folder().join("machine.toml");
-        let part = |name: &'static str| {
-            let arguments = vec!["--config".into(), file.clone().into(), name.into()];
-            Process::new(name, &program, arguments, &world.folder().join("logs"))
-        };
-        let (mut vault, mut net) = (part("vault"), part("net"));
-        let start = Instant::now();
-        // the kiosk shows the vault's own screen: both are up and have found each other
-        vault.start_until(|| Ok(()))?;
-        net.start()?;
-        let customer = world.customer()?;
-        customer.sees(&["Not paired"], PATIENCE)?;
-        starts.push(start.elapsed().as_secs_f64() * 1_000.0);
+        let [mut vault, mut net] = parts(&world, &program);
+        starts.push(start_ms(&world, &mut vault, &mut net)?);
         if run + 1 == RUNS {
             rests = Some(resting([&mut vault, &mut net])?);
         }
@@ -63,6 +53,26 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
         figure("agent_rss_mb", memory, "MB", 20.0, "the bar, both processes, shared pages once", 1),
         figure("agent_idle_cpu_pct", cpu, "% of a core", 0.3, "the bar, both processes", 1),
     ])
+}
+
+/// The shipped program's two processes, in this world.
+pub(super) fn parts(world: &World, program: &Path) -> [Process; 2] {
+    let file = world.folder().join("machine.toml");
+    ["vault", "net"].map(|name| {
+        let arguments = vec!["--config".into(), file.clone().into(), name.into()];
+        Process::new(name, program, arguments, &world.folder().join("logs"))
+    })
+}
+
+/// Starts both; milliseconds until the kiosk shows the vault's own screen: both are up and have
+/// found each other.
+pub(super) fn start_ms(world: &World, vault: &mut Process, net: &mut Process) -> Result<f64> {
+    let start = Instant::now();
+    vault.start_until(|| Ok(()))?;
+    net.start()?;
+    let customer = world.customer()?;
+    customer.sees(&["Not paired"], PATIENCE)?;
+    Ok(start.elapsed().as_secs_f64() * 1_000.0)
 }
 
 /// Memory in MB and processor time in percent, of all together.

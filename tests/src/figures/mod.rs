@@ -5,6 +5,7 @@
 
 mod agent;
 mod binary;
+mod history;
 mod sale;
 
 use anyhow::{Result, bail};
@@ -54,10 +55,11 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 3] = [
+const ALL: [(&[&str], Measure); 4] = [
     (&["authorised_to_first_byte_ms"], sale::measure),
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
+    (&["agent_ready_1m_ms"], history::measure),
 ];
 
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
 use bitspire_agent::config::{self, Config};
-use bitspire_agent::journal::{Journal, verify_file};
+use bitspire_agent::journal::{Journal, Reader, verify_file};
 use bitspire_agent::txn::Txn;
 use bitspire_agent::vault::{self, Seams, VaultError};
 use bitspire_hardware::sim::faulty::SplitMix64;
@@ -218,7 +218,12 @@ impl Template {
         }
         let binding = sha256(&format!("bitspire-journal-of:v1:{}", self.vault));
         let journal = Journal::open(&path, binding, Unix(1)).context("the journal in the end")?;
-        let entries = journal.entries(JournalSeq(1), 1_000_000)?;
+        let mut entries = Vec::new();
+        // both files: a long life has an archive
+        Reader::open(&path)?.each(JournalSeq(1), journal.head().seq, |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
         let books = Books::read(&journal, &entries).map_err(anyhow::Error::msg)?;
         wrong.extend(judge(world, &books));
         let mut tally = Tally {

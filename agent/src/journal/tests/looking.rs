@@ -120,7 +120,10 @@ fn a_byte_that_is_turned_over_is_found() {
 fn a_value_that_is_changed_is_found_where_it_stands() {
     let place = Place::busy();
     let good = fs::read(&place.path).unwrap();
-    let tables = ["entries", "head"].into_iter().chain(VIEWS.map(|(table, _)| table));
+    // what belongs to the archive is changed in its own test
+    let views = VIEWS.map(|(table, _)| table).into_iter();
+    let views = views.filter(|table| !["archive", "gone"].contains(table));
+    let tables = ["entries", "head"].into_iter().chain(views);
     let mut edits = 0;
     for table in tables {
         fs::write(&place.path, &good).unwrap();
@@ -180,7 +183,7 @@ fn another(cell: &Cell) -> Option<Cell> {
 }
 
 /// Changes one value, past every guard of the schema, which stands again afterwards.
-fn edit(place: &Place, sentence: &str, values: [&Cell; 3]) {
+pub(super) fn edit(place: &Place, sentence: &str, values: [&Cell; 3]) {
     let raw = place.raw();
     let (_, triggers) = {
         let sentence = "(SELECT name, sql FROM sqlite_schema WHERE type = 'trigger')";

@@ -1,3 +1,4 @@
+mod archive;
 mod looking;
 
 use std::collections::BTreeMap;

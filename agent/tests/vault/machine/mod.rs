@@ -84,6 +84,7 @@ pub(crate) const QUICK: Pace = Pace {
     remind: 60_000,
     left: 60_000,
     checkpoint: 600_000,
+    first_inspect: 0,
     inspect: 86_400_000,
 };
 
