@@ -16,6 +16,8 @@ use bitspire_shell::logging::Format;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use crate::signer::cipher::Encryption;
+
 /// What holds where nothing else is said.
 pub const DEFAULTS: &str = r#"
 data_dir = "/var/lib/bitspire-operator"
@@ -45,6 +47,7 @@ relay = ""
 id = ""
 data_dir = ""
 admins = []
+encryption = "auto"
 
 [gate]
 rate_limit_per_min = 30
@@ -106,6 +109,7 @@ raw! {
     RawRelay { embedded: bool, listen: String, url: String, others: Vec<String> }
     RawBunker {
         embedded: bool, relay: String, id: String, data_dir: PathBuf, admins: Vec<String>,
+        encryption: String, passphrase_file: Option<PathBuf>,
         machine_secret_file: Option<PathBuf>,
     }
     RawGate { rate_limit_per_min: u32, burst: u32 }
@@ -162,6 +166,10 @@ pub struct Config {
     pub bunker_data_dir: PathBuf,
     /// Who may administer the bunker.
     pub bunker_admins: Vec<PubKey>,
+    /// The encryption of a bunker's administration, where it need not be found out.
+    pub bunker_encryption: Option<Encryption>,
+    /// The file with the passphrase of a bunker that locks its keys, as nsecbunkerd does.
+    pub bunker_passphrase_file: Option<PathBuf>,
     /// The bunker's own 32 bytes; made in its folder where none are named.
     pub bunker_machine_secret_file: Option<PathBuf>,
     /// Requests a machine may make a minute.
@@ -245,6 +253,15 @@ pub(crate) fn public_key(key: &str, text: &str) -> Result<PubKey, ConfigError> {
     PubKey::from_hex_or_npub(text).map_err(|_| wrong(key, "an npub or 64 hex characters", text))
 }
 
+fn encryption(text: &str) -> Result<Option<Encryption>, ConfigError> {
+    Ok(match text {
+        "auto" => None,
+        "nip44" => Some(Encryption::Nip44),
+        "nip04" => Some(Encryption::Nip04),
+        _ => return Err(wrong("bunker.encryption", "auto, nip44 or nip04", text)),
+    })
+}
+
 fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
     let expected = "an https:// address without user, query or fragment";
     let good = nostr::Url::parse(text).is_ok_and(|url| {
@@ -324,6 +341,8 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         bunker_id,
         bunker_data_dir,
         bunker_admins,
+        bunker_encryption: encryption(&raw.bunker.encryption)?,
+        bunker_passphrase_file: raw.bunker.passphrase_file.clone(),
         bunker_machine_secret_file: raw.bunker.machine_secret_file.clone(),
         rate_limit_per_min: at_least_one("gate.rate_limit_per_min", raw.gate.rate_limit_per_min)?,
         burst: at_least_one("gate.burst", raw.gate.burst)?,
@@ -393,6 +412,7 @@ mod tests {
             ("BITSPIRE_RELAY__URL", "https://relay", "relay.url"),
             ("BITSPIRE_GATE__BURST", "0", "gate.burst"),
             ("BITSPIRE_BUNKER__ID", "npub1x", "bunker.id"),
+            ("BITSPIRE_BUNKER__ENCRYPTION", "rot13", "bunker.encryption"),
             ("BITSPIRE_PUBLIC__BASE_URL", "lnurl.example", "public.base_url"),
             ("BITSPIRE_PUBLIC__BASE_URL", "https://", "public.base_url"),
             ("BITSPIRE_PUBLIC__BASE_URL", "https://lnurl.example/?a=1", "public.base_url"),

@@ -11,12 +11,15 @@ use thiserror::Error;
 
 use super::core::Core;
 use super::held::HeldKey;
+use crate::signer::cipher::{CipherError, Encryption};
 
 /// Why it could not be carried out.
 #[derive(Debug, Error)]
 pub(super) enum AnswerError {
     #[error(transparent)]
     Nip44(#[from] Nip44Error),
+    #[error(transparent)]
+    Cipher(#[from] CipherError),
     #[error("the event cannot be signed: {0}")]
     Sign(String),
     #[error("this bunker does not speak NIP-04: use nip44_encrypt and nip44_decrypt")]
@@ -31,6 +34,7 @@ impl Classified for AnswerError {
     fn kind(&self) -> Kind {
         match self {
             Self::Nip44(error) => error.kind(),
+            Self::Cipher(error) => error.kind(),
             Self::Random(error) => error.kind(),
             Self::Sign(_) | Self::Nip04 | Self::NotACall(_) => Kind::Permanent,
         }
@@ -68,13 +72,14 @@ pub(super) fn carry_out(core: &Core, held: &HeldKey, call: &Call) -> Result<Repl
 /// The event that carries `text` from one of our keys to `to`.
 pub(super) fn letter(
     core: &Core,
-    from: &Keys,
-    own: PubKey,
+    (from, own): (&Keys, PubKey),
     to: PubKey,
     kind: u16,
+    encryption: Encryption,
     text: &Plain,
 ) -> Result<Event, AnswerError> {
-    let content = core.conversation(from, own, to)?.encrypt(text.expose(), random()?)?;
+    let conversation = core.conversation(from, own, to)?;
+    let content = encryption.seal(from, to, &conversation, text)?;
     EventBuilder::new(EventKind::from(kind), content)
         .tag(Tag::public_key(to.nostr()))
         .custom_created_at(nostr::Timestamp::from(core.clock.now().0))

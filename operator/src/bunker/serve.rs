@@ -28,6 +28,7 @@ use super::held::HeldKey;
 use super::limits::bump;
 use super::replies::Begin;
 use crate::signer::ADMIN_KIND;
+use crate::signer::cipher::Encryption;
 use crate::store::StoreError;
 use crate::store::bunker::RequestOutcome;
 
@@ -218,7 +219,7 @@ async fn reply(core: &Core, held: &HeldKey, ask: &Ask, before: Option<Plain>) ->
 }
 
 async fn send(core: &Core, pool: &Pool, held: &HeldKey, to: PubKey, text: &Plain) {
-    match letter(core, &held.keys, held.pubkey, to, KIND, text) {
+    match letter(core, (&held.keys, held.pubkey), to, KIND, Encryption::Nip44, text) {
         Ok(event) => {
             if pool.send(&event).await == 0 {
                 tracing::info!(event = "bunker_reply_not_sent", client = %to, "no relay is connected");

@@ -14,6 +14,7 @@ pub mod revoke;
 pub mod roster;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unlock;
 pub mod upkeep;
 pub mod verdict;
 
@@ -23,7 +24,6 @@ use bitspire_shared::document::DocumentError;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::{Direction, FeePpm};
-use bitspire_shared::nip46::policy::Policy;
 use bitspire_shared::seed::{BunkerError, SeedError};
 use bitspire_shared::split::{FeePair, SplitError};
 use bitspire_shared::time::Unix;
@@ -34,6 +34,7 @@ use thiserror::Error;
 
 use crate::app::App;
 use crate::ids::{MachineId, OperatorId};
+use crate::signer::policy::PolicyError;
 use crate::signer::{Bunker, SetupError, SignerError};
 use crate::store::{Json, Read, StoreError, Tx, log, machines as rows, operators};
 
@@ -129,19 +130,8 @@ pub enum FleetError {
         source: SignerError,
     },
     /// The machines' policy in the bunker is not ours.
-    #[error(
-        "the bunker's policy {name:?} allows other things than a machine needs (missing: \
-         {missing:?}, too much: {beyond:?}): remove it there and pair again. A bunker that keeps no \
-         rules for NIP-44 cannot serve machines: use the embedded one, or a version that has \
-         nip44_encrypt and nip44_decrypt",
-        name = Policy::SPIRE
-    )]
-    Policy {
-        /// Rules that it lacks.
-        missing: String,
-        /// Rules that it has and must not have.
-        beyond: String,
-    },
+    #[error(transparent)]
+    Policy(PolicyError),
     /// The operator's key cannot be made or used.
     #[error("the operator's key cannot be set up in the bunker")]
     Setup(#[source] SetupError),
@@ -172,6 +162,15 @@ pub enum FleetError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<PolicyError> for FleetError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Signer(source) => Self::Bunker { step: "policy", source },
+            differs @ PolicyError::Differs { .. } => Self::Policy(differs),
+        }
+    }
 }
 
 impl FleetError {

@@ -30,6 +30,7 @@ use crate::app::{App, Ring};
 use crate::http::error::in_words;
 use crate::ids::{MachineId, OperatorId, PairingId};
 use crate::publish::key_known;
+use crate::signer::policy::ensure_policy;
 use crate::signer::{BunkerAdmin, BunkerRule, BunkerToken, SignerError};
 use crate::store::machines as rows;
 use crate::store::pairing::{self, Pairing, PairingStep, Progress};
@@ -287,7 +288,7 @@ impl<'a> Attempt<'a> {
         self.record(PairingStep::KeyCreated, progress).await?;
         self.done("create_key", format!("{} is {}", self.row.key_name, spire.npub()));
 
-        let policy_id = ensure_policy(admin).await?;
+        let policy_id = ensure_policy(admin, Policy::SPIRE, &rules()).await?;
         let progress = Progress { policy_id: Some(policy_id), ..Progress::default() };
         self.record(PairingStep::PolicyReady, progress).await?;
         self.done("policy", format!("{} has the number {policy_id}", Policy::SPIRE));
@@ -320,8 +321,7 @@ impl<'a> Attempt<'a> {
         let got = match admin.create_key(name.clone(), self.keys.clone()).await {
             Ok(key) => key,
             Err(error) if error.kind() == Kind::Uncertain => {
-                let there = admin.keys().await.map_err(failed)?;
-                let there = there.into_iter().find(|key| key.name == *name);
+                let there = admin.key(name.clone()).await.map_err(failed)?;
                 there.and_then(|key| key.key).ok_or_else(|| failed(error))?
             }
             Err(error) => return Err(failed(error)),
@@ -447,39 +447,4 @@ fn fresh_keys() -> Result<Keys, FleetError> {
 pub(super) fn rules() -> Vec<BunkerRule> {
     let rules = Policy::spire().rules.into_iter();
     rules.map(|rule| BunkerRule { method: rule.method.as_str().into(), kind: rule.kind }).collect()
-}
-
-/// The machines' policy, found by its name each time, made if it is not there.
-async fn ensure_policy(admin: &dyn BunkerAdmin) -> Result<i64, FleetError> {
-    let failed = |source| FleetError::Bunker { step: "policy", source };
-    if let Some(id) = find_policy(admin).await? {
-        return Ok(id);
-    }
-    match admin.create_policy(Policy::SPIRE.into(), rules()).await {
-        Err(error) if error.kind() != Kind::Uncertain => return Err(failed(error)),
-        // made or not: the list tells
-        _ => {}
-    }
-    let (method, expected) = ("get_policies", "the policy that it was told to make");
-    find_policy(admin).await?.ok_or_else(|| failed(SignerError::Unexpected { method, expected }))
-}
-
-async fn find_policy(admin: &dyn BunkerAdmin) -> Result<Option<i64>, FleetError> {
-    let policies = admin.policies().await;
-    let policies = policies.map_err(|source| FleetError::Bunker { step: "policy", source })?;
-    let mut named = policies.into_iter().filter(|policy| policy.name == Policy::SPIRE);
-    let Some(policy) = named.next_back() else { return Ok(None) };
-    let ours = rules();
-    let name = |rule: &BunkerRule| match rule.kind {
-        Some(kind) => format!("{} {kind}", rule.method),
-        None => rule.method.clone(),
-    };
-    let missing: Vec<_> =
-        ours.iter().filter(|rule| !policy.rules.contains(rule)).map(name).collect();
-    let beyond: Vec<_> =
-        policy.rules.iter().filter(|rule| !ours.contains(rule)).map(name).collect();
-    if missing.is_empty() && beyond.is_empty() {
-        return Ok(Some(policy.id));
-    }
-    Err(FleetError::Policy { missing: missing.join(", "), beyond: beyond.join(", ") })
 }

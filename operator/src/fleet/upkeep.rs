@@ -1,5 +1,5 @@
-//! What a pairing leaves to be done later: learning who redeemed the seed, and revoking old keys
-//! that could not be revoked at once.
+//! What is to be done later, or again: learning who redeemed a seed, revoking old keys that could not
+//! be revoked at once, opening keys that a bunker's restart has locked.
 //!
 //! Promise: a client key is taken over only where it is the only one that redeemed; it is what the
 //! relay then knows the machine by, and part of the digits that people compare.
@@ -14,6 +14,7 @@ use bitspire_shared::time::Unix;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::pair;
+use super::unlock::unlock;
 use crate::app::{App, Ring};
 use crate::http::error::in_words;
 use crate::signer::BunkerAdmin;
@@ -61,6 +62,7 @@ pub fn start(app: &Arc<App>) {
 /// [`StoreError`].
 pub(super) async fn round(app: &App) -> Result<Duration, StoreError> {
     let Some(bunker) = app.bunker.get() else { return Ok(LATER) };
+    unlock(app, bunker.admin()).await?;
     finish_old(app, bunker.admin()).await?;
     let now = app.clock.now();
     let waiting = app.store.read(move |read| waiting(read, now)).await?;

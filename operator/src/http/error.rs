@@ -107,7 +107,7 @@ impl From<FleetError> for ApiError {
             | FleetError::Busy(_)
             | FleetError::HasIdentity { .. } => StatusCode::CONFLICT,
             FleetError::Bunker { .. }
-            | FleetError::Policy { .. }
+            | FleetError::Policy(_)
             | FleetError::Setup(_)
             | FleetError::Seed(_) => StatusCode::BAD_GATEWAY,
             FleetError::Secret(_) | FleetError::CutOff => StatusCode::INTERNAL_SERVER_ERROR,

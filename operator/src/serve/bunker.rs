@@ -19,7 +19,7 @@ use crate::bunker::{Bunker, BunkerConfig, read_id};
 use crate::fleet::{identity, pair, upkeep};
 use crate::signer::admin_key;
 use crate::signer::provision::Wiring;
-use crate::signer::service::ServiceBunker;
+use crate::signer::service::{Manner, ServiceBunker};
 
 /// Between two looks for a bunker that was not there at the start.
 const LOOK: Duration = Duration::from_secs(1);
@@ -82,7 +82,11 @@ async fn connect(app: &Arc<App>, id: PubKey) -> Result<(), ServeError> {
         tasks: app.tasks.clone(),
         stop: app.stop.clone(),
     };
-    let bunker = ServiceBunker::start(id, wiring).await?;
+    let manner = Manner {
+        encryption: app.config.bunker_encryption,
+        passphrase_file: app.config.bunker_passphrase_file.clone(),
+    };
+    let bunker = ServiceBunker::start(id, wiring, manner).await?;
     app.bunker.get_or_init(|| Arc::new(bunker));
     identity::reopen(app).await?;
     // the relay has to know the bunker, and the keys that we reach it with

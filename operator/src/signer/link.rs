@@ -1,6 +1,6 @@
 //! One key's end of a conversation with one other key over relays.
 //!
-//! Promise: what comes out is by the other key, addressed to ours, verified and decrypted (NIP-44);
+//! Promise: what comes out is by the other key, addressed to ours, verified and decrypted;
 //! everything else is dropped before its signature is checked where its head gives it away.
 //!
 //! Failure policy: what cannot be read is dropped; sending says to how many relays.
@@ -18,15 +18,20 @@ use bitspire_shell::secrets::{SecretError, random};
 use nostr::{EventBuilder, Filter, Keys, Kind as EventKind, Tag, Timestamp};
 use thiserror::Error;
 
+use super::cipher::{CipherError, Encryption};
+
 /// Why a conversation cannot begin, or a message not be made.
 #[derive(Debug, Error)]
 pub enum LinkError {
     /// A relay's address is wrong.
     #[error("the bunker's relays cannot be used")]
     Relays(#[from] PoolError),
+    /// No key can be agreed on.
+    #[error("the message to the bunker cannot be encrypted")]
+    Key(#[from] Nip44Error),
     /// The message cannot be encrypted.
     #[error("the message to the bunker cannot be encrypted")]
-    Encrypt(#[from] Nip44Error),
+    Encrypt(#[from] CipherError),
     /// No random bytes.
     #[error("the message to the bunker cannot be made")]
     Random(#[from] SecretError),
@@ -39,6 +44,7 @@ impl Classified for LinkError {
     fn kind(&self) -> Kind {
         match self {
             Self::Relays(error) => error.kind(),
+            Self::Key(error) => error.kind(),
             Self::Encrypt(error) => error.kind(),
             Self::Random(error) => error.kind(),
             Self::Sign(_) => Kind::Permanent,
@@ -91,15 +97,22 @@ impl Link {
             if event.pubkey != self.peer.nostr() {
                 continue;
             }
-            if let Ok(text) = self.conversation.decrypt(&event.content) {
-                return Some((EventId::from_bytes(event.id.to_bytes()), Plain::new(text)));
+            let encryption = Encryption::of(&event.content);
+            let text = encryption.open(&self.keys, self.peer, &self.conversation, &event.content);
+            if let Ok(text) = text {
+                return Some((EventId::from_bytes(event.id.to_bytes()), text));
             }
         }
     }
 
     /// Sends `text` in a fresh event; to how many relays.
-    pub(super) async fn send(&self, kind: u16, text: &Plain) -> Result<usize, LinkError> {
-        let content = self.conversation.encrypt(text.expose(), random()?)?;
+    pub(super) async fn send(
+        &self,
+        kind: u16,
+        encryption: Encryption,
+        text: &Plain,
+    ) -> Result<usize, LinkError> {
+        let content = encryption.seal(&self.keys, self.peer, &self.conversation, text)?;
         let event = EventBuilder::new(EventKind::from(kind), content)
             .tag(Tag::public_key(self.peer.nostr()))
             .custom_created_at(Timestamp::from(self.clock.now().0))

@@ -7,9 +7,12 @@
 //! Failure policy: [`SignerError`] says what the bunker was asked and what came; a bunker that
 //! gives no reply is locked or down, never "refused".
 
+mod abilities;
 pub mod admin;
+pub mod cipher;
 pub(crate) mod iso;
 mod link;
+pub mod policy;
 pub mod provision;
 pub mod remote;
 pub mod service;
@@ -29,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use abilities::Abilities;
 pub use link::LinkError;
 
 /// How long a call may take: a bunker may ask its administrators first, which takes ten seconds.
@@ -98,6 +102,16 @@ pub enum SignerError {
     },
 }
 
+impl SignerError {
+    /// Whether the bunker said that it does not have the method at all, in the words of those that
+    /// are known.
+    #[must_use]
+    pub fn unknown_method(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. }
+            if reason.to_ascii_lowercase().contains("unknown method"))
+    }
+}
+
 impl Classified for SignerError {
     fn kind(&self) -> Kind {
         match self {
@@ -137,6 +151,7 @@ pub struct BunkerRule {
     /// `sign_event`, `nip44_encrypt`, ...
     pub method: String,
     /// The event kind for `sign_event`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<u16>,
 }
 
@@ -183,9 +198,13 @@ pub trait BunkerAdmin: Send + Sync + 'static {
     fn ping(&self) -> SignerResult<'_, ()>;
     /// All keys.
     fn keys(&self) -> SignerResult<'_, Vec<BunkerKey>>;
-    /// Stores `key` under `name`. A bunker may overwrite a name silently: the caller takes a fresh
-    /// one each time.
+    /// The key called `name`, if there is one.
+    fn key(&self, name: String) -> SignerResult<'_, Option<BunkerKey>>;
+    /// Stores `key` under `name`, which no key may have: grants hang on names.
     fn create_key(&self, name: String, key: Keys) -> SignerResult<'_, PubKey>;
+    /// Unlocks a key that is locked, which bunkers with passphrases are after each restart; asks for
+    /// it once, and looks whether it is open then.
+    fn unlock(&self, name: String) -> SignerResult<'_, ()>;
     /// The clients of a key.
     fn users(&self, key_name: String) -> SignerResult<'_, Vec<BunkerUser>>;
     /// Cuts a client off.
@@ -194,6 +213,8 @@ pub trait BunkerAdmin: Send + Sync + 'static {
     fn policies(&self) -> SignerResult<'_, Vec<BunkerPolicy>>;
     /// Makes a policy; its id is found by listing.
     fn create_policy(&self, name: String, rules: Vec<BunkerRule>) -> SignerResult<'_, ()>;
+    /// Adds a rule to a policy, where the bunker can ([`Abilities::adds_rules`]).
+    fn add_rule(&self, policy_id: i64, rule: BunkerRule) -> SignerResult<'_, ()>;
     /// Makes a token; it is found by listing.
     fn create_token(
         &self,
@@ -206,6 +227,8 @@ pub trait BunkerAdmin: Send + Sync + 'static {
     fn tokens(&self, key_name: String) -> SignerResult<'_, Vec<BunkerToken>>;
     /// Makes an unredeemed token useless.
     fn revoke_token(&self, id: i64) -> SignerResult<'_, ()>;
+    /// What it can do.
+    fn abilities(&self) -> SignerResult<'_, Abilities>;
 }
 
 /// A key in a bunker, used over NIP-46.

@@ -18,8 +18,10 @@ use nostr::Keys;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use super::link::LinkError;
+use super::policy::{PolicyError, ensure_policy};
 use super::remote::{Remote, RemoteConfig};
 use super::{BunkerAdmin, BunkerRule, BunkerToken, RemoteSigner as _, SignerError};
 
@@ -51,12 +53,15 @@ pub enum ProvisionError {
         /// What came.
         got: String,
     },
-    /// The policy of our name allows something else.
+    /// There is no policy to use the key under.
+    #[error("the bunker's policy for the operator's key")]
+    Policy(#[from] PolicyError),
+    /// It cannot encrypt documents.
     #[error(
-        "the bunker's policy {POLICY:?} allows something else than documents of kind {DOCUMENT} and \
-         NIP-44: rename or remove it"
+        "the bunker has no nip44_encrypt and nip44_decrypt, without which no document can be \
+         written: use the embedded bunker, or a version of nsecbunkerd that has them"
     )]
-    OtherPolicy,
+    NoNip44(#[source] SignerError),
     /// It is there, but the bunker does not show it.
     #[error("the bunker does not show {what} that it was told to make: unlock the key, try again")]
     NotThere {
@@ -87,7 +92,8 @@ impl Classified for ProvisionError {
             Self::Signer(error) => error.kind(),
             Self::Link(error) => error.kind(),
             Self::NotThere { .. } | Self::Replaced { .. } => Kind::Transient,
-            Self::Name { .. } | Self::OtherPolicy | Self::NotSetUp { .. } => Kind::Permanent,
+            Self::Policy(error) => error.kind(),
+            Self::Name { .. } | Self::NoNip44(_) | Self::NotSetUp { .. } => Kind::Permanent,
         }
     }
 }
@@ -157,10 +163,14 @@ pub async fn provision(
             return Err(ProvisionError::Replaced { name: key_name.to_owned() });
         }
         Some(_) => None,
-        None => Some(ensure_token(admin, key_name, ensure_policy(admin).await?).await?),
+        None => {
+            let policy = ensure_policy(admin, POLICY, &rules()).await?;
+            Some(ensure_token(admin, key_name, policy).await?)
+        }
     };
     let remote = wiring.remote(key, client, secret).await?;
     remote.connect().await?;
+    check_nip44(&remote).await?;
     tracing::info!(event = "operator_key_connected", key = %remote.key(), name = key_name);
     Ok(remote)
 }
@@ -191,8 +201,7 @@ fn unless_unknown<T>(result: Result<T, SignerError>) -> Result<(), SignerError> 
 
 async fn ensure_key(admin: &dyn BunkerAdmin, name: &str) -> Result<PubKey, ProvisionError> {
     let find = async || -> Result<Option<PubKey>, ProvisionError> {
-        let keys = admin.keys().await?;
-        match keys.into_iter().find(|key| key.name == name) {
+        match admin.key(name.to_owned()).await? {
             None => Ok(None),
             Some(key) => key.key.map(Some).ok_or(ProvisionError::NotThere { what: "the key" }),
         }
@@ -204,6 +213,22 @@ async fn ensure_key(admin: &dyn BunkerAdmin, name: &str) -> Result<PubKey, Provi
     find().await?.ok_or(ProvisionError::NotThere { what: "the key" })
 }
 
+/// Some bunkers have no NIP-44: better told now than at the first document.
+async fn check_nip44(remote: &Remote) -> Result<(), ProvisionError> {
+    let to_itself = remote.key();
+    let refused = |error: SignerError| match error {
+        error @ SignerError::Refused { .. } => ProvisionError::NoNip44(error),
+        other => other.into(),
+    };
+    let text = Zeroizing::new("bitspire".to_owned());
+    let payload = remote.encrypt(to_itself, text.clone()).await.map_err(refused)?;
+    if remote.decrypt(to_itself, payload).await.map_err(refused)? == text {
+        return Ok(());
+    }
+    let (method, expected) = ("nip44_decrypt", "what nip44_encrypt was given");
+    Err(SignerError::Unexpected { method, expected }.into())
+}
+
 fn rules() -> Vec<BunkerRule> {
     let rule = |method: &str, kind| BunkerRule { method: method.to_owned(), kind };
     vec![
@@ -211,23 +236,6 @@ fn rules() -> Vec<BunkerRule> {
         rule("nip44_encrypt", None),
         rule("nip44_decrypt", None),
     ]
-}
-
-async fn ensure_policy(admin: &dyn BunkerAdmin) -> Result<i64, ProvisionError> {
-    let find = async || -> Result<Option<i64>, ProvisionError> {
-        let policies = admin.policies().await?;
-        let Some(policy) = policies.into_iter().find(|policy| policy.name == POLICY) else {
-            return Ok(None);
-        };
-        let (ours, theirs) = (rules(), policy.rules);
-        let same = ours.len() == theirs.len() && ours.iter().all(|rule| theirs.contains(rule));
-        if same { Ok(Some(policy.id)) } else { Err(ProvisionError::OtherPolicy) }
-    };
-    if let Some(id) = find().await? {
-        return Ok(id);
-    }
-    unless_unknown(admin.create_policy(POLICY.to_owned(), rules()).await)?;
-    find().await?.ok_or(ProvisionError::NotThere { what: "the policy" })
 }
 
 async fn ensure_token(

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use super::cipher::Encryption;
 use super::link::{Link, LinkError, fresh_id};
 use super::{CALL_TIMEOUT, RemoteSigner, SignerError, SignerResult};
 
@@ -217,16 +218,18 @@ impl Inner {
     async fn perform(&self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Send { id, json } => match self.link.send(KIND, &json).await {
-                    Ok(0) => {}
-                    Ok(_) => {
-                        self.client().published(&id);
-                        if let Some(waiter) = self.waiting().get_mut(&id) {
-                            waiter.sent = true;
+                Action::Send { id, json } => {
+                    match self.link.send(KIND, Encryption::Nip44, &json).await {
+                        Ok(0) => {}
+                        Ok(_) => {
+                            self.client().published(&id);
+                            if let Some(waiter) = self.waiting().get_mut(&id) {
+                                waiter.sent = true;
+                            }
                         }
+                        Err(error) => tracing::error!(event = "signer_request_not_made", %error),
                     }
-                    Err(error) => tracing::error!(event = "signer_request_not_made", %error),
-                },
+                }
                 Action::Resolve { id, result } => {
                     if let Some(waiter) = self.waiting().remove(&id) {
                         // whoever asked may have gone

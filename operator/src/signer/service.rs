@@ -6,24 +6,26 @@
 //! Failure policy: that of [`provision`](super::provision) and [`admin`](super::admin).
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{IdError, PubKey};
-use bitspire_shell::secrets::SecretError;
+use bitspire_shell::secrets::{SecretError, credential};
 use futures_util::future::BoxFuture;
 use nostr::Keys;
 use thiserror::Error;
 
 use super::admin::{AdminClient, AdminConfig};
+use super::cipher::Encryption;
 use super::provision::{Wiring, client_key, provision, reopen};
 use super::{Bunker, BunkerAdmin, LinkError, RemoteSigner, SetupError, admin_key};
 
 /// Why the bunker cannot be reached.
 #[derive(Debug, Error)]
 pub enum ReachError {
-    /// The admin key cannot be used.
-    #[error("the sealed admin key cannot be used")]
+    /// The admin key or the passphrase cannot be used.
+    #[error("the sealed admin key, or the passphrase of the bunker's keys, cannot be used")]
     Secret(#[from] SecretError),
     /// A key is none.
     #[error("the sealed key is no key")]
@@ -43,6 +45,15 @@ impl Classified for ReachError {
     }
 }
 
+/// How a bunker wants to be dealt with, where that is not the usual way.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// Its encryption, where it need not be found out.
+    pub encryption: Option<Encryption>,
+    /// The file with the passphrase that its keys are locked with.
+    pub passphrase_file: Option<PathBuf>,
+}
+
 /// The bunker at the other end of a relay: our own or one that speaks the same.
 pub struct ServiceBunker {
     id: PubKey,
@@ -56,10 +67,13 @@ impl ServiceBunker {
     ///
     /// # Errors
     /// [`ReachError`].
-    pub async fn start(id: PubKey, wiring: Wiring) -> Result<Self, ReachError> {
+    pub async fn start(id: PubKey, wiring: Wiring, manner: Manner) -> Result<Self, ReachError> {
         let keys = admin_key(&wiring.keyring)?;
         let own = BTreeSet::from([PubKey::new(keys.public_key())?]);
+        let Manner { encryption, passphrase_file } = manner;
+        let passphrase = passphrase_file.as_deref().map(credential).transpose()?;
         let config = AdminConfig::new(id, wiring.relays.clone(), keys);
+        let config = AdminConfig { encryption, passphrase, ..config };
         let (clock, stop) = (wiring.clock.clone(), wiring.stop.clone());
         let admin = AdminClient::start(config, clock, &wiring.tasks, stop).await?;
         Ok(Self { id, admin, wiring, own: Mutex::new(own) })

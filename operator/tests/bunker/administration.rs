@@ -38,7 +38,7 @@ async fn strangers_administer_nothing() {
     };
     let start = AdminClient::start(config, world.time.clock(), &world.tasks, world.stop.clone());
     let refused = start.await.unwrap().keys().await;
-    assert_eq!(refused, Err(SignerError::NoReply { method: "get_keys", seconds: 3 }));
+    assert_eq!(refused, Err(SignerError::NoReply { method: "ping", seconds: 3 }));
     let names: Vec<_> = world.admin.keys().await.unwrap().into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["spire"]);
     let stats = world.stats();

@@ -1,8 +1,10 @@
 //! The bunker from the outside: real relays, real clients, restarts.
 
 mod administration;
+mod battery;
 mod clients;
 mod limits;
+mod nsecbunkerd;
 mod raw;
 mod relay;
 mod rest;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bitspire_operator::relay::{Access, Config, Relay, Role, serve};
 use bitspire_operator::signer::provision::Wiring;
-use bitspire_operator::signer::service::ServiceBunker;
+use bitspire_operator::signer::service::{Manner, ServiceBunker};
 use bitspire_operator::signer::{Bunker as _, BunkerAdmin as _, RemoteSigner as _};
 use bitspire_operator::store::relay_docs::RelayDocs;
 use bitspire_shared::ids::PubKey;
@@ -86,7 +86,7 @@ async fn a_machine_pairs_and_signs_over_the_embedded_relay() {
         tasks: world.tasks.clone(),
         stop: world.stop.clone(),
     };
-    let service = ServiceBunker::start(world.id, wiring).await.unwrap();
+    let service = ServiceBunker::start(world.id, wiring, Manner::default()).await.unwrap();
     let [admin] = service.own_keys()[..] else { panic!() };
     world.restart_with(vec![public(&world.admin_keys), admin]).await;
     service.prepare("operator-1").unwrap();

@@ -89,6 +89,25 @@ pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
     Ok(bytes)
 }
 
+/// A secret text that a file holds, handed over by the service manager or kept with mode 0600; without
+/// the line's end.
+///
+/// # Errors
+/// [`SecretError::Exposed`] where others may read it; [`SecretError::Io`].
+pub fn credential(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let metadata = fs::metadata(path).map_err(|e| io_error(path, "cannot be looked at", e))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & FOREIGN_TO_A_CREDENTIAL != 0 {
+        return Err(SecretError::Exposed { path: path.to_owned(), mode });
+    }
+    let text = fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.map_err(|e| io_error(path, "cannot be read", e))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// systemd hands credentials over by an ACL, and the mask of an ACL shows where the group's bits are.
+const FOREIGN_TO_A_CREDENTIAL: u32 = 0o037;
+
 /// A folder of sealed keys and the secret that opens them.
 #[derive(Clone, Debug)]
 pub struct Keyring {
@@ -114,9 +133,7 @@ impl Keyring {
         let secret = match fs::metadata(path) {
             Ok(metadata) => {
                 let mode = metadata.permissions().mode() & 0o777;
-                // systemd hands credentials over by an ACL, and the mask of an ACL shows where the
-                // group's bits are
-                let foreign = if credential.is_some() { 0o037 } else { 0o077 };
+                let foreign = if credential.is_some() { FOREIGN_TO_A_CREDENTIAL } else { 0o077 };
                 if mode & foreign != 0 {
                     return Err(SecretError::Exposed { path: path.to_owned(), mode });
                 }

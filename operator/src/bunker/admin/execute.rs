@@ -17,13 +17,13 @@ use bitspire_shared::seed::BunkerError as SeedError;
 
 use super::super::core::Core;
 use super::super::held::{HeldKey, Locked, seal};
+use super::list::{audit, is_open, keys, policies, tokens, users};
 use super::read::{Call, NewRule};
-use crate::ids::{BunkerKeyId, BunkerTokenId, PolicyId};
+use crate::ids::{BunkerTokenId, PolicyId};
+use crate::signer::Abilities;
 use crate::store::bunker as rows;
-use crate::store::{Kept, Read, StoreError, Tx};
+use crate::store::{StoreError, Tx};
 
-/// Keys in one answer: their names and npubs must fit into 64 kB.
-const PAGE: u32 = 200;
 /// Seconds in an hour.
 const HOUR: u64 = 3_600;
 
@@ -114,7 +114,7 @@ impl Prepared {
                 Call::UnlockKey { name: key } | Call::Users { key } | Call::Tokens { key } => {
                     format!("key {key}")
                 }
-                Call::RevokeUser { id } => format!("user {id}"),
+                Call::RevokeUser { id } | Call::ExtendUser { id, .. } => format!("user {id}"),
                 Call::CreatePolicy { name, .. } => format!("policy {name}"),
                 Call::AddRule { policy, .. } => format!("policy {policy}"),
                 Call::RevokeToken { id } => format!("token {id}"),
@@ -141,7 +141,12 @@ impl Prepared {
             }
             Self::Plain(call) => match call {
                 Call::Ping => Ok(("ok".into(), After::Nothing)),
-                Call::Keys { skip } => plain(keys(core, tx, skip)?),
+                Call::Keys { skip, name } => plain(keys(core, tx, skip, name.as_deref())?),
+                Call::Describe => plain(json!(abilities())),
+                Call::ExtendUser { id, until } => match rows::extend_grant(tx, id, until)? {
+                    true => ok(),
+                    false => Err(format!("there is no user {id} that may do anything still")),
+                },
                 Call::UnlockKey { name } => match rows::by_name(tx, &name)? {
                     None => unknown_key(&name),
                     Some(key) if is_open(core, &key) => plain(json!({"success": true})),
@@ -199,6 +204,18 @@ impl Prepared {
                 Call::Audit { limit } => plain(audit(tx, limit)?),
             },
         })
+    }
+}
+
+/// What this bunker can do.
+fn abilities() -> Abilities {
+    Abilities {
+        software: Some(concat!("bitspire ", env!("CARGO_PKG_VERSION")).to_owned()),
+        revokes_tokens: true,
+        adds_rules: true,
+        ends_grants: true,
+        enforces_policies: true,
+        keeps_audit: true,
     }
 }
 
@@ -261,138 +278,4 @@ fn add_rule(tx: &Tx<'_>, policy_id: PolicyId, rule: NewRule, now: Unix) -> Resul
     let NewRule { method, kind, max } = rule;
     let row = rows::Rule { policy_id, method, kind, max_usage_count: max, current_usage_count: 0 };
     rows::insert_rule(tx, &row, now).map(|_| ())
-}
-
-fn is_open(core: &Core, key: &Kept<BunkerKeyId, rows::Key>) -> bool {
-    core.held().holds(&key.pubkey.to_bytes())
-}
-
-fn time(at: Option<Unix>) -> Value {
-    at.map_or(Value::Null, |at| at.to_iso().into())
-}
-
-fn keys(core: &Core, read: &Read<'_>, skip: u32) -> Result<Value, StoreError> {
-    let page = rows::page(read, skip, PAGE)?;
-    Ok(page
-        .iter()
-        .map(|counted| {
-            if !is_open(core, &counted.key) {
-                return json!({"name": counted.key.name});
-            }
-            json!({
-                "name": counted.key.name,
-                "npub": counted.key.pubkey.npub(),
-                "userCount": counted.users,
-                "tokenCount": counted.tokens,
-            })
-        })
-        .collect())
-}
-
-fn users(read: &Read<'_>, key: BunkerKeyId) -> Result<Value, StoreError> {
-    let mut users = Vec::new();
-    for rows::Named { grant, client_name } in rows::grants_of(read, key)? {
-        let allowed = rows::rules_of(read, grant.policy_id)?;
-        let allowed = allowed
-            .iter()
-            .map(|rule| json!({"method": rule.method, "kind": rule.kind, "allowed": true}));
-        users.push(json!({
-            "id": grant.id,
-            "name": client_name,
-            "pubkey": grant.client,
-            "createdAt": time(Some(grant.created_at)),
-            "lastUsedAt": time(grant.last_used_at),
-            "revokedAt": time(grant.revoked_at),
-            "signingConditions": allowed.collect::<Value>(),
-        }));
-    }
-    Ok(users.into())
-}
-
-fn policies(read: &Read<'_>) -> Result<Value, StoreError> {
-    let mut policies = Vec::new();
-    for policy in rows::policies(read)? {
-        let rules = rows::rules_of(read, policy.id)?;
-        let rules = rules.iter().map(|rule| {
-            json!({
-                "method": rule.method,
-                "kind": rule.kind,
-                "max_usage_count": rule.max_usage_count,
-                "current_usage_count": rule.current_usage_count,
-            })
-        });
-        policies.push(json!({
-            "id": policy.id,
-            "name": policy.name,
-            "description": null,
-            "created_at": time(Some(policy.created_at)),
-            "updated_at": time(Some(policy.updated_at)),
-            "expires_at": time(policy.expires_at),
-            "rules": rules.collect::<Value>(),
-        }));
-    }
-    Ok(policies.into())
-}
-
-/// The tokens of a key; the text of one only while it is in memory and of use to somebody.
-fn tokens(
-    core: &Core,
-    read: &Read<'_>,
-    key: &Kept<BunkerKeyId, rows::Key>,
-    now: Unix,
-) -> Result<Value, StoreError> {
-    let mut tokens = Vec::new();
-    for token in rows::tokens_of(read, key.id)? {
-        let policy = rows::policy(read, token.policy_id)?;
-        let of_use = token.redeemed_at.is_none() && token.expires_at.is_none_or(|end| now <= end);
-        let text = core.token_text(token.id, now).filter(|_| of_use);
-        let text = text.map(|text| format!("{}#{}", key.pubkey.npub(), *text));
-        tokens.push(json!({
-            "id": token.id,
-            "key_name": key.name,
-            "client_name": token.client_name,
-            "token": text,
-            "policy_id": token.policy_id,
-            "policy_name": policy.map(|policy| policy.row.name),
-            "created_at": time(Some(token.created_at)),
-            "updated_at": time(Some(token.redeemed_at.unwrap_or(token.created_at))),
-            "expires_at": time(token.expires_at),
-            "redeemed_at": time(token.redeemed_at),
-            "redeemed_by": token.redeemed_by,
-            "time_until_expiration": token.expires_at.map(|end| end.since(now)),
-        }));
-    }
-    Ok(tokens.into())
-}
-
-fn audit(read: &Read<'_>, limit: u32) -> Result<Value, StoreError> {
-    let requests: Value = rows::requests(read, limit)?
-        .iter()
-        .map(|row| {
-            json!({
-                "at": time(Some(row.at)), "key": row.key_id, "user": row.grant_id,
-                "method": row.method, "kind": row.kind, "outcome": row.outcome.as_str(),
-                "detail": row.detail,
-            })
-        })
-        .collect();
-    let refused: Value = rows::refused(read, limit)?
-        .iter()
-        .map(|row| {
-            json!({
-                "at": time(Some(row.at)), "key": row.key_id, "client": row.client,
-                "method": row.method, "kind": row.kind, "detail": row.detail,
-            })
-        })
-        .collect();
-    let admin: Value = rows::admin_entries(read, limit)?
-        .iter()
-        .map(|row| {
-            json!({
-                "at": time(Some(row.at)), "admin": row.admin, "method": row.method,
-                "subject": row.subject, "outcome": row.outcome.as_str(), "detail": row.detail,
-            })
-        })
-        .collect();
-    Ok(json!({"requests": requests, "refused": refused, "admin": admin}))
 }

@@ -1,24 +1,27 @@
-//! Administration over Nostr: kind 24134 (24133 is taken too), NIP-44, to the transport key.
+//! Administration over Nostr: kind 24134 (24133 is taken too), NIP-44, or NIP-04 for clients that
+//! know no other, to the transport key. A reply is in the kind and encryption of its request.
 //!
 //! Promise: only a key in the list of administrators gets anything, a reply included; a request is
 //! carried out once, also if a relay brings it again after a restart; what it changed is on the disk
 //! before its reply. A key is never overwritten, and never given out. A token's text is shown to
 //! administrators from memory alone: until it is used, revoked, 15 minutes old, or the process ends.
 //!
-//! Beyond what nsecbunkerd has: `get_keys [skip]` comes in pages, since a message holds 64 kB;
-//! `revoke_token`, `add_policy_rule`, and `get_audit [limit]`, which reads what was asked.
+//! Beyond what nsecbunkerd has: `get_keys [skip, name?]` comes in pages, since a message holds 64 kB;
+//! `revoke_token`, `add_policy_rule`, `extend_user`, which gives a client more time, `describe`, and
+//! `get_audit [limit]`, which reads what was asked.
 //!
 //! Failure policy: a request that cannot be carried out changes nothing and its error says why. A
 //! database that fails means silence: whether it happened has to be looked up.
 
 mod execute;
+mod list;
 mod read;
 
 use std::sync::Arc;
 
 use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::nip46::KIND;
-use bitspire_shared::nip46::message::{Plain, Request, Response};
+use bitspire_shared::nip46::message::{Request, Response};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
 use nostr::Event;
@@ -31,6 +34,7 @@ use super::decide::brief;
 use super::held::HeldKey;
 use super::limits::bump;
 use super::serve::{filter, subscription};
+use crate::signer::cipher::Encryption;
 use crate::store::StoreError;
 use crate::store::bunker as rows;
 
@@ -49,11 +53,13 @@ pub(super) async fn handle(
         bump(&core.counts.not_for_us);
         return;
     }
-    let text = core
-        .conversation(&core.transport, core.id, from)
-        .and_then(|key| key.decrypt(&event.content))
-        .map(Plain::new);
-    let request = text.ok().and_then(|text| Request::parse(text.expose()).ok());
+    let encryption = Encryption::of(&event.content);
+    let read = || {
+        let key = core.conversation(&core.transport, core.id, from).ok()?;
+        let text = encryption.open(&core.transport, from, &key, &event.content).ok()?;
+        Request::parse(text.expose()).ok()
+    };
+    let request = read();
     let Some(request) = request else {
         bump(&core.counts.unreadable);
         return;
@@ -63,7 +69,8 @@ pub(super) async fn handle(
     };
     let write = |response: &Response| {
         let (kind, text) = (event.kind.as_u16(), response.to_json());
-        letter(core, &core.transport, core.id, from, kind, &text)
+        let ours = (&core.transport, core.id);
+        letter(core, ours, from, kind, encryption, &text)
     };
     let long = |_| write(&Response::error(request.id, "the answer is too long to be sent".into()));
     match write(&response).or_else(long) {

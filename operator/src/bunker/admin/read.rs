@@ -39,11 +39,13 @@ pub(super) struct NewRule {
 #[derive(Debug)]
 pub(super) enum Call {
     Ping,
-    Keys { skip: u32 },
+    Describe,
+    Keys { skip: u32, name: Option<String> },
     CreateKey { name: String, given: Option<Keys> },
     UnlockKey { name: String },
     Users { key: String },
     RevokeUser { id: GrantId },
+    ExtendUser { id: GrantId, until: Unix },
     CreatePolicy { name: String, expires_at: Option<Unix>, rules: Vec<NewRule> },
     Policies,
     CreateToken { key: String, client: String, policy: PolicyId, hours: Option<u32> },
@@ -59,7 +61,11 @@ impl Call {
         let params = Params(request);
         Ok(match request.method.as_str() {
             "ping" => Self::Ping,
-            "get_keys" => Self::Keys { skip: params.number(0, "how many to skip")?.unwrap_or(0) },
+            "describe" => Self::Describe,
+            "get_keys" => Self::Keys {
+                skip: params.number(0, "how many to skip")?.unwrap_or(0),
+                name: params.get(1).map(str::to_owned),
+            },
             "create_new_key" => params.create_key()?,
             "unlock_key" => Self::UnlockKey { name: params.name(0, "a key's name")? },
             "get_key_users" => Self::Users { key: params.name(0, "a key's name")? },
@@ -67,6 +73,7 @@ impl Call {
                 let id = params.number(0, "the id of a key's user")?;
                 Self::RevokeUser { id: GrantId(id.ok_or("expected the id of a key's user")?) }
             }
+            "extend_user" => params.extend_user()?,
             "create_new_policy" => params.create_policy()?,
             "get_policies" => Self::Policies,
             "create_new_token" => params.create_token()?,
@@ -177,6 +184,21 @@ impl Params<'_> {
         let wire: Wire = serde_json::from_str(json).map_err(|_| self.expected(what))?;
         let rule = wire.rule.read().map_err(|what| self.expected(what))?;
         Ok(Call::AddRule { policy: PolicyId(wire.policy), rule })
+    }
+
+    fn extend_user(&self) -> Result<Call, String> {
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(rename = "userId")]
+            id: i64,
+            expires_at: String,
+        }
+        let what = "JSON: {userId, expires_at: such as 2026-12-31T00:00:00Z}";
+        let wire = self.get(0).and_then(|json| serde_json::from_str::<Wire>(json).ok());
+        let read = |wire: Wire| {
+            Some(Call::ExtendUser { id: GrantId(wire.id), until: iso::parse(&wire.expires_at)? })
+        };
+        wire.and_then(read).ok_or_else(|| self.expected(what))
     }
 
     fn token(&self) -> Result<BunkerTokenId, String> {
@@ -296,7 +318,7 @@ mod tests {
             Ok(Call::AddRule { policy: PolicyId(3), rule }) => assert_eq!(rule.max, Some(2)),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(read("get_keys", json!([])), Ok(Call::Keys { skip: 0 })));
+        assert!(matches!(read("get_keys", json!([])), Ok(Call::Keys { skip: 0, name: None })));
     }
 
     /// Loss prevented: a policy that allows more than its maker wrote, or an error that shows a
@@ -326,6 +348,8 @@ mod tests {
             ("create_new_token", json!(["k", "c", "x"])),
             ("create_new_token", json!(["k", "c\n", 1])),
             ("revoke_user", json!([])),
+            ("extend_user", json!([1])),
+            ("extend_user", json!([json!({"userId": 1, "expires_at": "soon"}).to_string()])),
             ("revoke_token", json!(["x"])),
             ("make_coffee", json!([])),
         ] {

@@ -1,5 +1,6 @@
 //! A bunker that does what a test tells it to.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitspire_shared::ids::PubKey;
@@ -9,7 +10,7 @@ use futures_util::future::BoxFuture;
 use nostr::Keys;
 
 use crate::signer::{
-    Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
+    Abilities, Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
     RemoteSigner, SetupError, SignerError, SignerResult,
 };
 use crate::testing::key;
@@ -35,8 +36,14 @@ pub(crate) struct State {
     pub(crate) policies: Vec<BunkerPolicy>,
     /// With the name of their key.
     pub(crate) tokens: Vec<(String, BunkerToken)>,
+    /// It is somebody else's software.
+    pub(crate) foreign: bool,
+    /// Keys that are locked, by name.
+    pub(crate) locked: BTreeMap<String, PubKey>,
     /// The next call of this method goes wrong.
     pub(crate) fault: Option<(&'static str, Fault)>,
+    /// It does not have this method.
+    pub(crate) unknown: Option<&'static str>,
     /// The next key that is made turns out to be this one.
     pub(crate) other_key: Option<PubKey>,
     /// Every call, by its method.
@@ -90,6 +97,10 @@ impl Double {
         state.calls.push(method);
         let fault = state.fault.take_if(|(failing, _)| *failing == method).map(|(_, fault)| fault);
         let silent = SignerError::NoReply { method, seconds: 15 };
+        if state.unknown == Some(method) {
+            let reason = format!("Unknown method {method}");
+            return Box::pin(async move { Err(SignerError::Refused { method, reason }) });
+        }
         let answer = match fault {
             None => Ok(work(&mut state)),
             Some(Fault::Refused) => Err(SignerError::Refused { method, reason: "no".into() }),
@@ -113,12 +124,24 @@ impl BunkerAdmin for Double {
         self.call("keys", |state| state.keys.clone())
     }
 
+    fn key(&self, name: String) -> SignerResult<'_, Option<BunkerKey>> {
+        self.call("key", move |state| state.keys.iter().find(|key| key.name == name).cloned())
+    }
+
     fn create_key(&self, name: String, keys: Keys) -> SignerResult<'_, PubKey> {
         self.call("create_key", move |state| {
             let own = PubKey::new(keys.public_key()).unwrap();
             let key = state.other_key.take().unwrap_or(own);
             state.keys.push(BunkerKey { name, key: Some(key) });
             key
+        })
+    }
+
+    fn unlock(&self, name: String) -> SignerResult<'_, ()> {
+        self.call("unlock", move |state| {
+            for locked in state.keys.iter_mut().filter(|key| key.name == name) {
+                locked.key = state.locked.remove(&name);
+            }
         })
     }
 
@@ -148,6 +171,14 @@ impl BunkerAdmin for Double {
         })
     }
 
+    fn add_rule(&self, policy_id: i64, rule: BunkerRule) -> SignerResult<'_, ()> {
+        self.call("add_rule", move |state| {
+            for policy in state.policies.iter_mut().filter(|policy| policy.id == policy_id) {
+                policy.rules.push(rule.clone());
+            }
+        })
+    }
+
     fn create_token(
         &self,
         key_name: String,
@@ -173,6 +204,17 @@ impl BunkerAdmin for Double {
 
     fn revoke_token(&self, id: i64) -> SignerResult<'_, ()> {
         self.call("revoke_token", move |state| state.tokens.retain(|(_, token)| token.id != id))
+    }
+
+    fn abilities(&self) -> SignerResult<'_, Abilities> {
+        self.call("abilities", |state| Abilities {
+            software: (!state.foreign).then(|| "double".into()),
+            revokes_tokens: true,
+            adds_rules: true,
+            ends_grants: false,
+            enforces_policies: false,
+            keeps_audit: false,
+        })
     }
 }
 

@@ -22,9 +22,9 @@ use double::Double;
 const RELAY: &str = "wss://relay.example";
 
 /// A daemon with an operator's key in a bunker, and one machine.
-struct Site {
+pub(super) struct Site {
     world: World,
-    bunker: Arc<Double>,
+    pub(super) bunker: Arc<Double>,
     machine: MachineId,
 }
 
@@ -34,7 +34,7 @@ fn request() -> Request {
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::with("[relay]\nembedded = false\n").await;
         let bunker = Double::new();
         assert!(world.app.bunker.set(bunker.clone()).is_ok());
@@ -43,7 +43,7 @@ impl Site {
         Self { world, bunker, machine }
     }
 
-    fn app(&self) -> &Arc<App> {
+    pub(super) fn app(&self) -> &Arc<App> {
         &self.world.app
     }
 
@@ -54,7 +54,7 @@ impl Site {
         Self { world, bunker, machine }
     }
 
-    async fn pair(&self) -> Result<Paired, Failed> {
+    pub(super) async fn pair(&self) -> Result<Paired, Failed> {
         pair(self.app(), "test", None, self.machine, &request()).await
     }
 

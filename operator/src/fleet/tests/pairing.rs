@@ -132,8 +132,16 @@ async fn a_policy_that_is_not_ours_stops_the_pairing() {
     let nip44 = rules.pop().unwrap();
     let policy = BunkerPolicy { id: 7, name: Policy::SPIRE.into(), rules: rules.clone() };
     site.bunker.state().policies.push(policy);
+    site.bunker.fail("add_rule", Fault::Refused);
+    let failed = site.pair().await.unwrap_err().error;
+    assert!(matches!(failed, FleetError::Bunker { step: "policy", .. }), "{failed}");
+    site.bunker.state().unknown = Some("add_rule");
     let failed = site.pair().await.unwrap_err().error.to_string();
     assert!(failed.contains(&nip44.method) && failed.contains("NIP-44"), "{failed}");
+    // a bunker that can is told what is missing, and nothing else
+    site.bunker.state().unknown = None;
+    assert!(site.pair().await.is_ok());
+    assert_eq!(site.bunker.state().policies[0].rules.last(), Some(&nip44));
     rules.push(nip44.clone());
     rules.push(crate::signer::BunkerRule { method: "sign_event".into(), kind: Some(1) });
     site.bunker.state().policies[0].rules = rules.clone();

@@ -182,6 +182,17 @@ pub fn touch(tx: &Tx<'_>, id: GrantId, now: Unix) -> Result<(), StoreError> {
     tx.run_one("grants", sql, &[&id, &now])
 }
 
+/// Lets a client that is not revoked go on until `until`; what it has is never shortened. False where
+/// there is no such client.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn extend_grant(tx: &Tx<'_>, id: GrantId, until: Unix) -> Result<bool, StoreError> {
+    let sql = "UPDATE grants SET expires_at = max(expires_at, ?2)
+               WHERE id = ?1 AND revoked_at IS NULL";
+    Ok(tx.run(sql, &[&id, &until])? == 1)
+}
+
 /// Cuts a client off for good. False where there is no such grant.
 ///
 /// # Errors

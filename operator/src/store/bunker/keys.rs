@@ -3,7 +3,7 @@
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::time::Unix;
 
-use super::super::row::{Kept, record};
+use super::super::row::{Kept, Row, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::BunkerKeyId;
 
@@ -48,22 +48,31 @@ pub fn all(read: &Read<'_>) -> Result<Vec<Kept<BunkerKeyId, Key>>, StoreError> {
     read.all("SELECT * FROM keys ORDER BY id", &[], Key::kept)
 }
 
+const COUNTED: &str = "SELECT *,
+    (SELECT count(*) FROM grants WHERE key_id = keys.id) AS users,
+    (SELECT count(*) FROM tokens WHERE key_id = keys.id AND revoked_at IS NULL) AS tokens
+    FROM keys";
+
+fn read_counted(row: &Row<'_>) -> Result<Counted, StoreError> {
+    let key = Key::kept(row)?;
+    Ok(Counted { key, users: row.get("users")?, tokens: row.get("tokens")? })
+}
+
+/// The key called `name`, and how many hang on it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn counted(read: &Read<'_>, name: &str) -> Result<Option<Counted>, StoreError> {
+    read.one(&format!("{COUNTED} WHERE name = ?1"), &[&name], read_counted)
+}
+
 /// Up to `most` keys after the first `skip`, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn page(read: &Read<'_>, skip: u32, most: u32) -> Result<Vec<Counted>, StoreError> {
-    read.all(
-        "SELECT *,
-            (SELECT count(*) FROM grants WHERE key_id = keys.id) AS users,
-            (SELECT count(*) FROM tokens WHERE key_id = keys.id AND revoked_at IS NULL) AS tokens
-         FROM keys ORDER BY id LIMIT ?2 OFFSET ?1",
-        &[&skip, &most],
-        |row| {
-            let key = Key::kept(row)?;
-            Ok(Counted { key, users: row.get("users")?, tokens: row.get("tokens")? })
-        },
-    )
+    let sql = format!("{COUNTED} ORDER BY id LIMIT ?2 OFFSET ?1");
+    read.all(&sql, &[&skip, &most], read_counted)
 }
 
 /// The key called `name`.
