@@ -236,6 +236,10 @@ impl Vault {
                 let latches = taker.status == DeviceStatus::Fault;
                 taker.reset_at = latches.then(|| now.after(pace));
                 self.reports.soon(Mono(0));
+                if kind == FaultKind::ServiceNeeded && self.feeding.is_none() {
+                    // it may be over in a moment, and what it said about a note with it
+                    self.raise("acceptor_fault", detail.clone());
+                }
                 self.tell_feeding(Input::AcceptorFault { detail });
             }
             AcceptorEvent::Recovered => {

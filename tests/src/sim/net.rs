@@ -113,6 +113,10 @@ impl World {
         if self.net.waiting.remove(&id).is_none() || self.net.id().is_none() {
             return;
         }
+        let withdraw = envelope["body"]["withdraw_id"].as_str().unwrap_or_default();
+        for (id, draw) in &mut self.service.draws {
+            draw.told |= id.to_string() == withdraw;
+        }
         self.remember(event.clone(), Some(id), envelope.clone());
         self.say(ToVault::Reply { request_id: id, event, envelope });
     }

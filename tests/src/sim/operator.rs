@@ -14,7 +14,7 @@ use bitspire_shared::statement::{SignedStatement, Statement, VerdictKind};
 use bitspire_shared::time::Unix;
 use serde_json::{Value, json};
 
-use super::service::{Drawn, bytes, fee_pair, public};
+use super::service::{Draw, Drawn, bytes, fee_pair, public};
 use super::world::{Thing, World};
 
 /// What the bays hold: number, note in dollars, notes.
@@ -87,12 +87,13 @@ impl World {
     fn is_it_over(&mut self, open: &[OpenTxn], doubted: bool) {
         let since = *self.operator.quiet_since.get_or_insert(self.now.0);
         let quiet_ms = self.now.0.saturating_sub(since);
-        // a withdraw that nobody claims waits until its end; one that was paid is heard of before
+        // a withdraw that nobody claims waits until its end; that there is one, and that it was paid,
+        // is heard of before
         let draws = &self.service.draws;
         let rests = |txn: &OpenTxn| {
             let mine = draws.values().find(|draw| draw.claim.txid == txn.txid);
-            txn.state == "offered"
-                && mine.is_some_and(|draw| matches!(draw.state, Drawn::Open | Drawn::Over))
+            let open = |draw: &Draw| draw.told && matches!(draw.state, Drawn::Open | Drawn::Over);
+            txn.state == "offered" && mine.is_some_and(open)
         };
         let rest = open.iter().all(rests) && !doubted && self.crowd.is_gone();
         if rest && quiet_ms > 35_000 && self.told_is_over() {

@@ -83,6 +83,8 @@ pub(super) struct Draw {
     pub(super) fee: Sats,
     pub(super) expires_at: Unix,
     pub(super) state: Drawn,
+    /// The machine was told of it.
+    pub(super) told: bool,
 }
 
 /// The service.
@@ -325,6 +327,7 @@ impl Service {
                     fee: charge.fee(),
                     expires_at: now.after(WITHDRAW_S),
                     state: Drawn::Open,
+                    told: false,
                 };
                 self.draws.insert(id, draw);
                 id

@@ -162,7 +162,9 @@ impl CashIn {
         Taken::Done
     }
 
-    /// Nothing is owed for the notes in doubt.
+    /// Nothing is owed for the notes in doubt. Whoever said so saw no note in the cashbox; one that
+    /// still is in the device may get there when it has power again, so the heap stays in doubt until
+    /// somebody empties it and counts.
     fn drop_unknown(&mut self, turn: &mut Turn) {
         for note in &mut self.notes {
             let Fate::Unknown { open } = note.fate else { continue };
@@ -170,8 +172,6 @@ impl CashIn {
                 turn.resolves = Some(note.no);
             }
             note.fate = Fate::NotOurs;
-            let not_stacked = |denomination| CashMove::NotStacked { denomination };
-            turn.cash.extend(note.denomination.map(not_stacked));
         }
         self.state = State::Open;
         self.settle();
