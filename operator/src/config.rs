@@ -49,6 +49,12 @@ data_dir = ""
 admins = []
 encryption = "auto"
 
+[pairing]
+renew = "auto"
+renew_before_hours = 240
+renew_hours = 720
+warn_before_hours = 168
+
 [gate]
 rate_limit_per_min = 30
 burst = 20
@@ -84,6 +90,7 @@ pub struct Raw {
     pub public: RawPublic,
     pub relay: RawRelay,
     pub bunker: RawBunker,
+    pub pairing: Pairing,
     pub gate: RawGate,
     pub limits: RawLimits,
     pub quotes: RawQuotes,
@@ -131,6 +138,30 @@ pub enum WalletKind {
     Simulated,
 }
 
+/// Whether a pairing is renewed without anybody's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Renewal {
+    /// Yes, for machines that are in service and report.
+    Auto,
+    /// Somebody says so.
+    Ask,
+}
+
+/// When pairings end, and who renews them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pairing {
+    /// Who renews them.
+    pub renew: Renewal,
+    /// So many hours before its end a pairing is renewed.
+    pub renew_before_hours: u32,
+    /// For how many hours it is renewed.
+    pub renew_hours: u32,
+    /// So many hours before its end there is a warning.
+    pub warn_before_hours: u32,
+}
+
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -170,6 +201,8 @@ pub struct Config {
     pub bunker_encryption: Option<Encryption>,
     /// The file with the passphrase of a bunker that locks its keys, as nsecbunkerd does.
     pub bunker_passphrase_file: Option<PathBuf>,
+    /// When pairings end.
+    pub pairing: Pairing,
     /// The bunker's own 32 bytes; made in its folder where none are named.
     pub bunker_machine_secret_file: Option<PathBuf>,
     /// Requests a machine may make a minute.
@@ -251,6 +284,15 @@ fn websocket(key: &str, text: &str) -> Result<String, ConfigError> {
 /// A public key, as npub or hex; `key` names it in the error.
 pub(crate) fn public_key(key: &str, text: &str) -> Result<PubKey, ConfigError> {
     PubKey::from_hex_or_npub(text).map_err(|_| wrong(key, "an npub or 64 hex characters", text))
+}
+
+fn pairing(raw: Pairing) -> Result<Pairing, ConfigError> {
+    at_least_one("pairing.renew_hours", raw.renew_hours)?;
+    if raw.renew == Renewal::Auto && raw.renew_before_hours >= raw.renew_hours {
+        let expected = "more hours than pairing.renew_before_hours, or it is renewed at once again";
+        return Err(wrong("pairing.renew_hours", expected, raw.renew_hours));
+    }
+    Ok(raw)
 }
 
 fn encryption(text: &str) -> Result<Option<Encryption>, ConfigError> {
@@ -341,6 +383,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         bunker_id,
         bunker_data_dir,
         bunker_admins,
+        pairing: pairing(raw.pairing)?,
         bunker_encryption: encryption(&raw.bunker.encryption)?,
         bunker_passphrase_file: raw.bunker.passphrase_file.clone(),
         bunker_machine_secret_file: raw.bunker.machine_secret_file.clone(),
@@ -412,6 +455,7 @@ mod tests {
             ("BITSPIRE_RELAY__URL", "https://relay", "relay.url"),
             ("BITSPIRE_GATE__BURST", "0", "gate.burst"),
             ("BITSPIRE_BUNKER__ID", "npub1x", "bunker.id"),
+            ("BITSPIRE_PAIRING__RENEW_HOURS", "24", "pairing.renew_hours"),
             ("BITSPIRE_BUNKER__ENCRYPTION", "rot13", "bunker.encryption"),
             ("BITSPIRE_PUBLIC__BASE_URL", "lnurl.example", "public.base_url"),
             ("BITSPIRE_PUBLIC__BASE_URL", "https://", "public.base_url"),

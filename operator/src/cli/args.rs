@@ -6,6 +6,8 @@ use std::str::FromStr;
 use bitspire_shared::ids::BayId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bunker::BunkerAsk;
+use super::pair::Pair;
 use super::receipt::VerifyReceipt;
 use crate::http::Fraction;
 use crate::ids::{MachineId, OperatorId, TokenId, UserId};
@@ -50,6 +52,11 @@ pub(super) enum Command {
     },
     /// Check a receipt with nothing but its text, and say what it states: 0 where it holds, 1 where not
     VerifyReceipt(VerifyReceipt),
+    /// Pair a machine: make it a key in the bunker and show the seed for it, once
+    ///
+    /// An earlier pairing works until the new one is complete; then its key is revoked. Put the
+    /// seed into the machine, then compare the digits and `confirm` them.
+    Pair(Pair),
     /// What the running daemon is asked for
     #[command(flatten)]
     Ask(Ask),
@@ -73,17 +80,22 @@ pub(super) enum Ask {
         #[command(subcommand)]
         verb: CassettesVerb,
     },
-    /// Pair a machine: make it a key in the bunker and show the seed for it, once
-    ///
-    /// An earlier pairing works until the new one is complete; then its key is revoked. Put the
-    /// seed into the machine, then compare the digits and `confirm` them.
-    Pair(Pair),
     /// Put a paired machine in service: its screen shows these digits
     Confirm {
         /// Its number
         machine: MachineId,
         /// The eight digits on the machine's screen
         digits: String,
+    },
+    /// Give a machine's pairing more time, before or after its end
+    ///
+    /// Where pairing.renew is auto, machines that are in service and report are renewed by themselves.
+    Renew {
+        /// Its number
+        machine: MachineId,
+        /// Hours from now on [default: pairing.renew_hours]
+        #[arg(long, value_name = "N")]
+        hours: Option<u32>,
     },
     /// Take a machine out of service for good: sessions, relay, clients and tokens in the bunker
     ///
@@ -148,6 +160,9 @@ pub(super) enum BunkerVerb {
         #[arg(long, value_name = "NPUB")]
         admin: Vec<String>,
     },
+    /// What the running daemon asks the bunker for
+    #[command(flatten)]
+    Ask(BunkerAsk),
 }
 
 #[derive(Debug, Subcommand)]
@@ -462,27 +477,6 @@ pub(super) enum OperatorVerb {
     },
     /// Show the operators, the service's key and its relays
     Show,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Pair {
-    /// Its number, as `machine list` shows it
-    pub(super) machine: MachineId,
-    /// A relay of machine and service; may be given again [default: those of the configuration]
-    #[arg(long, value_name = "URL")]
-    pub(super) relay: Vec<String>,
-    /// Hours until the pairing ends [default: 720]
-    #[arg(long, value_name = "N")]
-    pub(super) hours: Option<u32>,
-    /// The relay where the machine reaches the bunker [default: the first relay]
-    #[arg(long, value_name = "URL")]
-    pub(super) bunker_relay: Option<String>,
-    /// Machine and service share this computer: relays on loopback are fine
-    #[arg(long)]
-    pub(super) allow_loopback: bool,
-    /// Draw the seed as a QR code
-    #[arg(long)]
-    pub(super) qr: bool,
 }
 
 #[derive(Debug, Args)]

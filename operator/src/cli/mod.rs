@@ -8,7 +8,9 @@
 //! configuration; 3 the daemon cannot be reached.
 
 mod args;
+mod bunker;
 mod client;
+mod pair;
 mod receipt;
 mod show;
 #[cfg(test)]
@@ -33,7 +35,7 @@ use crate::config::{Config, Raw, public_key};
 use crate::http::error::in_words;
 use crate::serve::{self, ServeError};
 use args::{BunkerVerb, Cli, Command, ConfigVerb};
-use client::ClientError;
+use client::{Client, ClientError};
 
 /// The configuration file that is read where none is named.
 const FILE: &str = "/etc/bitspire/operator.toml";
@@ -56,6 +58,9 @@ enum CliError {
     /// The daemon's API.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A seed that could not be written.
+    #[error(transparent)]
+    Seed(#[from] pair::SeedFileError),
     /// The text of a receipt.
     #[error("{what}: cannot be read")]
     Text {
@@ -85,7 +90,10 @@ enum CliError {
 impl CliError {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Text { .. } | Self::Machine(_) => 2,
+            Self::Config(_)
+            | Self::Text { .. }
+            | Self::Machine(_)
+            | Self::Seed(pair::SeedFileError::Open { .. }) => 2,
             Self::Client(ClientError::Unreachable { .. } | ClientError::Cookie { .. }) => 3,
             _ => 1,
         }
@@ -141,7 +149,10 @@ fn run(cli: Cli) -> Result<End, CliError> {
         // whoever checks a receipt needs no operator's configuration
         Command::VerifyReceipt(asked) => receipt::verify(asked, json),
         Command::Serve => serve(loaded()?.0),
-        Command::Bunker { verb: BunkerVerb::Serve { admin } } => bunker(loaded()?.0, &admin),
+        Command::Bunker { verb: BunkerVerb::Serve { admin } } => serve_bunker(loaded()?.0, &admin),
+        Command::Bunker { verb: BunkerVerb::Ask(ask) } => {
+            bunker::run(&loaded()?.0.data_dir, json, ask)
+        }
         Command::Config { verb } => {
             let (_, loaded) = loaded()?;
             let mut out = std::io::stdout();
@@ -151,11 +162,12 @@ fn run(cli: Cli) -> Result<End, CliError> {
             }
             Ok(End::Done)
         }
+        Command::Pair(asked) => pair::run(&Client::new(&loaded()?.0.data_dir)?, json, asked),
         Command::Ask(ask) => verbs::run(&loaded()?.0.data_dir, json, ask),
     }
 }
 
-fn bunker(mut config: Config, admins: &[String]) -> Result<End, CliError> {
+fn serve_bunker(mut config: Config, admins: &[String]) -> Result<End, CliError> {
     logging::start(Some(&config.log_filter), config.log_format);
     for admin in admins {
         config.bunker_admins.push(public_key("--admin", admin)?);

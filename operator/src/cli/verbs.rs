@@ -4,12 +4,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use nostr::types::url::form_urlencoded::byte_serialize;
-use qrcode::render::unicode::Dense1x2;
-use qrcode::{EcLevel, QrCode};
 use serde_json::{Value, json};
 
 use super::args::{
-    Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, Pair, TokenVerb, UserVerb,
+    Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
     VerdictOf, VerdictVerb,
 };
 use super::client::{Answer, Client};
@@ -27,6 +25,7 @@ const MACHINES: &[(&str, &str)] = &[
     ("cash-in", "cash_in_fee_fraction"),
     ("cash-out", "cash_out_fee_fraction"),
     ("token ends", "bunker_token_expires_at"),
+    ("to do", "pairing_warning"),
     ("last seen", "last_seen_at"),
 ];
 
@@ -76,8 +75,6 @@ const LOG: &[(&str, &str)] = &[
 enum As {
     Table(&'static [(&'static str, &'static str)]),
     Fields,
-    /// Fields, and the seed as a QR code.
-    Seed,
     /// An audit.
     Audit,
     /// Each element on a line of its own, as JSON.
@@ -98,10 +95,6 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
             for line in answer.body.as_array().into_iter().flatten() {
                 writeln!(out, "{line}")?;
             }
-        }
-        As::Seed => {
-            let seed = answer.body["seed_url"].as_str().unwrap_or_default();
-            write!(out, "{}{}", fields(&answer.body), drawn(seed))?;
         }
     }
     Ok(ended(answer.status.as_u16(), &answer.body))
@@ -138,10 +131,13 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             let body = json!({"bays": bays, "reason": set.reason, "base_seq": set.base_seq});
             (client.post(&format!("/dca/machines/{}/cassettes", set.machine), &body)?, As::Fields)
         }
-        Ask::Pair(asked) => pair(client, asked)?,
         Ask::Confirm { machine, digits } => {
             let path = format!("/dca/machines/{machine}/confirm");
             (client.post(&path, &json!({ "digits": digits }))?, As::Fields)
+        }
+        Ask::Renew { machine, hours } => {
+            let path = format!("/dca/machines/{machine}/renew");
+            (client.post(&path, &json!({ "hours": hours }))?, As::Fields)
         }
         Ask::Revoke { machine } => {
             (client.post(&format!("/dca/machines/{machine}/revoke"), &json!({}))?, As::Fields)
@@ -218,33 +214,6 @@ fn verdict(client: &Client, verb: VerdictVerb) -> Result<(Answer, As), CliError>
         VerdictVerb::CloseBreaker { machine } => (machine, json!({ "verdict": "close_breaker" })),
     };
     Ok((client.post(&format!("/dca/machines/{machine}/verdict"), &body)?, As::Fields))
-}
-
-fn pair(client: &Client, asked: Pair) -> Result<(Answer, As), CliError> {
-    let relays = match asked.relay.is_empty() {
-        false => json!(asked.relay),
-        true => client.get("/operators")?.body["relays"].take(),
-    };
-    let body = json!({
-        "relays": relays,
-        "duration_hours": asked.hours,
-        "bunker_relay": asked.bunker_relay,
-        "allow_loopback": asked.allow_loopback,
-    });
-    let answer = client.post(&format!("/dca/machines/{}/pair", asked.machine), &body)?;
-    Ok((answer, if asked.qr { As::Seed } else { As::Fields }))
-}
-
-/// The seed as a QR code for a terminal, dark on light.
-fn drawn(seed: &str) -> String {
-    let code = QrCode::with_error_correction_level(seed, EcLevel::L);
-    code.map_or_else(
-        |_| "the seed is too long for a QR code\n".to_owned(),
-        |code| {
-            let (dark, light) = (Dense1x2::Light, Dense1x2::Dark);
-            format!("{}\n", code.render::<Dense1x2>().dark_color(dark).light_color(light).build())
-        },
-    )
 }
 
 fn machine(client: &Client, verb: MachineVerb) -> Result<(Answer, As), CliError> {

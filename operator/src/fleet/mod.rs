@@ -10,6 +10,7 @@ pub mod confirm;
 pub mod identity;
 pub mod machines;
 pub mod pair;
+pub mod renew;
 pub mod revoke;
 pub mod roster;
 #[cfg(test)]
@@ -223,7 +224,7 @@ impl Step {
 }
 
 /// The bunker.
-fn bunker(app: &App) -> Result<&Arc<dyn Bunker>, FleetError> {
+pub(crate) fn bunker(app: &App) -> Result<&Arc<dyn Bunker>, FleetError> {
     let missing = || FleetError::Bunker { step: "bunker", source: SignerError::NotConfigured };
     app.bunker.get().ok_or_else(missing)
 }

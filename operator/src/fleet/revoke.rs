@@ -126,7 +126,13 @@ pub(super) async fn revoke_earlier(
     Ok(steps)
 }
 
-async fn revoke_key(admin: &dyn BunkerAdmin, name: &str, now: Unix, steps: &mut Vec<Step>) {
+/// Revokes every client and every unused token of a key.
+pub(crate) async fn revoke_key(
+    admin: &dyn BunkerAdmin,
+    name: &str,
+    now: Unix,
+    steps: &mut Vec<Step>,
+) {
     match admin.users(name.to_owned()).await {
         Err(error) => {
             steps.push(Step::failed("revoke_user", format!("{name}: {}", in_words(&error))))

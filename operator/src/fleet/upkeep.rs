@@ -1,5 +1,5 @@
 //! What is to be done later, or again: learning who redeemed a seed, revoking old keys that could not
-//! be revoked at once, opening keys that a bunker's restart has locked.
+//! be revoked at once, opening keys that a bunker's restart has locked, renewing pairings.
 //!
 //! Promise: a client key is taken over only where it is the only one that redeemed; it is what the
 //! relay then knows the machine by, and part of the digits that people compare.
@@ -14,6 +14,7 @@ use bitspire_shared::time::Unix;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::pair;
+use super::renew::{Warned, look_after};
 use super::unlock::unlock;
 use crate::app::{App, Ring};
 use crate::http::error::in_words;
@@ -34,7 +35,11 @@ pub fn start(app: &Arc<App>) {
     let app = app.clone();
     let mut bell = app.listen();
     app.tasks.clone().spawn(async move {
+        let mut warned = Warned::new();
         loop {
+            if let Err(error) = look_after(&app, &mut warned).await {
+                tracing::error!(event = "upkeep_failed", %error);
+            }
             let pause = round(&app).await.unwrap_or_else(|error| {
                 tracing::error!(event = "upkeep_failed", %error);
                 LATER

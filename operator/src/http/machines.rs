@@ -18,6 +18,7 @@ use super::{Api, Id};
 use crate::app::App;
 use crate::fleet::FleetError;
 use crate::fleet::machines::{self, Edit, NewMachine};
+use crate::fleet::renew::warning;
 use crate::ids::{MachineId, OperatorId};
 use crate::publish::status::{self, Documents};
 use crate::store::machines::{Confirmation, KeptMachine, list as rows};
@@ -37,6 +38,8 @@ pub(super) struct View {
     bunker_spire_key_name: Option<String>,
     bunker_connection_id: Option<String>,
     bunker_token_expires_at: Option<Unix>,
+    /// What is to be said about the end of the pairing, while it is near.
+    pairing_warning: Option<String>,
     paired_at: Option<Unix>,
     confirmation: Confirmation,
     /// What the machine's screen shows, while somebody has to compare it.
@@ -65,8 +68,10 @@ impl View {
             }
             _ => None,
         };
+        let pairing_warning = warning(&kept, &app.config.pairing, app.clock.now());
         let machine = kept.row;
         Self {
+            pairing_warning,
             id: kept.id,
             operator_id: machine.operator_id,
             name: machine.name,

@@ -8,6 +8,7 @@
 mod at_machine;
 pub mod auth;
 mod body;
+mod bunker;
 mod documents;
 pub mod error;
 mod journal;
@@ -53,6 +54,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/", get(machines::show).patch(machines::edit))
         .route("/pair", post(pairing::pair_machine))
         .route("/confirm", post(pairing::confirm_machine))
+        .route("/renew", post(pairing::renew_machine))
         .route("/revoke", post(pairing::revoke_machine))
         .route("/pairings", get(pairing::attempts))
         .route("/disable", post(machines::disable))
@@ -73,6 +75,14 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/rejected", get(reports::rejected))
         .route("/audit-log", get(reports::audit_log))
         .route("/audit", post(reports::audit))
+        .route("/bunker", get(bunker::status))
+        .route("/bunker/keys", get(bunker::keys))
+        .route("/bunker/keys/{name}/unlock", post(bunker::unlock))
+        .route("/bunker/keys/{name}/tokens", get(bunker::tokens))
+        .route("/bunker/keys/{name}/users", get(bunker::users))
+        .route("/bunker/policies", get(bunker::policies))
+        .route("/bunker/revoke", post(bunker::revoke))
+        .route("/bunker/audit", get(bunker::audit))
         .route("/operators", get(staff::operators))
         .route("/operators/init", post(pairing::init_operator))
         .route("/users", get(staff::users).post(staff::add_user))

@@ -16,7 +16,7 @@ use super::machines::View;
 use super::{Api, Id};
 use crate::fleet::machines::{find, operator_for};
 use crate::fleet::pair::{Failed, Request};
-use crate::fleet::{FleetError, confirm, identity, pair, revoke};
+use crate::fleet::{FleetError, confirm, identity, pair, renew, revoke};
 use crate::ids::{MachineId, OperatorId, PairingId};
 use crate::store::Kept;
 use crate::store::pairing::{Pairing, earlier};
@@ -104,6 +104,24 @@ pub(super) async fn confirm_machine(
     caller.needs(Role::Operator)?;
     let (actor, operator) = (&caller.actor, caller.operator);
     let machine = confirm::confirm(&api.app, actor, operator, id, &body.digits).await?;
+    Ok(Json(View::new(&api.app, machine)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renew {
+    hours: Option<u32>,
+}
+
+pub(super) async fn renew_machine(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<MachineId>,
+    Body(body): Body<Renew>,
+) -> Result<Json<View>, ApiError> {
+    caller.needs(Role::Operator)?;
+    let (actor, operator) = (&caller.actor, caller.operator);
+    let machine = renew::renew(&api.app, actor, operator, id, body.hours).await?;
     Ok(Json(View::new(&api.app, machine)))
 }
 

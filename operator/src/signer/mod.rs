@@ -29,6 +29,7 @@ use bitspire_shell::secrets::{Keyring, SecretError};
 use futures_util::future::BoxFuture;
 use nostr::{Event, Keys, UnsignedEvent};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -141,6 +142,12 @@ pub struct BunkerUser {
     pub id: String,
     /// The client key.
     pub key: PubKey,
+    /// Whom its token was made for.
+    pub name: Option<String>,
+    /// When it redeemed its token.
+    pub created_at: Option<Unix>,
+    /// When something was allowed to it last.
+    pub last_used_at: Option<Unix>,
     /// Set once it is revoked.
     pub revoked_at: Option<Unix>,
 }
@@ -155,8 +162,17 @@ pub struct BunkerRule {
     pub kind: Option<u16>,
 }
 
+/// How often a rule was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uses {
+    /// So far.
+    pub so_far: u64,
+    /// At most; `None` is without end.
+    pub most: Option<u64>,
+}
+
 /// A policy and its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BunkerPolicy {
     /// What tokens are made with.
     pub id: i64,
@@ -164,6 +180,10 @@ pub struct BunkerPolicy {
     pub name: String,
     /// What it allows.
     pub rules: Vec<BunkerRule>,
+    /// How often each rule was used, in their order.
+    pub uses: Vec<Uses>,
+    /// When it ends.
+    pub expires_at: Option<Unix>,
 }
 
 /// One token of a key.
@@ -176,10 +196,14 @@ pub struct BunkerToken {
     /// The part behind `#`, which a client connects with: a bearer secret. Absent where the bunker
     /// keeps only its hash any more.
     pub secret: Option<BunkerSecret>,
+    /// The policy that its client gets.
+    pub policy: Option<String>,
     /// When it can no longer be used.
     pub expires_at: Option<Unix>,
     /// Set once a client has used it.
     pub redeemed_at: Option<Unix>,
+    /// Who has used it, as the bunker names them.
+    pub redeemed_by: Option<String>,
 }
 
 impl BunkerToken {
@@ -227,6 +251,11 @@ pub trait BunkerAdmin: Send + Sync + 'static {
     fn tokens(&self, key_name: String) -> SignerResult<'_, Vec<BunkerToken>>;
     /// Makes an unredeemed token useless.
     fn revoke_token(&self, id: i64) -> SignerResult<'_, ()>;
+    /// Lets a client go on until `until`; what it has is never shortened. Where what is granted has no
+    /// end ([`Abilities::ends_grants`]), there is nothing to do.
+    fn extend_user(&self, id: String, until: Unix) -> SignerResult<'_, ()>;
+    /// The newest `limit` entries of each log: `{requests, refused, admin}`.
+    fn audit(&self, limit: u32) -> SignerResult<'_, Value>;
     /// What it can do.
     fn abilities(&self) -> SignerResult<'_, Abilities>;
 }

@@ -265,6 +265,24 @@ pub fn set_paired(
     )
 }
 
+/// Moves the end of a pairing that is in force; never to an earlier time.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] where the machine has another key by now, or was revoked.
+pub fn extend_token(
+    tx: &Tx<'_>,
+    id: MachineId,
+    spire: PubKey,
+    until: Unix,
+) -> Result<(), StoreError> {
+    tx.run_one(
+        "machines",
+        "UPDATE machines SET bunker_token_expires_at = max(bunker_token_expires_at, ?3)
+         WHERE id = ?1 AND machine_npub = ?2 AND revoked_at IS NULL",
+        &[&id, &spire, &until],
+    )
+}
+
 /// Records who redeemed the seed.
 ///
 /// # Errors

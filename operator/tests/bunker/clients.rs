@@ -93,6 +93,33 @@ async fn revocation_and_expiry_count_at_the_next_signature() {
     assert!(reason(late.connect().await).contains("expired"));
 }
 
+/// Loss prevented: a machine whose time is over though it was renewed; a revoked one that is renewed.
+#[tokio::test]
+async fn a_client_is_given_more_time_and_a_revoked_one_is_not() {
+    let world = World::new().await;
+    let (key, _, remote) = world.paired().await;
+    let [user] = &world.admin.users("spire".into()).await.unwrap()[..] else { panic!() };
+    assert_eq!(user.name.as_deref(), Some("machine"));
+    let until = world.time.now().after(u64::from(HOURS) * 3_600 * 2);
+    world.admin.extend_user(user.id.clone(), until).await.unwrap();
+    world.admin.extend_user(user.id.clone(), world.time.now()).await.unwrap();
+    world.time.pass(u64::from(HOURS) * 3_600 + 10);
+    remote.sign(world.event(key, 30_078, "x")).await.expect("what it has is never shortened");
+    world.time.pass(u64::from(HOURS) * 3_600);
+    assert!(reason(remote.sign(world.event(key, 30_078, "y")).await).contains("expired"));
+    let later = world.time.now().after(3_600);
+    world.admin.extend_user(user.id.clone(), later).await.unwrap();
+    remote.sign(world.event(key, 30_078, "z")).await.expect("also after its end");
+    world.admin.revoke_user(user.id.clone()).await.unwrap();
+    let refused = world.admin.extend_user(user.id.clone(), later.after(3_600)).await;
+    assert!(reason(refused).contains("no user"));
+    assert!(reason(remote.sign(world.event(key, 30_078, "w")).await).contains("revoked"));
+    let log = world.admin.audit(40).await.unwrap();
+    assert_eq!(log["requests"][0]["key"], "spire", "{log}");
+    assert_eq!(log["refused"][0]["outcome"], "refused");
+    assert!(log["admin"].as_array().unwrap().iter().any(|row| row["method"] == "extend_user"));
+}
+
 /// Loss prevented: a token that was taken back still pairs, or its client goes on signing.
 #[tokio::test]
 async fn a_revoked_token_is_dead_with_what_was_made_of_it() {

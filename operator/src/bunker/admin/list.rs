@@ -130,22 +130,24 @@ pub(super) fn audit(read: &Read<'_>, limit: u32) -> Result<Value, StoreError> {
     let requests: Value = rows::requests(read, limit)?
         .iter()
         .map(|row| {
-            json!({
-                "at": time(Some(row.at)), "key": row.key_id, "user": row.grant_id,
+            Ok(json!({
+                "at": time(Some(row.at)), "key": rows::name_of(read, row.key_id)?,
+                "user": row.grant_id, "client": rows::client_of(read, row.grant_id)?,
                 "method": row.method, "kind": row.kind, "outcome": row.outcome.as_str(),
                 "detail": row.detail,
-            })
+            }))
         })
-        .collect();
+        .collect::<Result<_, StoreError>>()?;
     let refused: Value = rows::refused(read, limit)?
         .iter()
         .map(|row| {
-            json!({
-                "at": time(Some(row.at)), "key": row.key_id, "client": row.client,
-                "method": row.method, "kind": row.kind, "detail": row.detail,
-            })
+            Ok(json!({
+                "at": time(Some(row.at)), "key": rows::name_of(read, row.key_id)?,
+                "client": row.client, "method": row.method, "kind": row.kind,
+                "outcome": "refused", "detail": row.detail,
+            }))
         })
-        .collect();
+        .collect::<Result<_, StoreError>>()?;
     let admin: Value = rows::admin_entries(read, limit)?
         .iter()
         .map(|row| {

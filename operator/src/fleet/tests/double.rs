@@ -8,6 +8,7 @@ use bitspire_shared::seed::BunkerSecret;
 use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use nostr::Keys;
+use serde_json::{Value, json};
 
 use crate::signer::{
     Abilities, Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
@@ -36,6 +37,8 @@ pub(crate) struct State {
     pub(crate) policies: Vec<BunkerPolicy>,
     /// With the name of their key.
     pub(crate) tokens: Vec<(String, BunkerToken)>,
+    /// Clients that were given more time.
+    pub(crate) extended: Vec<(String, Unix)>,
     /// It is somebody else's software.
     pub(crate) foreign: bool,
     /// Keys that are locked, by name.
@@ -74,7 +77,14 @@ impl Double {
         let client = key();
         let mut state = self.state();
         let id = state.users.len().to_string();
-        let user = BunkerUser { id, key: client, revoked_at: None };
+        let user = BunkerUser {
+            id,
+            key: client,
+            name: Some(key_name.to_owned()),
+            created_at: Some(Unix(1)),
+            last_used_at: None,
+            revoked_at: None,
+        };
         state.users.push((key_name.to_owned(), user));
         let token = state.tokens.iter_mut().rev().find(|(name, _)| name == key_name).unwrap();
         token.1.redeemed_at = Some(Unix(1));
@@ -167,7 +177,7 @@ impl BunkerAdmin for Double {
     fn create_policy(&self, name: String, rules: Vec<BunkerRule>) -> SignerResult<'_, ()> {
         self.call("create_policy", move |state| {
             let id = i64::try_from(state.policies.len()).unwrap() + 1;
-            state.policies.push(BunkerPolicy { id, name, rules });
+            state.policies.push(BunkerPolicy { id, name, rules, ..BunkerPolicy::default() });
         })
     }
 
@@ -190,7 +200,16 @@ impl BunkerAdmin for Double {
             let id = i64::try_from(state.tokens.len()).unwrap() + 1;
             let secret = Some(BunkerSecret::new(&format!("{id:064x}")).unwrap());
             let (expires_at, redeemed_at) = (None, None);
-            let token = BunkerToken { id, client_name, secret, expires_at, redeemed_at };
+            let (policy, redeemed_by) = (None, None);
+            let token = BunkerToken {
+                id,
+                client_name,
+                secret,
+                policy,
+                expires_at,
+                redeemed_at,
+                redeemed_by,
+            };
             state.tokens.push((key_name, token));
         })
     }
@@ -204,6 +223,16 @@ impl BunkerAdmin for Double {
 
     fn revoke_token(&self, id: i64) -> SignerResult<'_, ()> {
         self.call("revoke_token", move |state| state.tokens.retain(|(_, token)| token.id != id))
+    }
+
+    fn extend_user(&self, id: String, until: Unix) -> SignerResult<'_, ()> {
+        self.call("extend_user", move |state| {
+            state.extended.push((id, until));
+        })
+    }
+
+    fn audit(&self, _: u32) -> SignerResult<'_, Value> {
+        self.call("audit", |_| json!({"requests": [], "refused": [], "admin": []}))
     }
 
     fn abilities(&self) -> SignerResult<'_, Abilities> {

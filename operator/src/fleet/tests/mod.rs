@@ -2,6 +2,7 @@
 
 pub(crate) mod double;
 mod pairing;
+mod renewing;
 mod revoking;
 
 use std::sync::Arc;
@@ -35,7 +36,10 @@ fn request() -> Request {
 
 impl Site {
     pub(super) async fn new() -> Self {
-        let world = World::with("[relay]\nembedded = false\n").await;
+        Self::of(World::with("[relay]\nembedded = false\n").await).await
+    }
+
+    async fn of(world: World) -> Self {
         let bunker = Double::new();
         assert!(world.app.bunker.set(bunker.clone()).is_ok());
         identity::init(&world.app, "test", OperatorId(1)).await.unwrap();

@@ -130,7 +130,12 @@ async fn a_policy_that_is_not_ours_stops_the_pairing() {
     let site = Site::new().await;
     let mut rules = crate::fleet::pair::rules();
     let nip44 = rules.pop().unwrap();
-    let policy = BunkerPolicy { id: 7, name: Policy::SPIRE.into(), rules: rules.clone() };
+    let policy = BunkerPolicy {
+        id: 7,
+        name: Policy::SPIRE.into(),
+        rules: rules.clone(),
+        ..BunkerPolicy::default()
+    };
     site.bunker.state().policies.push(policy);
     site.bunker.fail("add_rule", Fault::Refused);
     let failed = site.pair().await.unwrap_err().error;

@@ -2,6 +2,7 @@
 
 mod at_machine;
 mod audit;
+mod bunker;
 mod fleet;
 mod pairing;
 

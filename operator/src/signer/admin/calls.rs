@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::super::{
     Abilities, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
-    SignerError, SignerResult, iso,
+    SignerError, SignerResult, Uses, iso,
 };
 use super::{AdminClient, Effect};
 
@@ -32,6 +32,15 @@ fn text_of(value: &Value) -> Option<String> {
 struct WireUser {
     id: Value,
     pubkey: PubKey,
+    /// The key's name on nsecbunkerd, which has the client's in the description.
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default, rename = "createdAt")]
+    created_at: Value,
+    #[serde(default, rename = "lastUsedAt")]
+    last_used_at: Value,
     #[serde(default, rename = "revokedAt")]
     revoked_at: Value,
 }
@@ -41,6 +50,8 @@ struct WirePolicy {
     id: i64,
     name: String,
     #[serde(default)]
+    expires_at: Value,
+    #[serde(default)]
     rules: Vec<WireRule>,
 }
 
@@ -49,6 +60,10 @@ struct WireRule {
     method: String,
     #[serde(default)]
     kind: Value,
+    #[serde(default)]
+    max_usage_count: Option<u64>,
+    #[serde(default)]
+    current_usage_count: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +74,13 @@ struct WireToken {
     #[serde(default)]
     token: Option<Zeroizing<String>>,
     #[serde(default)]
+    policy_name: Option<String>,
+    #[serde(default)]
     expires_at: Value,
     #[serde(default)]
     redeemed_at: Value,
+    #[serde(default)]
+    redeemed_by: Option<String>,
 }
 
 impl WireToken {
@@ -82,8 +101,10 @@ impl WireToken {
             id: self.id,
             client_name: self.client_name,
             secret,
+            policy: self.policy_name,
             expires_at: time(&self.expires_at),
             redeemed_at: time(&self.redeemed_at),
+            redeemed_by: self.redeemed_by,
         })
     }
 }
@@ -135,7 +156,14 @@ impl BunkerAdmin for AdminClient {
                 if !user.revoked_at.is_null() && revoked_at.is_none() {
                     return None;
                 }
-                Some(BunkerUser { id: text_of(&user.id)?, key: user.pubkey, revoked_at })
+                Some(BunkerUser {
+                    id: text_of(&user.id)?,
+                    key: user.pubkey,
+                    name: user.description.or(user.name),
+                    created_at: time(&user.created_at),
+                    last_used_at: time(&user.last_used_at),
+                    revoked_at,
+                })
             });
             users.collect::<Option<_>>().ok_or(SignerError::Unexpected { method, expected })
         })
@@ -182,8 +210,13 @@ impl BunkerAdmin for AdminClient {
                 Some(BunkerRule { method: rule.method, kind })
             };
             let policy = |policy: WirePolicy| {
+                let uses = policy.rules.iter().map(|rule| Uses {
+                    so_far: rule.current_usage_count.unwrap_or(0),
+                    most: rule.max_usage_count,
+                });
+                let (uses, expires_at) = (uses.collect(), time(&policy.expires_at));
                 let rules = policy.rules.into_iter().map(rule).collect::<Option<_>>()?;
-                Some(BunkerPolicy { id: policy.id, name: policy.name, rules })
+                Some(BunkerPolicy { id: policy.id, name: policy.name, rules, uses, expires_at })
             };
             let policies = policies.into_iter().map(policy).collect::<Option<_>>();
             policies.ok_or(SignerError::Unexpected { method, expected })
@@ -222,6 +255,23 @@ impl BunkerAdmin for AdminClient {
 
     fn revoke_token(&self, id: i64) -> SignerResult<'_, ()> {
         Box::pin(self.change("revoke_token", vec![json!({"tokenId": id}).to_string().into()]))
+    }
+
+    fn extend_user(&self, id: String, until: Unix) -> SignerResult<'_, ()> {
+        Box::pin(async move {
+            if !self.find_abilities().await?.ends_grants {
+                return Ok(());
+            }
+            let method = "extend_user";
+            let refused = |_| SignerError::Refused { method, reason: format!("no user {id}") };
+            let id: i64 = id.parse().map_err(refused)?;
+            let param = json!({"userId": id, "expires_at": until.to_iso()});
+            self.change(method, vec![param.to_string().into()]).await
+        })
+    }
+
+    fn audit(&self, limit: u32) -> SignerResult<'_, Value> {
+        Box::pin(self.read("get_audit", vec![limit.into()], "the logs"))
     }
 
     fn abilities(&self) -> SignerResult<'_, Abilities> {

@@ -148,6 +148,14 @@ pub fn grant(
     read.one(sql, &[&key, &client], Grant::kept)
 }
 
+/// The client of a grant, for logs.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn client_of(read: &Read<'_>, id: GrantId) -> Result<Option<PubKey>, StoreError> {
+    read.one("SELECT client FROM grants WHERE id = ?1", &[&id], |row| row.get("client"))
+}
+
 /// The grants of a key, oldest first.
 ///
 /// # Errors

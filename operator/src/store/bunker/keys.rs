@@ -83,6 +83,14 @@ pub fn by_name(read: &Read<'_>, name: &str) -> Result<Option<Kept<BunkerKeyId, K
     read.one("SELECT * FROM keys WHERE name = ?1", &[&name], Key::kept)
 }
 
+/// The name of a key, for logs.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn name_of(read: &Read<'_>, id: BunkerKeyId) -> Result<Option<String>, StoreError> {
+    read.one("SELECT name FROM keys WHERE id = ?1", &[&id], |row| row.get("name"))
+}
+
 /// Whether this key is here, under any name.
 ///
 /// # Errors

@@ -21,10 +21,10 @@ use super::migrate::Migration;
 use super::{Read, Store, StoreError, Tx};
 
 pub use grants::{
-    Grant, Named, Token, by_hash, extend_grant, grant, grants_of, insert_grant, insert_token,
-    known_clients, redeem, revoke_grant, revoke_token, token, tokens_of, touch,
+    Grant, Named, Token, by_hash, client_of, extend_grant, grant, grants_of, insert_grant,
+    insert_token, known_clients, redeem, revoke_grant, revoke_token, token, tokens_of, touch,
 };
-pub use keys::{Counted, Key, all, by_name, counted, insert, is_held, page, set_admins};
+pub use keys::{Counted, Key, all, by_name, counted, insert, is_held, name_of, page, set_admins};
 pub use log::{
     AdminEntry, AdminOutcome, Refused, Request, RequestOutcome, admin_entries, admin_entry,
     allowed, is_new, note, refuse, refused, requests,
