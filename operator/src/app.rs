@@ -21,13 +21,13 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, WalletKind};
+use crate::config::{self, Config};
 use crate::fleet::roster::Roster;
 use crate::relay::Relay;
 use crate::signer::{Bunker, RemoteSigner};
 use crate::store::{OpenError, Store};
-use crate::wallet::Wallet;
 use crate::wallet::simulated::SimulatedNode;
+use crate::wallet::{self, Wallet};
 
 /// Places in the bell's queue; who is slower looks into the database.
 const BELL: usize = 256;
@@ -63,6 +63,9 @@ pub enum AppError {
     /// The database does not open.
     #[error("the database cannot be used")]
     Store(#[from] OpenError),
+    /// A wallet cannot be reached as it is configured.
+    #[error("a wallet cannot be used as it is configured")]
+    Wallet(#[from] wallet::OpenError),
     /// The simulated node's books cannot be read.
     #[error("{path}: the simulated node's books cannot be read")]
     Simulated {
@@ -130,15 +133,7 @@ impl App {
         let service_key = PubKey::new(service.public_key())?;
         let store = Store::open(&config.data_dir.join("operator.db"), clock.now())?;
         let simulated = open_simulated(&config, &clock)?;
-        let mut wallets: BTreeMap<String, Arc<dyn Wallet>> = BTreeMap::new();
-        for (id, wallet) in &config.wallets {
-            match (wallet.kind, &simulated) {
-                (WalletKind::Simulated, Some(node)) => {
-                    wallets.insert(id.clone(), Arc::new(node.wallet(id)));
-                }
-                (WalletKind::Simulated, None) => {}
-            }
-        }
+        let wallets = wallet::open(&config.wallets, simulated.as_ref(), &clock)?;
         let roster = Arc::new(Roster::new(clock.clone()));
         Ok(Arc::new(Self {
             config,
@@ -188,17 +183,23 @@ impl App {
 
 /// A node with a wallet for each simulated one in the configuration, each funded once.
 fn open_simulated(config: &Config, clock: &Clock) -> Result<Option<SimulatedNode>, AppError> {
-    let simulated: Vec<_> =
-        config.wallets.iter().filter(|(_, w)| w.kind == WalletKind::Simulated).collect();
-    let Some((_, first)) = simulated.first() else { return Ok(None) };
+    let simulated: Vec<_> = config
+        .wallets
+        .iter()
+        .filter_map(|(id, wallet)| match wallet {
+            config::Wallet::Simulated { opening, routing_fee } => Some((id, opening, routing_fee)),
+            _ => None,
+        })
+        .collect();
+    let Some((_, _, routing_fee)) = simulated.first() else { return Ok(None) };
     let path = config.data_dir.join("simulated-node.json");
     let failed = |source| AppError::Simulated { path: path.clone(), source };
     // regtest: the key guards nothing, and a fixed one keeps invoices payable over restarts
     let key = SecretKey::from_slice(&[0x51; 32]).map_err(std::io::Error::other).map_err(failed)?;
-    let node = SimulatedNode::open(Some(path.clone()), key, first.routing_fee, clock.clone())
+    let node = SimulatedNode::open(Some(path.clone()), key, **routing_fee, clock.clone())
         .map_err(failed)?;
-    for (id, wallet) in &simulated {
-        node.open_wallet(id, Msat(wallet.opening.0.saturating_mul(1_000))).map_err(failed)?;
+    for (id, opening, _) in &simulated {
+        node.open_wallet(id, Msat(opening.0.saturating_mul(1_000))).map_err(failed)?;
     }
     Ok(Some(node))
 }

@@ -4,6 +4,8 @@
 //! (`config show`); secrets are named by path, never by value. The API binds loopback unless it is
 //! told otherwise, and says so when it is.
 
+mod wallets;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -17,6 +19,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::signer::cipher::Encryption;
+pub use wallets::{RawWallet, Wallet, WalletKind};
 
 /// What holds where nothing else is said.
 pub const DEFAULTS: &str = r#"
@@ -127,15 +130,6 @@ raw! {
     RawQuotes { ttl_s: u32, invoice_expiry_s: u32, withdraw_expiry_s: u32 }
     RawSettlement { enforce_fee_match: bool }
     RawRates { fixed: BTreeMap<String, String> }
-    RawWallet { kind: WalletKind, opening_sats: Option<u64>, routing_fee_sats: Option<u64> }
-}
-
-/// Which wallet stands behind an id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WalletKind {
-    /// A node of our own on regtest, for demos and tests: no real money.
-    Simulated,
 }
 
 /// Whether a pairing is renewed without anybody's word.
@@ -241,17 +235,6 @@ pub struct Limits {
     pub machine_day: Sats,
     /// Kept back in each wallet for routing fees.
     pub fee_reserve: Sats,
-}
-
-/// One wallet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wallet {
-    /// What it is.
-    pub kind: WalletKind,
-    /// Simulated: what it holds at first.
-    pub opening: Sats,
-    /// Simulated: what each payment to another node costs.
-    pub routing_fee: Sats,
 }
 
 /// Reads file, environment and flags, and checks them.
@@ -361,11 +344,6 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         let expected = "sats per unit of the currency, above 0, at most 9 decimals, in quotes";
         fixed_rates.insert(currency, rate.ok_or_else(|| wrong(&key, expected, text))?);
     }
-    let wallets = raw.wallets.iter().map(|(id, wallet)| {
-        let opening = Sats(wallet.opening_sats.unwrap_or(0));
-        let routing_fee = Sats(wallet.routing_fee_sats.unwrap_or(0));
-        (id.clone(), Wallet { kind: wallet.kind, opening, routing_fee })
-    });
     let listen = address("relay.listen", &raw.relay.listen)?;
     Ok(Config {
         data_dir: raw.data_dir.clone(),
@@ -403,7 +381,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
             .get(),
         enforce_fee_match: raw.settlement.enforce_fee_match,
         fixed_rates,
-        wallets: wallets.collect(),
+        wallets: wallets::check(&raw.wallets)?,
         machine_secret_file: raw.machine_secret_file.clone(),
     })
 }

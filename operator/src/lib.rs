@@ -11,6 +11,7 @@ pub mod http;
 pub mod ids;
 pub mod ledger;
 pub mod lnurl;
+mod outgoing;
 pub mod payout;
 pub mod publish;
 pub mod rates;

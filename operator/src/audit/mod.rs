@@ -91,7 +91,7 @@ async fn list(wallet: &dyn Wallet, from: Cursor) -> Result<(Payments, Cursor), W
     let (mut all, mut cursor) = (Payments::new(), from);
     loop {
         let (page, next) = wallet.list(cursor).await?;
-        let end = page.is_empty() || next == cursor;
+        let end = next == cursor;
         all.extend(page.into_iter().map(|payment| (payment.payment_hash, payment)));
         cursor = next;
         if end {
@@ -118,11 +118,16 @@ async fn after(
 ) -> Result<Seen, WalletError> {
     let balance = wallet.balance().await?;
     let (later, _) = list(wallet, cursor).await?;
-    // an invoice that was only made has moved nothing
-    let made =
-        |payment: &Payment| payment.flow == Flow::Inbound && payment.state == PayState::Pending;
-    let moved: BTreeSet<_> =
-        later.into_iter().filter(|(_, payment)| !made(payment)).map(|(hash, _)| hash).collect();
+    // an invoice that was only made has moved nothing, nor has what a list tells a second time
+    let still = |hash: &PaymentHash, payment: &Payment| {
+        payment.flow == Flow::Inbound && payment.state == PayState::Pending
+            || payments.get(hash) == Some(payment)
+    };
+    let moved: BTreeSet<_> = later
+        .into_iter()
+        .filter(|(hash, payment)| !still(hash, payment))
+        .map(|(hash, _)| hash)
+        .collect();
     let opening = app.simulated.as_ref().and_then(|node| node.opening(wallet.id()));
     Ok(Seen { payments, moved, balance, opening })
 }

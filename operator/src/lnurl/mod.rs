@@ -297,7 +297,9 @@ async fn accept(app: &Arc<App>, k1: &str, pr: String) -> Result<(), Refused> {
     let wallet = app.wallets.get(&wallet).ok_or(Refused::Gone)?;
     let payable = invoice::read(&pr, withdraw.net_sats, &wallet.network())?;
     // a hash that the wallet has in its books is its own invoice, or was paid for something else
-    let known = !bound && wallet.lookup(payable.payment_hash).await?.is_some();
+    let hash = payable.payment_hash;
+    let known = !bound
+        && (wallet.lookup(hash).await?.is_some() || wallet.lookup_payment(hash).await?.is_some());
     let txid = withdraw.txid;
     let bound = app.store.write(move |tx| bind(tx, &k1, &payable, known, now)).await?;
     if bound == Bound::Now {

@@ -42,7 +42,7 @@ use crate::settle;
 use crate::store::payments::{self, NewPayment, PaymentState, Resolution, Subject};
 use crate::store::withdraws::{self, Purpose, Withdraw, WithdrawState};
 use crate::store::{Kept, Read, StoreError, Tx, ledger, machines};
-use crate::wallet::{FailureRule, Flow, PayState, Wallet, WalletError};
+use crate::wallet::{FailureRule, PayState, Wallet, WalletError};
 
 /// How often the database is looked into; a bound invoice is paid at once.
 const ROUND: Duration = Duration::from_secs(5);
@@ -292,10 +292,9 @@ fn begin(tx: &Tx<'_>, id: WithdrawId, now: Unix) -> Result<Option<Job>, PayoutEr
 async fn ask(wallet: &dyn Wallet, job: &Job, now: Unix) -> Result<Said, WalletError> {
     let known = match job.fresh {
         true => None,
-        false => wallet.lookup(job.payment.payment_hash).await?,
+        false => wallet.lookup_payment(job.payment.payment_hash).await?,
     };
-    // an inbound payment of that hash is somebody else's, to an invoice of this wallet
-    if let Some(known) = known.filter(|known| known.flow == Flow::Outbound) {
+    if let Some(known) = known {
         return Ok(Said::State(known.state));
     }
     if now >= job.payment.invoice_expires_at {

@@ -14,12 +14,9 @@
 
 use std::sync::Arc;
 
-use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::{Direction, Fiat};
 use bitspire_shared::rpc::{CreateInvoice, ErrorCode, Invoice, Reply};
 use bitspire_shared::settlement::Stamp;
-use lightning_invoice::Bolt11Invoice;
-use nostr::hashes::Hash as _;
 use serde_json::Value;
 
 use super::Rpc;
@@ -30,6 +27,7 @@ use super::roster::Route;
 use crate::store::invoices::{self, Invoice as Row, InvoiceState};
 use crate::store::quotes::{self, Quote};
 use crate::store::{Json, Tx};
+use crate::wallet::bolt11::Head;
 use crate::wallet::{self, InvoiceRequest};
 
 /// Characters of a machine's name in a memo.
@@ -179,13 +177,11 @@ fn memo(quote: &Quote, machine: &str, page: &str) -> String {
 /// A wallet that makes another invoice than it was asked for is not shown to a customer.
 fn check(made: &wallet::Invoice, quote: &Quote) -> Result<(), Failure> {
     let wrong = |what: &str| Failure::Broken(format!("the wallet made an invoice with {what}"));
-    let invoice: Bolt11Invoice = made.bolt11.parse().map_err(|_| wrong("no BOLT11 text"))?;
-    let hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
-    if hash != made.payment_hash {
+    let head = Head::read(&made.bolt11).map_err(|_| wrong("no BOLT11 text"))?;
+    if head.payment_hash != made.payment_hash {
         return Err(wrong("another payment hash"));
     }
-    let msat = quote.wire_sats.to_msat()?;
-    if invoice.amount_milli_satoshis() != Some(msat.0) {
+    if head.amount != Some(quote.wire_sats.to_msat()?) {
         return Err(wrong("another amount"));
     }
     Ok(())

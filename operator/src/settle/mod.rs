@@ -36,7 +36,7 @@ use crate::rpc::LineError;
 use crate::store::invoices::{self, InvoiceState};
 use crate::store::settlements::{self, Settlement, SettlementStatus};
 use crate::store::{StoreError, log, machines};
-use crate::wallet::{Cursor, PayState, Payment, Wallet, WalletError};
+use crate::wallet::{Cursor, Hint, PayState, Payment, Wallet, WalletError};
 pub(crate) use authorise::authorise;
 pub use record::AWAITS_REPORT;
 use record::{Facts, Landed};
@@ -110,6 +110,8 @@ pub(crate) enum Looked {
 pub fn start(app: &Arc<App>) {
     for wallet in app.wallets.values() {
         app.tasks.spawn(watch(app.clone(), wallet.clone()));
+        let (wallet, stop) = (wallet.clone(), app.stop.clone());
+        app.tasks.spawn(async move { wallet.listen(stop).await });
     }
 }
 
@@ -124,8 +126,8 @@ async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
         tokio::select! {
             () = app.stop.cancelled() => return,
             hint = hints.recv(), if hinting => match hint {
-                Ok(hash) => report(wallet.id(), look_in(&app, &*wallet, hash).await.map(|_| ())),
-                Err(RecvError::Lagged(_)) => list_due = Instant::now(),
+                Ok(Hint::Payment(hash)) => report(wallet.id(), hinted(&app, &*wallet, hash).await),
+                Ok(Hint::Missed) | Err(RecvError::Lagged(_)) => list_due = Instant::now(),
                 Err(RecvError::Closed) => hinting = false,
             },
             _ = poll.tick() => {
@@ -166,18 +168,23 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
     let read = id.clone();
     let from: Option<u64> =
         app.store.read(move |r| settlements::cursor(r, &read).map_err(SettleError::Store)).await?;
-    let (payments, to) = wallet.list(Cursor(from.unwrap_or(0))).await?;
-    let mut failed = None;
-    for payment in payments {
-        if let Err(error) = consider(app, wallet, payment).await {
-            failed = Some(error);
+    let mut from = from.unwrap_or(0);
+    loop {
+        let (payments, to) = wallet.list(Cursor(from)).await?;
+        let mut failed = None;
+        for payment in payments {
+            if let Err(error) = consider(app, wallet, payment).await {
+                failed = Some(error);
+            }
         }
-    }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if Some(to.0) != from {
-        let now = app.clock.now();
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if to.0 == from {
+            return Ok(());
+        }
+        from = to.0;
+        let (now, id) = (app.clock.now(), id.clone());
         app.store
             .write(move |tx| match settlements::cursor(tx, &id)? {
                 // somebody else has read further meanwhile
@@ -187,7 +194,6 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
             .await
             .map_err(SettleError::Store)?;
     }
-    Ok(())
 }
 
 /// Looks the open invoices up, and ends those whose time is over.
@@ -243,6 +249,15 @@ async fn look_in(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<Lo
         Some(payment) => consider(app, wallet, payment).await,
         None => Ok(Looked::Nothing),
     }
+}
+
+/// A hint does not say which way: the wallet's word on both is asked for.
+async fn hinted(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<(), SettleError> {
+    look_in(app, wallet, hash).await?;
+    if let Some(payment) = wallet.lookup_payment(hash).await? {
+        consider(app, wallet, payment).await?;
+    }
+    Ok(())
 }
 
 /// Records a payment as the wallet itself tells it.

@@ -1,7 +1,8 @@
 //! The Lightning wallet port: what the service needs of any wallet, and nothing more.
 //!
 //! Promise: amounts are integers in millisats; a payment has a state and "unknown" is one of them.
-//! A push from a wallet is a hint: what it says is looked up before anything is believed.
+//! A push from a wallet is a hint: what it says is looked up before anything is believed. An invoice
+//! of ours and a payment that we make are looked up apart, since both may have one hash.
 //!
 //! Failure policy: a timeout or a dropped connection while paying is [`WalletError::Unknown`],
 //! never "failed". Only [`PayState::Failed`], given for that very payment hash, allows another
@@ -9,6 +10,9 @@
 
 #[cfg(test)]
 mod battery;
+pub(crate) mod bolt11;
+mod lnbits;
+mod open;
 pub mod simulated;
 
 use bitspire_shared::error::{Classified, Kind};
@@ -21,6 +25,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+pub use open::OpenError;
+pub(crate) use open::open;
 
 /// What a wallet answers.
 pub type WalletResult<'a, T> = BoxFuture<'a, Result<T, WalletError>>;
@@ -137,6 +145,15 @@ pub struct Payment {
 #[serde(transparent)]
 pub struct Cursor(pub u64);
 
+/// Something that a wallet may have to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// A payment of this hash may have changed.
+    Payment(PaymentHash),
+    /// Hints may have been missed: the list tells what.
+    Missed,
+}
+
 /// How final a wallet's "failed" is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureRule {
@@ -167,16 +184,23 @@ pub trait Wallet: Send + Sync + 'static {
     /// first request may still be on its way into them.
     fn pay(&self, bolt11: String, fee_limit: Sats, extra: Value) -> WalletResult<'_, PayState>;
 
-    /// The payment of this hash as the wallet has it, its own side of it; `None` where it knows
-    /// none, which is no failure: see [`PayState::Failed`].
+    /// The wallet's own invoice of this hash, as it stands; `None` where it made none.
     fn lookup(&self, payment_hash: PaymentHash) -> WalletResult<'_, Option<Payment>>;
 
-    /// Payments that changed after `since`, oldest first, and where to go on from.
+    /// The payment of this hash that the wallet made or is making; `None` where it knows none,
+    /// which is no failure: see [`PayState::Failed`].
+    fn lookup_payment(&self, payment_hash: PaymentHash) -> WalletResult<'_, Option<Payment>>;
+
+    /// Payments that changed after `since`, oldest first, and where to go on from: the same place
+    /// again when there is no more. What changed shortly before may be told again.
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)>;
 
     /// What can be spent.
     fn balance(&self) -> WalletResult<'_, Msat>;
 
-    /// Hints: a payment of this hash may have changed. Lost hints cost seconds, never a payment.
-    fn watch(&self) -> broadcast::Receiver<PaymentHash>;
+    /// Hints, as long as somebody runs [`Wallet::listen`]. Lost ones cost seconds, never a payment.
+    fn watch(&self) -> broadcast::Receiver<Hint>;
+
+    /// Keeps hints coming until `stop`, over lost connections.
+    fn listen(&self, stop: CancellationToken) -> BoxFuture<'_, ()>;
 }

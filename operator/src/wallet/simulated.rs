@@ -6,6 +6,9 @@
 //! On command it is unreachable, refuses, loses its answer after paying, leaves a payment pending
 //! or pays another amount. The default is to do what it is asked.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -14,16 +17,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::{Msat, Sats};
-use lightning_invoice::{Bolt11Invoice, Currency, InvoiceBuilder, PaymentSecret};
+use futures_util::future::BoxFuture;
+use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use nostr::hashes::{Hash as _, sha256};
 use nostr::secp256k1::SecretKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
+use super::bolt11::Head;
 use super::{
-    Cursor, FailureRule, Flow, Invoice, InvoiceRequest, PayState, Payment, Wallet, WalletError,
-    WalletResult,
+    Cursor, FailureRule, Flow, Hint, Invoice, InvoiceRequest, PayState, Payment, Wallet,
+    WalletError, WalletResult,
 };
 use bitspire_shell::clock::Clock;
 
@@ -93,7 +99,7 @@ impl Books {
 }
 
 fn invoice_msat(bolt11: &str) -> u64 {
-    bolt11.parse::<Bolt11Invoice>().ok().and_then(|i| i.amount_milli_satoshis()).unwrap_or(0)
+    Head::read(bolt11).ok().and_then(|head| head.amount).unwrap_or_default().0
 }
 
 struct Inner {
@@ -108,7 +114,7 @@ struct Shared {
     clock: Clock,
     fee: Sats,
     inner: Mutex<Inner>,
-    hints: broadcast::Sender<PaymentHash>,
+    hints: broadcast::Sender<Hint>,
 }
 
 /// A node with any number of wallets.
@@ -176,9 +182,8 @@ impl SimulatedNode {
     /// # Errors
     /// In words, when the invoice is not ours or was paid.
     pub fn customer_pays(&self, bolt11: &str, amount: Option<Msat>) -> Result<Msat, String> {
-        let invoice: Bolt11Invoice = bolt11.parse().map_err(|e| format!("no invoice: {e}"))?;
-        let hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
-        let amount = amount.unwrap_or(Msat(invoice.amount_milli_satoshis().unwrap_or(0)));
+        let Head { payment_hash: hash, amount: asked, .. } = Head::read(bolt11)?;
+        let amount = amount.or(asked).unwrap_or_default();
         let mut inner = self.lock();
         let owner = Self::inbound(&inner.books, hash).ok_or("this invoice is not one of ours")?;
         let mut record = owner.clone();
@@ -235,7 +240,7 @@ impl SimulatedNode {
 
     fn hint(&self, hash: PaymentHash) {
         // nobody listening is no failure: hints are only hints
-        let _ = self.0.hints.send(hash);
+        let _ = self.0.hints.send(Hint::Payment(hash));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -318,15 +323,14 @@ impl SimulatedWallet {
 
     fn send(&self, bolt11: &str, fee_limit: Sats, extra: Value) -> Result<PayState, WalletError> {
         let mut inner = self.open()?;
-        let invoice: Bolt11Invoice = bolt11.parse().map_err(|e| self.refused(e))?;
-        let payment_hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
+        let Head { payment_hash, amount, .. } = Head::read(bolt11).map_err(|e| self.refused(e))?;
         if let Some(earlier) = inner.books.get(&self.id, payment_hash) {
             return match earlier.payment.flow {
                 Flow::Outbound => Ok(earlier.payment.state),
                 Flow::Inbound => Err(self.refused("this invoice is the wallet's own")),
             };
         }
-        let amount = Msat(invoice.amount_milli_satoshis().unwrap_or(0));
+        let amount = amount.unwrap_or_default();
         let at = self.node.0.clock.now();
         let internal = SimulatedNode::inbound(&inner.books, payment_hash).cloned();
         let fee = if internal.is_some() { Msat::ZERO } else { self.node.fee_msat() };
@@ -365,6 +369,12 @@ impl SimulatedWallet {
             return Err(WalletError::Unknown { wallet: self.id.clone(), reason });
         }
         Ok(state)
+    }
+
+    fn find(&self, hash: PaymentHash, flow: Flow) -> Result<Option<Payment>, WalletError> {
+        let inner = self.open()?;
+        let record = inner.books.get(&self.id, hash).map(|record| record.payment.clone());
+        Ok(record.filter(|payment| payment.flow == flow))
     }
 
     fn since(&self, cursor: Cursor) -> Result<(Vec<Payment>, Cursor), WalletError> {
@@ -417,9 +427,11 @@ impl Wallet for SimulatedWallet {
     }
 
     fn lookup(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
-        blocking(self, move |wallet| {
-            Ok(wallet.open()?.books.get(&wallet.id, hash).map(|record| record.payment.clone()))
-        })
+        blocking(self, move |wallet| wallet.find(hash, Flow::Inbound))
+    }
+
+    fn lookup_payment(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
+        blocking(self, move |wallet| wallet.find(hash, Flow::Outbound))
     }
 
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
@@ -430,7 +442,12 @@ impl Wallet for SimulatedWallet {
         blocking(self, |wallet| Ok(Msat(wallet.open()?.books.balance(&wallet.id))))
     }
 
-    fn watch(&self) -> broadcast::Receiver<PaymentHash> {
+    fn watch(&self) -> broadcast::Receiver<Hint> {
         self.node.0.hints.subscribe()
+    }
+
+    /// The node hints by itself.
+    fn listen(&self, _: CancellationToken) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }

@@ -350,6 +350,20 @@ mod tests {
         assert!(matches!(exposed, Err(SecretError::Exposed { mode: 0o644, .. })));
     }
 
+    /// Loss prevented: a wallet's key that everybody on the computer can read.
+    #[test]
+    fn a_credential_is_read_by_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_private(&path, b"word\n").unwrap();
+        assert_eq!(*credential(&path).unwrap(), "word");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = credential(&path);
+        assert!(matches!(refused, Err(SecretError::Exposed { mode: 0o644, .. })), "{refused:?}");
+        let refused = credential(&folder.path().join("none"));
+        assert!(matches!(refused, Err(SecretError::Io { .. })), "{refused:?}");
+    }
+
     /// Loss prevented: a credential that the service manager did not hand over is made up instead.
     #[test]
     fn a_named_credential_is_never_made_up() {

@@ -6,13 +6,15 @@ use std::sync::Mutex;
 
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{JournalHead, JournalSeq, WithdrawId};
+use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::store::withdraws::{self, K1, Purpose, Withdraw, WithdrawState};
 use crate::wallet::simulated::SimulatedWallet;
-use crate::wallet::{Cursor, FailureRule, Invoice, Payment, Wallet, WalletResult};
+use crate::wallet::{Cursor, FailureRule, Hint, Invoice, Payment, Wallet, WalletResult};
 
 /// The till as a wallet of another kind.
 struct Odd {
@@ -44,8 +46,11 @@ impl Wallet for Odd {
         self.inner.pay(bolt11, limit, extra)
     }
     fn lookup(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
+        self.inner.lookup(hash)
+    }
+    fn lookup_payment(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
         Box::pin(async move {
-            let mut found = self.inner.lookup(hash).await?;
+            let mut found = self.inner.lookup_payment(hash).await?;
             if let Some(found) = &mut found
                 && let Some(said) = self.says.lock().unwrap().pop_front()
             {
@@ -60,8 +65,11 @@ impl Wallet for Odd {
     fn balance(&self) -> WalletResult<'_, Msat> {
         self.inner.balance()
     }
-    fn watch(&self) -> broadcast::Receiver<PaymentHash> {
+    fn watch(&self) -> broadcast::Receiver<Hint> {
         self.inner.watch()
+    }
+    fn listen(&self, stop: CancellationToken) -> BoxFuture<'_, ()> {
+        self.inner.listen(stop)
     }
 }
 

@@ -138,7 +138,7 @@ impl World {
 
     /// Lightning itself: what the till's node paid arrives at the customer's node.
     async fn deliver(&self, bolt11: &str) {
-        let paid = self.app().wallets["till"].lookup(hash_of(bolt11)).await.unwrap();
+        let paid = self.app().wallets["till"].lookup_payment(hash_of(bolt11)).await.unwrap();
         if matches!(paid.map(|p| p.state), Some(PayState::Succeeded { .. })) {
             // the second delivery of one payment is refused by the customer's node
             let _ = self.customer.customer_pays(bolt11, None);

@@ -16,7 +16,7 @@ pub(crate) fn note(minor: u32) -> Denomination {
 }
 
 /// Bay 1 holds notes of 20 EUR, bay 2 of 10 EUR.
-pub(super) async fn loaded(world: &World) {
+pub(crate) async fn loaded(world: &World) {
     let (machine_id, now) = (world.machine_id, world.app.clock.now());
     world
         .write(move |tx| {
@@ -101,7 +101,7 @@ pub(crate) fn report(
     })
 }
 
-pub(super) async fn settlement(world: &World, sale: &Sale) -> settlements::Settlement {
+pub(crate) async fn settlement(world: &World, sale: &Sale) -> settlements::Settlement {
     let hash = sale.invoice.payment_hash;
     world.read(move |read| settlements::by_hash(read, hash)).await.unwrap().row
 }

@@ -55,6 +55,7 @@ pub(crate) fn ppm(n: u32) -> FeePpm {
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) relay: String,
+    till: String,
     _peer: Option<LocalRelay>,
     pub(crate) client: Keys,
     pub(crate) ahead: Arc<AtomicU64>,
@@ -68,7 +69,10 @@ pub(crate) fn clock(ahead: &Arc<AtomicU64>) -> Clock {
     Clock::new(move || system.now().after(ahead.load(Ordering::SeqCst)))
 }
 
-pub(crate) fn open_app(folder: &TempDir, relay: &str, ahead: &Arc<AtomicU64>) -> Arc<App> {
+/// The table of the wallet `till`, where a test does not say otherwise.
+const SIMULATED: &str = "kind = 'simulated'\nopening_sats = 100000\n";
+
+fn open_app(folder: &TempDir, relay: &str, till: &str, ahead: &Arc<AtomicU64>) -> Arc<App> {
     let file: PathBuf = folder.path().join("operator.toml");
     let text = format!(
         "data_dir = '{}'\n\
@@ -76,7 +80,7 @@ pub(crate) fn open_app(folder: &TempDir, relay: &str, ahead: &Arc<AtomicU64>) ->
          [gate]\nrate_limit_per_min = 6000\nburst = 1000\n\
          [public]\nbase_url = 'https://pay.example'\n\
          [rates.fixed]\nEUR = '1000'\n\
-         [wallets.till]\nkind = 'simulated'\nopening_sats = 100000\n\
+         [wallets.till]\n{till}\
          [wallets.stray]\nkind = 'simulated'\n",
         folder.path().display()
     );
@@ -87,18 +91,23 @@ pub(crate) fn open_app(folder: &TempDir, relay: &str, ahead: &Arc<AtomicU64>) ->
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with_till(SIMULATED).await
+    }
+
+    /// The same, with another wallet: the lines of its table.
+    pub(crate) async fn with_till(till: &str) -> Self {
         let limit = RateLimit { max_reqs: 500, notes_per_minute: 100_000 };
         let relay = LocalRelay::new(RelayBuilder::default().rate_limit(limit));
         relay.run().await.unwrap();
         let url = relay.url().await.to_string();
-        Self::on(url, Some(relay)).await
+        Self::on(url, till, Some(relay)).await
     }
 
     /// The same, behind our own relay.
     pub(crate) async fn embedded() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
-        let world = Self::on(url.clone(), None).await;
+        let world = Self::on(url.clone(), SIMULATED, None).await;
         let app = &world.app;
         let config = crate::relay::Config::new(vec![parse_relay(&url).unwrap()]);
         let path = world.folder.path().join("relay.db");
@@ -109,10 +118,10 @@ impl World {
         world
     }
 
-    async fn on(relay: String, peer: Option<LocalRelay>) -> Self {
+    async fn on(relay: String, till: &str, peer: Option<LocalRelay>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ahead = Arc::new(AtomicU64::new(0));
-        let app = open_app(&folder, &relay, &ahead);
+        let app = open_app(&folder, &relay, till, &ahead);
         let (spire, client) = (Keys::generate(), Keys::generate());
         let (now, spire_key, client_key) = (app.clock.now(), key(&spire), key(&client));
         let machine_id = app
@@ -136,7 +145,8 @@ impl World {
             })
             .await
             .unwrap();
-        Self { folder, relay, _peer: peer, client, ahead, app, machine_id, spire }
+        let till = till.to_owned();
+        Self { folder, relay, till, _peer: peer, client, ahead, app, machine_id, spire }
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -146,7 +156,7 @@ impl World {
     /// The service with everything in memory lost.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        self.app = open_app(&self.folder, &self.relay, &self.ahead);
+        self.app = open_app(&self.folder, &self.relay, &self.till, &self.ahead);
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -155,7 +165,7 @@ impl World {
         self.app.tasks.wait().await;
         // the lock of the database is free once the last clone is gone
         let folder = tempfile::tempdir().unwrap();
-        let parked = open_app(&folder, "ws://127.0.0.1:1", &self.ahead);
+        let parked = open_app(&folder, "ws://127.0.0.1:1", SIMULATED, &self.ahead);
         let old = std::mem::replace(&mut self.app, parked);
         let deadline = std::time::Instant::now() + PATIENCE;
         let mut old = old;
@@ -247,7 +257,11 @@ pub(crate) fn publish_fees(
 
 /// A machine in service.
 pub(crate) async fn serving() -> (World, Peer) {
-    let world = World::new().await;
+    serving_with(SIMULATED).await
+}
+
+async fn serving_with(till: &str) -> (World, Peer) {
+    let world = World::with_till(till).await;
     world.serve().await;
     let machine = world.in_service().await;
     (world, machine)
@@ -255,7 +269,12 @@ pub(crate) async fn serving() -> (World, Peer) {
 
 /// A machine in service, and the wallets watched.
 pub(crate) async fn trading() -> (World, Peer) {
-    let (world, machine) = serving().await;
+    trading_with(SIMULATED).await
+}
+
+/// The same, with another wallet: the lines of its table.
+pub(crate) async fn trading_with(till: &str) -> (World, Peer) {
+    let (world, machine) = serving_with(till).await;
     crate::settle::start(&world.app);
     (world, machine)
 }

@@ -1,0 +1,300 @@
+//! Requests to servers of others, and websockets to them.
+//!
+//! Promise: an error says whether the request may have had its effect. Redirects are never
+//! followed, answers have a limit, everything has a deadline, and a key is sent in the clear only
+//! inside the operator's own network. Each request has a connection of its own, so that no old
+//! connection that dies under a payment leaves it in doubt.
+//!
+//! Failure policy: until the first byte is written it is [`SendError::NotSent`]; from then on,
+//! without a whole answer, [`SendError::Lost`]. A request is never repeated here.
+
+mod connect;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use nostr::Url;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use zeroize::Zeroizing;
+
+use connect::{Connector, Stream};
+
+/// How long a connection may take: name, TCP and TLS.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The longest message that a websocket may bring.
+const MESSAGE: usize = 256 << 10;
+
+/// A websocket to another server.
+pub(crate) type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// Why a server cannot be used at all.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TargetError {
+    /// The address does not read.
+    #[error("expected an http:// or https:// address without user, query or fragment")]
+    Address,
+    /// TLS does not start.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub(crate) enum SendError {
+    /// Nothing was sent.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It was sent, at least in part, and no whole answer came.
+    #[error("no whole answer: {0}")]
+    Lost(String),
+}
+
+/// A key that goes with a request; never shown.
+#[derive(Clone)]
+pub(crate) struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub(crate) const fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    method: Method,
+    path: String,
+    secret: Option<(HeaderName, HeaderValue)>,
+    body: Option<(&'static str, Vec<u8>)>,
+    patience: Duration,
+    limit: usize,
+}
+
+impl Ask {
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        let patience = Duration::from_secs(10);
+        Self { method, path: path.into(), secret: None, body: None, patience, limit: 64 << 10 }
+    }
+
+    /// Asks for `path`, which comes after the server's base address and is encoded as it must be.
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// Sends `body` as JSON.
+    pub(crate) fn post(path: impl Into<String>, body: &Value) -> Self {
+        let body = Some(("application/json", body.to_string().into_bytes()));
+        Self { body, ..Self::new(Method::POST, path) }
+    }
+
+    /// With a key in a header; one that no header can hold is not sent, and the server says so.
+    pub(crate) fn key(mut self, header: HeaderName, key: &Secret) -> Self {
+        self.secret = HeaderValue::from_str(key.expose()).ok().map(|mut value| {
+            value.set_sensitive(true);
+            (header, value)
+        });
+        self
+    }
+
+    /// How long the answer may take (10 s where nothing is said).
+    pub(crate) fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How many bytes the answer may have (64 kB where nothing is said).
+    pub(crate) fn at_most(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON of a known form.
+    ///
+    /// # Errors
+    /// In words: what was expected, and where it differs.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
+        let mut read = serde_json::Deserializer::from_slice(&self.body);
+        serde_path_to_error::deserialize(&mut read).map_err(|e| format!("unexpected answer: {e}"))
+    }
+
+    /// The status with the first words of the body, for people.
+    pub(crate) fn words(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let said = serde_json::from_slice::<Value>(&self.body).ok();
+        let said = said
+            .as_ref()
+            .and_then(|v| ["detail", "message", "error"].iter().find_map(|k| v.get(k)));
+        let said = match said {
+            Some(Value::String(words)) => words.clone(),
+            Some(other) => other.to_string(),
+            None => text.into_owned(),
+        };
+        let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
+        format!("{}: {said}", self.status)
+    }
+}
+
+/// One server.
+#[derive(Clone)]
+pub(crate) struct Server {
+    base: Url,
+    connector: Connector,
+}
+
+/// Where it is; its user may have put a token into the path.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.base.host_str().unwrap_or_default();
+        write!(f, "Server({}://{host})", self.base.scheme())
+    }
+}
+
+impl Server {
+    /// A server that the operator's own configuration names: it may stand in the operator's own
+    /// network, and only there may it be without TLS.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub(crate) fn configured(base: &str) -> Result<Self, TargetError> {
+        let base: Url = base.parse().map_err(|_| TargetError::Address)?;
+        let bare = base.username().is_empty()
+            && base.password().is_none()
+            && base.query().is_none()
+            && base.fragment().is_none();
+        if !bare || !base.has_host() || !matches!(base.scheme(), "http" | "https") {
+            return Err(TargetError::Address);
+        }
+        Ok(Self { base, connector: Connector::new()? })
+    }
+
+    fn url(&self, path: &str) -> Result<Url, SendError> {
+        let text = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
+        text.parse().map_err(|e| SendError::NotSent(format!("the path does not read: {e}")))
+    }
+
+    /// What the request line and the `Host` header say.
+    fn target(url: &Url) -> (String, String) {
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        (path, host)
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Box<dyn Stream>, SendError> {
+        let connected = tokio::time::timeout(CONNECT, self.connector.connect(url)).await;
+        connected.unwrap_or_else(|_| {
+            let words = format!("no connection within {} s", CONNECT.as_secs());
+            Err(SendError::NotSent(words))
+        })
+    }
+
+    /// Sends it once.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn send(&self, ask: Ask) -> Result<Answer, SendError> {
+        let url = self.url(&ask.path)?;
+        let (path, host) = Self::target(&url);
+        let mut request = hyper::Request::builder()
+            .method(ask.method)
+            .uri(path)
+            .header(HOST, host)
+            .header(CONNECTION, "close")
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, "bitspire");
+        if let Some((name, value)) = ask.secret {
+            request = request.header(name, value);
+        }
+        let (kind, body) = ask.body.unzip();
+        if let Some(kind) = kind {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
+        let request = request.map_err(|e| SendError::NotSent(e.to_string()))?;
+        let stream = TokioIo::new(self.connect(&url).await?);
+        let (mut sender, connection) =
+            http1::handshake(stream).await.map_err(|e| SendError::NotSent(e.to_string()))?;
+        let exchange = async {
+            let answer = sender.send_request(request).await;
+            let answer = answer.map_err(|e| SendError::Lost(e.to_string()))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ask.limit).collect().await;
+            let body = body.map_err(|e| SendError::Lost(e.to_string()))?.to_bytes();
+            Ok(Answer { status, body })
+        };
+        // the connection lives as long as somebody drives it, and its end is seen by the exchange
+        let driven = async {
+            let _ = connection.await;
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let answered = tokio::time::timeout(ask.patience, async {
+            tokio::select! {
+                answer = exchange => answer,
+                never = driven => match never {},
+            }
+        });
+        answered.await.unwrap_or_else(|_| {
+            Err(SendError::Lost(format!("nothing within {} s", ask.patience.as_secs())))
+        })
+    }
+
+    /// Opens a websocket. The error never repeats the path: it may hold a key.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn websocket(&self, path: &str) -> Result<Socket, SendError> {
+        let mut url = self.url(path)?;
+        let stream = self.connect(&url).await?;
+        let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
+        if url.set_scheme(scheme).is_err() {
+            return Err(SendError::NotSent("no websocket address".into()));
+        }
+        let bounds = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE))
+            .max_frame_size(Some(MESSAGE));
+        let opened =
+            tokio_tungstenite::client_async_with_config(url.as_str(), stream, Some(bounds));
+        match tokio::time::timeout(CONNECT, opened).await {
+            Ok(Ok((socket, _))) => Ok(socket),
+            Ok(Err(error)) => Err(SendError::NotSent(format!("no websocket: {error}"))),
+            Err(_) => Err(SendError::NotSent("no websocket in time".into())),
+        }
+    }
+}
