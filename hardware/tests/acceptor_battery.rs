@@ -12,13 +12,12 @@ use bitspire_hardware::acceptor::AcceptorEvent::{
     Accepting, Closed, Credit, Escrowed, Fault, Identified, PoweredUp, Recovered, Rejected,
     Returned, Stacked,
 };
-use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{
     Acceptor, AcceptorCommand, AcceptorEvent, EscrowedBill, FaultKind, PowerUpBill,
 };
 use bitspire_hardware::port::{Device, serial};
+use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::host::Host;
-use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_shared::money::Denomination;
 use serde_json::{Value, json};
 use support::{ByTest, Proof};
@@ -38,22 +37,39 @@ struct Rig {
 }
 
 fn id003() -> Rig {
+    use bitspire_hardware::acceptor::id003::{Id003, Settings};
+    use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
     let timing = Timing { initialize: 300, accept: 150, stack: 150, stacked: 150, take: 150 };
     let sim = Id003Sim::new(Id003Sim::eur(), Options::default(), timing);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(Box::new(sim), Some(&dir.path().join("acceptor"))).unwrap();
-    let start = |line: &Path, sink| -> Box<dyn Acceptor<ByTest>> {
+    Rig::new(sim, |line, sink| {
         let settings = Settings { currency: "EUR".parse().unwrap(), baud: 9600 };
         let opener = serial(line.to_str().unwrap());
         Box::new(Device::start("id003", Id003::<ByTest>::new(settings), opener, sink).unwrap())
-    };
-    let (_, events) = mpsc::channel();
-    let mut rig = Rig { acceptor: None, events, host, start, dir };
-    rig.restart();
-    rig
+    })
+}
+
+fn ccnet() -> Rig {
+    use bitspire_hardware::acceptor::ccnet::{Ccnet, Settings};
+    use bitspire_hardware::sim::ccnet::{CcnetSim, Options, Timing};
+    let timing = Timing { initialize: 300, accept: 150, stack: 150, take: 150, confirm: 100 };
+    let sim = CcnetSim::new(CcnetSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let settings = Settings { currency: "EUR".parse().unwrap(), baud: 9600 };
+        let opener = serial(line.to_str().unwrap());
+        Box::new(Device::start("ccnet", Ccnet::<ByTest>::new(settings), opener, sink).unwrap())
+    })
 }
 
 impl Rig {
+    fn new(sim: impl SimDevice, start: fn(&Path, Sink) -> Box<dyn Acceptor<ByTest>>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::start(Box::new(sim), Some(&dir.path().join("acceptor"))).unwrap();
+        let (_, events) = mpsc::channel();
+        let mut rig = Rig { acceptor: None, events, host, start, dir };
+        rig.restart();
+        rig
+    }
+
     /// A host that knows nothing of the one before it.
     fn restart(&mut self) {
         self.acceptor = None;
@@ -222,6 +238,12 @@ fn a_jam_is_told_and_cleared(mut rig: Rig) {
 }
 
 macro_rules! battery {
+    ($name:ident) => {
+        battery!($name:
+            it_comes_up_closed_and_opens_on_command a_note_is_credited_once a_note_is_given_back
+            a_stale_proof_stacks_nothing notes_that_are_not_enabled_are_refused
+            a_credit_outlives_the_host a_lost_line_comes_back a_jam_is_told_and_cleared);
+    };
     ($name:ident: $($test:ident)*) => {
         mod $name {
             $(#[test] fn $test() { super::$test(super::$name()) })*
@@ -229,7 +251,5 @@ macro_rules! battery {
     };
 }
 
-battery!(id003:
-    it_comes_up_closed_and_opens_on_command a_note_is_credited_once a_note_is_given_back
-    a_stale_proof_stacks_nothing notes_that_are_not_enabled_are_refused a_credit_outlives_the_host
-    a_lost_line_comes_back a_jam_is_told_and_cleared);
+battery!(ccnet);
+battery!(id003);

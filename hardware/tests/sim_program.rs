@@ -159,16 +159,21 @@ fn a_driver_dispenses_from_the_program() {
 
 /// Loss prevented: the validator's simulator cannot be started, or nobody can use it by hand.
 #[test]
-fn the_validator_is_served_and_keys_work() {
-    let mut program = Program::start(&["id003", "--currency", "eur", "--pace", "1"]);
+fn each_validator_is_served_and_keys_work() {
+    // STATUS REQUEST or POLL, POWER UP (published frames)
+    is_served("id003", &[0xfc, 0x05, 0x11, 0x27, 0x56], [0xfc, 0x05, 0x40, 0x2b, 0x15]);
+    is_served("ccnet", &[0x02, 0x03, 0x06, 0x33, 0xda, 0x81], [0x02, 0x03, 0x06, 0x10, 0x43, 0x92]);
+}
+
+fn is_served<const N: usize>(protocol: &str, asks: &[u8], answers: [u8; N]) {
+    let mut program = Program::start(&[protocol, "--currency", "eur", "--pace", "1"]);
     let path = program.after("port");
     program.after("ready");
     let mut port = serialport::new(path, 9_600).timeout(PATIENCE).open().unwrap();
-    // STATUS REQUEST, POWER UP (published frames)
-    port.write_all(&[0xfc, 0x05, 0x11, 0x27, 0x56]).unwrap();
-    let mut answer = [0; 5];
+    port.write_all(asks).unwrap();
+    let mut answer = [0; N];
     port.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, [0xfc, 0x05, 0x40, 0x2b, 0x15]);
+    assert_eq!(answer, answers);
     program.type_line("x");
     assert!(program.line().starts_with('{'), "the key is an action with an answer");
     program.type_line("c");
@@ -219,7 +224,7 @@ fn wrong_use_is_told_and_has_its_code() {
     let help = run(&["--help"]);
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(help.status.success());
-    for words in ["f56", "id003", "/control", "Exit codes"] {
+    for words in ["ccnet", "f56", "id003", "/control", "Exit codes"] {
         assert!(text.contains(words), "{words}: {text}");
     }
 }

@@ -7,6 +7,8 @@
 //! Failure policy: what the device cannot explain is a [`DeviceFault`] with the raw code; a note
 //! whose fate is unknown after a restart is reported as such, never dropped.
 
+mod bill;
+pub mod ccnet;
 pub mod id003;
 
 use std::collections::BTreeSet;

@@ -21,11 +21,12 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::ccnet::{self, CcnetSim};
 use super::escpos::EscPosSim;
 use super::f56::{Cassette, F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
 use super::host::{Host, Http, Remote};
-use super::id003::{Id003Sim, Options, Timing};
+use super::id003::{self, Id003Sim};
 use super::{Key, SimDevice};
 use crate::frame::f56::{SLOTS, note_size};
 
@@ -51,6 +52,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Device {
+    /// CashCode CCNET validator: inlet, escrow, drop cassette
+    Ccnet {
+        #[command(flatten)]
+        validator: Validator,
+        #[command(flatten)]
+        common: Common,
+    },
     /// ESC/POS receipt printer (Epson TM and alike): paper, cover, cutter
     Escpos {
         #[command(flatten)]
@@ -173,9 +181,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
     let (device, common): (Box<dyn SimDevice>, _) = match cli.device {
+        Device::Ccnet { validator, common } => (Box::new(validator.ccnet()), common),
         Device::Escpos { roll, common } => (Box::new(EscPosSim::new(roll.paper)), common),
         Device::F56 { cassettes, common } => (Box::new(F56Sim::new(cassettes.fit()?)), common),
-        Device::Id003 { validator, common } => (Box::new(validator.device()), common),
+        Device::Id003 { validator, common } => (Box::new(validator.id003()), common),
     };
     if common.fault_rate == 0 && common.latency == 0 {
         return Ok((device, common));
@@ -247,26 +256,51 @@ impl Cassettes {
 }
 
 impl Validator {
-    fn device(&self) -> Id003Sim {
+    fn ccnet(&self) -> CcnetSim {
+        let table = match self.currency {
+            KnownNotes::Eur => CcnetSim::eur(),
+            KnownNotes::Usd => CcnetSim::usd(),
+        };
+        let options = ccnet::Options {
+            strict: self.strict,
+            power_recovery: !self.no_power_recovery,
+            ..ccnet::Options::default()
+        };
+        let real = ccnet::Timing::default();
+        let timing = ccnet::Timing {
+            initialize: self.paced(real.initialize),
+            accept: self.paced(real.accept),
+            stack: self.paced(real.stack),
+            take: self.paced(real.take),
+            // the host does not get faster
+            confirm: real.confirm,
+        };
+        CcnetSim::new(table, options, timing)
+    }
+
+    fn id003(&self) -> Id003Sim {
         let table = match self.currency {
             KnownNotes::Eur => Id003Sim::eur(),
             KnownNotes::Usd => Id003Sim::usd(),
         };
-        let options = Options {
+        let options = id003::Options {
             strict: self.strict,
             power_recovery: !self.no_power_recovery,
-            ..Options::default()
+            ..id003::Options::default()
         };
-        let real = Timing::default();
-        let paced = |ms: u64| ms.saturating_mul(self.pace) / 100;
-        let timing = Timing {
-            initialize: paced(real.initialize),
-            accept: paced(real.accept),
-            stack: paced(real.stack),
-            stacked: paced(real.stacked),
-            take: paced(real.take),
+        let real = id003::Timing::default();
+        let timing = id003::Timing {
+            initialize: self.paced(real.initialize),
+            accept: self.paced(real.accept),
+            stack: self.paced(real.stack),
+            stacked: self.paced(real.stacked),
+            take: self.paced(real.take),
         };
         Id003Sim::new(table, options, timing)
+    }
+
+    fn paced(&self, ms: u64) -> u64 {
+        ms.saturating_mul(self.pace) / 100
     }
 }
 

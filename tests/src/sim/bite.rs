@@ -109,8 +109,8 @@ pub const BUGS: [Bug; 15] = [
     bug(
         "the validator's credit is acknowledged before it is durable",
         "hardware/src/acceptor/id003/talk.rs",
-        "            Status::VendValid(_) if self.acknowledged() => Some(Ask::Ack),",
-        "            Status::VendValid(_) if self.bill.is_some() => Some(Ask::Ack),",
+        "            Status::VendValid(_) if self.notes.acknowledged() => Some(Ask::Ack),",
+        "            Status::VendValid(_) if !self.notes.has_none() => Some(Ask::Ack),",
     ),
     bug(
         "a dispenser's command is sent again when its answer is lost",

@@ -55,12 +55,12 @@ use std::marker::PhantomData;
 use bitspire_shared::money::{Currency, Denomination};
 use bitspire_shared::time::Mono;
 
-use super::{AcceptorCommand, AcceptorEvent, DeviceFault, FaultKind};
+use super::bill::{Coded, Known, Notes, TRIES, Voice, Word};
+use super::{AcceptorCommand, AcceptorEvent, FaultKind};
 use crate::Authority;
 use crate::engine::{Engine, LineSettings, Output, Parity};
 use crate::frame::id003::{Config, Decoder, Held, Reply, Request, Status, in_words};
 use crate::trace::Direction;
-use note::Bill;
 use setup::Setup;
 
 /// Between polls while a note moves.
@@ -73,12 +73,6 @@ const SILENT_POLL_MS: u64 = 1_000;
 const RESPONSE_MS: u64 = 300;
 /// Silence that is a fault; the device itself gives a note back after 3 s without a poll.
 const SILENT_MS: u64 = 3_000;
-/// One [`AcceptorCommand::Hold`] keeps the note this long, by as many HOLDs as it takes.
-const HOLD_MS: u64 = 60_000;
-/// Between HOLDs; each is good for 10 s.
-const HOLD_AGAIN_MS: u64 = 5_000;
-/// How often STACK or RETURN is said to a note that stays in escrow.
-const TRIES: u8 = 3;
 
 /// What must be known before the device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +88,7 @@ pub struct Id003<A: Authority> {
     settings: Settings,
     authority: PhantomData<fn() -> A>,
     decoder: Decoder,
-    out: Output<AcceptorEvent>,
+    voice: Voice,
     up: bool,
     /// What the line waits for.
     waiting: Option<Waiting>,
@@ -107,21 +101,15 @@ pub struct Id003<A: Authority> {
     seen_at: Mono,
     /// Nothing that may change the state was sent since it was seen.
     current: bool,
-    /// Whether this link has told where a note was when it came up.
-    found: bool,
     /// POWER UP has had its ACK.
     power_up_acked: bool,
     setup: Setup,
     wanted: BTreeSet<Denomination>,
     /// The last inlet event, since the device was last busy.
     told_open: Option<bool>,
-    bill: Option<Bill>,
-    serial: u32,
-    held_at: Mono,
-    hold_until: Mono,
+    notes: Notes,
     reset_wanted: bool,
     cashbox_out: bool,
-    fault: Option<DeviceFault>,
 }
 
 #[derive(Clone, Copy)]
@@ -169,7 +157,7 @@ impl<A: Authority> Id003<A> {
             settings,
             authority: PhantomData,
             decoder: Decoder::default(),
-            out: Output::default(),
+            voice: Voice::default(),
             up: false,
             waiting: None,
             next_poll: Mono(0),
@@ -178,29 +166,20 @@ impl<A: Authority> Id003<A> {
             entered: Mono(0),
             seen_at: Mono(0),
             current: false,
-            found: false,
             power_up_acked: false,
             setup: Setup::default(),
             wanted: BTreeSet::new(),
             told_open: None,
-            bill: None,
-            serial: 0,
-            held_at: Mono(0),
-            hold_until: Mono(0),
+            notes: Notes::default(),
             reset_wanted: false,
             cashbox_out: false,
-            fault: None,
         }
-    }
-
-    fn tell(&mut self, event: AcceptorEvent) {
-        self.out.events.push(event);
     }
 
     /// Says what is due and hands out what has gathered.
     fn finish(&mut self, now: Mono) -> Output<AcceptorEvent> {
-        self.out.wake_at = if self.up { Some(self.pump(now)) } else { None };
-        std::mem::take(&mut self.out)
+        self.voice.out.wake_at = if self.up { Some(self.pump(now)) } else { None };
+        std::mem::take(&mut self.voice.out)
     }
 }
 
@@ -227,9 +206,9 @@ impl<A: Authority> Engine for Id003<A> {
         self.decoder.clear();
         self.seen = None;
         self.current = false;
-        self.found = false;
+        self.notes.found = false;
         self.told_open = None;
-        self.fail(FaultKind::LinkLost, why.to_owned());
+        self.voice.fail(FaultKind::LinkLost, why.to_owned());
         self.finish(now)
     }
 
@@ -253,15 +232,13 @@ impl<A: Authority> Engine for Id003<A> {
                 self.wanted = notes;
                 self.setup.inlet_changed();
             }
-            AcceptorCommand::AcknowledgeCredit => self.credit_is_durable(),
-            _ if !self.up => {
-                if let Some(fault) = self.fault.clone() {
-                    self.tell(AcceptorEvent::Fault(fault));
-                }
-            }
-            AcceptorCommand::Stack(bill) => self.stack(*bill.as_ref()),
-            AcceptorCommand::Return => self.give_back_if_undecided(),
-            AcceptorCommand::Hold => self.hold_until = now.after(HOLD_MS),
+            AcceptorCommand::AcknowledgeCredit => self.notes.credit_is_durable(),
+            _ if !self.up => self.voice.say_fault_again(),
+            AcceptorCommand::Stack(bill) if self.waits() => self.notes.stack(*bill.as_ref()),
+            // its note is not in escrow any more
+            AcceptorCommand::Stack(_) => {}
+            AcceptorCommand::Return => self.notes.give_back_if_undecided(),
+            AcceptorCommand::Hold => self.notes.hold(now),
             AcceptorCommand::Reset => self.reset_wanted = true,
         }
         self.finish(now)

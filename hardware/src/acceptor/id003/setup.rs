@@ -35,7 +35,7 @@ pub(super) struct Setup {
     resets: u8,
     version: Option<String>,
     version_tries: u8,
-    table: Option<Vec<(u8, Denomination, Currency)>>,
+    table: Option<Vec<Coded>>,
     table_tries: u8,
     table_after: Mono,
     identified: bool,
@@ -85,18 +85,12 @@ impl Setup {
         self.resetting.is_some_and(|since| now.since(since) < RESET_AGAIN_MS)
     }
 
-    pub(super) const fn has_table(&self) -> bool {
-        self.table.is_some()
+    pub(super) fn table(&self) -> Option<&[Coded]> {
+        self.table.as_deref()
     }
 
     pub(super) const fn failed(&self) -> bool {
         self.complaint.is_some()
-    }
-
-    /// The note of an escrow code.
-    pub(super) fn note(&self, code: u8) -> Option<(Denomination, Currency)> {
-        let table = self.table.as_ref()?;
-        table.iter().find(|(c, ..)| *c == code).map(|(_, d, currency)| (*d, *currency))
     }
 
     /// What is still to be asked, here and now.
@@ -113,23 +107,13 @@ impl Setup {
         self.version = Some(printable.map(char::from).collect::<String>().trim().to_owned());
     }
 
-    pub(super) fn table(&mut self, table: Currencies<'_>) {
+    pub(super) fn learn(&mut self, table: Currencies<'_>) {
         let notes = table.slots().filter_map(|slot| {
             let (denomination, currency) = slot.note()?;
             Some((slot.code, denomination, currency))
         });
         self.table = Some(notes.collect());
         self.complaint = None;
-    }
-
-    /// The escrow codes of these notes as the C0 bits and the C3 inhibit that take only them.
-    fn inlet(&self, wanted: &BTreeSet<Denomination>, currency: Currency) -> (u16, bool) {
-        let notes = self.table.iter().flatten();
-        let enabled = notes
-            .filter(|(_, d, c)| *c == currency && wanted.contains(d))
-            .filter_map(|(code, ..)| 1u16.checked_shl(u32::from(code.checked_sub(0x61)?)))
-            .fold(0, |bits, bit| bits | bit);
-        if enabled == 0 { CLOSED } else { (!enabled, false) }
     }
 
     fn inlet_is(&self, (disabled, inhibit): (u16, bool)) -> bool {
@@ -211,8 +195,14 @@ impl Setup {
 }
 
 impl<A: Authority> Id003<A> {
+    /// The wanted notes as the C0 bits and the C3 inhibit that take only them.
     fn inlet(&self) -> (u16, bool) {
-        self.setup.inlet(&self.wanted, self.settings.currency)
+        let known = self.known();
+        let bits = known
+            .wanted_codes()
+            .filter_map(|code| 1u16.checked_shl(u32::from(code.checked_sub(0x61)?)));
+        let enabled = bits.fold(0, |bits, bit| bits | bit);
+        if enabled == 0 { CLOSED } else { (!enabled, false) }
     }
 
     pub(super) fn setting(&self, now: Mono) -> Option<Ask> {
@@ -255,7 +245,7 @@ impl<A: Authority> Id003<A> {
             self.identify();
         }
         if let Some(complaint) = self.setup.complaint {
-            self.fail(FaultKind::ServiceNeeded, complaint.to_owned());
+            self.voice.fail(FaultKind::ServiceNeeded, complaint.to_owned());
         }
     }
 
@@ -265,7 +255,7 @@ impl<A: Authority> Id003<A> {
         if !std::mem::replace(&mut self.setup.identified, true) {
             let notes = table.iter().map(|(_, d, c)| (*d, *c)).collect();
             let version = version.clone();
-            self.tell(AcceptorEvent::Identified { version, notes });
+            self.voice.tell(AcceptorEvent::Identified { version, notes });
         }
     }
 
@@ -286,10 +276,10 @@ impl<A: Authority> Id003<A> {
             && (open != inhibit
                 || now.since(setup.inhibit_at.max(self.entered)) >= INLET_SETTLES_MS);
         // a fault is over before the device is called well
-        let well = done && self.fault.is_none();
+        let well = done && self.voice.fault.is_none();
         if (well || setup.failed()) && self.told_open != Some(open) {
             self.told_open = Some(open);
-            self.tell(if open { AcceptorEvent::Accepting } else { AcceptorEvent::Closed });
+            self.voice.tell(if open { AcceptorEvent::Accepting } else { AcceptorEvent::Closed });
         }
     }
 }

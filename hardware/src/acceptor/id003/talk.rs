@@ -1,6 +1,5 @@
 //! Who says what when: one question at a time, the next one chosen from the device's last state.
 
-use super::note::Stage;
 use super::*;
 
 impl<A: Authority> Id003<A> {
@@ -27,16 +26,18 @@ impl<A: Authority> Id003<A> {
     fn say(&mut self, ask: Ask, now: Mono) {
         // half duplex: whatever is half there is not the answer to this
         self.decoder.clear();
-        ask.request().frame().write_to(&mut self.out.write);
+        ask.request().frame().write_to(&mut self.voice.out.write);
+        // what was seen of a device that is silent now says nothing of its note
+        let in_escrow = self.waits() && self.current;
         match ask {
             Ask::Status | Ask::Version | Ask::Currencies => {}
             _ => self.current = false,
         }
         match ask {
-            Ask::Stack => self.count_try(),
-            Ask::Return => self.count_try(),
-            Ask::Reset => self.note_is_reset(),
-            Ask::Hold => self.held_at = now,
+            Ask::Stack => self.notes.said(Word::Stack, now),
+            Ask::Return => self.notes.said(Word::Return, now),
+            Ask::Hold => self.notes.said(Word::Hold, now),
+            Ask::Reset if in_escrow => self.notes.said(Word::Reset, now),
             Ask::Ack if matches!(self.seen, Some(Status::PowerUp)) => self.power_up_acked = true,
             _ => {}
         }
@@ -51,14 +52,16 @@ impl<A: Authority> Id003<A> {
     fn next(&self, now: Mono) -> (Ask, Mono) {
         let poll = (Ask::Status, self.next_poll);
         if self.is_silent(now) {
-            let ask =
-                if self.reset_wanted || self.only_reset_helps() { Ask::Reset } else { poll.0 };
+            // after a minute without ACK the device answers nothing but RESET; once the credit is
+            // durable nothing is lost by that. In any other silence it could lose a VEND VALID
+            let only_reset_helps = self.notes.acknowledged();
+            let ask = if self.reset_wanted || only_reset_helps { Ask::Reset } else { poll.0 };
             return (ask, poll.1);
         }
         let Some(status) = self.seen.filter(|_| self.current) else { return poll };
         let ask = match status {
-            Status::VendValid(_) if self.acknowledged() => Some(Ask::Ack),
-            Status::VendValid(_) => self.credit_needs_table().then_some(Ask::Currencies),
+            Status::VendValid(_) if self.notes.acknowledged() => Some(Ask::Ack),
+            Status::VendValid(_) => self.notes.credit_needs_table().then_some(Ask::Currencies),
             Status::Escrow(_) | Status::Holding => self.decide(now),
             Status::PowerUp
             | Status::PowerUpBillInAcceptor
@@ -89,21 +92,12 @@ impl<A: Authority> Id003<A> {
 
     /// What the note in escrow is told.
     fn decide(&self, now: Mono) -> Option<Ask> {
-        let bill = self.bill.as_ref()?;
-        let again = bill.tries < TRIES;
-        match bill.stage {
-            // only what this run has a proof for
-            Stage::StackSent if again && bill.escrowed.is_some() => Some(Ask::Stack),
-            Stage::Refused | Stage::Leaving if again => Some(Ask::Return),
-            Stage::Undecided | Stage::Refused | Stage::Leaving if self.reset_wanted => {
-                Some(Ask::Reset)
-            }
-            Stage::Undecided => {
-                let due = now < self.hold_until && self.held_at.after(HOLD_AGAIN_MS) <= now;
-                due.then_some(Ask::Hold)
-            }
-            _ => None,
-        }
+        Some(match self.notes.decide(self.reset_wanted, now)? {
+            Word::Stack => Ask::Stack,
+            Word::Return => Ask::Return,
+            Word::Hold => Ask::Hold,
+            Word::Reset => Ask::Reset,
+        })
     }
 
     fn is_silent(&self, now: Mono) -> bool {
@@ -117,7 +111,8 @@ impl<A: Authority> Id003<A> {
         self.next_poll = now;
         if self.is_silent(now) {
             self.next_poll = now.after(SILENT_POLL_MS);
-            self.fail(FaultKind::Silent, "no answer for 3 s: check cable and power".to_owned());
+            self.voice
+                .fail(FaultKind::Silent, "no answer for 3 s: check cable and power".to_owned());
         }
     }
 
@@ -157,7 +152,7 @@ impl<A: Authority> Id003<A> {
             }
             (Ask::Currencies, Reply::CurrencyAssign(table)) => {
                 self.answered(now);
-                self.setup.table(*table);
+                self.setup.learn(*table);
                 self.identify();
                 self.credit_with_table();
             }
@@ -201,7 +196,7 @@ impl<A: Authority> Id003<A> {
                 if changed =>
             {
                 self.setup = Setup::default();
-                self.found = false;
+                self.notes.found = false;
                 self.power_up_acked = false;
             }
             Status::Initializing if changed => self.setup.on_initialize(),

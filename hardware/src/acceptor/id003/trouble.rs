@@ -3,21 +3,12 @@
 use super::*;
 
 impl<A: Authority> Id003<A> {
-    /// Tells a fault, once for as long as it is the same.
-    pub(super) fn fail(&mut self, kind: FaultKind, detail: String) {
-        let fault = DeviceFault { kind, detail };
-        if self.fault.as_ref() != Some(&fault) {
-            self.fault = Some(fault.clone());
-            self.tell(AcceptorEvent::Fault(fault));
-        }
-    }
-
     pub(super) fn judge(&mut self, status: Status, now: Mono) {
         if status == Status::StackerOpen && !std::mem::replace(&mut self.cashbox_out, true) {
-            self.tell(AcceptorEvent::CashboxRemoved(true));
+            self.voice.tell(AcceptorEvent::CashboxRemoved(true));
         }
         if let Some(kind) = trouble(status, now.since(self.entered)) {
-            return self.fail(kind, status.to_string());
+            return self.voice.fail(kind, status.to_string());
         }
         let well = matches!(
             status,
@@ -36,12 +27,9 @@ impl<A: Authority> Id003<A> {
             return;
         }
         if std::mem::replace(&mut self.cashbox_out, false) {
-            self.tell(AcceptorEvent::CashboxRemoved(false));
+            self.voice.tell(AcceptorEvent::CashboxRemoved(false));
         }
-        // a fault that was told in this very step is not over yet
-        let told_now = self.out.events.iter().any(Self::is_fault);
-        if !told_now && !self.setup.failed() && self.fault.take().is_some() {
-            self.tell(AcceptorEvent::Recovered);
+        if !self.setup.failed() && self.voice.recover() {
             // the one who heard of the fault waits to hear that the device is well
             self.told_open = None;
         }

@@ -11,6 +11,8 @@ pub struct Bills(u32);
 impl Bills {
     /// No type at all.
     pub const NONE: Self = Self(0);
+    /// Every type.
+    pub const ALL: Self = Self(0x00ff_ffff);
 
     /// Of three bytes, as they stand on the line: the high types first.
     pub(super) const fn from_bytes([high, middle, low]: [u8; 3]) -> Self {

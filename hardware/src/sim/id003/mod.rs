@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
-use super::{Key, SimDevice, SimError};
+use super::{Key, SimDevice, SimError, count};
 use crate::frame::id003::{Config, CurrencySlot, Decoder, RejectReason, Reply, Status};
 use path::{Inside, Phase, Trouble};
 
@@ -152,11 +152,6 @@ struct Tally {
     acknowledged: u32,
 }
 
-fn count(tally: &mut BTreeMap<u8, u32>, code: u8) {
-    let notes = tally.entry(code).or_default();
-    *notes = notes.saturating_add(1);
-}
-
 impl Id003Sim {
     /// A device, powered up, empty, with these notes.
     #[must_use]
@@ -214,13 +209,7 @@ impl Id003Sim {
     }
 
     fn by_value(&self, tally: &BTreeMap<u8, u32>) -> Value {
-        let mut notes = BTreeMap::<String, u32>::new();
-        for (code, count) in tally {
-            let value = self.major(*code).unwrap_or_default();
-            let sum = notes.entry(value.to_string()).or_default();
-            *sum = sum.saturating_add(*count);
-        }
-        json!(notes)
+        super::by_value(tally, |code| self.major(code))
     }
 }
 
@@ -273,21 +262,7 @@ impl SimDevice for Id003Sim {
     }
 
     fn keys(&self) -> &'static [Key] {
-        const KEYS: &[Key] = &[
-            Key::new('5', "insert a 5", r#"{"action":"insert","denomination":5}"#),
-            Key::new('1', "insert a 10", r#"{"action":"insert","denomination":10}"#),
-            Key::new('2', "insert a 20", r#"{"action":"insert","denomination":20}"#),
-            Key::new('h', "insert a 100", r#"{"action":"insert","denomination":100}"#),
-            Key::new('r', "the next note is refused", r#"{"action":"reject_next","reason":"76"}"#),
-            Key::new('j', "a jam in the acceptor", r#"{"action":"jam","where":"acceptor"}"#),
-            Key::new('k', "clear it (the host resets)", r#"{"action":"clear"}"#),
-            Key::new('p', "take the cashbox out", r#"{"action":"stacker_out"}"#),
-            Key::new('e', "empty it", r#"{"action":"collect"}"#),
-            Key::new('i', "put it back", r#"{"action":"stacker_in"}"#),
-            Key::new('x', "power off", r#"{"action":"power_off"}"#),
-            Key::new('o', "power on", r#"{"action":"power_on"}"#),
-        ];
-        KEYS
+        super::VALIDATOR_KEYS
     }
 }
 

@@ -171,15 +171,7 @@ fn interrupt_mode_announces_each_change() {
 /// Loss prevented: a key that does something else than it says, or nothing at all.
 #[test]
 fn every_key_is_an_action() {
-    let mut bench = Bench::new(Options::default());
-    assert!(!bench.sim.keys().is_empty());
-    let mut seen = std::collections::BTreeSet::from(['c', 'q', '?', '{']);
-    for key in bench.sim.keys() {
-        assert!(seen.insert(key.key), "{} twice", key.key);
-        let action: Value = serde_json::from_str(key.action).unwrap();
-        let refused = bench.sim.control(&action, bench.now);
-        assert!(!matches!(refused, Err(SimError::Action { .. })), "key {}: {refused:?}", key.key);
-    }
+    crate::sim::testing::every_key_is_an_action(Bench::new(Options::default()).sim);
 }
 
 /// Loss prevented: a control action that is silently ignored makes a test pass for nothing.
@@ -243,16 +235,7 @@ proptest! {
                     bench.sim.on_tick(bench.now);
                 }
             }
-            let c = bench.sim.counters();
-            let n = |name: &str| c[name].as_u64().unwrap();
-            let boxed = |name: &str| c[name]["20"].as_u64().unwrap_or(0);
-            prop_assert_eq!(
-                n("inserted"),
-                n("in_path") + n("returned") + n("rejected") + n("removed")
-                    + boxed("cashbox") + boxed("collected"),
-                "{}", c
-            );
-            prop_assert!(n("acknowledged") <= boxed("cashbox") + boxed("collected"));
+            crate::sim::testing::notes_add_up(&bench.sim.counters());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent};
 
-use crate::world::World;
+use crate::world::{Protocol, World};
 
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -32,7 +32,12 @@ impl Journal {
         }
     }
 
-    pub(crate) fn on_event(&mut self, world: &mut World, event: &AcceptorEvent, what: &str) {
+    pub(crate) fn on_event<P: Protocol>(
+        &mut self,
+        world: &mut World<P>,
+        event: &AcceptorEvent,
+        what: &str,
+    ) {
         match event {
             AcceptorEvent::Escrowed(bill) => {
                 self.intend();
@@ -54,7 +59,7 @@ impl Journal {
     }
 
     /// What was credited against the notes that the device has.
-    pub(crate) fn balance(&self, world: &World, what: &str) {
+    pub(crate) fn balance<P: Protocol>(&self, world: &World<P>, what: &str) {
         let taken = world.cashbox();
         assert_eq!(world.count("in_path"), 0, "{what}");
         assert_eq!(self.unexplained, 0, "{what}");

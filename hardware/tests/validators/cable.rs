@@ -1,15 +1,16 @@
 //! A bad cable: bytes dropped, doubled, changed, delayed, by seed.
 
-use bitspire_hardware::sim::id003::Options;
 use serde_json::json;
 
+use crate::ccnet::CcnetLine;
+use crate::id003::Id003Line;
 use crate::journal::Journal;
-use crate::world::World;
+use crate::world::{Protocol, World};
 
 /// Notes pass through a cable with so many faults per million bytes.
-fn notes_over_a_bad_cable(seed: u64, per_million: u32) -> Journal {
+fn notes_over_a_bad_cable<P: Protocol>(seed: u64, per_million: u32) -> Journal {
     let what = format!("seed {seed}, {per_million} per million");
-    let mut world = World::with_cable(Options::default(), seed);
+    let mut world = World::<P>::with_cable(P::Options::default(), seed);
     let mut journal = Journal::default();
     world.accept(&[20]);
     let each = per_million / 4;
@@ -35,17 +36,33 @@ fn notes_over_a_bad_cable(seed: u64, per_million: u32) -> Journal {
     journal
 }
 
+/// How many notes were credited, and how many stayed unknown.
+fn noise<P: Protocol>(rates: [u32; 2]) -> (u64, u64) {
+    let mut sum = (0, 0);
+    for seed in 0..10 {
+        for per_million in rates {
+            let journal = notes_over_a_bad_cable::<P>(seed, per_million);
+            sum = (sum.0 + journal.credits, sum.1 + journal.unknown);
+        }
+    }
+    sum
+}
+
 /// Loss prevented: noise on the line that doubles, loses or invents a credit.
 #[test]
 fn noise_changes_no_credit() {
-    let mut credits = 0;
-    for seed in 0..10 {
-        for per_million in [10_000, 60_000] {
-            let journal = notes_over_a_bad_cable(seed, per_million);
-            assert_eq!(journal.unknown, 0, "seed {seed}, {per_million}: the power never went");
-            credits += journal.credits;
-        }
-    }
+    let (credits, unknown) = noise::<Id003Line>([10_000, 60_000]);
+    assert_eq!(unknown, 0, "the power never went");
     // noise costs time, not business
+    assert!(credits > 60, "{credits} of at most 100 notes");
+}
+
+/// Loss prevented: the same on a line whose answers do not name their questions and whose credits
+/// are confirmed by the host.
+#[test]
+fn noise_changes_no_ccnet_credit() {
+    // its bill table is one answer of 125 bytes, which must come whole once
+    let (credits, unknown) = noise::<CcnetLine>([5_000, 20_000]);
+    assert_eq!(unknown, 0, "the power never went");
     assert!(credits > 60, "{credits} of at most 100 notes");
 }

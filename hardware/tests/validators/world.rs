@@ -1,14 +1,12 @@
 //! Engine and simulator on one line, with one clock.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Debug;
 
-use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill};
 use bitspire_hardware::engine::{Engine, Output};
-use bitspire_hardware::frame::id003::{Decoder, Frame, Request};
 use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::faulty::{FaultRates, Faulty};
-use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_shared::money::Denomination;
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
@@ -18,29 +16,59 @@ use crate::support::{ByTest, Proof};
 /// One byte at 9600 baud, rounded.
 const BYTE_MS: u64 = 1;
 
-pub(crate) struct World {
+/// A protocol: its engine, its simulated device, and what they say.
+pub(crate) trait Protocol: Copy + Debug + 'static {
+    type Engine: Engine<Command = AcceptorCommand<ByTest>, Event = AcceptorEvent>;
+    type Sim: SimDevice;
+    type Options: Copy + Debug + Default;
+    type Frame: PartialEq;
+    /// How the device's state begins when a credit waits for its confirmation.
+    const CREDIT: &'static str;
+    /// The code of a note of another length, and how it is told.
+    const REJECT: (&'static str, &'static str);
+    /// The code of a note that is not enabled.
+    const INHIBITED: &'static str;
+    /// How a full cashbox is told.
+    const FULL: &'static str;
+    /// How long either side is away: too short for the other to notice, long enough for a fault, long
+    /// enough for the device to end a note by itself.
+    const DOWN_MS: [u64; 3];
+    /// For notes of EUR.
+    fn engine() -> Self::Engine;
+    /// Knows notes of EUR.
+    fn sim(options: Self::Options) -> Self::Sim;
+    /// The frames of the host in these bytes.
+    fn frames(bytes: &[u8]) -> Vec<Self::Frame>;
+    /// The command to stack, as this engine says it.
+    fn stack() -> Self::Frame;
+    /// The command to keep a note in escrow.
+    fn hold() -> Self::Frame;
+    /// The question for the notes that the device knows.
+    fn table() -> Self::Frame;
+}
+
+pub(crate) struct World<P: Protocol> {
     /// Behind a cable that is good until it is told otherwise.
-    pub(crate) sim: Faulty<Id003Sim>,
+    pub(crate) sim: Faulty<P::Sim>,
     pub(crate) now: Mono,
     /// What the host said, frame by frame.
-    pub(crate) said: Vec<Frame>,
-    engine: Option<Id003<ByTest>>,
+    pub(crate) said: Vec<P::Frame>,
+    engine: Option<P::Engine>,
     wake_at: Option<Mono>,
     to_device: VecDeque<(Mono, u8)>,
     to_host: VecDeque<(Mono, u8)>,
     events: VecDeque<AcceptorEvent>,
-    listener: Decoder,
 }
 
-impl World {
+impl<P: Protocol> World<P> {
     /// A device that has just got its power, and a host that opens the line.
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: P::Options) -> Self {
         Self::with_cable(options, 0)
     }
 
     /// As `new`; the cable's faults, once there are any, follow this seed.
-    pub(crate) fn with_cable(options: Options, seed: u64) -> Self {
-        let device = Id003Sim::new(Id003Sim::eur(), options, Timing::default());
+    pub(crate) fn with_cable(options: P::Options, seed: u64) -> Self {
+        let device = P::sim(options);
         let mut world = Self {
             sim: Faulty::new(device, seed, FaultRates::default(), 0),
             now: Mono(0),
@@ -50,14 +78,13 @@ impl World {
             to_device: VecDeque::new(),
             to_host: VecDeque::new(),
             events: VecDeque::new(),
-            listener: Decoder::default(),
         };
         world.start_host();
         world
     }
 
     /// Brought up and open for these notes.
-    pub(crate) fn open(options: Options, notes: &[u32]) -> Self {
+    pub(crate) fn open(options: P::Options, notes: &[u32]) -> Self {
         let mut world = Self::new(options);
         world.accept(notes);
         world.until(&AcceptorEvent::Accepting);
@@ -65,7 +92,7 @@ impl World {
     }
 
     pub(crate) fn start_host(&mut self) {
-        self.engine = Some(Id003::new(Settings { currency: "EUR".parse().unwrap(), baud: 9600 }));
+        self.engine = Some(P::engine());
         self.drive(|engine, now| engine.on_link_up(now));
     }
 
@@ -75,17 +102,14 @@ impl World {
         self.wake_at = None;
         self.events.clear();
         self.to_host.clear();
-        self.listener.clear();
         if lost {
             self.to_device.clear();
         }
     }
 
     /// Something that the device said earlier arrives only now.
-    pub(crate) fn late(&mut self, reply: &Frame) {
-        let mut bytes = Vec::new();
-        reply.write_to(&mut bytes);
-        queue(&mut self.to_host, self.now, &bytes);
+    pub(crate) fn late(&mut self, bytes: &[u8]) {
+        queue(&mut self.to_host, self.now, bytes);
     }
 
     pub(crate) fn link(&mut self, up: bool) {
@@ -110,13 +134,10 @@ impl World {
         self.send(AcceptorCommand::Stack(Proof(bill)));
     }
 
-    fn drive(&mut self, step: impl FnOnce(&mut Id003<ByTest>, Mono) -> Output<AcceptorEvent>) {
+    fn drive(&mut self, step: impl FnOnce(&mut P::Engine, Mono) -> Output<AcceptorEvent>) {
         let Some(engine) = &mut self.engine else { return };
         let Output { write, events, wake_at } = step(engine, self.now);
-        let mut heard = write.as_slice();
-        while let Some(frame) = self.listener.push(&mut heard) {
-            self.said.push(frame);
-        }
+        self.said.extend(P::frames(&write));
         queue(&mut self.to_device, self.now, &write);
         self.events.extend(events);
         self.wake_at = wake_at;
@@ -217,6 +238,14 @@ impl World {
         }
     }
 
+    pub(crate) fn until_not_status(&mut self, name: &str) {
+        let end = self.now.after(120_000);
+        while self.status().starts_with(name) {
+            assert!(self.now < end, "{name} does not end");
+            self.step();
+        }
+    }
+
     /// Notes in the cashbox, all values.
     pub(crate) fn cashbox(&self) -> u64 {
         let counters = self.sim.counters();
@@ -227,9 +256,8 @@ impl World {
         self.sim.counters()[name].as_u64().unwrap()
     }
 
-    pub(crate) fn times_said(&self, request: Request<'_>) -> usize {
-        let frame = request.frame();
-        self.said.iter().filter(|said| **said == frame).count()
+    pub(crate) fn times(&self, frame: &P::Frame) -> usize {
+        self.said.iter().filter(|said| *said == frame).count()
     }
 }
 

@@ -1,24 +1,16 @@
 //! Every legal sequence of the protocol.
 
 use bitspire_hardware::acceptor::AcceptorEvent::{
-    Accepting, CashboxRemoved, Closed, Credit, Escrowed, Fault, Identified, PoweredUp, Recovered,
-    Rejected, Returned, Stacked,
+    Accepting, Closed, Credit, Identified, PoweredUp, Recovered, Returned, Stacked,
 };
-use bitspire_hardware::acceptor::{
-    AcceptorCommand, AcceptorEvent, DeviceFault, FaultKind, PowerUpBill,
-};
+use bitspire_hardware::acceptor::{AcceptorCommand, FaultKind, PowerUpBill};
 use bitspire_hardware::frame::id003::{Config, Frame, POWER_RECOVERY, Request};
 use bitspire_hardware::sim::id003::Options;
 use serde_json::json;
 
-use crate::world::{World, note};
-
-fn fault(event: AcceptorEvent) -> DeviceFault {
-    match event {
-        Fault(fault) => fault,
-        other => panic!("expected a fault, got {other:?}"),
-    }
-}
+use super::World;
+use crate::common::fault;
+use crate::world::note;
 
 /// Loss prevented: a device without power recovery set, or open for notes nobody wants, loses
 /// credits from its first day.
@@ -69,94 +61,6 @@ fn accept_credits_once_and_acknowledges_only_when_told() {
     }
 }
 
-/// Loss prevented: a note given back and credited as well.
-#[test]
-fn return_on_request() {
-    let mut world = World::open(Options::default(), &[20]);
-    let bill = world.escrow(20);
-    world.send(AcceptorCommand::Return);
-    world.stack(bill);
-    assert_eq!(world.until(&Accepting), [Returned, Accepting]);
-    assert_eq!((world.cashbox(), world.count("returned")), (0, 1));
-    assert_eq!(world.times_said(Request::Stack2), 0);
-}
-
-/// Loss prevented: a refused note shown as accepted.
-#[test]
-fn reject_before_escrow() {
-    let mut world = World::open(Options::default(), &[20]);
-    world.act(json!({"action": "reject_next", "reason": "7D"}));
-    world.act(json!({"action": "insert", "denomination": 20}));
-    assert_eq!(world.next(), Rejected { reason: "length does not fit (7D)".into() });
-    assert_eq!(world.next(), Accepting);
-    // a denomination that is not enabled is refused by the device itself
-    world.act(json!({"action": "insert", "denomination": 50}));
-    assert!(matches!(world.next(), Rejected { reason } if reason.contains("79")));
-    assert_eq!(world.next(), Accepting);
-    assert_eq!(world.count("rejected"), 2);
-}
-
-/// Loss prevented: a note taken after the machine has stopped wanting it (limit reached).
-#[test]
-fn a_note_that_is_not_wanted_any_more_is_given_back() {
-    let mut world = World::open(Options::default(), &[20, 50]);
-    world.act(json!({"action": "insert", "denomination": 50}));
-    world.run(300);
-    world.accept(&[20]);
-    assert_eq!(world.next(), Rejected { reason: "not enabled: 5000 minor units of EUR".into() });
-    assert_eq!(world.until(&Accepting), [Accepting]);
-    assert_eq!((world.cashbox(), world.count("returned")), (0, 1));
-}
-
-/// Loss prevented: a note that goes back while the customer still reads the rate, or that stays in
-/// escrow for ever.
-#[test]
-fn hold_keeps_the_note_for_a_minute() {
-    let mut world = World::open(Options::default(), &[20]);
-    let bill = world.escrow(20);
-    world.send(AcceptorCommand::Hold);
-    assert_eq!(world.during(40_000), []);
-    assert!((7..=9).contains(&world.times_said(Request::Hold)));
-    world.stack(bill);
-    assert!(matches!(world.next(), Credit { .. }));
-    world.send(AcceptorCommand::AcknowledgeCredit);
-    world.until(&Accepting);
-
-    world.escrow(20);
-    world.send(AcceptorCommand::Hold);
-    assert_eq!(world.during(60_000), []);
-    assert_eq!(world.until(&Accepting), [Returned, Accepting]);
-    assert_eq!((world.cashbox(), world.count("returned")), (1, 1));
-}
-
-/// Loss prevented: a note that the device gives back by itself, still counted as in escrow.
-#[test]
-fn escrow_times_out() {
-    let mut world = World::open(Options::default(), &[20]);
-    let bill = world.escrow(20);
-    assert_eq!(world.until(&Accepting), [Returned, Accepting]);
-    // the proof comes too late, also when the next note is in escrow
-    world.stack(bill);
-    let next = world.escrow(20);
-    world.stack(bill);
-    assert_eq!(world.during(3_000), []);
-    assert_eq!(world.times_said(Request::Stack2), 0);
-    world.stack(next);
-    assert!(matches!(world.next(), Credit { escrowed, .. } if escrowed == Some(next)));
-}
-
-/// Loss prevented: a cashbox taken out without a trace.
-#[test]
-fn cashbox_out_and_in() {
-    let mut world = World::open(Options::default(), &[20]);
-    world.act(json!({"action": "stacker_out"}));
-    assert_eq!(world.next(), CashboxRemoved(true));
-    assert_eq!(fault(world.next()).kind, FaultKind::Cassette);
-    world.act(json!({"action": "collect"}));
-    world.act(json!({"action": "stacker_in"}));
-    assert_eq!(world.until(&Accepting), [CashboxRemoved(false), Recovered, Accepting]);
-}
-
 /// Loss prevented: a machine that looks well while nobody can use it, and one that stays out of
 /// order after it has been put right.
 #[test]
@@ -180,21 +84,6 @@ fn latching_conditions_are_told_and_cleared() {
         world.send(AcceptorCommand::Reset);
         assert_eq!(world.until(&Accepting), [Recovered, Accepting]);
     }
-}
-
-/// Loss prevented: a full cashbox that nobody empties.
-#[test]
-fn cashbox_full() {
-    let mut world = World::open(Options::default(), &[20]);
-    world.act(json!({"action": "stacker_full"}));
-    let full = fault(world.next());
-    assert_eq!((full.kind, full.detail.as_str()), (FaultKind::Cassette, "STACKER FULL (43)"));
-    world.act(json!({"action": "stacker_out"}));
-    assert_eq!(world.next(), CashboxRemoved(true));
-    world.next();
-    world.act(json!({"action": "collect"}));
-    world.act(json!({"action": "stacker_in"}));
-    assert_eq!(world.until(&Accepting), [CashboxRemoved(false), Recovered, Accepting]);
 }
 
 /// Loss prevented: a second note in the inlet takes the machine out of order at once, or never.
@@ -245,18 +134,4 @@ fn strict_and_self_closing_units_are_opened() {
     assert!(matches!(world.next(), Credit { .. }));
     world.send(AcceptorCommand::AcknowledgeCredit);
     assert_eq!(world.until(&Accepting), [Stacked, Accepting]);
-}
-
-/// Loss prevented: a host that starts while the device is running must not lose the note in it, nor
-/// take the earlier run's note for its own.
-#[test]
-fn a_note_met_in_escrow_at_start_is_given_back() {
-    let mut world = World::open(Options::default(), &[20]);
-    world.escrow(20);
-    world.kill_host(false);
-    world.start_host();
-    let events = world.until(&Closed);
-    assert_eq!(events[..2], [PoweredUp(PowerUpBill::InAcceptor), Returned]);
-    assert!(!events.iter().any(|e| matches!(e, Escrowed(_))));
-    assert_eq!(world.count("returned"), 1);
 }
