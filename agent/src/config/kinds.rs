@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum AcceptorKind {
+    /// CashCode CCNET.
+    Ccnet,
     /// JCM ID-003.
     #[default]
     Id003,
@@ -18,6 +20,7 @@ impl AcceptorKind {
     #[must_use]
     pub const fn protocol(self) -> &'static str {
         match self {
+            Self::Ccnet => "ccnet",
             Self::Id003 => "id003",
         }
     }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bitspire_hardware::acceptor::ccnet::{self, Ccnet};
 use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{Acceptor, AcceptorEvent};
 use bitspire_hardware::dispenser::f56::F56;
@@ -30,6 +31,8 @@ use crate::ipc::ToVault;
 use crate::journal::{ByJournal, JournalError, Verified, verify_file};
 use crate::txn::Txn;
 
+/// Bits a second of a CCNET validator that is not set otherwise.
+const CCNET_BAUD: u32 = 9_600;
 /// Bits a second of an ID-003 device that is not set otherwise.
 const ID003_BAUD: u32 = 9_600;
 
@@ -196,6 +199,11 @@ impl Host for Process {
         let sink = Box::new(move |event| drop(events.send(Event::Acceptor(event))));
         let (name, line) = ("acceptor", serial(&config.path));
         Ok(match config.kind {
+            AcceptorKind::Ccnet => {
+                let baud = config.baud.unwrap_or(CCNET_BAUD);
+                let engine = Ccnet::<ByJournal>::new(ccnet::Settings { currency, baud });
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
+            }
             AcceptorKind::Id003 => {
                 let baud = config.baud.unwrap_or(ID003_BAUD);
                 let engine = Id003::<ByJournal>::new(Settings { currency, baud });
