@@ -18,6 +18,8 @@ pub enum WalletKind {
     Simulated,
     /// A wallet of an LNbits instance, 1.6 or later.
     Lnbits,
+    /// Any wallet that speaks Nostr Wallet Connect (NIP-47).
+    Nwc,
 }
 
 /// One table under `[wallets]`; which keys it may have is up to its kind.
@@ -55,6 +57,13 @@ pub enum Wallet {
         /// The chain of the node behind it.
         network: Currency,
     },
+    /// See [`WalletKind::Nwc`].
+    Nwc {
+        /// The file with the connection string.
+        key_file: PathBuf,
+        /// The chain of the node behind it.
+        network: Currency,
+    },
 }
 
 fn network(key: &str, name: Option<&str>) -> Result<Currency, ConfigError> {
@@ -86,12 +95,15 @@ fn one(id: &str, raw: &RawWallet) -> Result<Wallet, ConfigError> {
     let fits: &[&str] = match raw.kind {
         WalletKind::Simulated => &["opening_sats", "routing_fee_sats"],
         WalletKind::Lnbits => &["url", "key_file", "invoice_key_file", "network"],
+        WalletKind::Nwc => &["key_file", "network"],
     };
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && !fits.contains(name)) {
         let expected = format!("one of {} for this kind", fits.join(", "));
         return Err(wrong(&key(name), &expected, name));
     }
     let missing = |name: &str| wrong(&key(name), "a value, which this kind needs", "nothing");
+    let key_file = || raw.key_file.clone().ok_or_else(|| missing("key_file"));
+    let network = || network(&key("network"), raw.network.as_deref());
     match raw.kind {
         WalletKind::Simulated => Ok(Wallet::Simulated {
             opening: Sats(raw.opening_sats.unwrap_or(0)),
@@ -101,11 +113,12 @@ fn one(id: &str, raw: &RawWallet) -> Result<Wallet, ConfigError> {
             let url = raw.url.as_deref().ok_or_else(|| missing("url"))?;
             Ok(Wallet::Lnbits {
                 url: super::base_url(&key("url"), url)?,
-                key_file: raw.key_file.clone().ok_or_else(|| missing("key_file"))?,
+                key_file: key_file()?,
                 invoice_key_file: raw.invoice_key_file.clone(),
-                network: network(&key("network"), raw.network.as_deref())?,
+                network: network()?,
             })
         }
+        WalletKind::Nwc => Ok(Wallet::Nwc { key_file: key_file()?, network: network()? }),
     }
 }
 
@@ -133,6 +146,7 @@ mod tests {
         for (text, named) in [
             ("kind = 'lnbits'\nkey_file = '/k'", "wallets.till.url"),
             ("kind = 'lnbits'\nurl = 'https://ln.example'", "wallets.till.key_file"),
+            ("kind = 'nwc'\nurl = 'wss://relay.example'\nkey_file = '/k'", "wallets.till.url"),
             ("kind = 'simulated'\nkey_file = '/k'", "wallets.till.key_file"),
             (&format!("{good}opening_sats = 5"), "wallets.till.opening_sats"),
             (&format!("{good}network = 'mainnet'"), "wallets.till.network"),

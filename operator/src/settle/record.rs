@@ -11,7 +11,7 @@ use bitspire_shared::settlement::{
 };
 use bitspire_shared::split::Parts;
 use bitspire_shared::time::Unix;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{SettleError, withdraw};
 use crate::ids::MachineId;
@@ -55,6 +55,8 @@ pub(super) enum Landed {
 /// Our side of a payment: the request that made it.
 struct Ours {
     request: Request,
+    /// What stands in for it where the wallet keeps nothing beside a payment.
+    stamp: Value,
     machine: MachineId,
     quote: Option<Quote>,
     withdraw: Option<withdraw::Promised>,
@@ -82,7 +84,10 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
             },
         },
     };
-    let extra = serde_json::to_string(&facts.payment.extra)?;
+    let extra = match (&facts.payment.extra, &ours) {
+        (Value::Null, Some(ours)) => ours.stamp.to_string(),
+        (kept, _) => kept.to_string(),
+    };
     let owner = machines::by_wallet(tx, &facts.wallet_id)?;
     let sender = match claimed_sender(&extra) {
         Some(key) => machines::by_spire(tx, key)?,
@@ -163,14 +168,15 @@ fn of_invoice(tx: &Tx<'_>, hash: PaymentHash) -> Result<Option<Ours>, SettleErro
         request_event_id: invoice.request_event_id,
         expires_at: if over { Unix(0) } else { invoice.expires_at },
     };
-    let machine = invoice.machine_id;
-    Ok(Some(Ours { request, machine, quote: Some(quote), withdraw: None, settled_before: false }))
+    let (machine, stamp) = (invoice.machine_id, invoice.stamp.0.clone());
+    let quote = Some(quote);
+    Ok(Some(Ours { request, stamp, machine, quote, withdraw: None, settled_before: false }))
 }
 
 impl From<withdraw::Asked> for Ours {
     fn from(asked: withdraw::Asked) -> Self {
-        let withdraw::Asked { request, machine, promised, settled_before } = asked;
-        Self { request, machine, quote: None, withdraw: Some(promised), settled_before }
+        let withdraw::Asked { request, stamp, machine, promised, settled_before } = asked;
+        Self { request, stamp, machine, quote: None, withdraw: Some(promised), settled_before }
     }
 }
 

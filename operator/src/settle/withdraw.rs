@@ -28,6 +28,7 @@ pub(super) struct Promised {
 /// The request behind a payment of a withdraw.
 pub(super) struct Asked {
     pub(super) request: Request,
+    pub(super) stamp: Value,
     pub(super) machine: MachineId,
     pub(super) promised: Promised,
     pub(super) settled_before: bool,
@@ -58,8 +59,10 @@ pub(super) fn of_payment(
             && other.payment_hash != hash
             && other.status == SettlementStatus::Accepted
     });
+    let stamp = stamp_of(&request)?;
     let promised = Promised { id: withdraw.withdraw_id, parts };
-    Ok(Some(Asked { request, machine: withdraw.machine_id, promised, settled_before }))
+    let machine = withdraw.machine_id;
+    Ok(Some(Asked { request, stamp, machine, promised, settled_before }))
 }
 
 /// The cash_in whose notes this withdraw pays: itself, or the expired one whose promise is the one
@@ -88,6 +91,10 @@ pub fn stamp(read: &Read<'_>, id: WithdrawId) -> Result<Option<Value>, SettleErr
     let Some(withdraw) = withdraws::find(read, id)? else { return Ok(None) };
     let Some(withdraw) = for_notes(read, withdraw)? else { return Ok(None) };
     let (request, _) = request(read, &withdraw)?;
+    stamp_of(&request).map(Some)
+}
+
+fn stamp_of(request: &Request) -> Result<Value, SettleError> {
     let stamp = Stamp {
         direction: request.direction,
         principal: request.principal,
@@ -99,7 +106,7 @@ pub fn stamp(read: &Read<'_>, id: WithdrawId) -> Result<Option<Value>, SettleErr
         sender: request.spire,
         request_event_id: request.request_event_id,
     };
-    Ok(Some(serde_json::from_str(stamp.to_extra()?.get())?))
+    Ok(serde_json::from_str(stamp.to_extra()?.get())?)
 }
 
 /// The request of a cash_in. With several locks, rate and fee document are those of the last one:

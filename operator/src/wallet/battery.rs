@@ -207,8 +207,7 @@ async fn all(wallet: &dyn Wallet, mut from: Cursor) -> (Vec<Payment>, Cursor) {
 pub(in crate::wallet) async fn the_list_tells_what_changed(bench: &Bench) {
     let wallet = &*bench.wallet;
     let first = wallet.make_invoice(request(1)).await.unwrap();
-    let (listed, cursor) = all(wallet, Cursor::default()).await;
-    assert!(listed.iter().any(|payment| payment.payment_hash == first.payment_hash));
+    let (_, cursor) = all(wallet, Cursor::default()).await;
     let second = wallet.make_invoice(request(2)).await.unwrap();
     bench.pay_in(&second.bolt11).await;
     bench.pay_in(&first.bolt11).await;

@@ -12,6 +12,7 @@
 mod battery;
 pub(crate) mod bolt11;
 mod lnbits;
+mod nwc;
 mod open;
 pub mod simulated;
 
@@ -27,6 +28,7 @@ use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+pub use nwc::UriError;
 pub use open::OpenError;
 pub(crate) use open::open;
 
@@ -134,7 +136,8 @@ pub struct Payment {
     pub flow: Flow,
     /// Where it stands.
     pub state: PayState,
-    /// What was given when the invoice was made or the payment was asked for.
+    /// What was given when the invoice was made or the payment was asked for; null from a wallet
+    /// that keeps none, for which our own request stands in.
     pub extra: Value,
 }
 
@@ -192,7 +195,8 @@ pub trait Wallet: Send + Sync + 'static {
     fn lookup_payment(&self, payment_hash: PaymentHash) -> WalletResult<'_, Option<Payment>>;
 
     /// Payments that changed after `since`, oldest first, and where to go on from: the same place
-    /// again when there is no more. What changed shortly before may be told again.
+    /// again when there is no more. What changed shortly before may be told again, and an invoice
+    /// that nobody has paid may be left out.
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)>;
 
     /// What can be spent.

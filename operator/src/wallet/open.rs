@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::Wallet;
 use super::lnbits::{Access, Lnbits};
+use super::nwc::{Nwc, Uri, UriError};
 use super::simulated::SimulatedNode;
 use crate::config;
 use crate::outgoing::{Secret, Server, TargetError};
@@ -28,6 +29,15 @@ pub enum OpenError {
         /// Why.
         #[source]
         source: SecretError,
+    },
+    /// Its connection string.
+    #[error("wallet {wallet}: its connection string")]
+    Uri {
+        /// Its id.
+        wallet: String,
+        /// Why.
+        #[source]
+        source: UriError,
     },
     /// Its address.
     #[error("wallet {wallet}: its address")]
@@ -70,6 +80,12 @@ pub(crate) fn open(
                     network: network.clone(),
                 };
                 let wallet = Lnbits::new(id, server(url)?, access, clock.clone());
+                opened.insert(id.clone(), Arc::new(wallet));
+            }
+            config::Wallet::Nwc { key_file, network } => {
+                let uri = Uri::parse(key(key_file)?.expose());
+                let uri = uri.map_err(|source| OpenError::Uri { wallet: id.clone(), source })?;
+                let wallet = Nwc::new(id, uri, network.clone(), clock.clone());
                 opened.insert(id.clone(), Arc::new(wallet));
             }
         }
