@@ -60,6 +60,20 @@ fn ccnet() -> Rig {
     })
 }
 
+fn ebds() -> Rig {
+    use bitspire_hardware::acceptor::ebds::{Ebds, Settings};
+    use bitspire_hardware::frame::ebds::PowerUpPolicy;
+    use bitspire_hardware::sim::ebds::{EbdsSim, Options, Timing};
+    let timing = Timing { boot: 300, accept: 150, stack: 150, take: 150 };
+    let sim = EbdsSim::new(EbdsSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let (currency, policy) = ("EUR".parse().unwrap(), PowerUpPolicy::B);
+        let settings = Settings { currency, baud: 9600, policy };
+        let opener = serial(line.to_str().unwrap());
+        Box::new(Device::start("ebds", Ebds::<ByTest>::new(settings), opener, sink).unwrap())
+    })
+}
+
 impl Rig {
     fn new(sim: impl SimDevice, start: fn(&Path, Sink) -> Box<dyn Acceptor<ByTest>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -252,4 +266,5 @@ macro_rules! battery {
 }
 
 battery!(ccnet);
+battery!(ebds);
 battery!(id003);

@@ -189,6 +189,25 @@ fn is_served<const N: usize>(protocol: &str, asks: &[u8], answers: [u8; N]) {
     assert_eq!(program.child.wait().unwrap().code(), Some(0));
 }
 
+/// Loss prevented: the same of a validator of another make.
+#[test]
+fn the_ebds_validator_is_served() {
+    let mut program = Program::start(&["ebds", "--currency", "eur", "--pace", "1"]);
+    let path = program.after("port");
+    program.after("ready");
+    let mut port = serialport::new(path, 9_600).timeout(Duration::from_millis(100)).open().unwrap();
+    // a poll (published frame), until it has booted; then its state, under the same toggle
+    let mut answer = [0; 11];
+    let answers = (0..200).any(|_| {
+        port.write_all(&[0x02, 0x08, 0x10, 0x7f, 0x1b, 0x10, 0x03, 0x6c]).unwrap();
+        port.read_exact(&mut answer).is_ok()
+    });
+    assert!(answers);
+    assert_eq!(answer[..3], [0x02, 0x0b, 0x20]);
+    program.type_line("q");
+    assert_eq!(program.child.wait().unwrap().code(), Some(0));
+}
+
 /// Loss prevented: a simulator in the background of a test bench that ends with its input.
 #[test]
 fn the_end_of_its_input_does_not_end_it() {
@@ -224,7 +243,7 @@ fn wrong_use_is_told_and_has_its_code() {
     let help = run(&["--help"]);
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(help.status.success());
-    for words in ["ccnet", "f56", "id003", "/control", "Exit codes"] {
+    for words in ["ccnet", "ebds", "f56", "id003", "/control", "Exit codes"] {
         assert!(text.contains(words), "{words}: {text}");
     }
 }

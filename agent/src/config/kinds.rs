@@ -13,6 +13,8 @@ pub enum AcceptorKind {
     /// JCM ID-003.
     #[default]
     Id003,
+    /// MEI/CPI EBDS.
+    Ebds,
 }
 
 impl AcceptorKind {
@@ -22,6 +24,7 @@ impl AcceptorKind {
         match self {
             Self::Ccnet => "ccnet",
             Self::Id003 => "id003",
+            Self::Ebds => "ebds",
         }
     }
 }

@@ -10,10 +10,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bitspire_hardware::acceptor::ccnet::{self, Ccnet};
+use bitspire_hardware::acceptor::ebds::{self, Ebds};
 use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{Acceptor, AcceptorEvent};
 use bitspire_hardware::dispenser::f56::F56;
 use bitspire_hardware::dispenser::{Dispenser, DispenserEvent};
+use bitspire_hardware::frame::ebds::PowerUpPolicy;
 use bitspire_hardware::port::{Device, lp, serial};
 use bitspire_hardware::printer::escpos::EscPos;
 use bitspire_hardware::printer::{Printer, PrinterEvent};
@@ -35,6 +37,8 @@ use crate::txn::Txn;
 const CCNET_BAUD: u32 = 9_600;
 /// Bits a second of an ID-003 device that is not set otherwise.
 const ID003_BAUD: u32 = 9_600;
+/// The same of an EBDS device.
+const EBDS_BAUD: u32 = 9_600;
 
 /// What happens to the vault.
 pub enum Event {
@@ -207,6 +211,12 @@ impl Host for Process {
             AcceptorKind::Id003 => {
                 let baud = config.baud.unwrap_or(ID003_BAUD);
                 let engine = Id003::<ByJournal>::new(Settings { currency, baud });
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
+            }
+            AcceptorKind::Ebds => {
+                let (baud, policy) = (config.baud.unwrap_or(EBDS_BAUD), PowerUpPolicy::B);
+                let settings = ebds::Settings { currency, baud, policy };
+                let engine = Ebds::<ByJournal>::new(settings);
                 Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
             }
         })

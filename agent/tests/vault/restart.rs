@@ -1,5 +1,6 @@
 //! The vault's power goes after any entry of its journal.
 
+use bitspire_agent::config::AcceptorKind;
 use bitspire_agent::ipc::{CustomerAction, ToNet};
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::VaultError;
@@ -132,7 +133,20 @@ const NOTES: [u64; 2] = [20, 5];
 /// Loss prevented: a note that a restart takes for nothing, or pays for twice.
 #[test]
 fn a_cash_in_survives_a_halt_after_each_entry() {
-    let mut machine = Machine::ready();
+    cash_in_survives(AcceptorKind::Id003, &["offered", "claimed", "redeemed"]);
+}
+
+/// Loss prevented: the same on a validator that is let go by the next message, not by an answer of
+/// its own.
+#[test]
+fn a_cash_in_over_ebds_survives_a_halt_after_each_entry() {
+    // whether it has told before the customer ends the session that the last note lies in the
+    // cashbox is one entry more or less: a later state may go without its halt
+    cash_in_survives(AcceptorKind::Ebds, &["offered"]);
+}
+
+fn cash_in_survives(kind: AcceptorKind, last: &[&str]) {
+    let mut machine = Machine::ready_on(kind);
     machine.stop();
     let mut halted_in = Vec::new();
     for more in 1.. {
@@ -208,9 +222,8 @@ fn a_cash_in_survives_a_halt_after_each_entry() {
         assert!(!machine.alerts().contains("unexplained_credit"), "after {state}");
         machine.stop();
     }
-    let states =
-        ["open", "escrowed", "stack_committed", "credited", "offered", "claimed", "redeemed"];
-    for state in states {
+    let states = ["open", "escrowed", "stack_committed", "credited"];
+    for state in states.iter().chain(last) {
         assert!(halted_in.iter().any(|halted| halted == state), "{state}: {halted_in:?}");
     }
 }

@@ -9,6 +9,7 @@
 
 mod bill;
 pub mod ccnet;
+pub mod ebds;
 pub mod id003;
 
 use std::collections::BTreeSet;

@@ -6,6 +6,7 @@
 
 pub mod ccnet;
 mod codes;
+pub mod ebds;
 pub mod escpos;
 pub mod f56;
 pub mod id003;

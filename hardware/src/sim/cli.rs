@@ -22,6 +22,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::ccnet::{self, CcnetSim};
+use super::ebds::{self, EbdsSim};
 use super::escpos::EscPosSim;
 use super::f56::{Cassette, F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
@@ -63,6 +64,13 @@ enum Device {
     Escpos {
         #[command(flatten)]
         roll: Roll,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// MEI/CPI EBDS validator (Cashflow SC, SCN): inlet, escrow, cashbox
+    Ebds {
+        #[command(flatten)]
+        cashflow: Cashflow,
         #[command(flatten)]
         common: Common,
     },
@@ -114,6 +122,22 @@ struct Validator {
     #[arg(long)]
     strict: bool,
     /// A credit that a power loss cut off is not repeated
+    #[arg(long)]
+    no_power_recovery: bool,
+    /// Time that its motions take, in percent of a real unit's
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    pace: u64,
+}
+
+#[derive(Args)]
+struct Cashflow {
+    /// Currency of the notes that it knows
+    #[arg(long, value_enum, ignore_case = true, default_value = "USD")]
+    currency: KnownNotes,
+    /// Notes are named by an index only, as by older units
+    #[arg(long)]
+    short_reports: bool,
+    /// After a power loss it does not repeat what the host has not heard
     #[arg(long)]
     no_power_recovery: bool,
     /// Time that its motions take, in percent of a real unit's
@@ -182,6 +206,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
     let (device, common): (Box<dyn SimDevice>, _) = match cli.device {
         Device::Ccnet { validator, common } => (Box::new(validator.ccnet()), common),
+        Device::Ebds { cashflow, common } => (Box::new(cashflow.device()), common),
         Device::Escpos { roll, common } => (Box::new(EscPosSim::new(roll.paper)), common),
         Device::F56 { cassettes, common } => (Box::new(F56Sim::new(cassettes.fit()?)), common),
         Device::Id003 { validator, common } => (Box::new(validator.id003()), common),
@@ -268,10 +293,10 @@ impl Validator {
         };
         let real = ccnet::Timing::default();
         let timing = ccnet::Timing {
-            initialize: self.paced(real.initialize),
-            accept: self.paced(real.accept),
-            stack: self.paced(real.stack),
-            take: self.paced(real.take),
+            initialize: paced(real.initialize, self.pace),
+            accept: paced(real.accept, self.pace),
+            stack: paced(real.stack, self.pace),
+            take: paced(real.take, self.pace),
             // the host does not get faster
             confirm: real.confirm,
         };
@@ -290,17 +315,40 @@ impl Validator {
         };
         let real = id003::Timing::default();
         let timing = id003::Timing {
-            initialize: self.paced(real.initialize),
-            accept: self.paced(real.accept),
-            stack: self.paced(real.stack),
-            stacked: self.paced(real.stacked),
-            take: self.paced(real.take),
+            initialize: paced(real.initialize, self.pace),
+            accept: paced(real.accept, self.pace),
+            stack: paced(real.stack, self.pace),
+            stacked: paced(real.stacked, self.pace),
+            take: paced(real.take, self.pace),
         };
         Id003Sim::new(table, options, timing)
     }
+}
 
-    fn paced(&self, ms: u64) -> u64 {
-        ms.saturating_mul(self.pace) / 100
+/// Of so many milliseconds, so many percent.
+fn paced(ms: u64, percent: u64) -> u64 {
+    ms.saturating_mul(percent) / 100
+}
+
+impl Cashflow {
+    fn device(&self) -> EbdsSim {
+        let table = match self.currency {
+            KnownNotes::Eur => EbdsSim::eur(),
+            KnownNotes::Usd => EbdsSim::usd(),
+        };
+        let options = ebds::Options {
+            extended: !self.short_reports,
+            remembers: !self.no_power_recovery,
+            ..ebds::Options::default()
+        };
+        let real = ebds::Timing::default();
+        let timing = ebds::Timing {
+            boot: paced(real.boot, self.pace),
+            accept: paced(real.accept, self.pace),
+            stack: paced(real.stack, self.pace),
+            take: paced(real.take, self.pace),
+        };
+        EbdsSim::new(table, options, timing)
     }
 }
 

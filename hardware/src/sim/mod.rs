@@ -5,6 +5,7 @@
 
 pub mod ccnet;
 pub mod cli;
+pub mod ebds;
 pub mod escpos;
 pub mod f56;
 pub mod faulty;

@@ -12,11 +12,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bitspire_agent::config::{self, Config};
+use bitspire_agent::config::{self, AcceptorKind, Config};
 use bitspire_agent::ipc::{self, BunkerState, NetState, Role, ToNet, ToVault, VERSION};
 use bitspire_agent::journal::{Journal, StoredEntry};
 use bitspire_agent::screen::MachineScreen;
 use bitspire_agent::vault::{self, Pace, Seams, Stop, VaultError};
+use bitspire_hardware::sim::SimDevice;
+use bitspire_hardware::sim::ccnet::{self, CcnetSim};
+use bitspire_hardware::sim::ebds::{self, EbdsSim};
 use bitspire_hardware::sim::f56::{F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
@@ -135,17 +138,36 @@ impl Drop for Machine {
     }
 }
 
-fn configuration(folder: &Path, more: &str) -> Config {
+fn configuration(folder: &Path, acceptor: AcceptorKind, more: &str) -> Config {
     let file = folder.join("machine.toml");
     let text = format!(
         "currency = 'USD'\ndata_dir = '{0}/data'\nruntime_dir = '{0}/run'\n\
-         [vault.acceptor]\nkind = 'id003'\npath = '{0}/acceptor'\n\
+         [vault.acceptor]\nkind = '{1}'\npath = '{0}/acceptor'\n\
          [vault.dispenser]\nkind = 'f56'\npath = '{0}/dispenser'\nbays = 2\n\
          [pairing]\nallow_loopback_relays = true\n{more}",
-        folder.display()
+        folder.display(),
+        acceptor.protocol()
     );
     std::fs::write(&file, text).unwrap();
     config::load(Some(&file), &BTreeMap::new(), &[]).unwrap().0
+}
+
+fn validator(kind: AcceptorKind) -> Box<dyn SimDevice> {
+    match kind {
+        AcceptorKind::Ccnet => {
+            let timing =
+                ccnet::Timing { initialize: 50, accept: 50, stack: 80, take: 50, confirm: 100 };
+            Box::new(CcnetSim::new(CcnetSim::usd(), ccnet::Options::default(), timing))
+        }
+        AcceptorKind::Id003 => {
+            let timing = Timing { initialize: 50, accept: 50, stack: 80, stacked: 40, take: 50 };
+            Box::new(Id003Sim::new(Id003Sim::usd(), Options::default(), timing))
+        }
+        AcceptorKind::Ebds => {
+            let timing = ebds::Timing { boot: 50, accept: 50, stack: 80, take: 50 };
+            Box::new(EbdsSim::new(EbdsSim::usd(), ebds::Options::default(), timing))
+        }
+    }
 }
 
 impl Machine {
@@ -156,10 +178,13 @@ impl Machine {
 
     /// The same with more lines of configuration.
     pub(crate) fn with(more: &str) -> Self {
+        Self::fitted(AcceptorKind::default(), more)
+    }
+
+    /// The same with this validator.
+    pub(crate) fn fitted(kind: AcceptorKind, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let timing = Timing { initialize: 50, accept: 50, stack: 80, stacked: 40, take: 50 };
-        let acceptor = Id003Sim::new(Id003Sim::usd(), Options::default(), timing);
-        let acceptor = Host::start(Box::new(acceptor), Some(&folder.path().join("acceptor")));
+        let acceptor = Host::start(validator(kind), Some(&folder.path().join("acceptor")));
         let dispenser = F56Sim::new(Fit { note_ms: 4, ..Fit::default() });
         let dispenser = Host::start(Box::new(dispenser), Some(&folder.path().join("dispenser")));
         Self {
@@ -167,7 +192,7 @@ impl Machine {
             line: None,
             acceptor: acceptor.unwrap(),
             dispenser: dispenser.unwrap(),
-            config: configuration(folder.path(), more),
+            config: configuration(folder.path(), kind, more),
             parties: parties(),
             service: Service { clock: EPOCH, ..Service::default() },
             screen: None,
@@ -188,7 +213,15 @@ impl Machine {
     }
 
     pub(crate) fn ready_with(more: &str) -> Self {
-        let mut machine = Self::with(more);
+        Self::with(more).made_ready()
+    }
+
+    pub(crate) fn ready_on(kind: AcceptorKind) -> Self {
+        Self::fitted(kind, "").made_ready()
+    }
+
+    fn made_ready(self) -> Self {
+        let mut machine = self;
         machine.start();
         machine.pair();
         machine.publish_all(&[(1, 20, 100), (2, 50, 100)]);
