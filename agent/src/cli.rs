@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use bitspire_shared::seed::{Loopback, Seed};
 use bitspire_shared::time::Unix;
 use bitspire_shell::config::{self as shell_config, names_private_key};
-use bitspire_shell::logging;
+use bitspire_shell::{logging, unit};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -184,7 +184,10 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Replay(replay) => replay.run(&config.vault.journal())?,
         Verb::Vault => run_vault(&config)?,
         Verb::Net => until_stopped(&config, |stop| {
-            let ready = |kiosk| println!("ready kiosk=http://{kiosk}");
+            let ready = |kiosk| {
+                println!("ready kiosk=http://{kiosk}");
+                unit::ready();
+            };
             crate::net::run(config.net.clone(), ready, stop)
         })?,
         Verb::Run => {

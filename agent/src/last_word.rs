@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,10 @@ impl LastWord {
         beside.push(".new");
         let text = serde_json::to_vec(self).unwrap_or_default();
         // not flushed: it need not outlive this boot, and a disk that does not flush is a reason
-        let left = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+        // for the group, too: `net` may be a user of its own
+        let left = fs::write(&beside, text)
+            .and_then(|()| fs::set_permissions(&beside, fs::Permissions::from_mode(0o640)))
+            .and_then(|()| fs::rename(&beside, path));
         if let Err(error) = left {
             tracing::error!(event = "last_word_not_left", %error);
         }

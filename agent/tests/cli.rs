@@ -1,9 +1,10 @@
 //! The command line as a process, with a vault on a real socket at its other end.
 
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
+use std::time::Duration;
 
 use bitspire_agent::ipc::{self, MachineStatus, NetPins, Role, ToNet, ToVault, VERSION};
 use bitspire_shared::ids::{JournalSeq, PubKey};
@@ -203,4 +204,27 @@ fn a_paired_machine_takes_no_seed_and_says_how_it_is() {
         assert!(out.contains(words), "{out}");
     }
     vault_side.join().unwrap();
+}
+
+/// Loss prevented: a unit that waits for a word which never comes is killed in the middle of a sale.
+#[test]
+fn a_vault_tells_the_service_manager_when_it_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut vault = Command::new(env!("CARGO_BIN_EXE_bitspire-agent"))
+        .arg("vault")
+        .env_clear()
+        .env("BITSPIRE_DATA_DIR", folder.path())
+        .env("BITSPIRE_RUNTIME_DIR", folder.path())
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .spawn()
+        .unwrap();
+    let mut said = [0; 64];
+    let heard = manager.recv(&mut said);
+    let listens = UnixStream::connect(folder.path().join("vault.sock"));
+    vault.kill().unwrap();
+    vault.wait().unwrap();
+    assert_eq!(said[..heard.unwrap()].trim_ascii_end(), b"READY=1");
+    listens.unwrap();
 }

@@ -231,6 +231,7 @@ pub fn run_with(config: &Config, seams: Seams, stop: &Stop) -> Result<(), VaultE
     let (result, parts) = match opened {
         Ok((mut vault, server)) => {
             LastWord::forget(&config.last_word);
+            bitspire_shell::unit::ready();
             stop.arm(sender);
             (vault.recover().and_then(|()| vault.work()), Some((vault, server)))
         }

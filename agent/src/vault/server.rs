@@ -84,7 +84,8 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens at `path`; the folder is made for its owner alone if it is not there.
+    /// Listens at `path` for its owner and group, which is how a `net` that runs as a user of its own
+    /// gets here; the folder is made for its owner alone if it is not there.
     pub(super) fn start(path: &Path, events: SyncSender<Event>) -> io::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -94,7 +95,7 @@ impl Server {
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
         let shared = Arc::new(Shared {
             ended: AtomicBool::new(false),
             open: AtomicUsize::new(0),

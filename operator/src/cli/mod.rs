@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use bitspire_shell::clock::Clock;
 use bitspire_shell::config::{ConfigError, Loaded, environment, show as show_config};
-use bitspire_shell::logging;
+use bitspire_shell::{logging, unit};
 use clap::Parser as _;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -179,6 +179,7 @@ fn serve_bunker(mut config: Config, admins: &[String]) -> Result<End, CliError> 
         let run = bunker.run(stop.clone());
         tokio::pin!(run);
         writeln!(std::io::stdout(), "ready bunker={}", bunker.id().npub())?;
+        unit::ready();
         tokio::select! {
             ended = &mut run => return Ok(ended?),
             told = serve::told_to_stop() => told?,
@@ -198,6 +199,7 @@ fn serve(config: Config) -> Result<End, CliError> {
     let served: Result<(), CliError> = runtime.block_on(async {
         let running = serve::start(app.clone()).await.inspect_err(|_| app.stop.cancel())?;
         writeln!(std::io::stdout(), "{}", running.ready_line())?;
+        unit::ready();
         let told = running.until_stopped().await;
         tracing::info!(event = "stopping");
         running.stop().await;

@@ -1,5 +1,5 @@
 //! What the shells of both programs have in common: relay connections, configuration, logging, sealed
-//! keys, the wall clock. A package of its own, since `shared` is pure and machine and operator do not know
+//! keys, the wall clock, the service manager. A package of its own, since `shared` is pure and machine and operator do not know
 //! each other.
 
 pub mod clock;
@@ -7,3 +7,4 @@ pub mod config;
 pub mod logging;
 pub mod pool;
 pub mod secrets;
+pub mod unit;

@@ -13,4 +13,5 @@ mod sim;
 mod soak;
 mod strangers;
 mod structure;
+mod units;
 mod wallet_away;
