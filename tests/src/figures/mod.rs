@@ -5,6 +5,7 @@
 
 mod agent;
 mod binary;
+mod codec;
 mod history;
 mod sale;
 
@@ -55,8 +56,9 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 4] = [
+const ALL: [(&[&str], Measure); 5] = [
     (&["authorised_to_first_byte_ms"], sale::measure),
+    (&["codec_mb_per_s.ccnet", "codec_mb_per_s.f56", "codec_mb_per_s.id003"], codec::measure),
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
     (&["agent_ready_1m_ms"], history::measure),

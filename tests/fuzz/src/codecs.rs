@@ -1,0 +1,76 @@
+//! Bytes into decoders.
+
+use bitspire_hardware::frame::{ccnet, f56, id003};
+use bitspire_hardware::trace::Direction;
+
+/// As many good frames as one longest frame of this protocol can swallow, and one more.
+fn behind(noise: &[u8], good: &[u8], longest: usize) -> Vec<u8> {
+    let mut stream = noise.to_vec();
+    for _ in 0..=longest / good.len() + 1 {
+        stream.extend_from_slice(good);
+    }
+    stream
+}
+
+pub(crate) fn ccnet(input: &[u8]) -> usize {
+    let frames = |mut bytes: &[u8]| {
+        let mut decoder = ccnet::Decoder::default();
+        let frames: Vec<_> = std::iter::from_fn(|| decoder.push(&mut bytes)).collect();
+        assert!(bytes.is_empty() && decoder.pending() < 255);
+        frames
+    };
+    let found = frames(input);
+    for frame in &found {
+        let (reply, request) = (ccnet::Reply::parse(frame), ccnet::Request::parse(frame));
+        assert_eq!((reply.frame(), request.frame()), (*frame, *frame));
+        let _ = (reply.to_string(), request.to_string());
+        if let ccnet::Reply::BillTable(table) = reply {
+            let _ = table.slots().filter_map(|slot| slot.note()).count();
+        }
+    }
+    let _ = ccnet::in_words(Direction::Received, input);
+    let good = ccnet::State::Idling.frame();
+    assert_eq!(frames(&behind(input, &good.to_bytes(), 255)).last(), Some(&good));
+    found.len()
+}
+
+pub(crate) fn id003(input: &[u8]) -> usize {
+    let frames = |mut bytes: &[u8]| {
+        let mut decoder = id003::Decoder::default();
+        let frames: Vec<_> = std::iter::from_fn(|| decoder.push(&mut bytes)).collect();
+        assert!(bytes.is_empty() && decoder.pending() < 255);
+        frames
+    };
+    let found = frames(input);
+    for frame in &found {
+        let (reply, request) = (id003::Reply::parse(frame), id003::Request::parse(frame));
+        assert_eq!(request.frame(), *frame);
+        let _ = (reply.to_string(), request.to_string());
+        if let id003::Reply::CurrencyAssign(table) = reply {
+            let _ = table.slots().filter_map(|slot| slot.note()).count();
+        }
+    }
+    let _ = id003::in_words(Direction::Received, input);
+    let good = id003::Status::Idling.frame();
+    assert_eq!(frames(&behind(input, &good.to_bytes(), 255)).last(), Some(&good));
+    found.len()
+}
+
+pub(crate) fn f56(input: &[u8]) -> usize {
+    let tokens = |bytes: &[u8]| f56::Decoder::default().push(bytes);
+    let found = tokens(input);
+    assert!(found.len() <= input.len());
+    for token in &found {
+        let f56::Token::Payload(payload) = token else { continue };
+        assert!(payload.len() <= 512);
+        let _ = format!("{:?}", f56::Request::parse(payload));
+        if let Some(reply) = f56::Reply::parse(payload.clone()) {
+            let _ = (reply.error(), reply.sensors(), reply.notes_at_exit(), reply.cassettes());
+            let _ = (reply.counts(), reply.sensor_levels());
+        }
+    }
+    let good = f56::Request::Status.payload();
+    let stream = behind(input, &f56::encode(&good), 520);
+    assert_eq!(tokens(&stream).last(), Some(&f56::Token::Payload(good)));
+    found.len()
+}

@@ -1,0 +1,282 @@
+//! A script of bytes, frames, time and commands into engines.
+//!
+//! Each step of the input is a byte for what happens and a byte for how much; where something is
+//! heard, that many bytes follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitspire_hardware::Authority;
+use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill};
+use bitspire_hardware::acceptor::{ccnet, id003};
+use bitspire_hardware::dispenser::f56::F56;
+use bitspire_hardware::dispenser::{DispensePlan, DispenserCommand, DispenserEvent};
+use bitspire_hardware::engine::{Engine, Output};
+use bitspire_hardware::frame;
+use bitspire_hardware::printer::escpos::EscPos;
+use bitspire_hardware::printer::{PrinterCommand, Slip};
+use bitspire_shared::ids::BayId;
+use bitspire_shared::money::{Currency, Denomination};
+use bitspire_shared::time::Mono;
+
+pub(crate) enum Fuzz {}
+
+pub(crate) struct Proof<T>(T);
+
+impl<T> AsRef<T> for Proof<T> {
+    fn as_ref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl Authority for Fuzz {
+    type Committed<T: Send + 'static> = Proof<T>;
+}
+
+/// Bytes that one step may make an engine write; its events are bounded by the bytes it got.
+const MOST_WRITTEN: usize = 4_096;
+/// Wake-ups without time passing between them.
+const MOST_TICKS: usize = 16;
+
+/// What a device's rules are checked by.
+trait Watch<E: Engine> {
+    /// The frame of the device around these bytes.
+    fn dress(&self, content: &[u8]) -> Vec<u8>;
+    /// The command that this byte stands for.
+    fn command(&mut self, which: u8) -> E::Command;
+    /// What came of a step; `heard` is what the device had said.
+    fn look(&mut self, heard: &[u8], out: &Output<E::Event>);
+}
+
+fn play<E: Engine>(mut engine: E, watch: &mut impl Watch<E>, mut input: &[u8]) -> usize {
+    let (mut now, mut wake, mut up, mut told) = (Mono(0), None, false, 0);
+    let _ = engine.line();
+    while let [what, much, rest @ ..] = input {
+        let length = if what % 8 < 4 { usize::from(*much) } else { 0 };
+        let (bytes, rest) = rest.split_at(length.min(rest.len()));
+        input = rest;
+        now = now.after(1);
+        let heard = match what % 8 {
+            0 => bytes.to_vec(),
+            1..=3 => watch.dress(bytes),
+            _ => Vec::new(),
+        };
+        let out = match what % 8 {
+            0..=3 => engine.on_bytes(&heard, now),
+            4 => {
+                now = wake.unwrap_or(now).max(now);
+                engine.on_tick(now)
+            }
+            5 => {
+                now = now.after(u64::from(*much) * 100);
+                engine.on_tick(now)
+            }
+            6 => engine.command(watch.command(*much), now),
+            _ if up => engine.on_link_down("fuzzed", now),
+            _ => engine.on_link_up(now),
+        };
+        up ^= what % 8 == 7;
+        let mut outs = vec![out];
+        // whoever wants to be woken in the past goes on until it wants the future
+        while outs.last().and_then(|out| out.wake_at).is_some_and(|at| at <= now) {
+            assert!(outs.len() < MOST_TICKS, "it turns on the spot");
+            outs.push(engine.on_tick(now));
+        }
+        for (no, out) in outs.iter().enumerate() {
+            assert!(out.write.len() <= MOST_WRITTEN, "{} bytes at once", out.write.len());
+            assert!(out.events.len() <= 16 + heard.len(), "{} events at once", out.events.len());
+            let _ = E::in_words(bitspire_hardware::trace::Direction::Sent, &out.write);
+            watch.look(if no == 0 { &heard } else { &[] }, out);
+            told += out.events.len();
+        }
+        wake = outs.last().and_then(|out| out.wake_at);
+    }
+    told
+}
+
+fn currency() -> Currency {
+    "USD".parse().expect("a currency")
+}
+
+fn notes() -> BTreeSet<Denomination> {
+    [1, 5, 10, 20, 50, 100]
+        .into_iter()
+        .filter_map(|n| Denomination::from_minor(n * 100).ok())
+        .collect()
+}
+
+/// What the rules of notes that come in hang on.
+#[derive(Default)]
+struct Notes {
+    escrowed: Vec<EscrowedBill>,
+    proven: Option<EscrowedBill>,
+    durable: bool,
+}
+
+impl Notes {
+    fn command(&mut self, which: u8) -> AcceptorCommand<Fuzz> {
+        match which % 8 {
+            0 => AcceptorCommand::Accept(BTreeSet::new()),
+            1 | 2 => AcceptorCommand::Accept(notes()),
+            3 => AcceptorCommand::Return,
+            4 => AcceptorCommand::Hold,
+            5 => {
+                self.durable = true;
+                AcceptorCommand::AcknowledgeCredit
+            }
+            6 => AcceptorCommand::Reset,
+            // the proof of the note in escrow, or of one before it
+            _ => match self.escrowed.iter().rev().nth(usize::from(which / 64)) {
+                Some(bill) => {
+                    self.proven = Some(*bill);
+                    AcceptorCommand::Stack(Proof(*bill))
+                }
+                None => AcceptorCommand::Return,
+            },
+        }
+    }
+
+    fn look(&mut self, stacks: bool, events: &[AcceptorEvent]) {
+        for event in events {
+            match event {
+                AcceptorEvent::Escrowed(bill) => self.escrowed.push(*bill),
+                AcceptorEvent::Credit { .. } => self.durable = false,
+                _ => {}
+            }
+        }
+        let proof = self.proven.is_some() && self.proven == self.escrowed.last().copied();
+        assert!(!stacks || proof, "a note is stacked without its own proof");
+    }
+}
+
+struct Ccnet(Notes);
+
+impl Watch<ccnet::Ccnet<Fuzz>> for Ccnet {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let (first, rest) = content.split_first().unwrap_or((&0, &[]));
+        frame::ccnet::Frame::new(frame::ccnet::VALIDATOR, *first, rest).to_bytes()
+    }
+
+    fn command(&mut self, which: u8) -> AcceptorCommand<Fuzz> {
+        self.0.command(which)
+    }
+
+    fn look(&mut self, heard: &[u8], out: &Output<AcceptorEvent>) {
+        use frame::ccnet::Request;
+        let (mut decoder, mut rest) = (frame::ccnet::Decoder::default(), out.write.as_slice());
+        let said: Vec<_> = std::iter::from_fn(|| decoder.push(&mut rest)).collect();
+        let says = |wanted: Request<'_>| said.contains(&wanted.frame());
+        self.0.look(says(Request::Stack), &out.events);
+        // BILL STACKED, by itself
+        if let [2, 3, 7, 0x81, _, _, _] = heard {
+            assert!(self.0.durable || !says(Request::Ack), "a credit is confirmed too early");
+        }
+        for frame in &said {
+            if let Request::Enable { bills, escrow } = Request::parse(frame) {
+                assert_eq!(bills, escrow, "a note would be stacked unasked");
+            }
+        }
+    }
+}
+
+pub(crate) fn ccnet(input: &[u8]) -> usize {
+    let engine = ccnet::Ccnet::new(ccnet::Settings { currency: currency(), baud: 9_600 });
+    play(engine, &mut Ccnet(Notes::default()), input)
+}
+
+struct Id003(Notes);
+
+impl Watch<id003::Id003<Fuzz>> for Id003 {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let (op, data) = content.split_first().unwrap_or((&0x11, &[]));
+        frame::id003::Frame::new(*op, data).to_bytes()
+    }
+
+    fn command(&mut self, which: u8) -> AcceptorCommand<Fuzz> {
+        self.0.command(which)
+    }
+
+    fn look(&mut self, heard: &[u8], out: &Output<AcceptorEvent>) {
+        use frame::id003::Request;
+        let (mut decoder, mut rest) = (frame::id003::Decoder::default(), out.write.as_slice());
+        let said: Vec<_> = std::iter::from_fn(|| decoder.push(&mut rest)).collect();
+        let says = |wanted: Request<'_>| said.contains(&wanted.frame());
+        let stacks = [Request::Stack1, Request::Stack2, Request::Stack3];
+        self.0.look(stacks.into_iter().any(says), &out.events);
+        // VEND VALID, by itself
+        if let [0xfc, _, 0x15, ..] = heard {
+            assert!(self.0.durable || !says(Request::Ack), "a credit is confirmed too early");
+        }
+    }
+}
+
+pub(crate) fn id003(input: &[u8]) -> usize {
+    let engine = id003::Id003::new(id003::Settings { currency: currency(), baud: 9_600 });
+    play(engine, &mut Id003(Notes::default()), input)
+}
+
+/// What the rule of notes that go out hangs on.
+#[derive(Default)]
+struct Payout {
+    proven: bool,
+    decoder: frame::f56::Decoder,
+}
+
+impl Watch<F56<Fuzz>> for Payout {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        frame::f56::encode(content)
+    }
+
+    fn command(&mut self, which: u8) -> DispenserCommand<Fuzz> {
+        let bay = |no| BayId::new(no).expect("a bay");
+        match which % 4 {
+            0 => DispenserCommand::Refresh,
+            1 => {
+                let minor = |minor| Denomination::from_minor(minor).expect("a note");
+                let bays = [(bay(1), minor(2_000)), (bay(2), minor(5_000))];
+                DispenserCommand::Configure(BTreeMap::from(bays))
+            }
+            _ => {
+                self.proven = true;
+                let notes = BTreeMap::from([(bay(1 + which % 3), u32::from(which / 16))]);
+                DispenserCommand::Dispense(Proof(DispensePlan { notes }))
+            }
+        }
+    }
+
+    fn look(&mut self, _: &[u8], out: &Output<DispenserEvent>) {
+        use frame::f56::{Request, Token};
+        for token in self.decoder.push(&out.write) {
+            let Token::Payload(payload) = token else { continue };
+            let pays = matches!(
+                Request::parse(&payload),
+                Request::Count(_) | Request::CountAndTransport(_) | Request::Transport
+            );
+            assert!(!pays || self.proven, "notes go out without a proof");
+        }
+        self.proven &= !out.events.iter().any(|e| matches!(e, DispenserEvent::Dispensed(_)));
+    }
+}
+
+pub(crate) fn f56(input: &[u8]) -> usize {
+    play(F56::new(currency()), &mut Payout::default(), input)
+}
+
+struct Paper;
+
+impl Watch<EscPos> for Paper {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        // status bytes have these bits
+        content.iter().map(|byte| (byte & 0x6c) | 0x12).collect()
+    }
+
+    fn command(&mut self, which: u8) -> PrinterCommand {
+        let slip = vec![which; usize::from(which)];
+        PrinterCommand::Print(Slip::new(slip))
+    }
+
+    fn look(&mut self, _: &[u8], _: &Output<<EscPos as Engine>::Event>) {}
+}
+
+pub(crate) fn escpos(input: &[u8]) -> usize {
+    play(EscPos::new(19_200), &mut Paper, input)
+}

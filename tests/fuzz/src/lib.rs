@@ -1,0 +1,34 @@
+//! What arbitrary input may do to codecs and engines: nothing bad.
+//!
+//! Promise: each target is a plain function that panics if the code under it does, grows past its
+//! bounds, does not find the next frame within one frame of garbage, turns without end, or breaks
+//! the rule of its device: no note is stacked without its own proof, none is given out without one,
+//! and no credit is confirmed before it is durable. A stable test runs each over its committed
+//! corpus and seeded changes of it; cargo-fuzz drives the same functions.
+
+mod codecs;
+mod engines;
+
+/// Takes any bytes; returns how many frames or events it made of them.
+pub type Target = fn(&[u8]) -> usize;
+
+/// Every target, by the name of its corpus.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("codec_ccnet", codecs::ccnet),
+    ("codec_f56", codecs::f56),
+    ("codec_id003", codecs::id003),
+    ("engine_ccnet", engines::ccnet),
+    ("engine_escpos", engines::escpos),
+    ("engine_f56", engines::f56),
+    ("engine_id003", engines::id003),
+];
+
+/// Runs the target of this name.
+///
+/// # Panics
+/// Where there is none, or where it finds something.
+pub fn run(name: &str, input: &[u8]) -> usize {
+    let target = TARGETS.iter().find(|(known, _)| *known == name);
+    let (_, target) = target.expect("a target of this name");
+    target(input)
+}
