@@ -18,7 +18,10 @@ use zeroize::Zeroizing;
 
 use crate::ipc::{self, IpcError, NetPins, Role, ToNet, ToVault, VERSION};
 
-/// First and longest wait before another try to connect.
+/// Before another try to connect while a vault may be starting, and for how many of them: a unix
+/// socket that is not there yet has no way to ring.
+const SOON: (Duration, u32) = (Duration::from_millis(10), 100);
+/// First and longest wait before another try after that.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long the vault may take to say `Hello`.
@@ -45,25 +48,26 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let work = async {
-        let mut wait = BACKOFF.0;
+        let mut failures = 0u32;
         loop {
             match UnixStream::connect(&socket).await {
                 Ok(stream) => match talk(stream, &mut outgoing, &incoming).await {
-                    Ok(()) => wait = BACKOFF.0,
+                    Ok(()) => failures = 0,
                     Err(error) => {
                         tracing::warn!(event = "vault_socket_broke", error = %cause(&error));
-                        wait = (wait * 2).min(BACKOFF.1);
+                        // it is there, and no better at once
+                        failures = failures.max(SOON.1).saturating_add(1);
                     }
                 },
                 Err(error) => {
                     tracing::debug!(event = "vault_absent", %error);
-                    wait = (wait * 2).min(BACKOFF.1);
+                    failures = failures.saturating_add(1);
                     // a receiver that is gone needs no word
                     let _ = incoming.send(FromVault::Absent).await;
                 }
             }
             // nothing that was meant for the last connection reaches the next one
-            let rest = sleep(wait);
+            let rest = sleep(rest_after(failures));
             tokio::pin!(rest);
             loop {
                 tokio::select! {
@@ -76,6 +80,14 @@ pub(super) async fn run(
     tokio::select! {
         () = work => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn rest_after(failures: u32) -> Duration {
+    match failures.checked_sub(SOON.1) {
+        None | Some(0) => SOON.0,
+        Some(more) => BACKOFF.0.saturating_mul(1 << more.min(6)).min(BACKOFF.1),
     }
 }
 
@@ -157,4 +169,22 @@ async fn read(from: &mut OwnedReadHalf) -> Result<Option<ToNet>, IpcError> {
     let mut body = Zeroizing::new(vec![0u8; ipc::body_length(length)?]);
     from.read_exact(&mut body).await?;
     ipc::decode(&body).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: seconds of a dark screen after each start of the vault; or a processor that
+    /// is kept busy for as long as there is none.
+    #[test]
+    fn a_vault_that_starts_is_found_at_once_and_one_that_is_away_is_looked_for_rarely() {
+        let at_first: Duration = (0..=SOON.1).map(rest_after).sum();
+        assert!(
+            at_first >= Duration::from_secs(1) && rest_after(SOON.1) <= Duration::from_millis(10)
+        );
+        let waits: Vec<Duration> = (SOON.1..SOON.1 + 20).map(rest_after).collect();
+        assert!(waits.is_sorted() && waits.ends_with(&[BACKOFF.1; 8]), "{waits:?}");
+        assert_eq!(rest_after(u32::MAX), BACKOFF.1);
+    }
 }
