@@ -14,7 +14,8 @@ mod receipt;
 mod replay;
 
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -174,6 +175,7 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Pair { seed: pair, service_pin_file } => {
             let seed = seed(pair)?;
             let pin = pin::new(service_pin_file.as_deref())?;
+            let _leave = Leave::give(&config.vault.dir.join(vault::LEAVE));
             pair_with(&config.socket, &seed, pin)?;
         }
         Verb::ServicePin(verb) => verb.run(&config)?,
@@ -305,6 +307,28 @@ fn control(socket: &Path) -> anyhow::Result<(UnixStream, Option<NetPins>)> {
             bail!("the vault speaks version {version}, this command {VERSION}: update one of them")
         }
         _ => bail!("expected the vault's Hello"),
+    }
+}
+
+/// The word of the vault's own user that a machine which was paired before may be paired again, for
+/// as long as this lives. Nobody else can give it, and a machine that is new needs none.
+struct Leave(Option<PathBuf>);
+
+impl Leave {
+    fn give(path: &Path) -> Self {
+        let given = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+        Self(given.ok().map(|_| path.to_owned()))
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0
+            && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            eprintln!("{}: cannot be removed: {error}; remove it", path.display());
+        }
     }
 }
 

@@ -139,6 +139,7 @@ fn holdings(held: &Holdings) -> Value {
             "rejected": bay.rejected,
             "stray": bay.stray,
             "doubts": bay.doubts,
+            "unsure": bay.unsure,
         });
         (id.to_string(), shown)
     });
@@ -181,14 +182,15 @@ impl Moment {
             let of = |name: &str| held[name].as_i64().unwrap_or_default();
             said += &format!(
                 "bay {bay}: {} notes of {} minor units; {} loaded, {} presented, {} rejected, \
-                 {} stray, {} in doubt\n",
+                 {} stray, {} in doubt, up to {} fewer\n",
                 of("on_hand"),
                 of("denomination_minor"),
                 of("loaded"),
                 of("presented"),
                 of("rejected"),
                 of("stray"),
-                of("doubts")
+                of("doubts"),
+                of("unsure")
             );
         }
         for (name, key) in [("cashbox", "cashbox"), ("reject bin", "reject_bin")] {

@@ -46,6 +46,8 @@ pub enum Page {
     Bay(BayId),
     /// A note of each bay is given to try the dispenser.
     Test,
+    /// The machine lets go of its pairing.
+    Pairing,
 }
 
 /// What is touched in service mode. `form` is the number on the screen.
@@ -105,6 +107,11 @@ pub enum Touch {
         /// The form.
         form: u64,
     },
+    /// The machine is to let go of its pairing.
+    ResetPairing {
+        /// The form.
+        form: u64,
+    },
     /// Ends the session.
     Leave,
 }
@@ -122,6 +129,8 @@ pub enum Wish {
     Bay(BayId, BayChange, String),
     /// Try the dispenser.
     Test,
+    /// Let go of the pairing.
+    Unpair,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +276,7 @@ fn asked(page: Page, touch: Touch) -> Option<(u64, Wish)> {
             (form, Wish::Bay(bay, BayChange::Set(count), reason))
         }
         (Page::Test, Touch::Test { form }) => (form, Wish::Test),
+        (Page::Pairing, Touch::ResetPairing { form }) => (form, Wish::Unpair),
         _ => return None,
     })
 }
@@ -301,6 +311,8 @@ pub struct HeldBay {
     pub held: Held,
     /// Whether it must be counted, because a dispense of unknown end took from it.
     pub doubt: bool,
+    /// Notes that may be missing, at most, because a dispense ended with a fault.
+    pub unsure: i64,
 }
 
 /// What is inside.

@@ -27,7 +27,24 @@ pub struct BayResult {
     pub rejected: Option<u32>,
 }
 
+/// Notes that a dispenser rejects in a row before it gives up: we set F53 and F56 to bear four.
+const REJECTS_BORNE: u32 = 5;
+
 impl BayResult {
+    /// Notes that may have left the cassette beyond those told, at most; 0 where the device told how
+    /// many it picked. One that did not has stopped on the way: with each note that did not arrive,
+    /// twice where two stuck together, and, where it does not tell its rejects, with as many of them
+    /// as it bears.
+    #[must_use]
+    pub fn untold(&self) -> u32 {
+        if self.picked.is_some() {
+            return 0;
+        }
+        let under_way = self.requested.saturating_sub(self.presented).max(1).saturating_mul(2);
+        let rejects = if self.rejected.is_none() { REJECTS_BORNE } else { 0 };
+        under_way.saturating_add(rejects)
+    }
+
     /// Whether a device can have meant it: no more notes arrived than were picked, and no more were
     /// pulled back than were presented.
     #[must_use]
@@ -46,3 +63,21 @@ impl BayResult {
 
 /// The result of every bay that a plan named.
 pub type BayResults = BTreeMap<BayId, BayResult>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: notes in a jammed path that are promised to the next customer.
+    #[test]
+    fn whoever_does_not_tell_what_was_picked_may_have_picked_more() {
+        let told =
+            BayResult { requested: 5, picked: Some(4), presented: 4, ..BayResult::default() };
+        assert_eq!(told.untold(), 0);
+        let jammed = BayResult { picked: None, rejected: Some(1), ..told };
+        assert_eq!(jammed.untold(), 2);
+        assert_eq!(BayResult { presented: 5, ..jammed }.untold(), 2, "a fault after the last note");
+        assert_eq!(BayResult { presented: 0, rejected: None, ..jammed }.untold(), 15);
+        assert_eq!(BayResult { requested: u32::MAX, presented: 0, ..jammed }.untold(), u32::MAX);
+    }
+}

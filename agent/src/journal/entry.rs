@@ -168,6 +168,14 @@ pub enum CashMove {
         /// The bay.
         bay: BayId,
     },
+    /// A dispense from the bay has ended, and notes may have left it that nobody has counted; a count
+    /// ends it.
+    Unsure {
+        /// The bay.
+        bay: BayId,
+        /// How many, at most.
+        most: u32,
+    },
     /// A note lies in the cashbox.
     Stacked {
         /// Its value.

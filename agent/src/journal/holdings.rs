@@ -36,6 +36,8 @@ pub struct Bay {
     pub stray: i64,
     /// Dispenses of which nobody knows what they took; 0 again after a count.
     pub doubts: i64,
+    /// Notes that may be missing though the books have them, at most; 0 again after a count.
+    pub unsure: i64,
     /// The entry of the last count; changes made before it are refused.
     pub set_at: JournalSeq,
 }
@@ -50,6 +52,7 @@ impl Bay {
             rejected: 0,
             stray: 0,
             doubts: 0,
+            unsure: 0,
             set_at,
         }
     }
@@ -61,6 +64,12 @@ impl Bay {
             .saturating_sub(self.presented)
             .saturating_sub(self.rejected)
             .saturating_sub(self.stray)
+    }
+
+    /// Notes that lie in the cassette for certain, where there is no doubt.
+    #[must_use]
+    pub const fn sure(&self) -> i64 {
+        self.on_hand().saturating_sub(self.unsure)
     }
 
     fn dispensed(
@@ -139,13 +148,13 @@ impl Holdings {
         Ok(next)
     }
 
-    /// Whether the bays hold enough for `plan`.
+    /// Whether the bays hold enough for `plan`, for certain.
     ///
     /// # Errors
     /// [`Refusal::NoSuchBay`], [`Refusal::NotEnough`].
     pub fn check_plan(&self, plan: &DispensePlan) -> Result<(), Refusal> {
         for (bay, wanted) in &plan.notes {
-            let held = self.bays.get(bay).ok_or(Refusal::NoSuchBay(*bay))?.on_hand();
+            let held = self.bays.get(bay).ok_or(Refusal::NoSuchBay(*bay))?.sure();
             if held < i64::from(*wanted) {
                 return Err(Refusal::NotEnough { bay: *bay, held, wanted: *wanted });
             }
@@ -180,6 +189,11 @@ impl Holdings {
             CashMove::Doubt { bay } => {
                 if let Some(held) = self.bays.get_mut(bay).filter(|held| held.set_at <= moved) {
                     held.doubts = add(held.doubts, 1)?;
+                }
+            }
+            CashMove::Unsure { bay, most } => {
+                if let Some(held) = self.bays.get_mut(bay).filter(|held| held.set_at <= moved) {
+                    held.unsure = add(held.unsure, i64::from(*most))?;
                 }
             }
             CashMove::Stacked { .. }
@@ -228,7 +242,7 @@ impl Holdings {
             CountChange::Set(count) => {
                 let correction = i64::from(count).checked_sub(bay.on_hand());
                 bay.loaded = add(bay.loaded, correction.ok_or(Refusal::Overflow)?)?;
-                bay.doubts = 0;
+                (bay.doubts, bay.unsure) = (0, 0);
                 bay.set_at = seq;
             }
         }
@@ -317,6 +331,24 @@ mod tests {
         let refused = Err(Refusal::NotEnough { bay: bay(), held: 3, wanted: 4 });
         assert_eq!(loaded(3).check_plan(&plan(4)), refused);
         assert_eq!(Holdings::default().check_plan(&plan(1)), Err(Refusal::NoSuchBay(bay())));
+    }
+
+    /// Loss prevented: notes promised that a fault has left in the path, uncounted.
+    #[test]
+    fn what_a_fault_may_have_taken_is_not_promised_until_somebody_counts() {
+        let plan = |count| DispensePlan { notes: BTreeMap::from([(bay(), count)]) };
+        let unsure = |most| CashMove::Unsure { bay: bay(), most };
+        let held = next(&loaded(10), &unsure(3), 3).unwrap();
+        let held = next(&held, &unsure(1), 4).unwrap();
+        assert_eq!((held.bays[&bay()].on_hand(), held.bays[&bay()].sure()), (10, 6));
+        let refused = Err(Refusal::NotEnough { bay: bay(), held: 6, wanted: 7 });
+        assert_eq!((held.check_plan(&plan(6)), held.check_plan(&plan(7))), (Ok(()), refused));
+        let refilled = next(&held, &change(CountChange::Delta(5), 4), 5).unwrap();
+        assert_eq!(refilled.bays[&bay()].sure(), 11, "a refill counts nothing");
+        let counted = next(&refilled, &change(CountChange::Set(13), 5), 6).unwrap();
+        assert_eq!((counted.bays[&bay()].on_hand(), counted.bays[&bay()].sure()), (13, 13));
+        let late = counted.after(&unsure(3), JournalSeq(7), JournalSeq(4)).unwrap();
+        assert_eq!(late.bays[&bay()].sure(), 13, "who counted since has counted that, too");
     }
 
     /// Loss prevented: twenties counted as fifties after a cassette was swapped.

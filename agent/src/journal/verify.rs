@@ -124,7 +124,8 @@ fn check_all(
         if !migrate::has_table(conn, table)? {
             continue;
         }
-        if dump(conn, table, key)? != dump(walk.views(), table, key)? {
+        let columns = columns(conn, table)?;
+        if dump(conn, table, key, &columns)? != dump(walk.views(), table, key, &columns)? {
             return Err(broken(head.seq, format!("the view {table} is not what the entries say")));
         }
     }
@@ -244,13 +245,26 @@ fn check_successor(conn: &Connection, entry: &StoredEntry) -> Result<(), Journal
     Err(broken(entry.seq, "the entry after it names another hash"))
 }
 
-fn dump(conn: &Connection, table: &str, key: &str) -> Result<Vec<Vec<Cell>>, JournalError> {
-    let doing = "comparing the views";
-    let sentence = format!("SELECT * FROM {table} ORDER BY {key}");
+const COMPARING: &str = "comparing the views";
+
+/// The columns that the file has: one that nobody has brought up to date may lack some.
+fn columns(conn: &Connection, table: &str) -> Result<String, JournalError> {
+    let statement = conn.prepare(&format!("SELECT * FROM {table}")).map_err(db(COMPARING))?;
+    Ok(statement.column_names().collect::<Vec<_>>().join(", "))
+}
+
+fn dump(
+    conn: &Connection,
+    table: &str,
+    key: &str,
+    columns: &str,
+) -> Result<Vec<Vec<Cell>>, JournalError> {
+    let doing = COMPARING;
+    let sentence = format!("SELECT {columns} FROM {table} ORDER BY {key}");
     let mut statement = conn.prepare(&sentence).map_err(db(doing))?;
-    let columns = statement.column_count();
+    let count = statement.column_count();
     let rows = statement
-        .query_map([], |row| (0..columns).map(|column| row.get(column)).collect())
+        .query_map([], |row| (0..count).map(|column| row.get(column)).collect())
         .map_err(db(doing))?;
     rows.collect::<Result<_, _>>().map_err(db(doing))
 }

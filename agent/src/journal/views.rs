@@ -230,7 +230,7 @@ fn store_holdings(tx: &Connection, old: &Holdings, new: &Holdings) -> Result<(),
     for (id, bay) in new.bays.iter().filter(|(id, bay)| old.bays.get(id) != Some(*bay)) {
         execute(
             tx,
-            "INSERT OR REPLACE INTO bays VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT OR REPLACE INTO bays VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 id.get(),
                 bay.denomination.minor(),
@@ -240,7 +240,8 @@ fn store_holdings(tx: &Connection, old: &Holdings, new: &Holdings) -> Result<(),
                 bay.rejected,
                 bay.stray,
                 bay.doubts,
-                sql(bay.set_at)
+                sql(bay.set_at),
+                bay.unsure
             ],
         )?;
     }
@@ -277,7 +278,7 @@ pub(super) fn load_holdings(conn: &Connection) -> Result<Holdings, JournalError>
     let mut bays = conn
         .prepare(
             "SELECT bay, denomination, loaded, presented, retracted, rejected, stray, doubts,
-                    set_at FROM bays",
+                    set_at, unsure FROM bays",
         )
         .map_err(db(reading))?;
     let rows = bays
@@ -291,6 +292,7 @@ pub(super) fn load_holdings(conn: &Connection) -> Result<Holdings, JournalError>
                 stray: row.get(6)?,
                 doubts: row.get(7)?,
                 set_at: position(row.get(8)?),
+                unsure: row.get(9)?,
             };
             let id = BayId::new(row.get(0)?);
             Ok((id.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, 0))?, bay))

@@ -102,6 +102,9 @@ fn one(movement: &CashMove) -> String {
             dispensed(*bay, denomination, result)
         }
         CashMove::Doubt { bay } => format!("bay {bay}: nobody knows what left it"),
+        CashMove::Unsure { bay, most } => {
+            format!("bay {bay}: up to {most} notes fewer may lie in it, until it is counted")
+        }
         CashMove::Stacked { denomination, .. } => format!("{} in the cashbox", note(denomination)),
         CashMove::StackDoubt { denomination, .. } => {
             format!("{}: nobody knows whether it lies in the cashbox", note(denomination))

@@ -91,6 +91,7 @@ pub(super) fn render(view: &ServiceView) -> Markup {
                     inside.bays.iter().find(|held| held.bay == *bay), *form, said.as_deref(),
                 )),
                 Page::Test => (testing(*form, said.as_deref())),
+                Page::Pairing => (unpairing(*form, said.as_deref())),
             }
         },
     }
@@ -125,10 +126,13 @@ fn menu(inside: &Inside, said: Option<&str>) -> Markup {
             p.soft { (inside.untold) " things done here wait to be told to the operator's service." }
         }
         table.inside {
-            @for HeldBay { bay, held, doubt } in &inside.bays {
+            @for HeldBay { bay, held, doubt, unsure } in &inside.bays {
                 tr {
                     th { "Bay " (bay) }
-                    td { (held.count) " × " (held.note) @if *doubt { div.warn { "count it" } } }
+                    td { (held.count) " × " (held.note)
+                        @if *doubt { div.warn { "count it" } }
+                        @else if *unsure != 0 { div.warn { "up to " (unsure) " fewer: count it" } }
+                    }
                     td { (go("Refill or count", Page::Bay(*bay))) }
                 }
             }
@@ -141,6 +145,7 @@ fn menu(inside: &Inside, said: Option<&str>) -> Markup {
         }
         div.choices {
             @if !inside.bays.is_empty() { (go("Test the dispenser", Page::Test)) }
+            (go("Reset the pairing", Page::Pairing))
             (leave("Leave service mode"))
         }
     }
@@ -187,7 +192,7 @@ fn emptying(heading: &str, what: &str, form: u64, said: Option<&str>, held: &[He
 }
 
 fn refilling(held: Option<&HeldBay>, form: u64, said: Option<&str>) -> Markup {
-    let Some(HeldBay { bay, held, doubt }) = held else {
+    let Some(HeldBay { bay, held, doubt, unsure }) = held else {
         return html! {
             h1 { "This bay is not set up" }
             div.choices { (go("Back", Page::Menu)) }
@@ -199,6 +204,11 @@ fn refilling(held: Option<&HeldBay>, form: u64, said: Option<&str>) -> Markup {
         p { (held.count) " notes by the machine's books." }
         @if *doubt {
             p.warn { "A dispense of unknown end took from it: count all its notes." }
+        } @else if *unsure != 0 {
+            p.warn {
+                "After a fault up to " (unsure) " fewer may lie in it: count all its notes. Until "
+                "then they are not sold."
+            }
         }
         div.form {
             div.fields {
@@ -226,6 +236,20 @@ fn testing(form: u64, said: Option<&str>) -> Markup {
         p.soft { "At most three tests an hour." }
         div.choices {
             (act("Give one note of each bay", "test", form))
+            (go("Back", Page::Menu))
+        }
+    }
+}
+
+fn unpairing(form: u64, said: Option<&str>) -> Markup {
+    html! {
+        h1 { "Reset the pairing" }
+        (words(said))
+        p { "The machine lets go of its operator and service, and sells nothing until it is paired "
+            "again, with a new seed. Every bay counts as empty until its notes are counted." }
+        p.soft { "Its journal and the notes in it stay as they are. Not while a sale is open." }
+        div.choices {
+            (act("Let go of this pairing", "reset_pairing", form))
             (go("Back", Page::Menu))
         }
     }

@@ -13,14 +13,14 @@ use crate::screen::MachineScreen;
 use crate::service::{Counted, Held, HeldBay, Inside, Page, ServiceView, Touch};
 use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
-struct World {
-    routes: Router,
+pub(super) struct World {
+    pub(super) routes: Router,
     token: String,
     screens: watch::Sender<Option<Numbered>>,
     actions: mpsc::Receiver<CustomerAction>,
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let (screens, shown) = watch::channel(None);
     let (send, actions) = mpsc::channel(1);
     let kiosk = Kiosk::new("127.0.0.1:8448".parse().unwrap(), shown, send).unwrap();
@@ -40,7 +40,7 @@ impl World {
     }
 }
 
-const HOST: (&str, &str) = ("host", "127.0.0.1:8448");
+pub(super) const HOST: (&str, &str) = ("host", "127.0.0.1:8448");
 const ORIGIN: (&str, &str) = ("origin", "http://127.0.0.1:8448");
 const START: &str = r#"{"action":"start_cash_in"}"#;
 
@@ -201,7 +201,7 @@ fn service_pages_show_the_books_and_have_their_forms() {
     let bay = BayId::new(1).unwrap();
     let held = |minor, count| Held { note: euros(minor), count };
     let inside = Inside {
-        bays: vec![HeldBay { bay, held: held(2_000, 97), doubt: true }],
+        bays: vec![HeldBay { bay, held: held(2_000, 97), doubt: true, unsure: 0 }],
         cashbox: Some(vec![held(500, 0), held(2_000, 3)]),
         cashbox_out: true,
         reject_bin: Some(vec![held(2_000, 0)]),

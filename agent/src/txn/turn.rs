@@ -1,5 +1,8 @@
 //! What one step collects beside the new state.
 
+use bitspire_shared::cash::BayResult;
+use bitspire_shared::ids::BayId;
+
 use super::effect::{Alert, Effect};
 use super::input::Verdict;
 use crate::journal::{CashMove, VerdictUse};
@@ -19,6 +22,14 @@ pub(super) struct Turn {
 impl Turn {
     pub(super) fn uses(&mut self, verdict: &Verdict) {
         self.verdict = Some(VerdictUse { nonce: verdict.nonce, seen: verdict.seen });
+    }
+
+    /// Notes may have left the bay of which the answer does not tell.
+    pub(super) fn unsure(&mut self, bay: BayId, result: &BayResult) {
+        let most = result.untold();
+        if most > 0 {
+            self.cash.push(CashMove::Unsure { bay, most });
+        }
     }
 
     pub(super) fn alert(&mut self, alert: Alert) {

@@ -56,6 +56,8 @@ pub(super) struct Vault {
 
     pub(super) pairing: Option<Pairing>,
     pub(super) attempt: Option<Attempt>,
+    /// Whether it was paired and is not any more.
+    pub(super) let_go: bool,
     /// Why the last seed was refused, or what its bunker waits for.
     pub(super) seed_words: Option<String>,
 

@@ -9,6 +9,7 @@ use bitspire_hardware::dispenser::{
 };
 use bitspire_shared::ids::{JournalSeq, TxnId};
 use bitspire_shared::money::Denomination;
+use serde_json::Value;
 
 use super::core::Vault;
 use super::screens::waits_for_code;
@@ -31,6 +32,12 @@ impl Vault {
     pub(super) fn keep<T: Setting>(&mut self, value: &T) -> Result<JournalSeq, VaultError> {
         let value = serde_json::to_value(value)?;
         self.append(Entry::Setting { key: T::KEY.to_owned(), value, cash: Vec::new() })
+    }
+
+    /// Lets go of a setting.
+    pub(super) fn forget_setting<T: Setting>(&mut self) -> Result<JournalSeq, VaultError> {
+        let (key, value) = (T::KEY.to_owned(), Value::Null);
+        self.append(Entry::Setting { key, value, cash: Vec::new() })
     }
 
     /// An entry is on the disk.

@@ -72,6 +72,7 @@ use self::core::Vault;
 use self::host::Process;
 pub use self::host::{Event, Host, Next, Place, Point};
 pub use self::pace::Pace;
+pub(crate) use self::pairing::LEAVE;
 pub use self::pin::replace_pin;
 pub use self::receipts::named_in;
 use self::server::Server;

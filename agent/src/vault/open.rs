@@ -28,7 +28,7 @@ use super::pin::Pin;
 use super::receipts::{Named, Press, Receipts};
 use super::report::Reports;
 use super::service::KeptService;
-use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, load};
+use super::settings::{CassettesInForce, FeesInForce, LastSets, Pairing, Setting as _, load};
 use super::time::TrustedTime;
 use super::trial::Trial;
 use super::{Event, Seams, VaultError};
@@ -98,6 +98,7 @@ impl Vault {
             time: TrustedTime::new(past.latest, Mono(0)),
             pairing,
             attempt: None,
+            let_go: journal.setting(Pairing::KEY)?.is_some_and(|kept| kept.is_null()),
             seed_words: None,
             fees,
             cassettes,

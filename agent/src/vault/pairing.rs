@@ -1,25 +1,36 @@
 //! From a seed to pins.
 //!
-//! Promise: the pins are written once; a paired machine takes no other seed, whoever brings it. The
+//! Promise: the pins are written once; a paired machine takes no other seed, whoever brings it, until
+//! somebody with the PIN lets go of them at the machine, where its bays then count as empty. The
 //! seed's secret goes to the bunker through `net` and to no disk. Until the service answers as to a
 //! confirmed machine, the screen shows the digits to compare.
 //!
 //! Failure policy: a seed that cannot be used is refused in words; nothing is stored of it.
 
-use bitspire_shared::ids::{PaymentHash, PubKey, RequestId};
+use bitspire_shared::ids::{ChangeId, PaymentHash, PubKey, RequestId};
 use bitspire_shared::rpc::{GetPayment, SessionProof, SignedText as _};
 use bitspire_shared::seed::{BunkerLink, Pins, Seed, confirmation_digits};
 use bitspire_shared::time::Unix;
 
 use super::VaultError;
 use super::core::Vault;
+use super::receipts::{Named, Receipts};
+use super::report::Reports;
 use super::requests::Owner;
 use super::server::PeerId;
-use super::settings::Pairing;
+use super::service::Done;
+use super::settings::{CassettesInForce, FeesInForce, Pairing, Setting as _};
+use super::time::TrustedTime;
 use crate::ipc::{NetPins, SecretText, ToNet};
+use crate::journal::{CashMove, CountChange, Entry, Stage};
+use crate::policy::price::Rates;
 
 /// The longest session, and how far trusted time may stand behind, in seconds.
 const MAX_SESSION_S: u64 = 86_400 + 3_600;
+
+/// A file in the vault's folder: while it lies there, a machine that has let go of its pairing takes
+/// a seed. `net`, which brings seeds too and may have seen the PIN, has no way to put it there.
+pub(crate) const LEAVE: &str = "may-pair";
 
 /// A seed on its way through the bunker.
 pub(super) struct Attempt {
@@ -82,6 +93,11 @@ impl Vault {
                 pairing.pins.spire.npub()
             ));
         }
+        if self.let_go && !self.config.dir.join(LEAVE).exists() {
+            return Err("this machine was paired before: run `bitspire-agent pair` on it, as the \
+                        user that its vault runs as"
+                .to_owned());
+        }
         // before anything was signed for us, the system's clock is all there is
         let now = self.time.known(self.mono()).unwrap_or_else(|| self.clock.now());
         let seed = Seed::parse(seed_url.expose(), now, self.config.loopback);
@@ -134,6 +150,10 @@ impl Vault {
         self.keep(&pairing)?;
         self.pairing = Some(pairing);
         self.seed_words = None;
+        if std::mem::take(&mut self.let_go) {
+            // good for one pairing; whoever gave it takes it back as well
+            let _ = std::fs::remove_file(self.config.dir.join(LEAVE));
+        }
         tracing::info!(event = "paired", spire = %pins.spire);
         let pins = net_pins(&pins);
         self.to_net(ToNet::Paired { pins });
@@ -183,5 +203,62 @@ impl Vault {
         self.pairing = Some(pairing);
         tracing::info!(event = "pairing_confirmed");
         Ok(())
+    }
+
+    /// Somebody with the PIN lets go of the pairing: the machine knows nobody any more, and its bays
+    /// count as empty until somebody counts them. Not while somebody may be owed something by it.
+    pub(super) fn reset_pairing(&mut self) -> Result<Done, VaultError> {
+        if let Some(txn) = self.txns.values().find(|txn| txn.stage() != Stage::Closed) {
+            return Ok(Err(format!(
+                "sale {} has not ended: only this operator can end it, by a verdict",
+                txn.txid()
+            )));
+        }
+        if self.dispensing.is_some() {
+            return Ok(Err("the dispenser is at work".to_owned()));
+        }
+        let untold: Vec<ChangeId> = self.untold().iter().map(|event| event.id).collect();
+        if !untold.is_empty() && self.reachable {
+            return Ok(Err("the operator's service is being told of what was done here before: \
+                           try again in a minute"
+                .to_owned()));
+        }
+        // of a service that is not there any more nobody else hears what was for it
+        self.told(&untold)?;
+        self.rates = Rates::default();
+        self.keep(&Rates::default())?;
+        self.forget_setting::<FeesInForce>()?;
+        self.forget_setting::<CassettesInForce>()?;
+        self.forget_setting::<Named>()?;
+        let (base_seq, bays) = (self.next_entry(), self.journal.holdings().bays.clone());
+        let mut cash = Vec::new();
+        for bay in bays.into_keys() {
+            cash.push(CashMove::Change {
+                bay,
+                change_id: ChangeId::from_bytes(self.random()?),
+                change: CountChange::Set(0),
+                base_seq,
+                reason: "the pairing was reset".to_owned(),
+            });
+        }
+        // from here on it is unpaired, whatever comes
+        let (key, value) = (Pairing::KEY.to_owned(), serde_json::Value::Null);
+        self.append(Entry::Setting { key, value, cash })?;
+        let (now, unix) = (self.mono(), self.now().unix);
+        (self.pairing, self.attempt, self.seed_words) = (None, None, None);
+        self.let_go = true;
+        (self.fees, self.cassettes) = (None, None);
+        self.early.clear();
+        self.held.clear();
+        self.requests = Default::default();
+        self.reports = Reports::new(self.pace);
+        self.receipts = Receipts::of(None);
+        // what time it is was the service's word
+        self.time = TrustedTime::new(unix, now);
+        self.end_service();
+        // it comes back to an unpaired vault
+        self.peers.cut_net();
+        tracing::warn!(event = "pairing_reset");
+        Ok(Ok("The machine is not paired any more.".to_owned()))
     }
 }

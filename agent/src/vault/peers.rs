@@ -34,6 +34,14 @@ impl Peers {
         self.net == Some(id)
     }
 
+    /// Ends the connection of `net`, which makes a new one.
+    pub(super) fn cut_net(&mut self) {
+        self.heard_at = None;
+        if let Some(peer) = self.net.and_then(|net| self.all.get(&net)) {
+            peer.out.cut();
+        }
+    }
+
     /// Sends to one; one that is gone hears nothing.
     pub(super) fn send(&self, to: PeerId, message: ToNet) {
         if let Some(peer) = self.all.get(&to) {

@@ -140,6 +140,16 @@ impl Vault {
                 format!("bay {bay}: count it ({} by the books)", held.on_hand()),
             );
         }
+        for (bay, held) in holdings.bays.iter().filter(|(_, held)| held.unsure != 0) {
+            let (booked, fewer) = (held.on_hand(), held.unsure);
+            standing(
+                "bay_unsure",
+                format!(
+                    "bay {bay}: count it; up to {fewer} fewer than the {booked} of the books, after \
+                     a fault"
+                ),
+            );
+        }
         if self.service.is_inside() {
             standing("service_mode", "somebody with the PIN is at the machine".to_owned());
         }
@@ -154,8 +164,9 @@ impl Vault {
             standing("cashbox_out", "the cashbox is not in its place".to_owned());
         }
         let cassettes = holdings.bays.iter().map(|(bay, held)| {
-            let (denomination_minor, count) = (held.denomination, count(held.on_hand()));
-            (*bay, BayCount { denomination_minor, count })
+            let denomination_minor = held.denomination;
+            let (count, unsure) = (count(held.on_hand()), count(held.unsure));
+            (*bay, BayCount { denomination_minor, count, unsure })
         });
         let cashbox = self.acceptor.as_ref().map(|_| Cashbox {
             notes: holdings.cashbox.iter().map(|(d, heap)| (*d, count(heap.count))).collect(),

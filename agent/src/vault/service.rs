@@ -48,7 +48,7 @@ impl Setting for KeptTries {
 }
 
 /// What an action comes to: words for the screen, or why not.
-type Done = Result<String, String>;
+pub(super) type Done = Result<String, String>;
 
 impl Vault {
     /// Somebody touches the screen for service.
@@ -74,6 +74,7 @@ impl Vault {
             Wish::RejectBin(counted, reason) => self.empty_reject_bin(counted, reason)?,
             Wish::Bay(bay, change, reason) => self.change_bay(bay, change, reason)?,
             Wish::Test => self.begin_trial()?,
+            Wish::Unpair => self.reset_pairing()?,
         };
         let now = self.mono();
         self.service.did(done, now);
@@ -293,6 +294,7 @@ impl Vault {
             bay: *id,
             held: held(bay.denomination, bay.on_hand()),
             doubt: bay.doubts != 0,
+            unsure: bay.unsure,
         });
         let given = holdings.bays.values().map(|bay| bay.denomination).collect();
         let taker = self.acceptor.as_ref();

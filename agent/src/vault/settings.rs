@@ -17,14 +17,16 @@ pub(super) trait Setting: Serialize + DeserializeOwned {
     const KEY: &'static str;
 }
 
-/// Reads the last value, if one was written.
+/// Reads the last value, if one was written and not let go of.
 pub(super) fn load<T: Setting>(journal: &Journal) -> Result<Option<T>, VaultError> {
-    let Some(value) = journal.setting(T::KEY)? else { return Ok(None) };
+    let kept = journal.setting(T::KEY)?.filter(|value| !value.is_null());
+    let Some(value) = kept else { return Ok(None) };
     let read = serde_json::from_value(value);
     read.map(Some).map_err(|source| VaultError::Setting { key: T::KEY, source })
 }
 
-/// Whom the machine is paired with. Written once; a `rekey` of the operator writes it again.
+/// Whom the machine is paired with. Written once; a `rekey` of the operator writes it again, and
+/// somebody with the PIN lets go of it at the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pairing {
     pub(super) pins: Pins,

@@ -12,8 +12,8 @@ use super::core::Vault;
 use crate::txn::{Lot, Lots};
 
 impl Vault {
-    /// The bays as journal and device know them, less `reserve` notes each. A bay about whose count
-    /// there is a doubt gives nothing until somebody has counted.
+    /// The bays as journal and device know them, less `reserve` notes each, and less those that may be
+    /// missing. A bay about whose count there is a doubt gives nothing until somebody has counted.
     pub(super) fn stock(&self, reserve: u32) -> BTreeMap<BayId, Stock> {
         let seen = self.dispenser.as_ref().map(|giver| &giver.bays);
         let bays = self.journal.holdings().bays.iter();
@@ -22,7 +22,7 @@ impl Vault {
                 Some(state) if bay.doubts == 0 => *state,
                 _ => BayState::Missing,
             };
-            let notes = u32::try_from(bay.on_hand().max(0)).unwrap_or(u32::MAX);
+            let notes = u32::try_from(bay.sure().max(0)).unwrap_or(u32::MAX);
             let notes = notes.saturating_sub(reserve);
             (*id, Stock { denomination: bay.denomination, notes, state })
         })

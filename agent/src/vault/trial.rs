@@ -232,16 +232,19 @@ impl Vault {
                 }
             }
         };
-        let cash = trial.bays.iter().map(|(bay, note)| match &results {
-            None => CashMove::Doubt { bay: *bay },
-            Some(results) => CashMove::Dispensed {
-                bay: *bay,
-                denomination: *note,
-                result: results.get(bay).copied().unwrap_or(unknown),
-                clears: false,
-            },
-        });
-        let cash = cash.collect();
+        let mut cash = Vec::new();
+        for (bay, denomination) in &trial.bays {
+            let (bay, denomination) = (*bay, *denomination);
+            let Some(results) = &results else {
+                cash.push(CashMove::Doubt { bay });
+                continue;
+            };
+            let result = results.get(&bay).copied().unwrap_or(unknown);
+            cash.push(CashMove::Dispensed { bay, denomination, result, clears: false });
+            if result.untold() > 0 {
+                cash.push(CashMove::Unsure { bay, most: result.untold() });
+            }
+        }
         let tested = trial.bays.iter().map(|(bay, note)| {
             let known = results.as_ref().and_then(|results| results.get(bay));
             let result = known.copied().unwrap_or(unknown);

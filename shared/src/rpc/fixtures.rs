@@ -182,7 +182,11 @@ pub(super) fn state_report() -> VaultSigned<StateReport> {
     let acceptor = device(DeviceRole::Acceptor, "id003", DeviceStatus::Ready, None);
     let jam = Some("jam at the exit (0x43)");
     let dispenser = device(DeviceRole::Dispenser, "f56", DeviceStatus::Fault, jam);
-    let bay = BayCount { denomination_minor: Denomination::from_minor(2_000).unwrap(), count: 480 };
+    let bay = BayCount {
+        denomination_minor: Denomination::from_minor(2_000).unwrap(),
+        count: 480,
+        unsure: 0,
+    };
     let body = StateReport {
         versions: [("agent".into(), "0.1.0".into())].into(),
         devices: [("acceptor".into(), acceptor), ("dispenser".into(), dispenser)].into(),

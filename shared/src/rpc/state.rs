@@ -69,6 +69,15 @@ pub struct BayCount {
     pub denomination_minor: Denomination,
     /// Notes in the cassette.
     pub count: u32,
+    /// Of them, those that may be missing, at most: a dispense has ended with a fault, and nobody has
+    /// counted since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsure: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's own form")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What lies in the cashbox by the machine's own ledger.

@@ -21,9 +21,6 @@ pub(super) struct Books {
     /// Intents to dispense, by entry.
     pub(super) dispenses: BTreeMap<u64, TxnId>,
     pub(super) stacks: u64,
-    /// The last dispense of each bay of which the journal says that it cannot tell how many notes
-    /// left the bay, by entry.
-    unsure: BTreeMap<u8, u64>,
     pub(super) holdings: Holdings,
     pub(super) entries: usize,
 }
@@ -34,7 +31,6 @@ impl Books {
             txns: BTreeMap::new(),
             dispenses: BTreeMap::new(),
             stacks: 0,
-            unsure: BTreeMap::new(),
             holdings: journal.holdings().clone(),
             entries: entries.len(),
         };
@@ -46,15 +42,6 @@ impl Books {
                 "intent" => &body["txn"],
                 _ => continue,
             };
-            let by_verdict = txn["cause"] == "verdict";
-            for movement in txn["cash"].as_array().into_iter().flatten() {
-                let told = &movement["dispensed"];
-                let bay = told["bay"].as_str().and_then(|bay| bay.parse::<u8>().ok());
-                if let Some(bay) = bay.filter(|_| by_verdict || told["result"]["picked"].is_null())
-                {
-                    books.unsure.insert(bay, entry.seq.0);
-                }
-            }
             let state = txn["state"].clone();
             let state: Txn = serde_json::from_value(state).map_err(|e| e.to_string())?;
             let txid = state.txid();
@@ -148,11 +135,11 @@ impl Judge<'_> {
             let there = i64::try_from(there[&id.get()]).unwrap_or(i64::MAX);
             let booked = bay.on_hand();
             // notes that a fault left in the path are counted by nobody until somebody counts the
-            // bay: the entry says so, and there are never more notes than booked
-            let unsure = self.books.unsure.get(&id.get()).is_some_and(|seq| *seq > bay.set_at.0);
-            let fits = booked == there || (unsure && booked > there);
+            // bay: the books say how many that may be
+            let fits = (bay.sure()..=booked).contains(&there);
             self.holds(bay.doubts != 0 || fits, || {
-                format!("B1: bay {id} holds {there} notes, the books say {booked}")
+                let sure = bay.sure();
+                format!("B1: bay {id} holds {there} notes, the books say {booked}, {sure} for sure")
             });
         }
     }

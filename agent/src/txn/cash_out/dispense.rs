@@ -148,6 +148,9 @@ impl CashOut {
         };
         given.add(&bays, value);
         self.book(&batch, &bays, doubted, turn);
+        for (bay, result) in bays.iter().filter(|(bay, _)| batch.lots.contains_key(bay)) {
+            turn.unsure(*bay, result);
+        }
         self.go_on(sale, given, value > 0, now, turn);
     }
 

@@ -1,5 +1,6 @@
 //! How a sale that stopped goes on, and how it ends.
 
+use bitspire_shared::cash::BayResult;
 use bitspire_shared::ids::{ClaimCode, RequestId};
 use bitspire_shared::rpc::{DispenseOutcome, Doubt};
 use bitspire_shared::statement::VerdictKind;
@@ -101,6 +102,10 @@ impl CashOut {
             Some((bays, value)) => {
                 given.add(&bays, value);
                 self.book(batch, &bays, true, turn);
+                // what the customer has is the operator's word; what else left the bay is nobody's
+                for (bay, result) in &bays {
+                    turn.unsure(*bay, &BayResult { picked: None, ..*result });
+                }
                 counted = value;
             }
             None => given.bays = given.doubted(batch),

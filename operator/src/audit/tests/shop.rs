@@ -93,7 +93,7 @@ impl Shop {
         let Counts { bay: count, cashbox, bin } = self.counts;
         let notes =
             |count| [(note(2_000), count)].into_iter().filter(|(_, count)| *count > 0).collect();
-        let held = BayCount { denomination_minor: note(2_000), count };
+        let held = BayCount { denomination_minor: note(2_000), count, unsure: 0 };
         let open = open.iter().map(|txid| OpenTxn {
             txid: *txid,
             direction: Direction::CashOut,

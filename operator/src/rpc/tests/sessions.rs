@@ -10,8 +10,11 @@ pub(super) fn state(machine: &mut Peer, open: &[TxnId]) -> VaultSigned<StateRepo
     machine.signed(StateReport {
         versions: [("agent".into(), "0.1.0".into())].into(),
         devices: BTreeMap::new(),
-        cassettes: [(BayId::new(1).unwrap(), BayCount { denomination_minor: note, count: 500 })]
-            .into(),
+        cassettes: [(
+            BayId::new(1).unwrap(),
+            BayCount { denomination_minor: note, count: 500, unsure: 0 },
+        )]
+        .into(),
         cashbox: None,
         reject_bin: None,
         service_events: vec![],
