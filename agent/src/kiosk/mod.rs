@@ -5,10 +5,15 @@
 //! the token of this boot, which is handed to the machine's browser in the fragment of its address
 //! and so never reaches a log or a `Referer`.
 //!
+//! Another front end finds the contract at `/openapi.json`; each event carries the screen as data
+//! beside its HTML.
+//!
 //! Failure policy: a wrong Host, Origin or token is refused before anything is read, so that a web
 //! page elsewhere, or a name that was pointed at loopback, cannot press a button here. A vault that
 //! does not take an action in time is 503: the customer presses again.
 
+#[cfg(test)]
+mod contract;
 mod render;
 mod service;
 #[cfg(test)]
@@ -43,6 +48,9 @@ use crate::screen::Numbered;
 /// What the page may load: itself.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' \
     data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// How a front end drives the machine; a test holds it against the routes and the types.
+const OPENAPI: &str = include_str!("../../../docs/kiosk-openapi.json");
 
 /// Name of the header that carries the token.
 const TOKEN: &str = "x-kiosk-token";
@@ -120,6 +128,7 @@ fn router(kiosk: Arc<Kiosk>, stop: CancellationToken) -> Router {
         .route("/", get(page))
         .route("/kiosk.js", get(|| async { asset("text/javascript", include_str!("kiosk.js")) }))
         .route("/kiosk.css", get(|| async { asset("text/css", include_str!("kiosk.css")) }))
+        .route("/openapi.json", get(|| async { asset("application/json", OPENAPI) }))
         .merge(guarded)
         .layer(from_fn_with_state(shared.clone(), from_here))
         .with_state(shared)
@@ -172,7 +181,14 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Every screen from now on, the current one first: its number and its HTML.
+/// A screen as a front end gets it: its number, its HTML, and what it says as data.
+fn data(shown: &Numbered) -> serde_json::Value {
+    let Numbered { number, screen } = shown;
+    let html = render(screen).into_string();
+    serde_json::json!({ "number": number, "html": html, "screen": screen })
+}
+
+/// Every screen from now on, the current one first.
 async fn events(
     State(shared): State<Shared>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -184,9 +200,7 @@ async fn events(
         screen
     });
     let events = screens.filter_map(|screen| async {
-        let screen = screen?;
-        let html = render(&screen.screen).into_string();
-        let data = serde_json::json!({ "number": screen.number, "html": html });
+        let data = data(&screen?);
         Some(Ok(Event::default().event("screen").data(data.to_string())))
     });
     let events = events.take_until(shared.stop.cancelled_owned());
