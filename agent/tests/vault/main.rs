@@ -7,6 +7,7 @@ mod limits;
 mod machine;
 mod pairing;
 mod receipts;
+mod relay;
 mod restart;
 mod sales;
 mod service_mode;
