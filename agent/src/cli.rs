@@ -11,6 +11,7 @@ mod evidence;
 mod journal;
 mod pin;
 mod receipt;
+mod rekey;
 mod replay;
 
 use std::ffi::OsString;
@@ -34,6 +35,7 @@ use self::evidence::Evidence;
 use self::journal::JournalVerb;
 use self::pin::ServicePin;
 use self::receipt::Receipt;
+use self::rekey::Rekey;
 use self::replay::Replay;
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
@@ -84,6 +86,9 @@ enum Verb {
     },
     /// Set or change the PIN of service mode
     ServicePin(ServicePin),
+    /// Move the machine to other keys of its operator or service, by a statement that the operator
+    /// key has signed: for a service that is lost. Wants the PIN of service mode
+    Rekey(Rekey),
     /// Show how the machine is
     Status {
         /// As JSON
@@ -179,6 +184,7 @@ fn command(cli: Cli) -> anyhow::Result<()> {
             pair_with(&config.socket, &seed, pin)?;
         }
         Verb::ServicePin(verb) => verb.run(&config)?,
+        Verb::Rekey(verb) => verb.run(&config.socket)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
         Verb::Journal(verb) => journal::run(verb, &config.vault.journal())?,
         Verb::Evidence(evidence) => evidence.run(&config.vault, &loaded.shown)?,

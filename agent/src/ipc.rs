@@ -6,8 +6,7 @@
 //!
 //! Failure policy: a frame that is too long, is no message, or comes before both have said
 //! [`Hello`](ToVault::Hello) with the same version ends the connection; `net` connects again and
-//! the vault repeats what is still open. Nothing is lost by a cut, since requests carry ids that
-//! the vault made and journaled.
+//! the vault repeats what is still open, under the ids that it has made and journaled.
 
 #[cfg(test)]
 mod tests;
@@ -160,8 +159,7 @@ pub enum Role {
     /// The network process; a newer connection of it replaces an older one.
     #[default]
     Net,
-    /// The command line: sends [`Seed`](ToVault::Seed) and [`Status`](ToVault::Status), nothing
-    /// else.
+    /// The command line: a seed, the PIN, a rekey, how the machine is; nothing else.
     Control,
 }
 
@@ -208,6 +206,13 @@ pub enum ToVault {
         new: SecretText,
         /// The one that is set, once the pairing is confirmed.
         old: Option<SecretText>,
+    },
+    /// The command line brings a `rekey` of the operator by hand: answered with [`ToNet::Rekeyed`].
+    Rekey {
+        /// Signed by the operator's key.
+        statement: Box<SignedStatement>,
+        /// The PIN of service mode.
+        pin: SecretText,
     },
     /// The bunker took the secret and its key is the seed's: pin it all.
     Connected {
@@ -282,6 +287,7 @@ impl std::fmt::Debug for ToVault {
             Self::Status => "Status",
             Self::Seed { .. } => "Seed",
             Self::ServicePin { .. } => "ServicePin",
+            Self::Rekey { .. } => "Rekey",
             Self::Connected { .. } => "Connected",
             Self::AuthUrl { .. } => "AuthUrl",
             Self::ConnectFailed { .. } => "ConnectFailed",
@@ -325,6 +331,11 @@ pub enum ToNet {
     /// What became of a [`ToVault::ServicePin`].
     ServicePin {
         /// Why not, in words; it is set without.
+        refused: Option<String>,
+    },
+    /// What became of a [`ToVault::Rekey`].
+    Rekeyed {
+        /// Why not, in words; the pins are the new ones without.
         refused: Option<String>,
     },
     /// The machine is paired: `net` stores its side.
@@ -384,6 +395,7 @@ impl std::fmt::Debug for ToNet {
             Self::Connect { .. } => "Connect",
             Self::SeedRefused { .. } => "SeedRefused",
             Self::ServicePin { .. } => "ServicePin",
+            Self::Rekeyed { .. } => "Rekeyed",
             Self::Paired { .. } => "Paired",
             Self::SessionProof { .. } => "SessionProof",
             Self::Request { .. } => "Request",
@@ -446,8 +458,7 @@ pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, IpcE
     let mut length = [0u8; 4];
     let got = loop {
         match from.read(&mut length) {
-            // a signal is no end
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {} // a signal is no end
             got => break got?,
         }
     };

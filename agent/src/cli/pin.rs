@@ -69,6 +69,15 @@ pub(super) fn new(file: Option<&Path>) -> anyhow::Result<Option<SecretText>> {
     Ok(Some(pin))
 }
 
+/// The PIN that is set, from a file or typed.
+pub(super) fn current(file: Option<&Path>) -> anyhow::Result<SecretText> {
+    match file {
+        Some(file) => read(file),
+        None if io::stdin().is_terminal() => typed("service PIN: "),
+        None => bail!("expected --service-pin-file or a terminal"),
+    }
+}
+
 /// Tells the vault.
 pub(super) fn set(socket: &Path, new: SecretText, old: Option<SecretText>) -> anyhow::Result<()> {
     let (mut stream, _) = control(socket)?;

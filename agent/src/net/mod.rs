@@ -294,7 +294,7 @@ impl Net {
                 self.live(pins).await?;
             }
             // the command line's
-            ToNet::ServicePin { .. } => {}
+            ToNet::ServicePin { .. } | ToNet::Rekeyed { .. } => {}
             ToNet::SeedRefused { reason } => tracing::warn!(event = "seed_refused", reason),
             ToNet::Screen { number, screen } => match serde_json::from_value(screen) {
                 Ok(screen) => {

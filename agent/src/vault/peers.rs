@@ -121,6 +121,9 @@ impl Vault {
                 self.peers.send(from, ToNet::Status(status));
             }
             ToVault::ServicePin { new, old } => self.set_pin(from, &new, old.as_ref())?,
+            ToVault::Rekey { statement, pin } if !self.peers.is_net(from) => {
+                self.rekey_by_hand(from, &statement, &pin)?;
+            }
             _ if !self.peers.is_net(from) => {
                 tracing::warn!(event = "not_for_the_command_line", peer = from);
             }
@@ -139,8 +142,8 @@ impl Vault {
             ToVault::StatePublished { event_id } => self.state_published(event_id)?,
             ToVault::State(state) => self.peers.state = Some(state),
             ToVault::Customer(action) => self.customer(action)?,
-            // the socket's own thread has seen to it
-            ToVault::Hello { .. } => {}
+            // the socket's own thread has seen to it, and only the command line brings one
+            ToVault::Hello { .. } | ToVault::Rekey { .. } => {}
         }
         Ok(())
     }

@@ -13,7 +13,8 @@ use bitspire_shared::statement::{SignedStatement, Statement, VerdictKind};
 
 use super::VaultError;
 use super::core::Vault;
-use crate::ipc::ToNet;
+use super::server::PeerId;
+use crate::ipc::{SecretText, ToNet};
 use crate::journal::{Entry, VerdictUse};
 use crate::txn::cash_out::State;
 use crate::txn::{Input, Txn, Verdict};
@@ -130,6 +131,57 @@ impl Vault {
         self.breaker = closed;
         tracing::warn!(event = "breaker_closed");
         Ok(())
+    }
+
+    /// Somebody with the PIN brings a `rekey` to the machine: from a service that is lost it does not
+    /// come. Without its word the last time in the journal counts, which never goes back.
+    pub(super) fn rekey_by_hand(
+        &mut self,
+        from: PeerId,
+        signed: &SignedStatement,
+        pin: &SecretText,
+    ) -> Result<(), VaultError> {
+        let refused = match self.may_rekey(signed, pin)? {
+            Ok((pins, nonce)) => {
+                self.rekey(pins, nonce)?;
+                None
+            }
+            Err(why) => {
+                tracing::warn!(event = "rekey_refused", why);
+                Some(why)
+            }
+        };
+        self.peers.send(from, ToNet::Rekeyed { refused });
+        Ok(())
+    }
+
+    fn may_rekey(
+        &mut self,
+        signed: &SignedStatement,
+        pin: &SecretText,
+    ) -> Result<Result<(Pins, Nonce), String>, VaultError> {
+        let Some(pins) = self.pairing.as_ref().map(|pairing| pairing.pins) else {
+            return Ok(Err("this machine is not paired".to_owned()));
+        };
+        match self.try_pin(pin.expose())? {
+            Ok(true) => {}
+            Ok(false) => return Ok(Err("that is not the PIN of service mode".to_owned())),
+            Err(locked) => return Ok(Err(locked.to_string())),
+        }
+        let statement = match signed.check(&pins.operator, self.now().unix) {
+            Ok(statement) => statement,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let Statement::Rekey { spire, vault, operator, service, nonce, .. } = statement else {
+            return Ok(Err(format!("expected a rekey, got a {}", statement.type_name())));
+        };
+        if spire != pins.spire || vault != self.key {
+            return Ok(Err("it is for another machine, or another vault".to_owned()));
+        }
+        if self.journal.nonce_used(&nonce)? {
+            return Ok(Err("it was used before".to_owned()));
+        }
+        Ok(Ok((Pins { operator, service, ..pins }, nonce)))
     }
 
     /// The operator moves the machine to other keys.

@@ -2,6 +2,7 @@
 
 mod archive;
 mod evidence;
+mod hand_over;
 mod hostile_net;
 mod limits;
 mod machine;

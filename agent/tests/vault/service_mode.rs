@@ -7,22 +7,21 @@ use bitspire_agent::screen::MachineScreen;
 use bitspire_agent::service::{Counted, Inside, Page, ServiceView, Touch};
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::VaultError;
-use bitspire_shared::document::DocumentKind;
 use bitspire_shared::rpc::{BayChange, DispenseOutcome, ServiceAction, ServiceEvent};
 use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use serde_json::json;
 
-use crate::machine::{LOOK, Machine, Service, bay, note};
+use crate::machine::{LOOK, Machine, bay, note};
 
-const PIN: &str = "271828";
+pub(crate) const PIN: &str = "271828";
 
-fn secret(text: &str) -> SecretText {
+pub(crate) fn secret(text: &str) -> SecretText {
     SecretText::new(text.to_owned())
 }
 
 /// A machine with a PIN, and 100 notes in each of its two bays.
-fn ready() -> Machine {
+pub(crate) fn ready() -> Machine {
     ready_with("")
 }
 
@@ -38,7 +37,7 @@ fn ready_with(more: &str) -> Machine {
 
 impl Machine {
     /// As the command line sets a PIN; why not.
-    fn set_pin(&mut self, new: &str, old: Option<&str>) -> Option<String> {
+    pub(crate) fn set_pin(&mut self, new: &str, old: Option<&str>) -> Option<String> {
         let mut stream = self.control();
         let message = ToVault::ServicePin { new: secret(new), old: old.map(secret) };
         ipc::write(&mut stream, &message).unwrap();
@@ -48,11 +47,11 @@ impl Machine {
         }
     }
 
-    fn serve(&mut self, touch: Touch) {
+    pub(crate) fn serve(&mut self, touch: Touch) {
         self.touch(CustomerAction::Service(touch));
     }
 
-    fn service_view(&self) -> Option<&ServiceView> {
+    pub(crate) fn service_view(&self) -> Option<&ServiceView> {
         match &self.screen {
             Some(MachineScreen::Service(view)) => Some(view),
             _ => None,
@@ -60,7 +59,7 @@ impl Machine {
     }
 
     /// The page on the screen: its form, and what came of the last action.
-    fn on_page(&self, wanted: Page) -> Option<(u64, Option<String>, Inside)> {
+    pub(crate) fn on_page(&self, wanted: Page) -> Option<(u64, Option<String>, Inside)> {
         match self.service_view() {
             Some(ServiceView::Page { page, form, said, inside }) if *page == wanted => {
                 Some((*form, said.clone(), inside.clone()))
@@ -69,19 +68,19 @@ impl Machine {
         }
     }
 
-    fn until_pad(&mut self) {
+    pub(crate) fn until_pad(&mut self) {
         self.serve(Touch::Open);
         self.until("the pad", |machine| machine.service_view().is_some());
     }
 
-    fn enter(&mut self) {
+    pub(crate) fn enter(&mut self) {
         self.until_pad();
         self.serve(Touch::Enter { pin: secret(PIN) });
         self.until("the menu", |machine| machine.on_page(Page::Menu).is_some());
     }
 
     /// Turns to a page; its form.
-    fn page(&mut self, to: Page) -> u64 {
+    pub(crate) fn page(&mut self, to: Page) -> u64 {
         let form = |machine: &Self| match machine.service_view() {
             Some(ServiceView::Page { form, .. }) => Some(*form),
             _ => None,
@@ -103,7 +102,7 @@ impl Machine {
     }
 
     /// An action that is refused: why.
-    fn refused(&mut self, page: Page, touch: impl Fn(u64) -> Touch) -> String {
+    pub(crate) fn refused(&mut self, page: Page, touch: impl Fn(u64) -> Touch) -> String {
         let form = self.page(page);
         self.serve(touch(form));
         self.until("a refusal", |machine| {
@@ -141,13 +140,7 @@ impl Machine {
         });
     }
 
-    /// Whether this amount is offered.
-    fn sells(&self, minor: i64) -> bool {
-        matches!(&self.screen, Some(MachineScreen::Idle { cash_out, .. })
-            if cash_out.iter().any(|fiat| fiat.minor == minor))
-    }
-
-    fn bay_count(&self, number: u8) -> i64 {
+    pub(crate) fn bay_count(&self, number: u8) -> i64 {
         self.last_report()["cassettes"][number.to_string()]["count"].as_i64().unwrap()
     }
 }
@@ -468,80 +461,4 @@ impl Machine {
             }
         }
     }
-}
-
-/// Loss prevented: a machine that is sold, or whose operator is gone, and that nobody can pair again;
-/// or one whose former operator, or whoever resets it, still moves its notes.
-#[test]
-fn a_machine_that_lets_go_of_its_pairing_is_anothers_once_it_is_counted() {
-    let mut machine = ready();
-    let earlier = machine.attested(machine.cassettes(&[(1, 20, 50)]));
-    let former = machine.parties.operator.clone();
-    // while somebody may be owed something, the pairing stays
-    machine.sell(2_000);
-    let code = machine.txn_screen().unwrap().claim.clone().unwrap();
-    machine.touch(CustomerAction::Gone);
-    machine.pay();
-    machine.until_view("the sale that waits", |view| matches!(view, View::PaidWaiting { .. }));
-    machine.until("an idle screen", |machine| {
-        machine.touch_once(CustomerAction::Finish);
-        machine.is_for_sale()
-    });
-    machine.enter();
-    let reset = |form| Touch::ResetPairing { form };
-    assert!(machine.refused(Page::Pairing, reset).contains("has not ended"));
-    machine.serve(Touch::Leave);
-    machine.wait_for_sale();
-    machine.touch(CustomerAction::ClaimCode { code });
-    machine.until("the notes", |machine| machine.given() == 2_000);
-    assert!(machine.take());
-    machine.until("the report", |machine| !machine.service.reports.is_empty());
-    machine.leave();
-
-    machine.enter();
-    let form = machine.page(Page::Pairing);
-    machine.serve(reset(form));
-    machine.until("a cut connection", |machine| machine.status().pins.is_none());
-    machine.disconnect();
-    assert!(machine.connect());
-    machine.until("nobody's machine", |machine| {
-        matches!(machine.screen, Some(MachineScreen::Unpaired { refused: None }))
-    });
-    // neither a restart nor its former operator brings it back
-    machine.stop();
-    machine.start();
-    machine.until("nobody's machine, still", |machine| {
-        matches!(machine.screen, Some(MachineScreen::Unpaired { .. }))
-    });
-    let others = |n: u8| nostr::Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
-    let parties = &mut machine.parties;
-    (parties.spire, parties.operator, parties.service) = (others(11), others(12), others(13));
-    let clock = machine.service.clock;
-    machine.service = Service::default();
-    machine.service.clock = clock;
-    machine.sent.clear();
-    assert_eq!(machine.set_pin("314159", None), None, "another operator, another PIN");
-    // nor does a `net` that has seen the PIN, and brings a seed of its own
-    let seed_url = Machine::seed_of(&machine.pins());
-    machine.say(&ToVault::Seed { seed_url });
-    machine.until("a refusal", |machine| {
-        matches!(&machine.screen, Some(MachineScreen::Unpaired { refused: Some(why) })
-            if why.contains("paired before"))
-    });
-    std::fs::write(machine.data_dir().join("may-pair"), "").unwrap();
-    machine.pair();
-    machine.publish_fees();
-    let event = machine.document_event(DocumentKind::Cassettes, &former);
-    machine.say(&ToVault::Document { event: Box::new(event), plaintext: earlier });
-    machine.until("the count of the bays", |machine| {
-        machine.last_report()["cassettes"]["1"]["count"] == json!(0)
-            && machine.last_report()["cassettes"]["2"]["count"] == json!(0)
-    });
-    assert!(!machine.is_for_sale() || !machine.sells(2_000), "nobody has counted");
-    machine.publish_all(&[(1, 20, 99), (2, 50, 100)]);
-    machine.wait_for_sale();
-    assert_eq!(machine.bay_count(1), 99);
-    machine.sell(2_000);
-    machine.pay();
-    machine.until("the notes", |machine| machine.given() == 4_000);
 }

@@ -1,0 +1,153 @@
+//! A machine that goes to another operator or service.
+
+use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
+use bitspire_agent::screen::MachineScreen;
+use bitspire_agent::service::{Page, Touch};
+use bitspire_agent::txn::View;
+use bitspire_shared::document::DocumentKind;
+use bitspire_shared::ids::Nonce;
+use bitspire_shared::statement::{SignedStatement, Statement};
+use bitspire_shared::time::Unix;
+use nostr::Keys;
+use serde_json::json;
+
+use crate::machine::{Machine, Service, public};
+use crate::service_mode::{PIN, ready, secret};
+
+impl Machine {
+    /// Whether this amount is offered.
+    fn sells(&self, minor: i64) -> bool {
+        matches!(&self.screen, Some(MachineScreen::Idle { cash_out, .. })
+            if cash_out.iter().any(|fiat| fiat.minor == minor))
+    }
+}
+
+/// Loss prevented: a machine that is sold, or whose operator is gone, and that nobody can pair again;
+/// or one whose former operator, or whoever resets it, still moves its notes.
+#[test]
+fn a_machine_that_lets_go_of_its_pairing_is_anothers_once_it_is_counted() {
+    let mut machine = ready();
+    let earlier = machine.attested(machine.cassettes(&[(1, 20, 50)]));
+    let former = machine.parties.operator.clone();
+    // while somebody may be owed something, the pairing stays
+    machine.sell(2_000);
+    let code = machine.txn_screen().unwrap().claim.clone().unwrap();
+    machine.touch(CustomerAction::Gone);
+    machine.pay();
+    machine.until_view("the sale that waits", |view| matches!(view, View::PaidWaiting { .. }));
+    machine.until("an idle screen", |machine| {
+        machine.touch_once(CustomerAction::Finish);
+        machine.is_for_sale()
+    });
+    machine.enter();
+    let reset = |form| Touch::ResetPairing { form };
+    assert!(machine.refused(Page::Pairing, reset).contains("has not ended"));
+    machine.serve(Touch::Leave);
+    machine.wait_for_sale();
+    machine.touch(CustomerAction::ClaimCode { code });
+    machine.until("the notes", |machine| machine.given() == 2_000);
+    assert!(machine.take());
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    machine.leave();
+
+    machine.enter();
+    let form = machine.page(Page::Pairing);
+    machine.serve(reset(form));
+    machine.until("a cut connection", |machine| machine.status().pins.is_none());
+    machine.disconnect();
+    assert!(machine.connect());
+    machine.until("nobody's machine", |machine| {
+        matches!(machine.screen, Some(MachineScreen::Unpaired { refused: None }))
+    });
+    // neither a restart nor its former operator brings it back
+    machine.stop();
+    machine.start();
+    machine.until("nobody's machine, still", |machine| {
+        matches!(machine.screen, Some(MachineScreen::Unpaired { .. }))
+    });
+    let others = |n: u8| Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
+    let parties = &mut machine.parties;
+    (parties.spire, parties.operator, parties.service) = (others(11), others(12), others(13));
+    let clock = machine.service.clock;
+    machine.service = Service::default();
+    machine.service.clock = clock;
+    machine.sent.clear();
+    assert_eq!(machine.set_pin("314159", None), None, "another operator, another PIN");
+    // nor does a `net` that has seen the PIN, and brings a seed of its own
+    let seed_url = Machine::seed_of(&machine.pins());
+    machine.say(&ToVault::Seed { seed_url });
+    machine.until("a refusal", |machine| {
+        matches!(&machine.screen, Some(MachineScreen::Unpaired { refused: Some(why) })
+            if why.contains("paired before"))
+    });
+    std::fs::write(machine.data_dir().join("may-pair"), "").unwrap();
+    machine.pair();
+    machine.publish_fees();
+    let event = machine.document_event(DocumentKind::Cassettes, &former);
+    machine.say(&ToVault::Document { event: Box::new(event), plaintext: earlier });
+    machine.until("the count of the bays", |machine| {
+        machine.last_report()["cassettes"]["1"]["count"] == json!(0)
+            && machine.last_report()["cassettes"]["2"]["count"] == json!(0)
+    });
+    assert!(!machine.is_for_sale() || !machine.sells(2_000), "nobody has counted");
+    machine.publish_all(&[(1, 20, 99), (2, 50, 100)]);
+    machine.wait_for_sale();
+    assert_eq!(machine.bay_count(1), 99);
+    machine.sell(2_000);
+    machine.pay();
+    machine.until("the notes", |machine| machine.given() == 4_000);
+}
+
+/// Loss prevented: a machine whose service is lost, and with it the way for the operator's word; or
+/// one that whoever stands at it moves to other keys.
+#[test]
+fn a_rekey_is_brought_by_hand_with_the_pin_and_the_operators_signature() {
+    let mut machine = ready();
+    let rekey = |machine: &Machine, service: &Keys| Statement::Rekey {
+        spire: public(&machine.parties.spire),
+        vault: machine.service.vault.unwrap(),
+        operator: public(&machine.parties.operator),
+        service: public(service),
+        nonce: Nonce::from_bytes([9; 16]),
+        not_after: Unix(1_900_000_000),
+    };
+    let bring = |machine: &Machine, statement: SignedStatement, pin: &str| {
+        let mut stream = machine.control();
+        let message = ToVault::Rekey { statement: Box::new(statement), pin: secret(pin) };
+        ipc::write(&mut stream, &message).unwrap();
+        match ipc::read::<ToNet>(&mut stream).unwrap() {
+            Some(ToNet::Rekeyed { refused }) => refused.unwrap_or_default(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let new = Keys::parse(&"07".repeat(32)).unwrap();
+    let good = machine.statement(&rekey(&machine, &new));
+    assert!(bring(&machine, good.clone(), "271829").contains("not the PIN"));
+    let by_new = rekey(&machine, &new).to_unsigned(&public(&new), Unix(machine.service.clock));
+    let by_new = SignedStatement::new(by_new.unwrap().sign_with_keys(&new).unwrap());
+    assert!(!bring(&machine, by_new, PIN).is_empty(), "not by the operator");
+    let mut other = rekey(&machine, &new);
+    if let Statement::Rekey { vault, .. } = &mut other {
+        *vault = public(&new);
+    }
+    let other = machine.statement(&other);
+    assert!(bring(&machine, other, PIN).contains("another vault"));
+    assert_eq!(machine.status().pins.unwrap().service, public(&machine.parties.service));
+
+    // the service is gone, and over a restart nobody has told the time
+    machine.service.silent = true;
+    machine.stop();
+    machine.start();
+    assert_eq!(bring(&machine, good.clone(), PIN), "");
+    assert!(bring(&machine, good, PIN).contains("used before"));
+    assert_eq!(machine.status().pins.unwrap().service, public(&new));
+    machine.parties.service = new;
+    machine.service.silent = false;
+    machine.publish_fees();
+    let fees = machine.service.fees.unwrap();
+    machine.until("the fees", |machine| machine.applied(fees));
+    machine.wait_for_sale();
+    machine.sell(2_000);
+    machine.pay();
+    machine.until("the notes", |machine| machine.given() == 2_000);
+}
