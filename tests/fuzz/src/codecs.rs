@@ -1,6 +1,6 @@
 //! Bytes into decoders.
 
-use bitspire_hardware::frame::{ccnet, f56, id003};
+use bitspire_hardware::frame::{ccnet, ebds, f56, id003};
 use bitspire_hardware::trace::Direction;
 
 /// As many good frames as one longest frame of this protocol can swallow, and one more.
@@ -53,6 +53,25 @@ pub(crate) fn id003(input: &[u8]) -> usize {
     let _ = id003::in_words(Direction::Received, input);
     let good = id003::Status::Idling.frame();
     assert_eq!(frames(&behind(input, &good.to_bytes(), 255)).last(), Some(&good));
+    found.len()
+}
+
+pub(crate) fn ebds(input: &[u8]) -> usize {
+    let frames = |mut bytes: &[u8]| {
+        let mut decoder = ebds::Decoder::default();
+        let frames: Vec<_> = std::iter::from_fn(|| decoder.push(&mut bytes)).collect();
+        assert!(bytes.is_empty());
+        frames
+    };
+    let found = frames(input);
+    for frame in &found {
+        let request = ebds::Request::parse(frame);
+        assert_eq!(request.frame(frame.toggle()), *frame);
+        let _ = (ebds::Reply::parse(frame).to_string(), request.to_string());
+    }
+    let _ = ebds::in_words(Direction::Received, input);
+    let good = ebds::Request::Query(ebds::Query::ALL[0]).frame(true);
+    assert_eq!(frames(&behind(input, &good.to_bytes(), 127)).last(), Some(&good));
     found.len()
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitspire_hardware::Authority;
 use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill};
-use bitspire_hardware::acceptor::{ccnet, id003};
+use bitspire_hardware::acceptor::{ccnet, ebds, id003};
 use bitspire_hardware::dispenser::f56::F56;
 use bitspire_hardware::dispenser::{DispensePlan, DispenserCommand, DispenserEvent};
 use bitspire_hardware::engine::{Engine, Output};
@@ -212,6 +212,42 @@ impl Watch<id003::Id003<Fuzz>> for Id003 {
 pub(crate) fn id003(input: &[u8]) -> usize {
     let engine = id003::Id003::new(id003::Settings { currency: currency(), baud: 9_600 });
     play(engine, &mut Id003(Notes::default()), input)
+}
+
+struct Ebds(Notes);
+
+impl Watch<ebds::Ebds<Fuzz>> for Ebds {
+    /// The first byte is type and toggle.
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let (head, data) = content.split_first().unwrap_or((&0x20, &[]));
+        frame::ebds::Frame::new(head >> 4, head & 1 == 1, data).to_bytes()
+    }
+
+    fn command(&mut self, which: u8) -> AcceptorCommand<Fuzz> {
+        self.0.command(which)
+    }
+
+    fn look(&mut self, _: &[u8], out: &Output<AcceptorEvent>) {
+        use frame::ebds::Request;
+        let (mut decoder, mut rest) = (frame::ebds::Decoder::default(), out.write.as_slice());
+        let said: Vec<_> = std::iter::from_fn(|| decoder.push(&mut rest)).collect();
+        let wishes = said.iter().filter_map(|frame| match Request::parse(frame) {
+            Request::Omnibus(own)
+            | Request::NoteSpecification(own, _)
+            | Request::NoteInhibits(own, ..)
+            | Request::ValueTable(own) => Some(own),
+            _ => None,
+        });
+        let wishes: Vec<_> = wishes.collect();
+        assert!(wishes.iter().all(|own| own.escrow), "a note would be stacked unasked");
+        self.0.look(wishes.iter().any(|own| own.stack), &out.events);
+    }
+}
+
+pub(crate) fn ebds(input: &[u8]) -> usize {
+    let policy = frame::ebds::PowerUpPolicy::default();
+    let engine = ebds::Ebds::new(ebds::Settings { currency: currency(), baud: 9_600, policy });
+    play(engine, &mut Ebds(Notes::default()), input)
 }
 
 /// What the rule of notes that go out hangs on.

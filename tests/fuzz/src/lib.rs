@@ -13,11 +13,13 @@ mod engines;
 pub type Target = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("codec_ccnet", codecs::ccnet),
+    ("codec_ebds", codecs::ebds),
     ("codec_f56", codecs::f56),
     ("codec_id003", codecs::id003),
     ("engine_ccnet", engines::ccnet),
+    ("engine_ebds", engines::ebds),
     ("engine_escpos", engines::escpos),
     ("engine_f56", engines::f56),
     ("engine_id003", engines::id003),
