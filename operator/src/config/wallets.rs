@@ -20,6 +20,8 @@ pub enum WalletKind {
     Lnbits,
     /// Any wallet that speaks Nostr Wallet Connect (NIP-47).
     Nwc,
+    /// A phoenixd node, 0.4 or later.
+    Phoenixd,
 }
 
 /// One table under `[wallets]`; which keys it may have is up to its kind.
@@ -55,6 +57,15 @@ pub enum Wallet {
         /// The file with its invoice key, for hints; without one payments are seen by polls.
         invoice_key_file: Option<PathBuf>,
         /// The chain of the node behind it.
+        network: Currency,
+    },
+    /// See [`WalletKind::Phoenixd`].
+    Phoenixd {
+        /// Its address.
+        url: String,
+        /// The file with its `http-password`.
+        key_file: PathBuf,
+        /// Its chain.
         network: Currency,
     },
     /// See [`WalletKind::Nwc`].
@@ -96,6 +107,7 @@ fn one(id: &str, raw: &RawWallet) -> Result<Wallet, ConfigError> {
         WalletKind::Simulated => &["opening_sats", "routing_fee_sats"],
         WalletKind::Lnbits => &["url", "key_file", "invoice_key_file", "network"],
         WalletKind::Nwc => &["key_file", "network"],
+        WalletKind::Phoenixd => &["url", "key_file", "network"],
     };
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && !fits.contains(name)) {
         let expected = format!("one of {} for this kind", fits.join(", "));
@@ -103,20 +115,24 @@ fn one(id: &str, raw: &RawWallet) -> Result<Wallet, ConfigError> {
     }
     let missing = |name: &str| wrong(&key(name), "a value, which this kind needs", "nothing");
     let key_file = || raw.key_file.clone().ok_or_else(|| missing("key_file"));
+    let url = || {
+        let url = raw.url.as_deref().ok_or_else(|| missing("url"))?;
+        super::base_url(&key("url"), url)
+    };
     let network = || network(&key("network"), raw.network.as_deref());
     match raw.kind {
         WalletKind::Simulated => Ok(Wallet::Simulated {
             opening: Sats(raw.opening_sats.unwrap_or(0)),
             routing_fee: Sats(raw.routing_fee_sats.unwrap_or(0)),
         }),
-        WalletKind::Lnbits => {
-            let url = raw.url.as_deref().ok_or_else(|| missing("url"))?;
-            Ok(Wallet::Lnbits {
-                url: super::base_url(&key("url"), url)?,
-                key_file: key_file()?,
-                invoice_key_file: raw.invoice_key_file.clone(),
-                network: network()?,
-            })
+        WalletKind::Lnbits => Ok(Wallet::Lnbits {
+            url: url()?,
+            key_file: key_file()?,
+            invoice_key_file: raw.invoice_key_file.clone(),
+            network: network()?,
+        }),
+        WalletKind::Phoenixd => {
+            Ok(Wallet::Phoenixd { url: url()?, key_file: key_file()?, network: network()? })
         }
         WalletKind::Nwc => Ok(Wallet::Nwc { key_file: key_file()?, network: network()? }),
     }

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use zeroize::Zeroizing;
 
@@ -76,6 +77,12 @@ impl Secret {
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
+
+    fn header(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -112,12 +119,16 @@ impl Ask {
         Self { body, ..Self::new(Method::POST, path) }
     }
 
+    /// Sends `fields` as a form.
+    pub(crate) fn form(path: impl Into<String>, fields: &[(&str, &str)]) -> Self {
+        let text = encoded(fields);
+        let body = Some(("application/x-www-form-urlencoded", text.into_bytes()));
+        Self { body, ..Self::new(Method::POST, path) }
+    }
+
     /// With a key in a header; one that no header can hold is not sent, and the server says so.
     pub(crate) fn key(mut self, header: HeaderName, key: &Secret) -> Self {
-        self.secret = HeaderValue::from_str(key.expose()).ok().map(|mut value| {
-            value.set_sensitive(true);
-            (header, value)
-        });
+        self.secret = key.header().map(|value| (header, value));
         self
     }
 
@@ -132,6 +143,28 @@ impl Ask {
         self.limit = limit;
         self
     }
+}
+
+/// Fields as a form has them: letters, digits, `-`, `.`, `_` as they are, everything else as the
+/// bytes of its UTF-8 in hex.
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in fields {
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                    text.push(char::from(byte));
+                }
+                _ => text.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    text
 }
 
 /// What came back.
@@ -275,11 +308,16 @@ impl Server {
         })
     }
 
-    /// Opens a websocket. The error never repeats the path: it may hold a key.
+    /// Opens a websocket, with a key in a header where it takes one. The error never repeats the
+    /// path: it may hold a key.
     ///
     /// # Errors
     /// [`SendError`].
-    pub(crate) async fn websocket(&self, path: &str) -> Result<Socket, SendError> {
+    pub(crate) async fn websocket(
+        &self,
+        path: &str,
+        key: Option<(HeaderName, &Secret)>,
+    ) -> Result<Socket, SendError> {
         let mut url = self.url(path)?;
         let stream = self.connect(&url).await?;
         let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
@@ -289,8 +327,14 @@ impl Server {
         let bounds = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE))
             .max_frame_size(Some(MESSAGE));
-        let opened =
-            tokio_tungstenite::client_async_with_config(url.as_str(), stream, Some(bounds));
+        let mut request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|_| SendError::NotSent("no websocket address".into()))?;
+        if let Some((name, value)) = key.and_then(|(name, key)| Some((name, key.header()?))) {
+            request.headers_mut().insert(name, value);
+        }
+        let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(bounds));
         match tokio::time::timeout(CONNECT, opened).await {
             Ok(Ok((socket, _))) => Ok(socket),
             Ok(Err(error)) => Err(SendError::NotSent(format!("no websocket: {error}"))),

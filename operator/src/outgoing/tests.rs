@@ -57,11 +57,19 @@ async fn a_key_is_never_shown() {
     let ask = Ask::get("/json").key(HeaderName::from_static("x-api-key"), &key);
     assert!(!format!("{key:?} {ask:?}").contains("hush"));
     let server = Server::configured("http://127.0.0.1:9/hush").unwrap();
-    let words = server.websocket("/ws/hush").await.err().unwrap().to_string();
+    let words = server.websocket("/ws/hush", None).await.err().unwrap().to_string();
     assert!(!format!("{server:?} {words}").contains("hush"), "{words}");
     for wrong in ["ftp://a", "http://u:hush@a", "https://a/?k=hush", "https://a#hush", "hush"] {
         let refused = Server::configured(wrong).unwrap_err();
         assert_eq!(refused, TargetError::Address);
         assert!(!refused.to_string().contains("hush"));
     }
+}
+
+/// Loss prevented: a memo with an ampersand changes what an invoice is asked for.
+#[test]
+fn a_form_keeps_its_fields_apart() {
+    let fields = [("amountSat", "5"), ("description", "a&amountSat=1 + 50% \u{fc}")];
+    let expected = "amountSat=5&description=a%26amountSat%3D1%20%2B%2050%25%20%C3%BC";
+    assert_eq!(encoded(&fields), expected);
 }

@@ -41,7 +41,7 @@ use crate::rpc::push;
 use crate::settle;
 use crate::store::payments::{self, NewPayment, PaymentState, Resolution, Subject};
 use crate::store::withdraws::{self, Purpose, Withdraw, WithdrawState};
-use crate::store::{Kept, Read, StoreError, Tx, ledger, machines};
+use crate::store::{Kept, Read, StoreError, Tx, ledger, log, machines};
 use crate::wallet::{FailureRule, PayState, Wallet, WalletError};
 
 /// How often the database is looked into; a bound invoice is paid at once.
@@ -328,6 +328,7 @@ fn conclude(
         }
         Said::State(PayState::Succeeded { fee, .. }) => {
             let routing = whole_sats(fee);
+            tell_excess(tx, job, routing, now)?;
             payments::resolve(tx, payment.id, Resolution::Succeeded(routing), now)?;
             withdraws::set_state(tx, job.withdraw.withdraw_id, WithdrawState::Paid)?;
             let customer = match job.withdraw.purpose {
@@ -375,6 +376,22 @@ fn conclude(
         false => payments::set_unknown(tx, payment.id, words)?,
     }
     Ok(None)
+}
+
+/// Some wallets take no fee limit: what they spent beyond it is booked all the same, and told.
+fn tell_excess(tx: &Tx<'_>, job: &Job, routing: Sats, now: Unix) -> Result<(), PayoutError> {
+    let (payment, limit) = (&job.payment, job.payment.fee_limit_sats);
+    if routing > limit {
+        let (machine, hash) = (job.withdraw.machine_id, payment.payment_hash);
+        let detail = json!({
+            "payment_hash": hash, "machine": machine, "wallet": payment.wallet_id,
+            "routing_sats": routing, "limit_sats": limit,
+        });
+        let action = "payout.routing_above_limit";
+        log::by_service(tx, action, &format!("payment:{hash}"), detail, now)?;
+        tracing::warn!(event = "routing_above_limit", %machine, %routing, %limit);
+    }
+    Ok(())
 }
 
 fn rung(read: &Read<'_>, withdraw: &Withdraw) -> Result<Option<Ring>, PayoutError> {

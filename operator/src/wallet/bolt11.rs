@@ -52,12 +52,13 @@ impl Head {
     }
 }
 
+/// Made by LNbits 1.6.2 with FakeWallet.
+#[cfg(test)]
+pub(super) const FAKE: &str = "lnbc10u1p4sr8qgdqz0qxqzjcsp52m5p0rmte93jetjuc3hzakrwdelsfm5zw4473kzhehxe22vv343spp5mq054l2dv0ypgxjs3x9ndz9etmgjyhaq48kfrf80lfcepn9qh20sywk6l944sc08jwkqumsf6ax05wrkxfj2e7cw3uk3d6zd9ypvruk94twp26kr8ganccm02vkcypc356fwm435x3yvulrfmgfrepcg4vqqlaepfu";
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Made by LNbits 1.6.2 with FakeWallet.
-    const FAKE: &str = "lnbc10u1p4sr8qgdqz0qxqzjcsp52m5p0rmte93jetjuc3hzakrwdelsfm5zw4473kzhehxe22vv343spp5mq054l2dv0ypgxjs3x9ndz9etmgjyhaq48kfrf80lfcepn9qh20sywk6l944sc08jwkqumsf6ax05wrkxfj2e7cw3uk3d6zd9ypvruk94twp26kr8ganccm02vkcypc356fwm435x3yvulrfmgfrepcg4vqqlaepfu";
 
     /// Loss prevented: a sale that is stuck on an invoice that every wallet can pay; or one that was
     /// changed on its way.

@@ -14,6 +14,7 @@ pub(crate) mod bolt11;
 mod lnbits;
 mod nwc;
 mod open;
+mod phoenixd;
 pub mod simulated;
 
 use bitspire_shared::error::{Classified, Kind};

@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::Wallet;
 use super::lnbits::{Access, Lnbits};
 use super::nwc::{Nwc, Uri, UriError};
+use super::phoenixd::Phoenixd;
 use super::simulated::SimulatedNode;
 use crate::config;
 use crate::outgoing::{Secret, Server, TargetError};
@@ -80,6 +81,11 @@ pub(crate) fn open(
                     network: network.clone(),
                 };
                 let wallet = Lnbits::new(id, server(url)?, access, clock.clone());
+                opened.insert(id.clone(), Arc::new(wallet));
+            }
+            config::Wallet::Phoenixd { url, key_file, network } => {
+                let (server, password, clock) = (server(url)?, key(key_file)?, clock.clone());
+                let wallet = Phoenixd::new(id, server, &password, network.clone(), clock);
                 opened.insert(id.clone(), Arc::new(wallet));
             }
             config::Wallet::Nwc { key_file, network } => {

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::store::log;
 use crate::store::withdraws::{self, K1, Purpose, Withdraw, WithdrawState};
 use crate::wallet::simulated::SimulatedWallet;
 use crate::wallet::{Cursor, FailureRule, Hint, Invoice, Payment, Wallet, WalletResult};
@@ -201,6 +202,25 @@ async fn a_failure_that_was_taken_back_does_not_count() {
     world.at(ENDED + 2_000);
     round(world.app()).await.unwrap();
     assert_eq!(world.attempts().await, [PaymentState::Failed]);
+}
+
+/// Loss prevented: a wallet that takes no fee limit eats the earnings, and nobody is told.
+#[tokio::test]
+async fn routing_above_its_limit_is_booked_and_told() {
+    let mut world = World::new().await;
+    world.bound(&world.k1().await).await;
+    world.app().simulated.as_ref().unwrap().script([Behaviour::Pend]);
+    round(world.app()).await.unwrap();
+    let amount = OWED.to_msat().unwrap();
+    let paid = PayState::Succeeded { amount, fee: Msat(400_500), at: Unix(NOW) };
+    world.odd(FailureRule::AtOnce, &[paid], None);
+    round(world.app()).await.unwrap();
+    assert_eq!(world.attempts().await, [PaymentState::Succeeded]);
+    assert_eq!(world.balance(Account::RoutingFees(MachineId(1))).await, 401);
+    let tail = |read: &Read<'_>| log::audit_tail(read, None, 100);
+    let rows = world.app().store.read::<_, StoreError, _>(tail).await.unwrap();
+    let told = rows.iter().filter(|row| row.action == "payout.routing_above_limit");
+    assert_eq!(told.count(), 1);
 }
 
 /// Loss prevented: notes are stacked, the payment fails, the promise has run out meanwhile, and the

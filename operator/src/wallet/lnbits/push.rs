@@ -45,7 +45,7 @@ pub(super) async fn listen(wallet: &Lnbits, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            opened = wallet.server.websocket(&path) => match opened {
+            opened = wallet.server.websocket(&path, None) => match opened {
                 Ok(socket) => {
                     tell(wallet, Hint::Missed);
                     pause = FIRST;

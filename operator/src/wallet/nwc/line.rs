@@ -164,8 +164,11 @@ impl Line {
         let mut known = self.encryption.subscribe();
         match timeout(CONNECT / 2, known.wait_for(Option::is_some)).await {
             Ok(Ok(known)) => known.unwrap_or(Encryption::Nip44),
-            // a relay that keeps no info event: what every newer wallet knows
-            _ => Encryption::Nip44,
+            // a relay that keeps no info event: what every newer wallet knows, until it says so
+            _ => {
+                self.encryption.send_modify(|known| *known = known.or(Some(Encryption::Nip44)));
+                Encryption::Nip44
+            }
         }
     }
 
