@@ -22,6 +22,8 @@ pub enum WalletKind {
     Nwc,
     /// A phoenixd node, 0.4 or later.
     Phoenixd,
+    /// An LND node, by its REST API.
+    Lnd,
 }
 
 /// One table under `[wallets]`; which keys it may have is up to its kind.
@@ -57,6 +59,15 @@ pub enum Wallet {
         /// The file with its invoice key, for hints; without one payments are seen by polls.
         invoice_key_file: Option<PathBuf>,
         /// The chain of the node behind it.
+        network: Currency,
+    },
+    /// See [`WalletKind::Lnd`].
+    Lnd {
+        /// Its REST address.
+        url: String,
+        /// The file with its macaroon in hex.
+        key_file: PathBuf,
+        /// Its chain.
         network: Currency,
     },
     /// See [`WalletKind::Phoenixd`].
@@ -107,7 +118,7 @@ fn one(id: &str, raw: &RawWallet) -> Result<Wallet, ConfigError> {
         WalletKind::Simulated => &["opening_sats", "routing_fee_sats"],
         WalletKind::Lnbits => &["url", "key_file", "invoice_key_file", "network"],
         WalletKind::Nwc => &["key_file", "network"],
-        WalletKind::Phoenixd => &["url", "key_file", "network"],
+        WalletKind::Phoenixd | WalletKind::Lnd => &["url", "key_file", "network"],
     };
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && !fits.contains(name)) {
         let expected = format!("one of {} for this kind", fits.join(", "));
@@ -133,6 +144,9 @@ fn one(id: &str, raw: &RawWallet) -> Result<Wallet, ConfigError> {
         }),
         WalletKind::Phoenixd => {
             Ok(Wallet::Phoenixd { url: url()?, key_file: key_file()?, network: network()? })
+        }
+        WalletKind::Lnd => {
+            Ok(Wallet::Lnd { url: url()?, key_file: key_file()?, network: network()? })
         }
         WalletKind::Nwc => Ok(Wallet::Nwc { key_file: key_file()?, network: network()? }),
     }

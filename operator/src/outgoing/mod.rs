@@ -15,10 +15,13 @@ pub(crate) mod testing;
 mod tests;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Fuse};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
@@ -201,6 +204,44 @@ impl Answer {
     }
 }
 
+/// A connection that is ready for its request.
+struct Opened {
+    request: hyper::Request<Full<Bytes>>,
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// What moves the bytes; it lives as long as somebody polls it.
+    driver: Fuse<BoxFuture<'static, ()>>,
+}
+
+impl Opened {
+    async fn begin(&mut self) -> Result<hyper::Response<Incoming>, SendError> {
+        let answer = self.sender.send_request(self.request.clone());
+        let answer = beside(&mut self.driver, answer).await;
+        answer.map_err(|e| SendError::Lost(e.to_string()))
+    }
+}
+
+/// Works while the connection is driven; its end is seen by the work.
+async fn beside<T>(driver: &mut Fuse<BoxFuture<'static, ()>>, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = &mut *driver => {}
+        }
+    }
+}
+
+/// What was sent and has no answer in time is lost.
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, SendError>>,
+) -> Result<T, SendError> {
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+        Err(SendError::Lost(format!("nothing within {} s", patience.as_secs())))
+    })
+}
+
 /// One server.
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -258,54 +299,103 @@ impl Server {
         })
     }
 
-    /// Sends it once.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub(crate) async fn send(&self, ask: Ask) -> Result<Answer, SendError> {
+    /// Everything up to the first byte of the request.
+    async fn open(&self, ask: &mut Ask) -> Result<Opened, SendError> {
         let url = self.url(&ask.path)?;
         let (path, host) = Self::target(&url);
         let mut request = hyper::Request::builder()
-            .method(ask.method)
+            .method(ask.method.clone())
             .uri(path)
             .header(HOST, host)
             .header(CONNECTION, "close")
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, "bitspire");
-        if let Some((name, value)) = ask.secret {
+        if let Some((name, value)) = ask.secret.take() {
             request = request.header(name, value);
         }
-        let (kind, body) = ask.body.unzip();
+        let (kind, body) = ask.body.take().unzip();
         if let Some(kind) = kind {
             request = request.header(CONTENT_TYPE, kind);
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
         let request = request.map_err(|e| SendError::NotSent(e.to_string()))?;
         let stream = TokioIo::new(self.connect(&url).await?);
-        let (mut sender, connection) =
+        let (sender, connection) =
             http1::handshake(stream).await.map_err(|e| SendError::NotSent(e.to_string()))?;
+        let driver: BoxFuture<'static, ()> = Box::pin(connection.map(|_| ()));
+        Ok(Opened { request, sender, driver: driver.fuse() })
+    }
+
+    /// Sends it once.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn send(&self, mut ask: Ask) -> Result<Answer, SendError> {
+        let mut opened = self.open(&mut ask).await?;
         let exchange = async {
-            let answer = sender.send_request(request).await;
-            let answer = answer.map_err(|e| SendError::Lost(e.to_string()))?;
+            let answer = opened.begin().await?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), ask.limit).collect().await;
+            let body = Limited::new(answer.into_body(), ask.limit).collect();
+            let body = beside(&mut opened.driver, body).await;
             let body = body.map_err(|e| SendError::Lost(e.to_string()))?.to_bytes();
             Ok(Answer { status, body })
         };
-        // the connection lives as long as somebody drives it, and its end is seen by the exchange
-        let driven = async {
-            let _ = connection.await;
-            std::future::pending::<std::convert::Infallible>().await
-        };
-        let answered = tokio::time::timeout(ask.patience, async {
-            tokio::select! {
-                answer = exchange => answer,
-                never = driven => match never {},
+        in_time(ask.patience, exchange).await
+    }
+
+    /// Sends it once and hands each line of the answer to `each`, as it comes, until that breaks or
+    /// the answer ends. The patience is for each part of it. `begun` is told a good beginning.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn lines(
+        &self,
+        mut ask: Ask,
+        begun: impl FnOnce(),
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<StatusCode, SendError> {
+        let mut opened = self.open(&mut ask).await?;
+        let answer = in_time(ask.patience, opened.begin()).await?;
+        let status = answer.status();
+        if status == StatusCode::OK {
+            begun();
+        }
+        let mut body = answer.into_body();
+        let mut text = Vec::new();
+        loop {
+            let frame = async { Ok(beside(&mut opened.driver, body.frame()).await) };
+            let Some(frame) = in_time(ask.patience, frame).await? else {
+                if !text.is_empty() {
+                    let _ = each(&text);
+                }
+                return Ok(status);
+            };
+            let frame = frame.map_err(|e| SendError::Lost(e.to_string()))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                if each(&line).is_break() {
+                    return Ok(status);
+                }
             }
-        });
-        answered.await.unwrap_or_else(|_| {
-            Err(SendError::Lost(format!("nothing within {} s", ask.patience.as_secs())))
-        })
+            if text.len() > ask.limit {
+                return Err(SendError::Lost(format!("a line of more than {} bytes", ask.limit)));
+            }
+        }
+    }
+
+    /// Sends it once; the answer is its first line, though more may come.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn first_line(&self, ask: Ask) -> Result<Answer, SendError> {
+        let mut first = Bytes::new();
+        let take = |line: &[u8]| {
+            first = Bytes::copy_from_slice(line);
+            ControlFlow::Break(())
+        };
+        let status = self.lines(ask, || {}, take).await?;
+        Ok(Answer { status, body: first })
     }
 
     /// Opens a websocket, with a key in a header where it takes one. The error never repeats the

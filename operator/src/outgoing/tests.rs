@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 use super::testing::Host;
@@ -14,6 +14,10 @@ use super::*;
 fn router() -> Router {
     let broken =
         || stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))]);
+    let endless = || {
+        let three = ["{\"n\":1}\n{\"n\"", ":2}\n", "\n"].map(Ok::<_, std::io::Error>);
+        stream::iter(three).chain(stream::pending())
+    };
     Router::new()
         .route("/sub/json", get(|| async { axum::Json(json!({"n": 7})) }))
         .route("/sub/moved", get(|| async { Redirect::temporary("/sub/json") }))
@@ -22,6 +26,7 @@ fn router() -> Router {
             "/sub/half",
             post(move || async move { Body::from_stream(broken()).into_response() }),
         )
+        .route("/sub/lines", get(move || async move { Body::from_stream(endless()) }))
         .route("/sub/never", post(|| async { std::future::pending::<()>().await }))
 }
 
@@ -72,4 +77,27 @@ fn a_form_keeps_its_fields_apart() {
     let fields = [("amountSat", "5"), ("description", "a&amountSat=1 + 50% \u{fc}")];
     let expected = "amountSat=5&description=a%26amountSat%3D1%20%2B%2050%25%20%C3%BC";
     assert_eq!(encoded(&fields), expected);
+}
+
+/// Loss prevented: a payment's state that came is waited for until the stream ends, which it does
+/// when the payment does.
+#[tokio::test]
+async fn a_streams_lines_are_read_as_they_come() {
+    let host = Host::start(router()).await;
+    let server = Server::configured(&format!("{}/sub", host.base())).unwrap();
+    let first = server.first_line(Ask::get("/lines")).await.unwrap();
+    assert_eq!(first.json::<Value>().unwrap(), json!({"n": 1}));
+    let (mut begun, mut lines) = (false, Vec::new());
+    let each = |line: &[u8]| {
+        lines.push(line.to_vec());
+        if lines.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    server.lines(Ask::get("/lines"), || begun = true, each).await.unwrap();
+    assert!(begun);
+    assert_eq!(lines, [b"{\"n\":1}\n".to_vec(), b"{\"n\":2}\n".to_vec()]);
+    let whole = server.first_line(Ask::get("/json")).await.unwrap();
+    assert_eq!(whole.json::<Value>().unwrap(), json!({"n": 7}), "an answer without a line's end");
+    let patience = Duration::from_millis(20);
+    let never = server.first_line(Ask::post("/never", &json!({})).within(patience)).await;
+    assert!(matches!(never, Err(SendError::Lost(_))), "{never:?}");
 }

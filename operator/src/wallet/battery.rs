@@ -182,9 +182,7 @@ pub(in crate::wallet) async fn a_payment_goes_out_once(bench: &Bench) {
 pub(in crate::wallet) async fn what_cannot_be_paid_is_refused_without_effect(bench: &Bench) {
     let before = bench.balance().await;
     let (bolt11, hash, _) = bench.elsewhere(FUNDED.0 * 3).await;
-    let refused = bench.pay(&bolt11, 5_000).await;
-    assert!(matches!(refused, Err(WalletError::Refused { .. })), "{refused:?}");
-    assert_eq!(bench.wallet.lookup_payment(hash).await.unwrap(), None);
+    not_made(bench, hash, bench.pay(&bolt11, 5_000).await).await;
     let refused = bench.pay("lnbcrt1nonsense", 5).await;
     assert!(matches!(refused, Err(WalletError::Refused { .. })), "{refused:?}");
     assert_eq!(bench.balance().await, before);
@@ -270,12 +268,13 @@ pub(in crate::wallet) async fn only_failed_is_failed(bench: &Bench) {
 pub(in crate::wallet) async fn the_fee_limit_holds(bench: &Bench) {
     let (bolt11, hash, _) = bench.elsewhere(1_000).await;
     let before = bench.balance().await;
-    let refused = bench.pay(&bolt11, 1).await;
-    assert!(
-        matches!(refused, Err(WalletError::Refused { .. }) | Ok(PayState::Failed)),
-        "{refused:?}"
-    );
+    not_made(bench, hash, bench.pay(&bolt11, 1).await).await;
     assert_eq!(bench.balance().await, before);
+}
+
+/// Refused, or begun and failed: some nodes keep a record of what they could not pay.
+async fn not_made(bench: &Bench, hash: PaymentHash, said: Result<PayState, WalletError>) {
+    assert!(matches!(said, Err(WalletError::Refused { .. }) | Ok(PayState::Failed)), "{said:?}");
     let known = bench.wallet.lookup_payment(hash).await.unwrap();
     assert!(known.is_none_or(|known| known.state == PayState::Failed));
 }

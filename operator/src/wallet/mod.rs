@@ -12,6 +12,7 @@
 mod battery;
 pub(crate) mod bolt11;
 mod lnbits;
+mod lnd;
 mod nwc;
 mod open;
 mod phoenixd;

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::Wallet;
 use super::lnbits::{Access, Lnbits};
+use super::lnd::Lnd;
 use super::nwc::{Nwc, Uri, UriError};
 use super::phoenixd::Phoenixd;
 use super::simulated::SimulatedNode;
@@ -86,6 +87,11 @@ pub(crate) fn open(
             config::Wallet::Phoenixd { url, key_file, network } => {
                 let (server, password, clock) = (server(url)?, key(key_file)?, clock.clone());
                 let wallet = Phoenixd::new(id, server, &password, network.clone(), clock);
+                opened.insert(id.clone(), Arc::new(wallet));
+            }
+            config::Wallet::Lnd { url, key_file, network } => {
+                let (server, macaroon, clock) = (server(url)?, key(key_file)?, clock.clone());
+                let wallet = Lnd::new(id, server, macaroon, network.clone(), clock);
                 opened.insert(id.clone(), Arc::new(wallet));
             }
             config::Wallet::Nwc { key_file, network } => {
