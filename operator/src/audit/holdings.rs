@@ -15,7 +15,12 @@ use crate::ledger::{Account, Entry, EntryKind, Unit, refilled};
 use crate::store::{
     Read, StoreError, cassettes, invoices, ledger, machines, payments, service, settlements,
 };
-use crate::wallet::Flow;
+use crate::wallet::{Flow, PayState, Payment};
+
+/// Whether a payment moved before its wallet was a machine's.
+fn is_earlier(payment: &Payment, since: Unix) -> bool {
+    matches!(payment.state, PayState::Succeeded { at, .. } if at < since)
+}
 
 impl Gather<'_> {
     pub(super) fn in_wallet(&mut self, wallet: &str, hash: PaymentHash, flow: Flow) {
@@ -31,7 +36,8 @@ impl Gather<'_> {
             self.findings.differ(Check::Wallet, subject, "its list and its balance", why);
         }
         for (id, seen) in &self.given.wallets {
-            let owner = machines::by_wallet(self.read, id)?.map(|machine| machine.id);
+            let machine = machines::by_wallet(self.read, id)?;
+            let owner = machine.as_ref().map(|machine| machine.id);
             let mut apart = 0_i128;
             for payment in seen.payments.values() {
                 if seen.moved.contains(&payment.payment_hash) {
@@ -50,7 +56,12 @@ impl Gather<'_> {
                     booked: self.booked(owner, hash, flow)?,
                     by_hand: self.entry(EntryKind::WalletMoved, &hash.to_string())?.is_some(),
                 };
-                let off = wallet::listed(&mut self.findings, id, owner.is_some(), payment, known);
+                let recorded =
+                    known.settlement.is_some() || known.attempt.is_some() || known.invoiced;
+                let counts = machine
+                    .as_ref()
+                    .is_some_and(|machine| recorded || !is_earlier(payment, machine.created_at));
+                let off = wallet::listed(&mut self.findings, id, counts, payment, known);
                 apart = apart.saturating_add(off);
             }
             if let Some(machine) = owner {

@@ -114,6 +114,11 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
         settled_before: ours.as_ref().is_some_and(|ours| ours.settled_before),
         enforce_fee_match: facts.enforce_fee_match,
     };
+    // what a wallet took in before it was a machine's is not of this business
+    let earlier = owner.as_ref().is_some_and(|owner| at < owner.created_at);
+    if earlier && ours.is_none() && direction == Direction::CashOut {
+        return Ok(Landed::Nothing);
+    }
     let outcome = accept(&observed);
     let about = About { tx, facts, direction, ours: ours.as_ref(), owner, sender };
     match outcome {

@@ -48,6 +48,35 @@ async fn stamp_of(world: &World, hash: PaymentHash) -> Value {
     world.read(move |read| invoices::by_hash(read, hash)).await.unwrap().stamp.0
 }
 
+/// Loss prevented: a wallet that was used before fills the books with debts to nobody.
+#[tokio::test]
+async fn what_a_wallet_took_in_before_it_was_a_machines_is_not_booked() {
+    let world = World::new().await;
+    let before = invoice_in(&world, "stray", 900, json!({})).await;
+    pay(&world, &before.bolt11);
+    world.advance(10);
+    let now = world.app.clock.now();
+    let machine = world.machine_id;
+    let operator = world.read(move |r| machines::find(r, machine)).await.unwrap().operator_id;
+    world
+        .write(move |tx| {
+            let eur = "EUR".parse().unwrap();
+            let machine = machines::Machine::new(operator, "Bar", "Porto", eur, "stray", now);
+            machines::insert(tx, &machine)
+        })
+        .await;
+    let after = invoice_in(&world, "stray", 700, json!({})).await;
+    pay(&world, &after.bolt11);
+    read_list(&world, "stray").await.unwrap();
+    assert_eq!(settlement(&world, before.payment_hash).await, None);
+    let kept = settlement(&world, after.payment_hash).await.unwrap();
+    assert_eq!(kept.status, SettlementStatus::Rejected);
+    world.books_hold().await;
+    let audit = crate::audit::run(&world.app).await.unwrap();
+    let told = format!("{:?}", audit.differences);
+    assert!(!told.contains(&before.payment_hash.to_string()), "{told}");
+}
+
 /// Loss prevented: anybody with a wallet on a shared host buys notes with a copied stamp.
 #[tokio::test]
 async fn a_payment_that_we_did_not_ask_for_is_refused_and_kept() {

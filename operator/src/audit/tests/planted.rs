@@ -253,7 +253,7 @@ async fn damaged_rows_are_found() {
 
 fn payment(flow: Flow, msat: u64) -> (PaymentHash, Payment) {
     let payment_hash = PaymentHash::from_bytes([9; 32]);
-    let state = PayState::Succeeded { amount: Msat(msat), fee: Msat(0), at: Unix(1) };
+    let state = PayState::Succeeded { amount: Msat(msat), fee: Msat(0), at: Unix(9_000_000_000) };
     (payment_hash, Payment { payment_hash, flow, state, extra: json!({}) })
 }
 

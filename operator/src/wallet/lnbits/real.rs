@@ -126,12 +126,20 @@ impl Instance {
         self.token = made["access_token"].as_str().unwrap().to_owned();
     }
 
-    fn wallet(&self, name: &str, funds: Sats) -> Keys {
+    fn wallet(&self, name: &str) -> Keys {
         let made = self.call("POST", "/api/v1/wallet", &json!({"name": name}));
         let text = |key: &str| made[key].as_str().unwrap().to_owned();
-        let keys = Keys { id: text("id"), admin: text("adminkey"), invoice: text("inkey") };
-        let given = json!({"id": keys.id, "amount": funds.0});
+        Keys { id: text("id"), admin: text("adminkey"), invoice: text("inkey") }
+    }
+
+    fn fund(&self, keys: &Keys) {
+        let given = json!({"id": keys.id, "amount": FUNDED.0});
         self.call("PUT", "/users/api/v1/balance", &given);
+    }
+
+    fn funded(&self, name: &str) -> Keys {
+        let keys = self.wallet(name);
+        self.fund(&keys);
         keys
     }
 
@@ -158,9 +166,9 @@ async fn lnbits_itself() {
         "{early:?}"
     );
     instance.first_user();
-    let other = instance.wallet("other", FUNDED);
+    let other = instance.funded("other");
     let bench = async || {
-        let till = instance.client(&instance.wallet("till", FUNDED));
+        let till = instance.client(&instance.funded("till"));
         Bench::connected(till, Outside::Neighbour(instance.client(&other))).await
     };
     battery::an_invoice_round_trips(&bench().await).await;
@@ -180,7 +188,7 @@ async fn a_wrong_key_is_refused(instance: &Instance, nobody: &Keys) {
 /// A machine whose till is a wallet of the instance: sats for notes, and the platform's share passed
 /// on inside the instance.
 async fn sales(instance: &Instance, customer: &Lnbits) {
-    let keys = instance.wallet("till", FUNDED);
+    let keys = instance.wallet("till");
     let files = instance.data.path();
     for (name, text) in [("admin", &keys.admin), ("invoice", &keys.invoice)] {
         bitspire_shell::secrets::write_private(&files.join(name), text.as_bytes()).unwrap();
@@ -193,6 +201,7 @@ async fn sales(instance: &Instance, customer: &Lnbits) {
     );
     let (world, mut machine) = trading_with(&table).await;
     loaded(&world).await;
+    instance.fund(&keys);
     let till = world.app.wallets["till"].clone();
     let id = world.machine_id;
 
@@ -207,13 +216,13 @@ async fn sales(instance: &Instance, customer: &Lnbits) {
     assert_eq!(kept.distribution, Distribution::Pending);
     assert_eq!(world.balance(Account::Super).await, -1_000);
 
-    let platform = instance.client(&instance.wallet("platform", sats(1)));
+    let platform = instance.client(&instance.wallet("platform"));
     let leg = platform.make_invoice(request(1_000)).await.unwrap();
     let passed_on = till.pay(leg.bolt11, sats(5), json!({"leg": "super"})).await.unwrap();
     assert!(matches!(passed_on, PayState::Succeeded { fee: Msat::ZERO, .. }), "{passed_on:?}");
-    assert_eq!(platform.balance().await.unwrap(), Msat(1_001_000));
+    assert_eq!(platform.balance().await.unwrap(), Msat(1_000_000));
     crate::settle::reconcile(&world.app, &*till).await.unwrap();
-    // what the wallet held before is there as well: nobody asked for it, so it waits in suspense
+    // what the wallet was given is there as well: nobody asked for it, so it waits in suspense
     let booked = world.balance(Account::Wallet(id)).await;
     let held = till.balance().await.unwrap().to_sats_floor();
     assert_eq!((booked, held), (100_000 + 52_500, sats(100_000 + 52_500 - 1_000)));

@@ -193,7 +193,9 @@ impl Lnd {
                 false => Err(self.unknown("it answered with another payment")),
             };
         }
-        let declined = answer.status.is_client_error() || answer.json::<Failure>().is_ok();
+        // an error with another status may be a proxy's
+        let said = answer.status == StatusCode::OK && answer.json::<Failure>().is_ok();
+        let declined = said || answer.status.is_client_error();
         // its words may be about this request and not about this payment
         match self.payment(hash).await {
             Ok(Some(payment)) => Ok(payment.state),
