@@ -96,6 +96,7 @@ impl World {
             | ToNet::SeedRefused { .. }
             | ToNet::Paired { .. }
             | ToNet::ServicePin { .. }
+            | ToNet::Rekeyed { .. }
             | ToNet::Status(_) => {}
         }
     }
