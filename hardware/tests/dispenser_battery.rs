@@ -9,14 +9,18 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use bitspire_hardware::dispenser::f56::{F56, LIMITS};
+use bitspire_hardware::dispenser::puloon::{Model, Puloon, Settings};
 use bitspire_hardware::dispenser::{
     BayState, DispenseOutcome, DispensePlan, Dispenser, DispenserCommand, DispenserEvent,
     DispenserLimits, FaultKind,
 };
+use bitspire_hardware::engine::Engine;
 use bitspire_hardware::plan::batches;
 use bitspire_hardware::port::{Device, serial};
+use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::f56::{F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
+use bitspire_hardware::sim::puloon::{self, PuloonSim};
 use bitspire_shared::cash::BayResults;
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Currency, Denomination};
@@ -35,10 +39,12 @@ struct Rig {
     _dir: tempfile::TempDir,
 }
 
-fn f56() -> Rig {
+fn rig<E>(sim: impl SimDevice, engine: E, limits: DispenserLimits) -> Rig
+where
+    E: Engine<Command = DispenserCommand<ByTest>, Event = DispenserEvent>,
+{
     let dir = tempfile::tempdir().unwrap();
     let link: PathBuf = dir.path().join("dispenser");
-    let sim = F56Sim::new(Fit { note_ms: 4, ..Fit::default() });
     let host = Host::start(Box::new(sim), Some(&link)).unwrap();
     let (tell, events) = mpsc::channel();
     let sink = Box::new(move |event| {
@@ -46,8 +52,30 @@ fn f56() -> Rig {
         let _ = tell.send(event);
     });
     let opener = serial(link.to_str().unwrap());
-    let device = Device::start("f56", F56::<ByTest>::new(usd()), opener, sink).unwrap();
-    Rig { dispenser: Box::new(device), events, host, limits: LIMITS, _dir: dir }
+    let device = Device::start("dispenser", engine, opener, sink).unwrap();
+    Rig { dispenser: Box::new(device), events, host, limits, _dir: dir }
+}
+
+fn f56() -> Rig {
+    let sim = F56Sim::new(Fit { note_ms: 4, ..Fit::default() });
+    rig(sim, F56::<ByTest>::new(usd()), LIMITS)
+}
+
+fn lcdm(model: Model) -> Rig {
+    let sim = PuloonSim::new(model, puloon::Fit { note_ms: 4, ..puloon::Fit::default() });
+    rig(sim, Puloon::<ByTest>::new(Settings::new(model, usd())), model.limits())
+}
+
+fn puloon_4000() -> Rig {
+    lcdm(Model::Lcdm4000)
+}
+
+fn puloon_2000() -> Rig {
+    lcdm(Model::Lcdm2000)
+}
+
+fn puloon_1000() -> Rig {
+    lcdm(Model::Lcdm1000)
 }
 
 fn usd() -> Currency {
@@ -63,6 +91,20 @@ fn plan(notes: &[(u8, u32)]) -> DispensePlan {
 }
 
 impl Rig {
+    /// The bay that the second half of a plan comes from: the first one where there is no other.
+    fn second(&self) -> u8 {
+        self.limits.bays.min(2)
+    }
+
+    /// Notes of the first and of the second bay; of the only one where there is no other.
+    fn both(&self, first: u32, second: u32) -> DispensePlan {
+        if self.limits.bays == 1 {
+            plan(&[(1, first + second)])
+        } else {
+            plan(&[(1, first), (2, second)])
+        }
+    }
+
     fn send(&mut self, command: DispenserCommand<ByTest>) {
         self.dispenser.send(command).unwrap();
     }
@@ -73,7 +115,8 @@ impl Rig {
 
     fn configure(&mut self) -> BTreeMap<BayId, BayState> {
         let note = |major| Denomination::from_major(major, usd()).unwrap();
-        let bays = [(bay(1), note(20)), (bay(2), note(50))].into();
+        let bays = [(bay(1), note(20)), (bay(2), note(50))].into_iter();
+        let bays = bays.take(self.limits.bays.into()).collect();
         self.send(DispenserCommand::Configure(bays));
         match self.event() {
             DispenserEvent::Ready { bays, .. } => bays,
@@ -133,22 +176,24 @@ fn final_of(outcome: DispenseOutcome) -> (BayResults, Option<FaultKind>) {
 
 fn presents_what_it_says(mut rig: Rig) {
     let bays = rig.configure();
-    assert_eq!(bays, BTreeMap::from([(bay(1), BayState::Present), (bay(2), BayState::Present)]));
-    let (bays, fault) = final_of(rig.dispense(plan(&[(1, 3), (2, 2)])));
+    assert_eq!(bays.len(), usize::from(rig.second()));
+    assert!(bays.values().all(|state| *state == BayState::Present), "{bays:?}");
+    let asked = rig.both(3, 2);
+    let (bays, fault) = final_of(rig.dispense(asked.clone()));
     assert_eq!(fault, None);
-    for (number, asked) in [(1, 3), (2, 2)] {
-        let said = bays[&bay(number)];
+    for (bay, asked) in asked.notes {
+        let said = bays[&bay];
         assert_eq!((said.requested, said.presented, said.delivered()), (asked, asked, asked));
-        assert_eq!(rig.out(number), asked);
+        assert_eq!(rig.out(bay.get()), asked);
     }
     rig.take();
-    assert_eq!(rig.count(1, "taken"), 3);
+    assert!(rig.count(1, "taken") >= 3);
 }
 
 fn a_large_plan_goes_out_in_batches(mut rig: Rig) {
     rig.configure();
     let most = rig.limits.notes_per_bay;
-    let whole = plan(&[(1, most + 3), (2, 1)]);
+    let whole = rig.both(most + 3, 1);
     let outcome = rig.dispense(whole.clone());
     let DispenseOutcome::NotStarted(fault) = outcome else { panic!("{outcome:?}") };
     assert!(fault.detail.contains("batches"), "{fault:?}");
@@ -160,23 +205,26 @@ fn a_large_plan_goes_out_in_batches(mut rig: Rig) {
         }
         rig.take();
     }
-    assert_eq!((rig.out(1), rig.out(2)), (most + 3, 1));
+    for (bay, notes) in whole.notes {
+        assert_eq!(rig.out(bay.get()), notes);
+    }
 }
 
 fn a_short_dispense_says_how_short(mut rig: Rig) {
     rig.configure();
     rig.act(json!({"action": "arm", "trap": "jam", "at_note": 4}));
-    let (bays, fault) = final_of(rig.dispense(plan(&[(1, 3), (2, 2)])));
-    assert_eq!(fault, Some(FaultKind::ServiceNeeded));
-    assert_eq!((bays[&bay(1)].presented, bays[&bay(2)].presented), (3, 0));
-    assert_eq!((rig.out(1), rig.out(2)), (3, 0));
-    let outcome = rig.dispense(plan(&[(2, 2)]));
+    let (bays, fault) = final_of(rig.dispense(rig.both(3, 2)));
+    assert!(matches!(fault, Some(FaultKind::ServiceNeeded | FaultKind::Jam)), "{fault:?}");
+    assert_eq!(bays[&bay(1)].presented, 3);
+    assert_eq!((rig.out(1), bays.values().map(|bay| bay.presented).sum()), (3, 3u32));
+    let second = rig.second();
+    let outcome = rig.dispense(plan(&[(second, 2)]));
     assert!(matches!(outcome, DispenseOutcome::NotStarted(_)), "{outcome:?}");
     rig.take();
     rig.configure();
-    assert_eq!(rig.count(2, "rejected"), 1, "the stuck note was purged");
-    let (bays, _) = final_of(rig.dispense(plan(&[(2, 2)])));
-    assert_eq!(bays[&bay(2)].presented, 2);
+    assert_eq!(rig.count(second, "rejected"), 1, "the stuck note was purged");
+    let (bays, _) = final_of(rig.dispense(plan(&[(second, 2)])));
+    assert_eq!(bays[&bay(second)].presented, 2);
 }
 
 fn rejects_are_told(mut rig: Rig) {
@@ -184,18 +232,24 @@ fn rejects_are_told(mut rig: Rig) {
     rig.act(json!({"action": "arm", "trap": "reject", "times": 2}));
     let (bays, fault) = final_of(rig.dispense(plan(&[(1, 3)])));
     let said = bays[&bay(1)];
-    assert_eq!((fault, said.presented, said.rejected, said.picked), (None, 3, Some(2), Some(5)));
+    assert_eq!((fault, said.presented, said.rejected), (None, 3, Some(2)));
+    assert!(said.picked.is_none_or(|picked| picked == 5), "right, or not known: {said:?}");
     assert_eq!(rig.count(1, "rejected"), 2);
 }
 
 fn an_empty_bay_is_named(mut rig: Rig) {
     rig.configure();
-    rig.act(json!({"action": "pull", "bay": 2}));
-    let (bays, fault) = final_of(rig.dispense(plan(&[(1, 1), (2, 1)])));
+    let second = rig.second();
+    rig.act(json!({"action": "pull", "bay": second}));
+    let (bays, fault) = final_of(rig.dispense(rig.both(1, 1)));
     assert!(fault.is_some());
-    assert_eq!((bays[&bay(1)].presented, bays[&bay(2)].presented), (1, 0));
-    rig.take();
-    assert_eq!(rig.configure()[&bay(2)], BayState::Missing);
+    assert_eq!(bays[&bay(second)].presented, 0);
+    // the first bay's note went out before, or the device looked first
+    assert_eq!(bays[&bay(1)].presented, rig.out(1));
+    if rig.out(1) > 0 {
+        rig.take();
+    }
+    assert_eq!(rig.configure()[&bay(second)], BayState::Missing);
 }
 
 fn refusals_send_nothing(mut rig: Rig) {
@@ -243,14 +297,20 @@ fn a_line_lost_in_the_middle_is_unknowable(mut rig: Rig) {
 }
 
 macro_rules! battery {
-    ($implementation:ident: $($(#[$doc:meta])* $case:ident),* $(,)?) => {
+    ($($(#[$doc:meta])* $case:ident),* $(,)?) => {
+        battery! { @ f56: $($(#[$doc])* $case),* }
+        battery! { @ puloon_4000: $($(#[$doc])* $case),* }
+        battery! { @ puloon_2000: $($(#[$doc])* $case),* }
+        battery! { @ puloon_1000: $($(#[$doc])* $case),* }
+    };
+    (@ $implementation:ident: $($(#[$doc:meta])* $case:ident),*) => {
         mod $implementation {
             $($(#[$doc])* #[test] fn $case() { super::$case(super::$implementation()); })*
         }
     };
 }
 
-battery! { f56:
+battery! {
     /// Loss prevented: notes out that nobody counted, or counted that are not out.
     presents_what_it_says,
     /// Loss prevented: a payout above the device's limit is cut short in silence.

@@ -230,6 +230,7 @@ fn wrong_use_is_told_and_has_its_code() {
         (&["f56", "--bay", "1=20"], 2, "expected BAY=NOTE:COUNT"),
         (&["f56", "--bay", "1=20:1", "--bay", "1=50:1"], 2, "bay 1 is given twice"),
         (&["f56", "--bay", "5=20:1"], 2, "expected a bay from 1 to 4"),
+        (&["puloon-2000", "--bay", "3=20:1"], 2, "expected a bay from 1 to 2"),
         (&["id003", "--currency", "XYZ"], 2, "EUR, USD"),
         (&["puloon"], 2, "unrecognized subcommand"),
         (&["f56", "--http", "0.0.0.0:0"], 1, "expected a loopback address"),
@@ -243,7 +244,17 @@ fn wrong_use_is_told_and_has_its_code() {
     let help = run(&["--help"]);
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(help.status.success());
-    for words in ["ccnet", "ebds", "f56", "id003", "/control", "Exit codes"] {
+    for words in [
+        "ccnet",
+        "ebds",
+        "f56",
+        "id003",
+        "puloon-1000",
+        "puloon-2000",
+        "puloon-4000",
+        "/control",
+        "Exit codes",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
 }

@@ -11,6 +11,7 @@ pub mod escpos;
 pub mod f56;
 pub mod id003;
 mod kermit;
+pub mod puloon;
 
 /// CRC-16/KERMIT (polynomial 1021 reflected, start 0), which ID-003, CCNET and the Fujitsu F56 use;
 /// each sends the low byte first.

@@ -21,15 +21,17 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::bays::{Cassette, SLOTS};
 use super::ccnet::{self, CcnetSim};
 use super::ebds::{self, EbdsSim};
 use super::escpos::EscPosSim;
-use super::f56::{Cassette, F56Sim, Fit};
+use super::f56::{F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
 use super::host::{Host, Http, Remote};
 use super::id003::{self, Id003Sim};
+use super::puloon::{self, Model, PuloonSim};
 use super::{Key, SimDevice};
-use crate::frame::f56::{SLOTS, note_size};
+use crate::frame::f56::note_size;
 
 #[derive(Parser)]
 #[command(
@@ -78,6 +80,9 @@ enum Device {
     F56 {
         #[command(flatten)]
         cassettes: Cassettes,
+        /// Answer dispenses with the 139-byte reply of an older unit
+        #[arg(long)]
+        short_reply: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -88,7 +93,34 @@ enum Device {
         #[command(flatten)]
         common: Common,
     },
+    /// Puloon LCDM-1000 dispenser: one cassette, reject tray, exit
+    #[command(name = "puloon-1000")]
+    Puloon1000 {
+        #[command(flatten)]
+        cassettes: Cassettes,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Puloon LCDM-2000 dispenser: two cassettes, reject tray, exit
+    #[command(name = "puloon-2000")]
+    Puloon2000 {
+        #[command(flatten)]
+        cassettes: Cassettes,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Puloon LCDM-4000 dispenser: four cassettes, reject tray, exit
+    #[command(name = "puloon-4000")]
+    Puloon4000 {
+        #[command(flatten)]
+        cassettes: Cassettes,
+        #[command(flatten)]
+        common: Common,
+    },
 }
+
+/// Cassettes where none are named.
+const USUAL: [&str; 2] = ["1=20:100", "2=50:100"];
 
 #[derive(Args)]
 struct Roll {
@@ -102,15 +134,13 @@ struct Cassettes {
     /// Currency of the notes
     #[arg(long, value_name = "CODE", default_value = "USD")]
     currency: Currency,
-    /// A cassette: bay, note in whole units, count; may be given for bays 1 to 4
-    #[arg(long = "bay", value_name = "BAY=NOTE:COUNT", default_values = ["1=20:100", "2=50:100"])]
+    /// A cassette: bay, note in whole units, count; may be given for each bay [default: 1=20:100, and
+    /// 2=50:100 where there is a second one]
+    #[arg(long = "bay", value_name = "BAY=NOTE:COUNT")]
     bays: Vec<String>,
     /// Time that one note takes
     #[arg(long, value_name = "MS", default_value_t = 120)]
     note_ms: u64,
-    /// Answer dispenses with the 139-byte reply of an older unit
-    #[arg(long)]
-    short_reply: bool,
 }
 
 #[derive(Args)]
@@ -208,8 +238,14 @@ fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
         Device::Ccnet { validator, common } => (Box::new(validator.ccnet()), common),
         Device::Ebds { cashflow, common } => (Box::new(cashflow.device()), common),
         Device::Escpos { roll, common } => (Box::new(EscPosSim::new(roll.paper)), common),
-        Device::F56 { cassettes, common } => (Box::new(F56Sim::new(cassettes.fit()?)), common),
+        Device::F56 { cassettes, short_reply, common } => {
+            let (note_ms, cassettes) = (cassettes.note_ms, cassettes.fit(SLOTS)?);
+            (Box::new(F56Sim::new(Fit { cassettes, note_ms, short_reply })), common)
+        }
         Device::Id003 { validator, common } => (Box::new(validator.id003()), common),
+        Device::Puloon1000 { cassettes, common } => (cassettes.puloon(Model::Lcdm1000)?, common),
+        Device::Puloon2000 { cassettes, common } => (cassettes.puloon(Model::Lcdm2000)?, common),
+        Device::Puloon4000 { cassettes, common } => (cassettes.puloon(Model::Lcdm4000)?, common),
     };
     if common.fault_rate == 0 && common.latency == 0 {
         return Ok((device, common));
@@ -253,19 +289,29 @@ fn run(device: Box<dyn SimDevice>, common: &Common) -> Result<()> {
 }
 
 impl Cassettes {
-    fn fit(&self) -> Result<Fit> {
+    fn puloon(&self, model: Model) -> Result<Box<dyn SimDevice>> {
+        let cassettes = self.fit(model.limits().bays.into())?;
+        let fit = puloon::Fit { cassettes, note_ms: self.note_ms };
+        Ok(Box::new(PuloonSim::new(model, fit)))
+    }
+
+    /// The cassettes; as many as there are places, of the usual ones where none are named.
+    fn fit(&self, places: usize) -> Result<[Option<Cassette>; SLOTS]> {
         let mut cassettes = [None; SLOTS];
-        for text in &self.bays {
+        let usual = USUAL.iter().take(places).map(|text| (*text).to_owned());
+        let named = if self.bays.is_empty() { usual.collect() } else { self.bays.clone() };
+        for text in &named {
             let (bay, cassette) = self.cassette(text).with_context(|| {
                 format!("--bay {text}: expected BAY=NOTE:COUNT, such as 1=20:100")
             })?;
-            match bay.checked_sub(1).and_then(|slot| cassettes.get_mut(slot)) {
+            let slot = bay.checked_sub(1).filter(|slot| *slot < places);
+            match slot.and_then(|slot| cassettes.get_mut(slot)) {
                 Some(place @ None) => *place = Some(cassette),
                 Some(Some(_)) => bail!("--bay {text}: bay {bay} is given twice"),
-                None => bail!("--bay {text}: expected a bay from 1 to {SLOTS}"),
+                None => bail!("--bay {text}: expected a bay from 1 to {places}"),
             }
         }
-        Ok(Fit { cassettes, note_ms: self.note_ms, short_reply: self.short_reply })
+        Ok(cassettes)
     }
 
     fn cassette(&self, text: &str) -> Result<(usize, Cassette)> {

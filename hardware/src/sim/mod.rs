@@ -3,14 +3,17 @@
 //! Promise: a simulated device answers bytes with bytes as the real one does, keeps count of where
 //! every simulated note is, and can be jammed, emptied, cut off and confused on command.
 
+mod bays;
 pub mod ccnet;
 pub mod cli;
 pub mod ebds;
 pub mod escpos;
 pub mod f56;
 pub mod faulty;
+mod hands;
 pub mod host;
 pub mod id003;
+pub mod puloon;
 
 use std::collections::BTreeMap;
 

@@ -7,48 +7,13 @@ use bitspire_shared::ids::BayId;
 use bitspire_shared::time::Mono;
 
 use super::line::{LineEvent, Nature};
-use super::{DispenseStep, EXIT_POLL_MS, F56, Job, LIMITS, Link, fault_kind, slot};
+use super::{DispenseStep, F56, Job, LIMITS, fault_kind, slot};
 use crate::Authority;
-use crate::dispenser::{DeviceFault, DispenseOutcome, DispensePlan, DispenserEvent, FaultKind};
+use crate::dispenser::{DeviceFault, DispensePlan, FaultKind};
 use crate::frame::f56::{BayCount, Counts, Reply, Request, SLOTS, TwoDigits};
 use crate::frame::hex;
 
 impl<A: Authority> F56<A> {
-    /// Why this plan cannot be begun at all.
-    pub(super) fn refusal(&self, plan: &DispensePlan) -> Option<DeviceFault> {
-        let no = |kind, detail: String| Some(DeviceFault { kind, detail });
-        if self.link != Link::Up {
-            return no(FaultKind::LinkLost, "the port is not open".to_owned());
-        }
-        let busy = matches!(self.job, Job::Dispense { .. }) || self.waiting_plan.is_some();
-        let Some(bays) = self.bays.as_ref().filter(|_| !busy) else {
-            let detail = if busy {
-                "another dispense is under way: wait for its outcome"
-            } else {
-                "the dispenser is not set up: configure its bays and wait until it is ready"
-            };
-            return no(FaultKind::ServiceNeeded, detail.to_owned());
-        };
-        for (bay, notes) in &plan.notes {
-            if !bays.contains_key(bay) {
-                let detail = format!("bay {bay} was not configured");
-                return no(FaultKind::ServiceNeeded, detail);
-            }
-            if *notes > LIMITS.notes_per_bay {
-                let limit = LIMITS.notes_per_bay;
-                let detail = format!(
-                    "expected at most {limit} notes of a bay in one command, got {notes} of bay \
-                     {bay}: split the plan into batches"
-                );
-                return no(FaultKind::ServiceNeeded, detail);
-            }
-        }
-        if plan.notes.values().all(|notes| *notes == 0) {
-            return no(FaultKind::ServiceNeeded, "the plan holds no notes".to_owned());
-        }
-        None
-    }
-
     pub(super) fn on_dispense(
         &mut self,
         plan: A::Committed<DispensePlan>,
@@ -61,11 +26,11 @@ impl<A: Authority> F56<A> {
                 self.on_status(&reply, now);
                 if let Some(error) = reply.error() {
                     let kind = fault_kind(&error);
-                    self.bays = None;
-                    self.not_started(kind, format!("the device is not well: {error}"));
-                } else if self.notes_at_exit {
+                    self.state.bays = None;
+                    self.state.not_started(kind, format!("the device is not well: {error}"));
+                } else if self.state.notes_at_exit {
                     let detail = "notes lie at the exit: wait until they are taken".to_owned();
-                    self.not_started(FaultKind::ServiceNeeded, detail);
+                    self.state.not_started(FaultKind::ServiceNeeded, detail);
                 } else {
                     let request = Request::Count(Counts::new(wanted(plan.as_ref())));
                     self.line.send(request, Nature::Money, now);
@@ -78,12 +43,12 @@ impl<A: Authority> F56<A> {
             ) => {
                 let kind = if silent { FaultKind::Silent } else { FaultKind::ServiceNeeded };
                 let what = if matches!(step, DispenseStep::Look) { "status" } else { "dispense" };
-                self.gone(now);
-                self.not_started(kind, format!("{what}: {why}"));
+                self.state.gone(now);
+                self.state.not_started(kind, format!("{what}: {why}"));
             }
             (DispenseStep::Look, LineEvent::Lost { why }) => {
-                self.gone(now);
-                self.not_started(FaultKind::Silent, format!("status: {why}"));
+                self.state.gone(now);
+                self.state.not_started(FaultKind::Silent, format!("status: {why}"));
             }
             (DispenseStep::Command, LineEvent::Reply(reply)) => {
                 self.on_count(plan.as_ref(), &reply, now);
@@ -94,21 +59,21 @@ impl<A: Authority> F56<A> {
                 self.job = Job::Dispense { plan, step: DispenseStep::LastLook { why } };
             }
             (DispenseStep::LastLook { why }, LineEvent::Reply(reply)) => {
-                self.bays = None;
+                self.state.bays = None;
                 self.on_status(&reply, now);
                 let exit = match reply.notes_at_exit() {
                     Some(true) => "notes lie at the exit",
                     Some(false) => "no notes lie at the exit",
                     None => "the exit is not reported",
                 };
-                self.unknowable(format!("{why}; status afterwards: {exit}"));
+                self.state.unknowable(format!("{why}; status afterwards: {exit}"));
             }
             (
                 DispenseStep::LastLook { why },
                 LineEvent::NotSent { .. } | LineEvent::Lost { .. },
             ) => {
-                self.gone(now);
-                self.unknowable(format!("{why}; no answer to a status afterwards"));
+                self.state.gone(now);
+                self.state.unknowable(format!("{why}; no answer to a status afterwards"));
             }
             (DispenseStep::LastLook { .. }, LineEvent::Stray(reply)) if is_count(&reply) => {
                 self.on_count(plan.as_ref(), &reply, now);
@@ -122,16 +87,16 @@ impl<A: Authority> F56<A> {
     /// The device's own final answer.
     pub(super) fn on_count(&mut self, plan: &DispensePlan, reply: &Reply, now: Mono) {
         let Some(counts) = reply.counts() else {
-            self.bays = None;
-            self.poll_at = now.after(EXIT_POLL_MS);
+            self.state.bays = None;
+            self.state.poll_soon(now);
             let heard = hex(reply.payload());
-            return self.unknowable(format!("an answer without readable counts: {heard}"));
+            return self.state.unknowable(format!("an answer without readable counts: {heard}"));
         };
         let error = reply.error();
         let bays = results(plan, &counts, error.is_none());
         let fault = match error {
             Some(error) => {
-                self.empty.extend(error.empty_cassette());
+                self.state.empty.extend(error.empty_cassette());
                 Some(DeviceFault { kind: fault_kind(&error), detail: error.to_string() })
             }
             None => bays.iter().find(|(_, bay)| bay.presented != bay.requested).map(|(id, bay)| {
@@ -143,23 +108,7 @@ impl<A: Authority> F56<A> {
                 DeviceFault { kind: FaultKind::ServiceNeeded, detail }
             }),
         };
-        if fault.is_some() {
-            self.bays = None;
-        }
-        self.notes_at_exit |= bays.values().any(|bay| bay.presented > 0);
-        self.poll_at = now.after(EXIT_POLL_MS);
-        let outcome = DispenseOutcome::Final { bays, fault };
-        self.events.push(DispenserEvent::Dispensed(outcome));
-    }
-
-    pub(super) fn not_started(&mut self, kind: FaultKind, detail: String) {
-        let outcome = DispenseOutcome::NotStarted(DeviceFault { kind, detail });
-        self.events.push(DispenserEvent::Dispensed(outcome));
-    }
-
-    pub(super) fn unknowable(&mut self, last_seen: String) {
-        let outcome = DispenseOutcome::Unknowable { last_seen };
-        self.events.push(DispenserEvent::Dispensed(outcome));
+        self.state.finished(bays, fault, now);
     }
 }
 
@@ -167,7 +116,7 @@ fn is_count(reply: &Reply) -> bool {
     reply.answers(&Request::Count(Counts::new([TwoDigits::default(); SLOTS])))
 }
 
-/// The notes of each cassette; [`F56::refusal`] has seen to it that they fit.
+/// The notes of each cassette; [`State::refusal`](super::State::refusal) has seen to it that they fit.
 fn wanted(plan: &DispensePlan) -> [TwoDigits; SLOTS] {
     let mut notes = [TwoDigits::default(); SLOTS];
     for (bay, count) in &plan.notes {

@@ -37,20 +37,20 @@ mod set_up;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::Currency;
 use bitspire_shared::time::Mono;
 
 use self::line::{Line, LineEvent, Nature, describe};
+use super::state::{Link, State, is_fault, slot};
 use super::{
-    BayState, DeviceFault, DispenseOutcome, DispensePlan, DispenserCommand, DispenserEvent,
-    DispenserLimits, FaultKind,
+    DeviceFault, DispensePlan, DispenserCommand, DispenserEvent, DispenserLimits, FaultKind,
 };
 use crate::Authority;
 use crate::engine::{Engine, LineSettings, Output, Parity};
-use crate::frame::f56::{Decoder, ErrorReport, Reply, Request, SLOTS, Setup};
+use crate::frame::f56::{Decoder, ErrorReport, Reply, Request, Setup};
 use crate::frame::hex;
 use crate::trace::Direction;
 
@@ -60,33 +60,16 @@ pub const LIMITS: DispenserLimits = DispenserLimits { notes_per_bay: 20, bays: 4
 
 /// Operation code of an initialisation for polymer notes.
 const POLYMER: u8 = 0x40;
-const EXIT_POLL_MS: u64 = 1_000;
-const IDLE_POLL_MS: u64 = 10_000;
 
 /// The engine of one F53/F56.
 pub struct F56<A: Authority> {
     currency: Currency,
     line: Line,
-    link: Link,
-    /// The bays, once the device has been set up and for as long as it answers well.
-    bays: Option<BTreeMap<BayId, BayState>>,
-    /// Bays that the device could not pick from, until they are configured anew while well.
-    empty: BTreeSet<BayId>,
+    state: State,
     job: Job<A>,
     next: Option<Next>,
     waiting_plan: Option<A::Committed<DispensePlan>>,
-    notes_at_exit: bool,
-    silent: bool,
     refresh: bool,
-    poll_at: Mono,
-    events: Vec<DispenserEvent>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Link {
-    NeverUp,
-    Up,
-    Down,
 }
 
 /// A set-up that waits for its turn.
@@ -123,17 +106,11 @@ impl<A: Authority> F56<A> {
         Self {
             currency,
             line: Line::new(),
-            link: Link::NeverUp,
-            bays: None,
-            empty: BTreeSet::new(),
+            state: State::new(LIMITS),
             job: Job::None,
             next: None,
             waiting_plan: None,
-            notes_at_exit: false,
-            silent: false,
             refresh: false,
-            poll_at: Mono(0),
-            events: Vec::new(),
         }
     }
 
@@ -142,13 +119,13 @@ impl<A: Authority> F56<A> {
         for event in self.line.take_events() {
             self.on_line_event(event, now);
         }
-        if self.link == Link::Up {
+        if self.state.link == Link::Up {
             self.begin(now);
         }
-        let poll = self.polls().then_some(self.poll_at);
+        let poll = self.polls().then_some(self.state.poll_at);
         Output {
             write: self.line.take_write(),
-            events: std::mem::take(&mut self.events),
+            events: std::mem::take(&mut self.state.events),
             wake_at: [self.line.wake_at(), poll].into_iter().flatten().min(),
         }
     }
@@ -161,14 +138,14 @@ impl<A: Authority> F56<A> {
             Job::SetUp { step, .. } => *step == waits,
             Job::Poll | Job::Dispense { .. } => false,
         };
-        idle && self.link == Link::Up
+        idle && self.state.link == Link::Up
     }
 
     fn begin(&mut self, now: Mono) {
         if let Job::SetUp { step: step @ SetUpStep::WaitForExit { looking: false }, .. } =
             &mut self.job
         {
-            if self.next.is_none() && now < self.poll_at {
+            if self.next.is_none() && now < self.state.poll_at {
                 return;
             }
             *step = SetUpStep::WaitForExit { looking: true };
@@ -182,7 +159,7 @@ impl<A: Authority> F56<A> {
             Job::Dispense { plan, step: DispenseStep::Look }
         } else if let Some(next) = self.next.take() {
             Job::SetUp { next, step: SetUpStep::Look }
-        } else if self.refresh || now >= self.poll_at {
+        } else if self.refresh || now >= self.state.poll_at {
             Job::Poll
         } else {
             return;
@@ -208,79 +185,20 @@ impl<A: Authority> F56<A> {
 
     /// What every status reply says, whatever it was asked for.
     fn on_status(&mut self, reply: &Reply, now: Mono) {
-        if std::mem::take(&mut self.silent) {
-            self.events.push(DispenserEvent::Recovered);
-        }
-        if let Some(notes) = reply.notes_at_exit() {
-            if self.notes_at_exit && !notes {
-                self.events.push(DispenserEvent::Taken);
-            }
-            self.notes_at_exit = notes;
-        }
-        if let (Some(bays), Some(cassettes)) = (&mut self.bays, reply.cassettes()) {
-            for (bay, state) in bays {
-                let present =
-                    slot(*bay).and_then(|slot| cassettes.get(slot)).is_some_and(Option::is_some);
-                if !present {
-                    self.empty.remove(bay);
-                }
-                *state = match (present, self.empty.contains(bay)) {
-                    (false, _) => BayState::Missing,
-                    (true, true) => BayState::Empty,
-                    (true, false) => BayState::Present,
-                };
-            }
-        }
-        self.poll_later(now);
+        let present = reply.cassettes().map(|all| all.map(|magnets| magnets.is_some()));
+        self.state.status(reply.notes_at_exit(), present, now);
     }
 
     fn on_poll(&mut self, reply: &Reply, now: Mono) {
-        let before = self.bays.clone();
+        let before = self.state.bays.clone();
         self.on_status(reply, now);
         let asked = std::mem::take(&mut self.refresh);
-        if self.bays.is_none() {
-            if asked {
-                let detail = "the dispenser answers but is not set up: configure its bays";
-                self.fault(FaultKind::ServiceNeeded, detail.to_owned());
-            }
-        } else if asked || before != self.bays {
-            self.ready();
-        }
+        self.state.polled(before.as_ref(), asked);
     }
 
-    fn ready(&mut self) {
-        if let Some(bays) = self.bays.clone() {
-            let notes_at_exit = self.notes_at_exit;
-            self.events.push(DispenserEvent::Ready { bays, notes_at_exit });
-        }
-    }
-
-    fn poll_later(&mut self, now: Mono) {
-        let ms = if self.notes_at_exit { EXIT_POLL_MS } else { IDLE_POLL_MS };
-        self.poll_at = now.after(ms);
-    }
-
-    /// The device did not answer something harmless: it must be set up again when it does. Said
-    /// once, and to whoever `asked`.
     fn no_answer(&mut self, why: String, asked: bool, now: Mono) {
-        let known = self.silent;
-        self.gone(now);
-        if self.waiting_plan.take().is_some() {
-            self.not_started(FaultKind::Silent, why);
-        } else if asked || !known {
-            self.fault(FaultKind::Silent, format!("{why}; check its power and its cable"));
-        }
-    }
-
-    fn fault(&mut self, kind: FaultKind, detail: String) {
-        self.events.push(DispenserEvent::Fault(DeviceFault { kind, detail }));
-    }
-
-    /// The device has stopped answering.
-    fn gone(&mut self, now: Mono) {
-        self.bays = None;
-        self.silent = true;
-        self.poll_at = now.after(IDLE_POLL_MS);
+        let waiting = self.waiting_plan.take().is_some();
+        self.state.no_answer(why, asked, waiting, now);
     }
 }
 
@@ -294,12 +212,7 @@ impl<A: Authority> Engine for F56<A> {
 
     fn on_link_up(&mut self, now: Mono) -> Output<DispenserEvent> {
         self.line.reset();
-        if self.link == Link::Down {
-            self.events.push(DispenserEvent::Recovered);
-        }
-        self.link = Link::Up;
-        self.silent = false;
-        self.poll_at = now.after(IDLE_POLL_MS);
+        self.state.up(now);
         self.settle(now)
     }
 
@@ -308,28 +221,23 @@ impl<A: Authority> Engine for F56<A> {
         let heard = self.line.heard().to_owned();
         match std::mem::replace(&mut self.job, Job::None) {
             Job::Dispense { step: DispenseStep::LastLook { why: first }, .. } => {
-                self.unknowable(format!("{first}; then the line was lost: {why}"));
+                self.state.unknowable(format!("{first}; then the line was lost: {why}"));
             }
             Job::Dispense { step: DispenseStep::Command, .. } if exposed => {
                 let text =
                     format!("the line was lost after the command: {why}; last heard: {heard}");
-                self.unknowable(text);
+                self.state.unknowable(text);
             }
-            Job::Dispense { .. } => self.not_started(FaultKind::LinkLost, why.to_owned()),
+            Job::Dispense { .. } => self.state.not_started(FaultKind::LinkLost, why.to_owned()),
             Job::None | Job::Poll | Job::SetUp { .. } => {}
         }
         if self.waiting_plan.take().is_some() {
-            self.not_started(FaultKind::LinkLost, why.to_owned());
+            self.state.not_started(FaultKind::LinkLost, why.to_owned());
         }
         self.line.reset();
         self.next = None;
-        self.bays = None;
-        self.empty.clear();
         self.refresh = false;
-        if self.link != Link::Down {
-            self.fault(FaultKind::LinkLost, why.to_owned());
-        }
-        self.link = Link::Down;
+        self.state.down(why);
         self.settle(now)
     }
 
@@ -345,12 +253,17 @@ impl<A: Authority> Engine for F56<A> {
 
     fn command(&mut self, command: DispenserCommand<A>, now: Mono) -> Output<DispenserEvent> {
         match command {
-            DispenserCommand::Dispense(plan) => match self.refusal(plan.as_ref()) {
-                Some(DeviceFault { kind, detail }) => self.not_started(kind, detail),
-                None => self.waiting_plan = Some(plan),
-            },
-            DispenserCommand::Configure(_) | DispenserCommand::Refresh if self.link != Link::Up => {
-                self.fault(FaultKind::LinkLost, "the port is not open".to_owned());
+            DispenserCommand::Dispense(plan) => {
+                let busy = matches!(self.job, Job::Dispense { .. }) || self.waiting_plan.is_some();
+                match self.state.refusal(plan.as_ref(), busy) {
+                    Some(DeviceFault { kind, detail }) => self.state.not_started(kind, detail),
+                    None => self.waiting_plan = Some(plan),
+                }
+            }
+            DispenserCommand::Configure(_) | DispenserCommand::Refresh
+                if self.state.link != Link::Up =>
+            {
+                self.state.fault(FaultKind::LinkLost, "the port is not open".to_owned());
             }
             DispenserCommand::Configure(bays) => self.configure(&bays),
             DispenserCommand::Refresh => self.refresh = true,
@@ -359,15 +272,7 @@ impl<A: Authority> Engine for F56<A> {
     }
 
     fn is_fault(event: &DispenserEvent) -> bool {
-        match event {
-            DispenserEvent::Fault(_) => true,
-            DispenserEvent::Dispensed(outcome) => {
-                !matches!(outcome, DispenseOutcome::Final { fault: None, .. })
-            }
-            DispenserEvent::Ready { .. } | DispenserEvent::Taken | DispenserEvent::Recovered => {
-                false
-            }
-        }
+        is_fault(event)
     }
 
     fn in_words(_: Direction, bytes: &[u8]) -> String {
@@ -377,10 +282,6 @@ impl<A: Authority> Engine for F56<A> {
         }
         tokens.iter().map(describe).collect::<Vec<_>>().join(", ")
     }
-}
-
-fn slot(bay: BayId) -> Option<usize> {
-    usize::from(bay.get()).checked_sub(1).filter(|slot| *slot < SLOTS)
 }
 
 fn fault_kind(error: &ErrorReport) -> FaultKind {

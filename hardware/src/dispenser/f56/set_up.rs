@@ -10,39 +10,33 @@ use bitspire_shared::money::Denomination;
 use bitspire_shared::time::Mono;
 
 use super::line::{LineEvent, Nature};
-use super::{F56, Job, LIMITS, Next, POLYMER, SetUpStep, fault_kind, slot};
+use super::{F56, Job, Next, POLYMER, SetUpStep, fault_kind, slot};
 use crate::Authority;
-use crate::dispenser::{BayState, DispenserEvent, FaultKind};
+use crate::dispenser::{DispenserEvent, FaultKind};
 use crate::frame::f56::{NoteSize, Request, SLOTS, Setup, note_size};
 
 impl<A: Authority> F56<A> {
     pub(super) fn configure(&mut self, bays: &BTreeMap<BayId, Denomination>) {
+        if let Some(detail) = self.state.unfit(bays.keys()) {
+            return self.state.fault(FaultKind::ServiceNeeded, detail);
+        }
         let mut slots = [NoteSize::UNUSED; SLOTS];
         for (bay, denomination) in bays {
-            let Some(place) = slot(*bay).and_then(|slot| slots.get_mut(slot)) else {
-                let expected = LIMITS.bays;
-                let detail = format!("expected bays 1 to {expected}, got bay {bay}");
-                return self.fault(FaultKind::ServiceNeeded, detail);
-            };
+            let Some(place) = slot(*bay).and_then(|slot| slots.get_mut(slot)) else { continue };
             match note_size(self.currency, *denomination) {
                 Ok(size) => *place = size,
                 Err(error) => {
-                    return self.fault(FaultKind::ServiceNeeded, format!("bay {bay}: {error}"));
+                    return self
+                        .state
+                        .fault(FaultKind::ServiceNeeded, format!("bay {bay}: {error}"));
                 }
             }
-        }
-        if bays.is_empty() {
-            let detail = "expected at least one bay with notes, got none".to_owned();
-            return self.fault(FaultKind::ServiceNeeded, detail);
         }
         // one thickness for all, unused ones too, as field units are set up
         let thickness = slots.iter().map(|note| note.thickness).max().unwrap_or(0);
         let odr = if slots.iter().any(|note| note.polymer) { POLYMER } else { 0 };
         let slots = slots.map(|note| NoteSize { thickness, ..note });
-        if self.bays.take().is_some() {
-            // set up again although nothing was wrong: somebody has been at the cassettes
-            self.empty.clear();
-        }
+        self.state.unset();
         self.next =
             Some(Next { bays: bays.keys().copied().collect(), setup: Setup { odr, slots } });
     }
@@ -61,11 +55,11 @@ impl<A: Authority> F56<A> {
         match step {
             SetUpStep::Look | SetUpStep::WaitForExit { .. } => {
                 self.on_status(&reply, now);
-                if self.notes_at_exit {
+                if self.state.notes_at_exit {
                     // a reset with notes at the exit could pull them back, uncounted
                     if step == SetUpStep::Look {
                         let detail = "notes lie at the exit: the set-up waits until they are taken";
-                        self.fault(FaultKind::ServiceNeeded, detail.to_owned());
+                        self.state.fault(FaultKind::ServiceNeeded, detail.to_owned());
                     }
                     if self.next.is_none() {
                         let step = SetUpStep::WaitForExit { looking: false };
@@ -74,7 +68,7 @@ impl<A: Authority> F56<A> {
                     return;
                 }
                 if matches!(step, SetUpStep::WaitForExit { .. }) {
-                    self.events.push(DispenserEvent::Recovered);
+                    self.state.events.push(DispenserEvent::Recovered);
                 }
                 self.line.send(Request::Init(next.setup), Nature::Mechanical, now);
                 self.job = Job::SetUp { next, step: SetUpStep::Init };
@@ -82,8 +76,8 @@ impl<A: Authority> F56<A> {
             SetUpStep::Init => match reply.error() {
                 Some(error) => {
                     let kind = fault_kind(&error);
-                    self.fault(kind, format!("set-up refused: {error}"));
-                    self.poll_later(now);
+                    self.state.fault(kind, format!("set-up refused: {error}"));
+                    self.state.poll_later(now);
                 }
                 None => {
                     self.line.send(Request::Status, Nature::Query, now);
@@ -94,15 +88,11 @@ impl<A: Authority> F56<A> {
                 if let Some(error) = reply.error() {
                     self.on_status(&reply, now);
                     let kind = fault_kind(&error);
-                    return self.fault(kind, format!("not well after its set-up: {error}"));
+                    return self.state.fault(kind, format!("not well after its set-up: {error}"));
                 }
-                let state = |bay: &BayId| {
-                    let empty = self.empty.contains(bay);
-                    (*bay, if empty { BayState::Empty } else { BayState::Present })
-                };
-                self.bays = Some(next.bays.iter().map(state).collect());
+                self.state.set_up(&next.bays);
                 self.on_status(&reply, now);
-                self.ready();
+                self.state.ready();
             }
         }
     }

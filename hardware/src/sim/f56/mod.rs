@@ -27,10 +27,11 @@ mod tests;
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
-use self::control::{ACTIONS, Action, Armed};
-pub use self::control::{Arm, Trap};
-pub use self::mechanism::Cassette;
+pub use self::control::Trap;
+use self::control::{ACTIONS, Set};
 use self::mechanism::{Ended, Mechanism, Run, Step, code};
+pub use super::bays::Cassette;
+use super::hands::{self, Armed, Rest};
 use super::{Key, SimDevice, SimError};
 use crate::frame::f56::{ACK, Decoder, ENQ, NAK, Reply, Request, SLOTS, Token, encode};
 
@@ -61,8 +62,7 @@ pub struct Fit {
 impl Default for Fit {
     /// 100 notes of USD 20 in bay 1, 100 of USD 50 in bay 2.
     fn default() -> Self {
-        let usd = |denomination| Some(Cassette { denomination, length: (0xa6, 0x92), notes: 100 });
-        Self { cassettes: [usd(20), usd(50), None, None], note_ms: 120, short_reply: false }
+        Self { cassettes: Cassette::usual(), note_ms: 120, short_reply: false }
     }
 }
 
@@ -85,7 +85,7 @@ enum Work {
 #[derive(Debug)]
 pub struct F56Sim {
     mechanism: Mechanism,
-    armed: Armed,
+    armed: Armed<Trap>,
     role: Role,
     decoder: Decoder,
     /// When a frame that has begun and got stuck is given up.
@@ -262,10 +262,10 @@ impl F56Sim {
             return Vec::new();
         }
         let mut magnets = MAGNETS.map(Some);
-        for (magnet, present) in magnets.iter_mut().zip(self.mechanism.cassettes()) {
+        for (magnet, present) in magnets.iter_mut().zip(self.mechanism.bays.present()) {
             *magnet = magnet.filter(|_| present);
         }
-        let reply = reply.with_exit(self.mechanism.notes_at_exit()).with_cassettes(magnets);
+        let reply = reply.with_exit(self.mechanism.bays.notes_at_exit()).with_cassettes(magnets);
         let reply = match cut {
             Some(length) => reply.cut_to(length),
             None => reply,
@@ -290,7 +290,7 @@ impl F56Sim {
         {
             *last ^= 0xff;
         }
-        if let Some(at) = self.armed.cut_in_reply() {
+        if let Some(at) = self.armed.in_reply(Trap::PowerCut) {
             frame.truncate(at);
             self.power_cut();
         }
@@ -321,49 +321,6 @@ impl F56Sim {
                 Vec::new()
             }
             Role::Idle | Role::Receiving { .. } => Vec::new(),
-        }
-    }
-
-    fn act(&mut self, action: Action, now: Mono) -> Result<Value, SimError> {
-        let done = |yes: bool, what: String| {
-            if yes { Ok(json!({})) } else { Err(SimError::State(what)) }
-        };
-        match action {
-            Action::Take => match self.mechanism.take() {
-                0 => Err(SimError::State("no notes lie at the exit".to_owned())),
-                notes => Ok(json!({ "taken": notes })),
-            },
-            Action::Refill { bay, notes } => {
-                let done_it = self.mechanism.refill(bay, notes);
-                done(done_it, format!("there is no cassette in bay {bay} to put notes into"))
-            }
-            Action::Pull { bay } => {
-                done(self.mechanism.pull(bay), format!("there is no cassette in bay {bay}"))
-            }
-            Action::Insert { bay } => {
-                done(self.mechanism.insert(bay), format!("no cassette was pulled from bay {bay}"))
-            }
-            Action::CollectRejects => Ok(json!({ "collected": self.mechanism.collect_rejects() })),
-            Action::PowerOff => {
-                self.power_cut();
-                Ok(json!({}))
-            }
-            Action::PowerOn => {
-                done(!std::mem::replace(&mut self.powered, true), "the power is on".to_owned())
-            }
-            Action::Arm(arm) => {
-                self.armed.add(arm);
-                Ok(json!({}))
-            }
-            Action::Disarm => {
-                self.armed.clear();
-                Ok(json!({}))
-            }
-            Action::Set { note_ms, short_reply } => {
-                self.mechanism.note_ms = note_ms.unwrap_or(self.mechanism.note_ms);
-                self.short_reply = short_reply.unwrap_or(self.short_reply);
-                Ok(json!({ "now": now.0 }))
-            }
         }
     }
 }
@@ -405,16 +362,27 @@ impl SimDevice for F56Sim {
     }
 
     fn control(&mut self, action: &Value, now: Mono) -> Result<Value, SimError> {
-        let typed = serde_json::from_value(action.clone()).map_err(|error| SimError::Action {
-            expected: ACTIONS.trim(),
-            got: format!("{action} ({error})"),
-        })?;
-        self.act(typed, now)
+        match hands::act(action, ACTIONS, &mut self.mechanism.bays, &mut self.armed)? {
+            Ok(done) => return Ok(done),
+            Err(Rest::PowerOff) => self.power_cut(),
+            Err(Rest::PowerOn) => {
+                if std::mem::replace(&mut self.powered, true) {
+                    return Err(SimError::State("the power is on".to_owned()));
+                }
+            }
+            Err(Rest::Set(Set { note_ms, short_reply })) => {
+                self.mechanism.note_ms = note_ms.unwrap_or(self.mechanism.note_ms);
+                self.short_reply = short_reply.unwrap_or(self.short_reply);
+                return Ok(json!({ "now": now.0 }));
+            }
+        }
+        Ok(json!({}))
     }
 
     fn counters(&self) -> Value {
-        let mut counters = self.mechanism.counters();
+        let mut counters = self.mechanism.bays.counters();
         if let Some(fields) = counters.as_object_mut() {
+            fields.insert("ready".to_owned(), self.mechanism.ready().into());
             fields.insert("powered".to_owned(), self.powered.into());
             fields.insert("dispenses".to_owned(), self.dispenses.into());
             fields.insert("dispense_at_ms".to_owned(), self.dispense_at.map(|at| at.0).into());
@@ -423,18 +391,6 @@ impl SimDevice for F56Sim {
     }
 
     fn keys(&self) -> &'static [Key] {
-        const KEYS: &[Key] = &[
-            Key::new('t', "take the notes at the exit", r#"{"action":"take"}"#),
-            Key::new('1', "100 more into bay 1", r#"{"action":"refill","bay":1,"notes":100}"#),
-            Key::new('2', "100 more into bay 2", r#"{"action":"refill","bay":2,"notes":100}"#),
-            Key::new('r', "the next note is rejected", r#"{"action":"arm","trap":"reject"}"#),
-            Key::new('j', "the next note gets stuck", r#"{"action":"arm","trap":"jam"}"#),
-            Key::new('m', "the next reply is lost", r#"{"action":"arm","trap":"mute_reply"}"#),
-            Key::new('p', "pull the cassette of bay 1", r#"{"action":"pull","bay":1}"#),
-            Key::new('i', "put that cassette back", r#"{"action":"insert","bay":1}"#),
-            Key::new('x', "power off", r#"{"action":"power_off"}"#),
-            Key::new('o', "power on", r#"{"action":"power_on"}"#),
-        ];
-        KEYS
+        hands::KEYS
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::sim::faulty::{FaultRates, Faulty};
 
 /// The host's writes in one dispense: four for the status, three for the count, one to acknowledge
-/// (see [`Bench::watch`]).
+/// (see [`Rig::commands`]).
 const STEPS: std::ops::RangeInclusive<usize> = 1..=7;
 
 /// The first write that can carry the count's frame.
@@ -15,7 +15,7 @@ const FRAME: usize = 5;
 #[test]
 fn the_host_dies_at_each_step() {
     for nth in STEPS {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(nth, Then::KillHost);
         bench.start(&[(1, 3), (2, 1)]);
         bench.pass(60_000);
@@ -44,7 +44,7 @@ fn the_host_dies_at_each_step() {
 #[test]
 fn the_device_is_cut_off_at_each_step() {
     for nth in STEPS {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(nth, Then::Act(json!({"action": "power_off"})));
         let outcome = bench.dispense(&[(1, 3), (2, 1)]);
         bench.assert_true(&outcome, &format!("write {nth}"));
@@ -70,7 +70,7 @@ fn the_device_is_cut_off_at_each_note_and_byte() {
     let bytes =
         (0..165).step_by(4).map(|n| json!({"action": "arm", "trap": "power_cut", "at_byte": n}));
     for trap in notes.chain(bytes) {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(4, Then::Act(trap.clone()));
         let outcome = bench.dispense(&[(1, 3), (2, 1)]);
         bench.assert_true(&outcome, &trap.to_string());
@@ -91,7 +91,7 @@ fn the_device_is_cut_off_at_each_note_and_byte() {
 #[test]
 fn each_write_of_the_host_is_lost_once() {
     for nth in STEPS {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(nth, Then::Lose);
         let outcome = bench.dispense(&[(1, 3), (2, 1)]);
         bench.assert_true(&outcome, &format!("write {nth}"));
@@ -109,7 +109,7 @@ fn each_write_of_the_host_is_lost_once() {
 #[test]
 fn the_line_is_lost_at_each_step() {
     for nth in STEPS {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(nth, Then::DropLine);
         let outcome = bench.dispense(&[(1, 3), (2, 1)]);
         bench.assert_true(&outcome, &format!("write {nth}"));
@@ -130,7 +130,7 @@ fn over_a_bad_cable_the_result_is_true_or_unknown() {
         let rate = 500 * (1 + (seed * seed) % 100);
         let mut rates = FaultRates::default();
         let device = Faulty::new(F56Sim::new(Fit::default()), seed, rates, 1);
-        let mut bench = Bench::on(device);
+        let mut bench = Rig::on(device);
         bench.configure();
         rates = FaultRates::spread(u32::try_from(rate).unwrap());
         rates.cut = u32::from(seed % 5 == 0) * 2_000;

@@ -5,7 +5,7 @@ use super::*;
 /// Loss prevented: the plain case pays another amount than it says.
 #[test]
 fn notes_go_out_are_counted_and_taken() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     let (bays, fault) = final_of(bench.dispense(&[(1, 3), (2, 1)]));
     assert_eq!(fault, None);
     assert_eq!(numbers(&bays, 1), (3, Some(3), 3, Some(0)));
@@ -26,7 +26,7 @@ fn notes_go_out_are_counted_and_taken() {
 /// Loss prevented: rejected notes count as paid, or as still in the cassette.
 #[test]
 fn a_rejected_note_is_replaced_and_counted() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     bench.arm("reject");
     let (bays, fault) = final_of(bench.dispense(&[(1, 3)]));
     assert_eq!(fault, None);
@@ -45,7 +45,7 @@ fn an_error_half_way_keeps_the_counts() {
         (jam, (2, 0), 0, "error 5A 02"),
         (pull, (4, 0), 0, "error 5C 01"),
     ] {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.act(&trap);
         let outcome = bench.dispense(&[(1, 4), (2, 2)]);
         bench.assert_true(&outcome, &trap.to_string());
@@ -66,7 +66,7 @@ fn an_error_half_way_keeps_the_counts() {
 fn an_empty_cassette_is_named_until_it_is_looked_after() {
     let mut fit = Fit::default();
     fit.cassettes[0].as_mut().unwrap().notes = 2;
-    let mut bench = Bench::on(F56Sim::new(fit));
+    let mut bench = Rig::on(F56Sim::new(fit));
     bench.configure();
     let (bays, fault) = final_of(bench.dispense(&[(1, 3), (2, 1)]));
     assert_eq!(numbers(&bays, 1), (3, None, 2, Some(0)));
@@ -75,7 +75,7 @@ fn an_empty_cassette_is_named_until_it_is_looked_after() {
     assert_eq!(fault.kind, FaultKind::Cassette);
     assert!(fault.detail.contains("cassette 1 is empty"), "{fault:?}");
     bench.act(&json!({"action": "take"}));
-    let state = |bench: &mut Bench<F56Sim>| {
+    let state = |bench: &mut Rig<F56Sim>| {
         bench.events.clear();
         bench.configure();
         let ready = bench.events.iter().rev().find_map(|event| match event {
@@ -97,7 +97,7 @@ fn an_empty_cassette_is_named_until_it_is_looked_after() {
 fn notes_of_another_length_are_rejected_not_paid() {
     let mut fit = Fit::default();
     fit.cassettes[0].as_mut().unwrap().length = (0x82, 0x6e);
-    let mut bench = Bench::on(F56Sim::new(fit));
+    let mut bench = Rig::on(F56Sim::new(fit));
     bench.configure();
     let (bays, fault) = final_of(bench.dispense(&[(1, 2)]));
     assert_eq!(numbers(&bays, 1), (2, None, 0, Some(5)));
@@ -116,7 +116,7 @@ fn trouble_on_the_link_that_the_protocol_mends() {
         ("collide", 3),
         ("collide", 5),
     ] {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         // with the count's own ENQ, so that the status before it is not what meets the trap
         bench.watch(4, Then::Act(json!({"action": "arm", "trap": trap, "times": times})));
         let outcome = bench.dispense(&[(1, 2), (2, 2)]);
@@ -130,7 +130,7 @@ fn trouble_on_the_link_that_the_protocol_mends() {
 /// Loss prevented: a unit with the shorter reply cannot be used, or is misread.
 #[test]
 fn the_shorter_reply_is_read() {
-    let mut bench = Bench::on(F56Sim::new(Fit { short_reply: true, ..Fit::default() }));
+    let mut bench = Rig::on(F56Sim::new(Fit { short_reply: true, ..Fit::default() }));
     bench.configure();
     let (bays, _) = final_of(bench.dispense(&[(1, 7), (2, 3)]));
     assert_eq!(numbers(&bays, 1), (7, Some(7), 7, Some(0)));
@@ -142,7 +142,7 @@ fn the_shorter_reply_is_read() {
 #[test]
 fn refused_before_any_note_moved_is_not_started() {
     for (nth, trap) in [(1, "nak_enq"), (4, "nak_enq"), (1, "nak_frame"), (4, "nak_frame")] {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(nth, Then::Act(json!({"action": "arm", "trap": trap, "times": 3})));
         let outcome = bench.dispense(&[(1, 2)]);
         bench.assert_true(&outcome, trap);
@@ -166,7 +166,7 @@ fn a_lost_answer_is_unknowable_and_never_sent_again() {
         ),
         (json!({"action": "arm", "trap": "damage_reply", "times": 3}), "a damaged frame"),
     ] {
-        let mut bench = Bench::ready();
+        let mut bench = Rig::ready();
         bench.watch(4, Then::Act(trap.clone()));
         let outcome = bench.dispense(&[(1, 2)]);
         bench.assert_true(&outcome, &trap.to_string());
@@ -189,7 +189,7 @@ fn a_lost_answer_is_unknowable_and_never_sent_again() {
 /// the next dispense.
 #[test]
 fn a_repeated_answer_is_acknowledged_and_counts_once() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     bench.watch(7, Then::Lose);
     let (bays, _) = final_of(bench.dispense(&[(1, 2)]));
     assert_eq!(numbers(&bays, 1), (2, Some(2), 2, Some(0)));
@@ -213,7 +213,7 @@ fn a_repeated_answer_is_acknowledged_and_counts_once() {
 fn a_late_answer_counts_until_unknowable_was_said() {
     let mut late = [0, 0];
     for note_ms in (19_900..20_900).step_by(20) {
-        let mut bench = Bench::on(F56Sim::new(Fit { note_ms, ..Fit::default() }));
+        let mut bench = Rig::on(F56Sim::new(Fit { note_ms, ..Fit::default() }));
         bench.configure();
         let outcome = bench.dispense(&[(1, 2)]);
         bench.pass(10_000);
@@ -234,11 +234,11 @@ fn a_late_answer_counts_until_unknowable_was_said() {
 /// Loss prevented: a plan that the device cannot carry out in one command goes out in part.
 #[test]
 fn plans_beyond_the_rules_are_refused_in_words() {
-    let refused = |bench: &mut Bench<F56Sim>, notes: &[(u8, u32)]| match bench.dispense(notes) {
+    let refused = |bench: &mut Rig<F56Sim>, notes: &[(u8, u32)]| match bench.dispense(notes) {
         DispenseOutcome::NotStarted(fault) => fault.detail,
         other => panic!("{other:?}"),
     };
-    let mut bench = Bench::new();
+    let mut bench = Rig::new();
     assert!(refused(&mut bench, &[(1, 1)]).contains("not set up"));
     bench.configure();
     let text = refused(&mut bench, &[(1, 20), (2, 21)]);
@@ -263,7 +263,7 @@ fn plans_beyond_the_rules_are_refused_in_words() {
 /// Loss prevented: a status under way when the customer pays makes the machine refuse to pay out.
 #[test]
 fn a_plan_waits_for_the_status_that_is_under_way() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     bench.command(DispenserCommand::Refresh);
     bench.start(&[(1, 2)]);
     let (bays, _) = final_of(bench.outcome());
@@ -285,7 +285,7 @@ fn a_success_that_does_not_add_up_is_a_fault() {
         let mut engine = F56::<ByTest>::new(usd());
         let reply = Reply::draft(&Request::Count(Counts::new([n(0); SLOTS])), true, 153);
         engine.on_count(&plan_of(&[(1, 3)]), &reply.with_counts(counts), Mono(0));
-        let [DispenserEvent::Dispensed(outcome)] = engine.events.as_slice() else { panic!() };
+        let [DispenserEvent::Dispensed(outcome)] = engine.state.events.as_slice() else { panic!() };
         let (bays, fault) = final_of(outcome.clone());
         assert_eq!(bays[&bay(1)].presented, one);
         assert_eq!(

@@ -15,7 +15,7 @@ fn the_line_is_9600_8e1() {
 /// Loss prevented: a bay without a cassette is offered to customers.
 #[test]
 fn a_missing_cassette_is_told_and_changes_are_noticed() {
-    let mut bench = Bench::new();
+    let mut bench = Rig::new();
     bench.act(&json!({"action": "pull", "bay": 2}));
     bench.configure();
     let ready = |second| DispenserEvent::Ready {
@@ -41,7 +41,7 @@ fn bays_that_cannot_be_set_up_are_refused() {
         (BTreeMap::from([(bay(5), note(20))]), "expected bays 1 to 4, got bay 5"),
         (BTreeMap::new(), "at least one bay"),
     ] {
-        let mut bench = Bench::new();
+        let mut bench = Rig::new();
         bench.command(DispenserCommand::Configure(bays));
         let [DispenserEvent::Fault(fault)] = bench.events.as_slice() else { panic!() };
         assert!(fault.detail.contains(words), "{fault:?}");
@@ -52,7 +52,7 @@ fn bays_that_cannot_be_set_up_are_refused() {
 /// Loss prevented: the initialisation differs from what field units are sent.
 #[test]
 fn the_set_up_command_is_the_public_one() {
-    let mut bench = Bench::new();
+    let mut bench = Rig::new();
     let both = BTreeMap::from([(bay(1), note(20)), (bay(2), note(100))]);
     bench.command(DispenserCommand::Configure(both));
     bench.until(is_ready);
@@ -64,7 +64,7 @@ fn the_set_up_command_is_the_public_one() {
 /// reset, uncounted.
 #[test]
 fn the_set_up_waits_for_notes_at_the_exit() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     bench.dispense(&[(1, 2)]);
     bench.restart_host();
     bench.command(DispenserCommand::Configure(two_bays()));
@@ -101,7 +101,7 @@ fn the_set_up_waits_for_notes_at_the_exit() {
 /// Loss prevented: a dispenser that has been switched off takes the customer's money first.
 #[test]
 fn a_silent_device_is_noticed_and_found_again() {
-    let mut bench = Bench::new();
+    let mut bench = Rig::new();
     bench.act(&json!({"action": "power_off"}));
     bench.configure();
     bench.configure();
@@ -125,7 +125,7 @@ fn a_silent_device_is_noticed_and_found_again() {
 /// Loss prevented: a lost port goes unseen, or a command is swallowed while it is lost.
 #[test]
 fn a_lost_line_is_told_once_and_commands_are_answered() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     for _ in 0..2 {
         let output = bench.engine.on_link_down("/dev/ttyJ7: no such device", bench.now);
         bench.apply(output);
@@ -155,7 +155,7 @@ fn a_lost_line_is_told_once_and_commands_are_answered() {
 fn noise_before_the_first_frame_does_not_matter() {
     for noise in ["10", "10 02", "10 02 01 00 60", "10 02 00 03 00 01 1C 10 03 00 00", "FF 10 10"] {
         let bytes: Vec<u8> = noise.split(' ').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
-        let mut bench = Bench::new();
+        let mut bench = Rig::new();
         bench.put(Way::ToHost, bytes.clone());
         bench.put(Way::ToDevice, bytes);
         bench.pass(10);
@@ -167,7 +167,7 @@ fn noise_before_the_first_frame_does_not_matter() {
 /// Loss prevented: a line that never falls silent makes the engine wait without end.
 #[test]
 fn unending_noise_ends_the_wait() {
-    let mut bench = Bench::ready();
+    let mut bench = Rig::ready();
     bench.watch(6, Then::Act(json!({"action": "power_off"})));
     bench.start(&[(1, 1)]);
     bench.run_while(60_000, |bench| bench.writes.len() < 6);
