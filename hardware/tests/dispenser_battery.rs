@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bitspire_hardware::dispenser::f56::{F56, LIMITS};
@@ -296,16 +297,30 @@ fn a_line_lost_in_the_middle_is_unknowable(mut rig: Rig) {
     assert_eq!(rig.host.counters().unwrap()["dispenses"], 2);
 }
 
+type Fitter = fn() -> Rig;
+
+const ALL: [(&str, Fitter); 4] = [
+    ("f56", f56),
+    ("puloon-4000", puloon_4000),
+    ("puloon-2000", puloon_2000),
+    ("puloon-1000", puloon_1000),
+];
+
+/// `case` on each implementation, at the same time: all of them wait for their devices.
+fn on_each(case: fn(Rig)) {
+    let start = |(name, rig): (&str, Fitter)| {
+        thread::Builder::new().name(name.to_owned()).spawn(move || case(rig())).unwrap()
+    };
+    let running = ALL.map(start);
+    let failed: Vec<_> = ALL.iter().zip(running.map(|case| case.join().is_err())).collect();
+    let failed: Vec<_> = failed.iter().filter(|(_, failed)| *failed).map(|((n, _), _)| n).collect();
+    assert!(failed.is_empty(), "failed on {failed:?}: their threads say how");
+}
+
 macro_rules! battery {
     ($($(#[$doc:meta])* $case:ident),* $(,)?) => {
-        battery! { @ f56: $($(#[$doc])* $case),* }
-        battery! { @ puloon_4000: $($(#[$doc])* $case),* }
-        battery! { @ puloon_2000: $($(#[$doc])* $case),* }
-        battery! { @ puloon_1000: $($(#[$doc])* $case),* }
-    };
-    (@ $implementation:ident: $($(#[$doc:meta])* $case:ident),*) => {
-        mod $implementation {
-            $($(#[$doc])* #[test] fn $case() { super::$case(super::$implementation()); })*
+        mod battery {
+            $($(#[$doc])* #[test] fn $case() { super::on_each(super::$case); })*
         }
     };
 }

@@ -12,6 +12,7 @@ use super::{DeviceFault, DispenseOutcome, DispensePlan, DispenserCommand, Dispen
 use crate::Authority;
 use crate::engine::{Engine, Output};
 use crate::sim::SimDevice;
+use crate::sim::faulty::{FaultRates, Faulty};
 
 /// The tests' own authority: its proof proves nothing.
 pub(super) enum ByTest {}
@@ -314,6 +315,39 @@ where
                 DispenseOutcome::Unknowable { last_seen } => assert!(!last_seen.is_empty()),
             }
         }
+    }
+}
+
+impl<E, D: SimDevice> Bench<E, Faulty<D>>
+where
+    E: Engine<Command = DispenserCommand<ByTest>, Event = DispenserEvent>,
+{
+    /// The cable goes bad: from one fault in 2 000 bytes to one in 20, and cut with every fifth
+    /// seed.
+    pub(super) fn spoil_cable(&mut self, seed: u64) {
+        let rate = 500 * (1 + (seed * seed) % 100);
+        let mut rates = FaultRates::spread(u32::try_from(rate).unwrap());
+        rates.cut = u32::from(seed.is_multiple_of(5)) * 2_000;
+        let rates = json!({"drop": rates.drop, "duplicate": rates.duplicate,
+            "corrupt": rates.corrupt, "delay": rates.delay, "max_delay_ms": 300, "cut": rates.cut});
+        self.act(&json!({"action": "rates", "rates": rates}));
+    }
+
+    /// What has gone wrong on the cable.
+    pub(super) fn faults(&self) -> u64 {
+        let cable = &self.device.counters()["cable"];
+        let ways = ["to_device", "to_host"].map(|way| &cable[way]);
+        let what = ["dropped", "duplicated", "corrupted", "delayed", "cut_off"];
+        ways.iter().flat_map(|way| what.map(|what| way[what].as_u64().unwrap())).sum()
+    }
+}
+
+/// Which of the outcomes: final, not started, unknowable.
+pub(super) const fn sort(outcome: &DispenseOutcome) -> usize {
+    match outcome {
+        DispenseOutcome::Final { .. } => 0,
+        DispenseOutcome::NotStarted(_) => 1,
+        DispenseOutcome::Unknowable { .. } => 2,
     }
 }
 
