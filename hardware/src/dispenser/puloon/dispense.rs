@@ -224,10 +224,13 @@ impl<A: Authority> Puloon<A> {
         frame: &Frame,
         now: Mono,
     ) {
-        let waits = matches!(
+        // written again after a NAK, as far as it has been: not any more
+        let again = matches!(step, DispenseStep::Command { tries: 2.., .. });
+        let asking = matches!(
             step,
             DispenseStep::Refused { .. } | DispenseStep::Ask { .. } | DispenseStep::LastLook { .. }
         );
+        let waits = asking || again && !self.line.exposed();
         let sent = self.settings.dispense(wanted(plan.as_ref()), self.serial).command();
         match Answer::read(frame) {
             Answer::Counted(said) if waits && said.command == sent => {
@@ -236,8 +239,11 @@ impl<A: Authority> Puloon<A> {
                     _ => Verdict::Unsure(format!("a late answer: {}", hex(frame.data()))),
                 };
                 self.conclude(plan.as_ref(), &said, verdict, now);
-                // the question is still under way
-                self.job = Job::Poll;
+                self.line.withdraw();
+                if asking && self.line.exposed() {
+                    // the question is still under way
+                    self.job = Job::Poll;
+                }
             }
             _ => self.job = Job::Dispense { plan, step },
         }

@@ -201,10 +201,22 @@ impl Line {
 
     /// The same reply once more, please; `Lost` where it does not come.
     pub(super) fn read_again(&mut self, now: Mono) {
-        if let Sender::Answered { exchange } = self.sender {
-            self.write.push(NAK);
+        if let Sender::Answered { mut exchange } = self.sender {
+            if exchange.naks < TRIES {
+                self.write.push(NAK);
+            }
+            // more than two readings differ from one another
+            self.garbled |= exchange.naks > 0;
+            exchange.naks = exchange.naks.saturating_add(1);
             let due = now.after(AGAIN_MS);
             self.sender = Sender::Waiting { exchange, acknowledged: true, due };
+        }
+    }
+
+    /// Does not write a frame that still waits for its turn.
+    pub(super) const fn withdraw(&mut self) {
+        if matches!(self.sender, Sender::Queued(_)) {
+            self.sender = Sender::Idle;
         }
     }
 
