@@ -6,6 +6,7 @@
 //!
 //! Failure policy: nothing starts on a configuration that does not read as a whole.
 
+mod dispenser;
 mod kinds;
 mod printer;
 
@@ -20,6 +21,7 @@ use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
 use serde::{Deserialize, Serialize};
 
+pub use self::dispenser::{CommandForm, DispenserConfig, LineParity};
 pub use self::kinds::{AcceptorKind, DispenserKind};
 pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
 use crate::ipc::SecretText;
@@ -93,7 +95,10 @@ raw! {
         printer: Option<RawPrinter>, policy: RawPolicy, breaker: RawBreaker,
     }
     RawAcceptor { kind: AcceptorKind, path: String, baud: Option<u32> }
-    RawDispenser { kind: DispenserKind, path: String, bays: u8 }
+    RawDispenser {
+        kind: DispenserKind, path: String, bays: u8, baud: Option<u32>, parity: Option<LineParity>,
+        form: Option<CommandForm>,
+    }
     RawPrinter {
         port: PrinterPort, path: String, baud: Option<u32>, columns: Option<u8>,
         print: Option<PrintWhen>,
@@ -181,17 +186,6 @@ pub struct AcceptorConfig {
     pub path: String,
     /// Bits a second, where it is not the protocol's usual rate.
     pub baud: Option<u32>,
-}
-
-/// A dispenser.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DispenserConfig {
-    /// Its protocol.
-    pub kind: DispenserKind,
-    /// The serial port.
-    pub path: String,
-    /// Bays that are fitted, numbered from 1.
-    pub bays: u8,
 }
 
 /// Limits per transaction, held by the vault without asking anybody.
@@ -335,22 +329,12 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
         let path = port("vault.acceptor.path", path)?;
         Ok(AcceptorConfig { kind: *kind, path, baud: *baud })
     });
-    let dispenser = dispenser.as_ref().map(|RawDispenser { kind, path, bays }| {
-        let most = match kind {
-            DispenserKind::F56 => bitspire_hardware::dispenser::f56::LIMITS.bays,
-        };
-        if *bays == 0 || *bays > most {
-            return Err(wrong("vault.dispenser.bays", &format!("1 to {most}"), bays));
-        }
-        let path = port("vault.dispenser.path", path)?;
-        Ok(DispenserConfig { kind: *kind, path, bays: *bays })
-    });
     Ok(VaultConfig {
         dir: raw.data_dir.join("vault"),
         machine_secret_file: machine_secret_file.clone(),
         currency,
         acceptor: acceptor.transpose()?,
-        dispenser: dispenser.transpose()?,
+        dispenser: dispenser.as_ref().map(dispenser::checked).transpose()?,
         printer: printer.as_ref().map(printer::checked).transpose()?,
         claim_url: claim_url.as_deref().map(printer::claim_url).transpose()?,
         policy: check_policy(policy, currency)?,

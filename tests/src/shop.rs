@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::wait::{PATIENCE, wait_for};
-use crate::world::{BAYS, CURRENCY, World};
+use crate::world::{CURRENCY, World};
 
 /// Fees as fractions: the platform's and the operator's, the same in both directions.
 pub const FEES: (&str, &str) = ("0.03", "0.05");
@@ -109,7 +109,9 @@ pub fn pair(world: &World, seed_url: &str) -> Result<()> {
 /// When it does not in time.
 pub fn stock(world: &World) -> Result<()> {
     let mut load = vec!["cassettes", "set", "--machine", MACHINE, "--reason", "first load"];
-    let bays = BAYS.map(|(bay, note, count)| format!("--bay={bay}={note}:{count}"));
+    let bays = world.parts.bays().iter();
+    let bays: Vec<_> =
+        bays.map(|(bay, note, count)| format!("--bay={bay}={note}:{count}")).collect();
     load.extend(bays.iter().map(String::as_str));
     world.operator_says(&load)?;
     wait_for("a machine that sells", PATIENCE, || {

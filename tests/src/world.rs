@@ -60,6 +60,15 @@ pub struct Parts {
     pub dispenser: DispenserKind,
 }
 
+impl Parts {
+    /// The bays that the dispenser has, of [`BAYS`].
+    #[must_use]
+    pub fn bays(self) -> &'static [(u8, u32, u32)] {
+        let most = usize::from(self.dispenser.limits().bays);
+        &BAYS[..BAYS.len().min(most)]
+    }
+}
+
 /// What a command said.
 #[derive(Clone, Debug)]
 pub struct Said {
@@ -89,6 +98,8 @@ pub struct World {
     pub vault: Process,
     /// The machine's network process.
     pub net: Process,
+    /// What it is made of.
+    pub parts: Parts,
     client: Client,
     operator_file: PathBuf,
     machine_file: PathBuf,
@@ -153,7 +164,7 @@ impl World {
             all
         };
         let mut bays = vec!["--note-ms".to_owned(), "20".to_owned()];
-        for (bay, note, count) in BAYS {
+        for (bay, note, count) in parts.bays() {
             bays.extend(["--bay".to_owned(), format!("{bay}={note}:{count}")]);
         }
         let acceptor = sim(parts.acceptor.protocol(), &["--pace".to_owned(), "10".to_owned()]);
@@ -171,6 +182,7 @@ impl World {
             bunker: process("bunker", part("operator", &operator_file, &["bunker", "serve"])),
             vault: process("vault", part("agent", &machine_file, &["vault"])),
             net: process("net", part("agent", &machine_file, &["net"])),
+            parts,
             client: Client::default(),
             operator_file,
             machine_file,
@@ -426,7 +438,7 @@ fn machine_toml(root: &Path, parts: Parts) -> Result<String> {
     let (taker, giver) = (parts.acceptor.protocol(), parts.dispenser.protocol());
     let (acceptor, dispenser) =
         (root.join(format!("{taker}.tty")), root.join(format!("{giver}.tty")));
-    let bays = BAYS.len();
+    let bays = parts.bays().len();
     Ok(format!(
         r#"data_dir = {data:?}
 runtime_dir = {run:?}

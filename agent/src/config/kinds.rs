@@ -37,6 +37,18 @@ pub enum DispenserKind {
     /// Fujitsu F53 and F56.
     #[default]
     F56,
+    /// Puloon LCDM-4000.
+    #[serde(rename = "puloon-4000")]
+    #[value(name = "puloon-4000")]
+    Puloon4000,
+    /// Puloon LCDM-2000.
+    #[serde(rename = "puloon-2000")]
+    #[value(name = "puloon-2000")]
+    Puloon2000,
+    /// Puloon LCDM-1000.
+    #[serde(rename = "puloon-1000")]
+    #[value(name = "puloon-1000")]
+    Puloon1000,
 }
 
 impl DispenserKind {
@@ -45,6 +57,9 @@ impl DispenserKind {
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::F56 => "f56",
+            Self::Puloon4000 => "puloon-4000",
+            Self::Puloon2000 => "puloon-2000",
+            Self::Puloon1000 => "puloon-1000",
         }
     }
 }

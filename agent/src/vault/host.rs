@@ -14,6 +14,7 @@ use bitspire_hardware::acceptor::ebds::{self, Ebds};
 use bitspire_hardware::acceptor::id003::{Id003, Settings};
 use bitspire_hardware::acceptor::{Acceptor, AcceptorEvent};
 use bitspire_hardware::dispenser::f56::F56;
+use bitspire_hardware::dispenser::puloon::Puloon;
 use bitspire_hardware::dispenser::{Dispenser, DispenserEvent};
 use bitspire_hardware::frame::ebds::PowerUpPolicy;
 use bitspire_hardware::port::{Device, lp, serial};
@@ -26,9 +27,7 @@ use bitspire_shell::secrets::{SecretError, random};
 
 use super::server::PeerId;
 use super::{Peer, VaultError};
-use crate::config::{
-    AcceptorConfig, AcceptorKind, DispenserConfig, DispenserKind, PrinterConfig, PrinterPort,
-};
+use crate::config::{AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig, PrinterPort};
 use crate::ipc::ToVault;
 use crate::journal::{ByJournal, JournalError, Verified, verify_file};
 use crate::txn::Txn;
@@ -231,9 +230,13 @@ impl Host for Process {
         // a vault that has ended takes no events
         let sink = Box::new(move |event| drop(events.send(Event::Dispenser(event))));
         let (name, line) = ("dispenser", serial(&config.path));
-        Ok(match config.kind {
-            DispenserKind::F56 => {
+        Ok(match config.kind.lcdm() {
+            None => {
                 let engine = F56::<ByJournal>::new(currency);
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
+            }
+            Some(model) => {
+                let engine = Puloon::<ByJournal>::new(config.lcdm(model, currency));
                 Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
             }
         })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitspire_hardware::dispenser::{BayState, f56};
+use bitspire_hardware::dispenser::BayState;
 use bitspire_hardware::plan::{PlanError, PlanRules, Stock, batches, plan};
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::Fiat;
@@ -49,7 +49,8 @@ impl Vault {
             other => Err(other),
         });
         let Ok(whole) = found else { return Ok(None) };
-        let first = batches(&whole, f56::LIMITS.notes_per_bay).into_iter().next();
+        let most = self.config.dispenser.as_ref().map_or(0, |d| d.kind.limits().notes_per_bay);
+        let first = batches(&whole, most).into_iter().next();
         let lot = |(bay, count): (BayId, u32)| {
             let denomination = stock.get(&bay)?.denomination;
             Some((bay, Lot { denomination, count }))
