@@ -164,6 +164,8 @@ impl Rig {
         let deadline = Instant::now() + PATIENCE;
         while self.count(number, "cassette") == self.count(number, "loaded") {
             assert!(Instant::now() < deadline, "no note has moved within 30 s");
+            // leaves the processor to the devices that are waited for
+            thread::park_timeout(Duration::from_millis(5));
         }
     }
 }

@@ -7,15 +7,15 @@
 //! States:
 //! ```text
 //! Idle -send-> Queued -the last exchange is over, 200 ms-> Sent -ACK-> Waiting -reply, we say ACK-> Idle
-//!              Sent -NAK or 1 s of silence-> again, 3 times, then Idle           (NotSent)
+//!              Sent -NAK or 2 s of silence-> again, 3 times, then Idle           (NotSent)
 //!              Sent -NAK, notes-> Idle                                           (Refused)
-//!              Sent -1 s of silence, notes-> Waiting: it may have taken the frame
+//!              Sent -2 s of silence, notes-> Waiting: it may have taken the frame
 //!              Sent -reply-> Idle: its ACK was lost                              (Reply)
 //!              Waiting -damaged, line quiet for 100 ms, we say NAK-> Waiting, 3 times
 //!              Waiting -reply, notes-> Answered: the engine says ACK, or NAK to read it again -> Waiting
 //!              Waiting -time over-> Idle                                         (Lost)
 //! after a reply: EOT, or 800 ms, within which the device repeats what it thinks was lost
-//! Queued -no EOT from a device that ends its exchanges, notes-> Idle               (NotSent)
+//! Queued -no EOT in 6 s from a device that ends its exchanges, notes-> Idle        (NotSent)
 //! ```
 //! Failure policy: `NotSent` is said only where the frame moves nothing, or was not written;
 //! `Refused` is one byte of evidence, which the engine checks.
@@ -26,10 +26,13 @@ use crate::frame::hex;
 use crate::frame::puloon::{ACK, Decoder, Frame, Id, NAK, Side, Token};
 
 const TRIES: u8 = 3;
-/// How long the device has for its `ACK`; twice what the specifications give.
-const ACK_MS: u64 = 1_000;
+/// How long the device has for its `ACK`: more than the specifications give, since nothing is lost
+/// by waiting and USB adapters and busy machines are late.
+const ACK_MS: u64 = 2_000;
 /// How long the device has for its `EOT`: longer than it waits before it repeats a reply.
 const EOT_MS: u64 = 800;
+/// The same before a frame that moves notes: nothing is lost by waiting.
+const LATE_EOT_MS: u64 = 6_000;
 /// How long the device has to repeat a reply that was read well.
 const AGAIN_MS: u64 = 1_500;
 /// Pause between two exchanges.
@@ -138,6 +141,8 @@ pub(super) struct Line {
     sender: Sender,
     /// When the next frame may be written.
     free_at: Mono,
+    /// When the last reply was acknowledged.
+    acked_at: Mono,
     /// Whether the device ends exchanges with `EOT`, and whether it has ended the last one.
     ends: bool,
     ended: bool,
@@ -159,6 +164,7 @@ impl Line {
             decoder: Decoder::new(Side::Device),
             sender: Sender::Idle,
             free_at: Mono(0),
+            acked_at: Mono(0),
             ends: false,
             ended: true,
             frame_due: None,
@@ -320,7 +326,7 @@ impl Line {
         } else {
             self.sender = Sender::Idle;
             let (command, tries) = (exchange.frame.command(), exchange.tries);
-            let why = format!("no answer to command {command:02X}, {tries} tries of 1 s");
+            let why = format!("no answer to command {command:02X}, {tries} tries of 2 s");
             self.events.push(LineEvent::NotSent { silent: true, why });
         }
     }
@@ -371,6 +377,7 @@ impl Line {
     fn acked(&mut self, now: Mono) {
         self.write.push(ACK);
         self.free_at = now.after(EOT_MS);
+        self.acked_at = now;
         self.ended = false;
     }
 
@@ -404,6 +411,11 @@ impl Line {
 
     fn write_frame(&mut self, exchange: Exchange, now: Mono) {
         if exchange.nature.is_money() && self.ends && !self.ended {
+            if now < self.acked_at.after(LATE_EOT_MS) {
+                self.free_at = self.acked_at.after(LATE_EOT_MS);
+                self.sender = Sender::Queued(exchange);
+                return;
+            }
             self.sender = Sender::Idle;
             let why = "the device did not end the exchange before (EOT 04)".to_owned();
             return self.events.push(LineEvent::NotSent { silent: true, why });
