@@ -17,6 +17,7 @@ mod books;
 mod cash;
 mod gather;
 mod holdings;
+pub mod keys;
 mod payouts;
 mod promises;
 mod report;

@@ -10,7 +10,7 @@
 //! daemon must not have every key. To relays it authenticates (NIP-42) with its transport key, made
 //! at the first start and named in the file `bunker-id`; the roster of the embedded relay must know
 //! this key. The same key is where administrators send their requests. Every held key answers
-//! NIP-46 (kind 24133, NIP-44) in its own name.
+//! NIP-46 (kind 24133, NIP-44, or NIP-04 for clients that know no other) in its own name.
 //!
 //! A stranger's message to a held key costs that key's strangers' bucket, before its signature is
 //! checked; a stranger's message to the transport key is dropped at once.

@@ -145,20 +145,22 @@ async fn handle(core: Arc<Core>, pool: Arc<Pool>, event: Event) {
         return;
     };
     drop(text);
+    let encryption = Encryption::of(&event.content);
     let reply = reply(&core, &held, &ask, before).await;
     if reply.is_none() {
         bump(&core.counts.failed);
     }
     core.replies.finish(&asked, reply.clone(), core.mono());
     if let Some(reply) = reply {
-        send(&core, &pool, &held, from, &reply).await;
+        send(&core, &pool, &held, (from, encryption), &reply).await;
     }
 }
 
 /// The request in an event, or nothing where it is none or came before.
 fn read(core: &Core, held: &HeldKey, event: &Event, from: PubKey) -> Option<(Ask, Plain)> {
     let key = core.conversation(&held.keys, held.pubkey, from).ok()?;
-    let text = Plain::new(key.decrypt(&event.content).ok()?);
+    let encryption = Encryption::of(&event.content);
+    let text = encryption.open(&held.keys, from, &key, &event.content).ok()?;
     let id = EventId::from_bytes(event.id.to_bytes());
     let incoming = core.server().receive(id, from, &held.pubkey, text.expose()).ok()?;
     let digest = sha256(text.expose());
@@ -218,8 +220,14 @@ async fn reply(core: &Core, held: &HeldKey, ask: &Ask, before: Option<Plain>) ->
     }
 }
 
-async fn send(core: &Core, pool: &Pool, held: &HeldKey, to: PubKey, text: &Plain) {
-    match letter(core, (&held.keys, held.pubkey), to, KIND, Encryption::Nip44, text) {
+async fn send(
+    core: &Core,
+    pool: &Pool,
+    held: &HeldKey,
+    (to, encryption): (PubKey, Encryption),
+    text: &Plain,
+) {
+    match letter(core, (&held.keys, held.pubkey), to, KIND, encryption, text) {
         Ok(event) => {
             if pool.send(&event).await == 0 {
                 tracing::info!(event = "bunker_reply_not_sent", client = %to, "no relay is connected");

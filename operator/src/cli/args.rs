@@ -6,9 +6,11 @@ use std::str::FromStr;
 use bitspire_shared::ids::BayId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::account::{AccountVerb, AuditWhat};
 use super::bunker::BunkerAsk;
 use super::pair::Pair;
 use super::receipt::VerifyReceipt;
+use super::verdict::VerdictVerb;
 use crate::http::Fraction;
 use crate::ids::{MachineId, OperatorId, TokenId, UserId};
 
@@ -141,7 +143,15 @@ pub(super) enum Ask {
     /// ledger, requests and quotes, payments and balances, notes that came out, notes that lie in
     /// the machines, promises to customers. What is under way is shown as waiting. Changes nothing.
     /// Exit code 0 where no difference was found, 1 where one was.
-    Audit,
+    Audit {
+        #[command(subcommand)]
+        what: Option<AuditWhat>,
+    },
+    /// Operators' private keys that were there before this service
+    Account {
+        #[command(subcommand)]
+        verb: AccountVerb,
+    },
     /// Show the newest settlements
     Settlements(Settlements),
     /// Show the audit log: who changed what
@@ -231,76 +241,6 @@ pub(super) struct MachineAdd {
     /// Whose machine it is, where there are several operators
     #[arg(long)]
     pub(super) operator: Option<OperatorId>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum VerdictVerb {
-    /// Show which sales are undecided, with what the machine knows, and the verdicts so far
-    List {
-        /// The machine's number
-        #[arg(long)]
-        machine: MachineId,
-    },
-    /// The customer did not get everything, and gets no more notes: the rest is owed to them in sats
-    ///
-    /// A cash-out: what is missing, with its share of the fee, becomes a debt that the customer
-    /// claims with their code; the notes in doubt which are not missing count as given out, the
-    /// others as still in their bays. A cash-in: the note in doubt counts as taken and is paid for.
-    /// WARNING: whoever has the notes and is owed them as well is paid twice. The machine takes it
-    /// for seven days.
-    Owed(VerdictOf),
-    /// The customer has everything: nothing is owed
-    ///
-    /// A cash-out: the notes in doubt count as given out, principal and fees are distributed. A
-    /// cash-in: the note in doubt is not ours and is not paid for. WARNING: a customer who got
-    /// nothing has no claim after this. The machine takes it for seven days.
-    Settled {
-        #[command(flatten)]
-        which: Which,
-    },
-    /// The machine gives what is missing, now: the customer must stand at it
-    ///
-    /// WARNING: the notes come out at once, for whoever stands there; notes in doubt that did come
-    /// out are given a second time. It moves nothing while the machine serves somebody else. The
-    /// machine takes it for ten minutes.
-    DispenseRest(VerdictOf),
-    /// A paid sale that waits for its customer goes on, now: the customer must stand at it
-    ///
-    /// The same as the customer's claim code at the machine. WARNING: the notes come out at once,
-    /// for whoever stands there. The machine takes it for ten minutes.
-    Resume {
-        #[command(flatten)]
-        which: Which,
-    },
-    /// Close the breaker of a machine that has given out more notes than its limits allow
-    ///
-    /// WARNING: an open breaker may mean that somebody is emptying the machine. It closes at most
-    /// twice a day. The machine takes it for an hour.
-    CloseBreaker {
-        /// The machine's number
-        #[arg(long)]
-        machine: MachineId,
-    },
-}
-
-/// Which sale.
-#[derive(Debug, Args)]
-pub(super) struct Which {
-    /// The machine's number
-    #[arg(long)]
-    pub(super) machine: MachineId,
-    /// The sale, as `verdict list` shows it
-    #[arg(long)]
-    pub(super) txid: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct VerdictOf {
-    #[command(flatten)]
-    pub(super) which: Which,
-    /// What the customer did not get, in minor units: 2000 is 20.00. Needed where notes are in doubt
-    #[arg(long, value_name = "MINOR")]
-    pub(super) amount: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@
 //! Exit codes: 0 done; 1 refused, failed in part, or something was found; 2 wrong usage or
 //! configuration; 3 the daemon cannot be reached.
 
+mod account;
 mod args;
 mod bunker;
 mod client;
@@ -16,6 +17,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 mod verbs;
+mod verdict;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -58,6 +60,9 @@ enum CliError {
     /// The daemon's API.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A secret in a file.
+    #[error(transparent)]
+    Secret(#[from] bitspire_shell::secrets::SecretError),
     /// A seed that could not be written.
     #[error(transparent)]
     Seed(#[from] pair::SeedFileError),

@@ -6,12 +6,13 @@ use std::path::Path;
 use nostr::types::url::form_urlencoded::byte_serialize;
 use serde_json::{Value, json};
 
+use super::account::{AuditWhat, account, secrets};
 use super::args::{
     Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
-    VerdictOf, VerdictVerb,
 };
 use super::client::{Answer, Client};
 use super::show::{audit, fields, table};
+use super::verdict::verdict;
 use super::{CliError, End};
 use crate::ids::MachineId;
 
@@ -77,6 +78,8 @@ enum As {
     Fields,
     /// An audit.
     Audit,
+    /// Every secret at rest.
+    Secrets,
     /// Each element on a line of its own, as JSON.
     Lines,
 }
@@ -91,6 +94,7 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         As::Table(columns) => write!(out, "{}", table(&answer.body, columns))?,
         As::Fields => write!(out, "{}", fields(&answer.body))?,
         As::Audit => write!(out, "{}", audit(&answer.body))?,
+        As::Secrets => write!(out, "{}", secrets(&answer.body))?,
         As::Lines => {
             for line in answer.body.as_array().into_iter().flatten() {
                 writeln!(out, "{line}")?;
@@ -142,7 +146,7 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
         Ask::Revoke { machine } => {
             (client.post(&format!("/dca/machines/{machine}/revoke"), &json!({}))?, As::Fields)
         }
-        Ask::Verdict { verb } => verdict(client, verb)?,
+        Ask::Verdict { verb } => (verdict(client, verb)?, As::Fields),
         Ask::Republish { machine } => {
             let path = format!("/dca/machines/{machine}/republish");
             (client.post(&path, &json!({}))?, As::Fields)
@@ -176,7 +180,9 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             let body = json!({ "operator_id": operator });
             (client.post("/operators/init", &body)?, As::Fields)
         }
-        Ask::Audit => (client.post("/audit", &json!({}))?, As::Audit),
+        Ask::Audit { what: None } => (client.post("/audit", &json!({}))?, As::Audit),
+        Ask::Audit { what: Some(AuditWhat::Keys) } => (client.get("/audit/keys")?, As::Secrets),
+        Ask::Account { verb } => (account(client, verb)?, As::Fields),
         Ask::Settlements(asked) => {
             let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
             let path = format!("/dca/settlements?limit={}{machine}", asked.limit);
@@ -190,30 +196,6 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             (client.get(&path)?, As::Table(LOG))
         }
     })
-}
-
-fn verdict(client: &Client, verb: VerdictVerb) -> Result<(Answer, As), CliError> {
-    let (machine, body) = match verb {
-        VerdictVerb::List { machine } => {
-            return Ok((client.get(&format!("/dca/machines/{machine}/verdicts"))?, As::Fields));
-        }
-        VerdictVerb::Owed(VerdictOf { which, amount }) => (
-            which.machine,
-            json!({ "verdict": "owed", "txid": which.txid, "amount_minor": amount }),
-        ),
-        VerdictVerb::DispenseRest(VerdictOf { which, amount }) => (
-            which.machine,
-            json!({ "verdict": "dispense_rest", "txid": which.txid, "amount_minor": amount }),
-        ),
-        VerdictVerb::Settled { which } => {
-            (which.machine, json!({ "verdict": "settled", "txid": which.txid }))
-        }
-        VerdictVerb::Resume { which } => {
-            (which.machine, json!({ "verdict": "resume", "txid": which.txid }))
-        }
-        VerdictVerb::CloseBreaker { machine } => (machine, json!({ "verdict": "close_breaker" })),
-    };
-    Ok((client.post(&format!("/dca/machines/{machine}/verdict"), &body)?, As::Fields))
 }
 
 fn machine(client: &Client, verb: MachineVerb) -> Result<(Answer, As), CliError> {

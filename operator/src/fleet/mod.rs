@@ -6,6 +6,8 @@
 //!
 //! Failure policy: [`FleetError`]; where a bunker has no part in it, nothing was changed.
 
+pub mod account;
+mod codes;
 pub mod confirm;
 pub mod identity;
 pub mod machines;
@@ -160,6 +162,12 @@ pub enum FleetError {
     /// Our own work was cut off.
     #[error("the work was cut off in the middle: look at the machine before trying again")]
     CutOff,
+    /// A key that this service should hold.
+    #[error(
+        "the private key of operator {0} should be here and is not: restore operator-{0}.sealed from \
+         a backup"
+    )]
+    LocalKeyGone(OperatorId),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,7 +1,8 @@
 //! What the API answers when it does not do what was asked.
 //!
 //! Promise: `{"error": "<what was expected, what came, what to do>"}` with the status that fits, and
-//! `"field"` where one field of the request is to blame; no secret is in any error, so the whole
+//! `"field"` where one field of the request is to blame, `"code"` where the fleet has a name for the
+//! reason, which stays when the words change; no secret is in any error, so the whole
 //! chain of causes may be shown.
 
 use std::error::Error;
@@ -110,10 +111,12 @@ impl From<FleetError> for ApiError {
             | FleetError::Policy(_)
             | FleetError::Setup(_)
             | FleetError::Seed(_) => StatusCode::BAD_GATEWAY,
-            FleetError::Secret(_) | FleetError::CutOff => StatusCode::INTERNAL_SERVER_ERROR,
+            FleetError::Secret(_) | FleetError::CutOff | FleetError::LocalKeyGone(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             FleetError::Store(error) => store_status(error),
         };
-        let refused = Self::of(status, &error);
+        let refused = Self::of(status, &error).with("code", error.code().into());
         match error.field() {
             Some(field) => refused.with("field", field.into()),
             None => refused,

@@ -5,6 +5,7 @@
 //!
 //! Failure policy: see [`error`].
 
+mod account;
 mod at_machine;
 pub mod auth;
 mod body;
@@ -75,6 +76,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/rejected", get(reports::rejected))
         .route("/audit-log", get(reports::audit_log))
         .route("/audit", post(reports::audit))
+        .route("/audit/keys", get(account::secrets))
         .route("/bunker", get(bunker::status))
         .route("/bunker/keys", get(bunker::keys))
         .route("/bunker/keys/{name}/unlock", post(bunker::unlock))
@@ -85,6 +87,8 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/bunker/audit", get(bunker::audit))
         .route("/operators", get(staff::operators))
         .route("/operators/init", post(pairing::init_operator))
+        .route("/operators/import", post(account::import))
+        .route("/operators/migrate", post(account::migrate))
         .route("/users", get(staff::users).post(staff::add_user))
         .route("/users/{id}/disable", post(staff::disable_user))
         .route("/tokens", get(staff::tokens).post(staff::add_token))

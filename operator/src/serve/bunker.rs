@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::ServeError;
 use crate::app::{App, Ring};
 use crate::bunker::{Bunker, BunkerConfig, read_id};
-use crate::fleet::{identity, pair, upkeep};
+use crate::fleet::{account, identity, pair, upkeep};
 use crate::signer::admin_key;
 use crate::signer::provision::Wiring;
 use crate::signer::service::{Manner, ServiceBunker};
@@ -31,6 +31,7 @@ pub(super) async fn start(
     tasks: &TaskTracker,
 ) -> Result<(), ServeError> {
     pair::recover(app).await?;
+    account::reopen(app).await?;
     let id = if app.config.bunker_embedded {
         Some(embedded(app, stop, tasks).await?)
     } else {

@@ -12,6 +12,7 @@ pub mod admin;
 pub mod cipher;
 pub(crate) mod iso;
 mod link;
+pub mod local;
 pub mod policy;
 pub mod provision;
 pub mod remote;

@@ -4,6 +4,7 @@ mod administration;
 mod battery;
 mod clients;
 mod limits;
+mod npm;
 mod nsecbunkerd;
 mod raw;
 mod relay;

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use nostr::Keys;
 use serde_json::{Value, json};
 
+use crate::signer::local::LocalSigner;
 use crate::signer::{
     Abilities, Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
     RemoteSigner, SetupError, SignerError, SignerResult,
@@ -39,6 +40,10 @@ pub(crate) struct State {
     pub(crate) tokens: Vec<(String, BunkerToken)>,
     /// Clients that were given more time.
     pub(crate) extended: Vec<(String, Unix)>,
+    /// Operator keys sign; otherwise they do not answer.
+    pub(crate) signs: bool,
+    /// Every key that was made.
+    pub(crate) held: BTreeMap<String, Keys>,
     /// It is somebody else's software.
     pub(crate) foreign: bool,
     /// Keys that are locked, by name.
@@ -142,6 +147,7 @@ impl BunkerAdmin for Double {
         self.call("create_key", move |state| {
             let own = PubKey::new(keys.public_key()).unwrap();
             let key = state.other_key.take().unwrap_or(own);
+            state.held.insert(name.clone(), keys);
             state.keys.push(BunkerKey { name, key: Some(key) });
             key
         })
@@ -287,8 +293,16 @@ impl Bunker for Double {
 
     fn provision(&self, name: String) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>> {
         Box::pin(async move {
-            let key = self.create_key(name, Keys::generate()).await?;
-            Ok(Arc::new(Mute(key)) as Arc<dyn RemoteSigner>)
+            let key = match BunkerAdmin::key(self, name.clone()).await?.and_then(|there| there.key)
+            {
+                Some(there) => there,
+                None => self.create_key(name.clone(), Keys::generate()).await?,
+            };
+            let state = self.state();
+            match state.held.get(&name).filter(|_| state.signs) {
+                Some(keys) => Ok(Arc::new(LocalSigner::new(keys.clone())?) as _),
+                None => Ok(Arc::new(Mute(key)) as Arc<dyn RemoteSigner>),
+            }
         })
     }
 

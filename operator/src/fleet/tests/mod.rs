@@ -1,6 +1,7 @@
 //! Pairing, confirming and revoking against a bunker that fails at will.
 
 pub(crate) mod double;
+mod moving;
 mod pairing;
 mod renewing;
 mod revoking;

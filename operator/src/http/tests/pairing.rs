@@ -52,6 +52,7 @@ async fn a_seed_is_in_one_answer_for_whoever_may_pair() {
     let relays = json!({"relays": ["wss://relay.example"], "qr": true});
     let refused = site.post(&cookie, PAIR, relays.clone()).await.expect(400);
     assert!(refused["error"].as_str().unwrap().contains("operator init"), "{refused}");
+    assert_eq!(refused["code"], "no_identity");
     let made = site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(201);
     assert!(made["operator_npub"].as_str().unwrap().starts_with("npub1"));
     site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(409);
@@ -75,6 +76,7 @@ async fn a_seed_is_in_one_answer_for_whoever_may_pair() {
     let failed = site.post(&cookie, PAIR, relays.clone()).await.expect(502);
     let done: Vec<_> = failed["steps"].as_array().unwrap().iter().map(|s| &s["step"]).collect();
     assert_eq!(done, ["create_key", "policy"], "{failed}");
+    assert_eq!(failed["code"], "bunker_refused");
     let paired = site.post(&cookie, PAIR, relays).await;
     assert_eq!(paired.headers["cache-control"], "no-store");
     let paired = paired.expect(200);
@@ -164,6 +166,7 @@ async fn without_a_bunker_it_says_so() {
     let relays = json!({"relays": ["wss://relay.example"]});
     let refused = site.post(&cookie, PAIR, relays).await.expect(503);
     assert!(refused["error"].as_str().unwrap().contains("no bunker"), "{refused}");
+    assert_eq!(refused["code"], "no_bunker");
     site.post(&cookie, "/api/v1/operators/init", Value::Null).await.expect(503);
     let operators = site.get(&cookie, "/api/v1/operators").await.expect(200);
     assert!(operators["bunker_admin_npub"].as_str().unwrap().starts_with("npub1"));

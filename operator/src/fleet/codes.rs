@@ -1,0 +1,51 @@
+//! A name for each reason, for programs: it stays, whatever the words become.
+
+use super::FleetError;
+use crate::signer::SignerError;
+
+impl FleetError {
+    /// The name of the reason.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoMachine(_) => "no_machine",
+            Self::NoOperator(_) => "no_operator",
+            Self::Invalid { .. } => "invalid",
+            Self::OverCap { .. } | Self::Breaches(_) => "over_cap",
+            Self::Document(_) => "document",
+            Self::Unpublishable { .. } => "unpublishable",
+            Self::NotPublished(_) => "not_published",
+            Self::KeyTaken { .. } => "key_taken",
+            Self::WalletTaken(_) => "wallet_taken",
+            Self::State { .. } => "wrong_state",
+            Self::Busy(_) => "busy",
+            Self::NoIdentity => "no_identity",
+            Self::HasIdentity { .. } => "has_identity",
+            Self::Bunker { source, .. } => source.code(),
+            Self::Policy(_) => "bunker_policy",
+            Self::Setup(_) => "bunker_setup",
+            Self::Relay { .. } => "relay",
+            Self::Seed(_) => "seed",
+            Self::WrongDigits => "wrong_digits",
+            Self::Secret(_) => "secret",
+            Self::LocalKeyGone(_) => "local_key_gone",
+            Self::CutOff => "cut_off",
+            Self::Store(_) => "store",
+        }
+    }
+}
+
+impl SignerError {
+    /// The name of the reason.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotConfigured => "no_bunker",
+            Self::NotSent { .. } => "bunker_not_reached",
+            Self::NoReply { .. } => "bunker_no_reply",
+            Self::Refused { .. } => "bunker_refused",
+            Self::TokenHidden { .. } => "bunker_token_hidden",
+            Self::Unexpected { .. } => "bunker_lied",
+        }
+    }
+}
