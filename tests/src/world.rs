@@ -32,6 +32,9 @@ pub const OPENING_SATS: u64 = 5_000_000;
 /// Notes in each bay at first: bay, note, count.
 pub const BAYS: [(u8, u32, u32); 2] = [(1, 20, 100), (2, 50, 100)];
 
+/// What a relay that is a process of its own was sent, in the world's folder: a line of JSON each.
+pub const RELAY_SEEN: &str = "relay-seen.jsonl";
+
 /// Where a world's files are.
 #[derive(Debug)]
 enum Folder {
@@ -173,7 +176,9 @@ impl World {
             all.extend(words.iter().map(OsString::from));
             all
         };
-        let apart = vec!["relay".into(), "--port".into(), relay.to_string().into()];
+        let seen = root.join(RELAY_SEEN).into();
+        let apart =
+            vec!["relay".into(), "--port".into(), relay.to_string().into(), "--seen".into(), seen];
         Ok(Self {
             relay: (kind == RelayKind::Apart).then(|| process("relay", apart)),
             acceptor: process("acceptor", acceptor),

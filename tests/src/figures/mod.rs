@@ -5,7 +5,9 @@
 
 mod agent;
 mod binary;
+mod bunker;
 mod codec;
+mod fleet;
 mod history;
 mod sale;
 
@@ -56,12 +58,14 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 5] = [
+const ALL: [(&[&str], Measure); 7] = [
     (&["authorised_to_first_byte_ms"], sale::measure),
     (&["codec_mb_per_s.ccnet", "codec_mb_per_s.f56", "codec_mb_per_s.id003"], codec::measure),
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
     (&["agent_ready_1m_ms"], history::measure),
+    (&["bunker_signs_per_s", "bunker_sign_p99_ms"], bunker::measure),
+    (&["operator_ready_at_10k_ms", "revoke_at_10k_ms"], fleet::measure),
 ];
 
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.

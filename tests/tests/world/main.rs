@@ -3,6 +3,7 @@
 //! each other, and one link instead of eleven. The crash matrix keeps both cores busy by itself and
 //! is a program of its own.
 
+mod clear;
 mod customer;
 mod demo;
 mod disk;
