@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, Wallet};
 use crate::store::operators::{self, SignerKind};
 use crate::store::{Read, StoreError, machines};
 
@@ -127,6 +127,20 @@ fn look(config: &Config, local: &[String]) -> (Vec<Secret>, Vec<String>) {
     for (path, what) in named {
         if let Some(path) = path {
             secrets.push(secret(path, what.to_owned(), Kept::Clear, 0o037));
+        }
+    }
+    for (id, wallet) in &config.wallets {
+        let files = match wallet {
+            Wallet::Simulated { .. } => vec![],
+            Wallet::Lnbits { key_file, invoice_key_file, .. } => {
+                [Some(key_file), invoice_key_file.as_ref()].into_iter().flatten().collect()
+            }
+            Wallet::Lnd { key_file, .. }
+            | Wallet::Phoenixd { key_file, .. }
+            | Wallet::Nwc { key_file, .. } => vec![key_file],
+        };
+        for path in files {
+            secrets.push(secret(path, format!("what opens wallet {id}"), Kept::Clear, 0o037));
         }
     }
     secrets.sort_by(|one, other| one.file.cmp(&other.file));

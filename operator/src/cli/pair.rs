@@ -87,14 +87,14 @@ pub(super) enum SeedFileError {
 
 /// Pairs, and hands over the seed.
 pub(super) fn run(client: &Client, raw: bool, asked: Pair) -> Result<End, CliError> {
-    let mut files = Vec::new();
-    for path in asked.out {
-        files.push((open(&path)?, path));
-    }
     let relays = match asked.relay.is_empty() {
         false => json!(asked.relay),
         true => client.get("/operators")?.body["relays"].take(),
     };
+    let mut files = Vec::new();
+    for path in asked.out {
+        files.push((open(&path)?, path));
+    }
     let body = json!({
         "relays": relays,
         "duration_hours": asked.hours,

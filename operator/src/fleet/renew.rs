@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitspire_shared::error::{Classified as _, Kind};
 use bitspire_shared::time::Unix;
 use serde_json::json;
 
@@ -134,17 +135,22 @@ pub(super) async fn look_after(app: &Arc<App>, warned: &mut Warned) -> Result<()
     let now = app.clock.now();
     let machines = app.store.read::<_, StoreError, _>(|read| rows::list(read, None)).await?;
     let pairing = &app.config.pairing;
+    let mut bunker_answers = true;
     for machine in &machines {
-        if is_due(machine, pairing, now) {
+        if bunker_answers && is_due(machine, pairing, now) {
             match renew(app, "service", None, machine.id, None).await {
                 Ok(_) => {
                     tracing::info!(event = "pairing_renewed", machine = %machine.id);
                     continue;
                 }
-                Err(error) => tracing::warn!(
-                    event = "pairing_not_renewed", machine = %machine.id,
-                    error = %in_words(&error)
-                ),
+                Err(error) => {
+                    // one that is away is not waited for a thousand times
+                    bunker_answers = error.kind() == Kind::Permanent;
+                    tracing::warn!(
+                        event = "pairing_not_renewed", machine = %machine.id,
+                        error = %in_words(&error)
+                    );
+                }
             }
         }
         let Some(words) = warning(machine, pairing, now) else { continue };
