@@ -6,7 +6,8 @@
 //!
 //! States of an attempt: pending -> succeeded | failed, or unknown in between. Unknown never turns
 //! into failed by waiting: only the wallet's own word does, as final as its kind of wallet gives it
-//! ([`FailureRule`]).
+//! ([`FailureRule`]), or that a wallet which knows all its payments does not know this one
+//! ([`Wallet::absence_is_final`]).
 //!
 //! Failure policy: an unreachable wallet, a refusal and a lost answer leave the attempt open; it is
 //! looked up by its hash and, where the wallet has never heard of it, the same invoice is asked for
@@ -237,10 +238,10 @@ async fn drive(app: &Arc<App>, id: WithdrawId) -> Result<(), PayoutError> {
         let reason = format!("no answer within {} s", PATIENCE.as_secs());
         Err(WalletError::Unknown { wallet: wallet_id.clone(), reason })
     });
-    let rule = wallet.failures();
+    let word = (wallet.failures(), wallet.absence_is_final());
     let now = app.clock.now();
     let done = match said {
-        Ok(said) => app.store.write(move |tx| conclude(tx, &job, said, rule, now)).await?,
+        Ok(said) => app.store.write(move |tx| conclude(tx, &job, said, word, now)).await?,
         Err(error) => {
             let (payment, words) = (job.payment.id, error.to_string());
             if error.kind() == Kind::Uncertain {
@@ -309,7 +310,7 @@ fn conclude(
     tx: &Tx<'_>,
     job: &Job,
     said: Said,
-    rule: FailureRule,
+    (rule, absence_is_final): (FailureRule, bool),
     now: Unix,
 ) -> Result<Option<Ring>, PayoutError> {
     let payment = &job.payment;
@@ -355,6 +356,10 @@ fn conclude(
             return rung(tx, &job.withdraw);
         }
         Said::State(PayState::Failed) => ("the wallet says failed", rule == FailureRule::AtOnce),
+        Said::Absent if !absence_is_final => {
+            hold(tx, job, now)?;
+            return Ok(None);
+        }
         // whatever kind of wallet: a request that it was sent may still be on its way to its books
         Said::Absent => ("the wallet has never heard of it", false),
         Said::NeverAsked => ("expired before a wallet was asked", true),
@@ -376,6 +381,28 @@ fn conclude(
         false => payments::set_unknown(tx, payment.id, words)?,
     }
     Ok(None)
+}
+
+/// The wallet does not know the hash, and may have paid it all the same: the attempt stays unknown,
+/// the customer waits, and a person is told once to look into the wallet's own history.
+fn hold(tx: &Tx<'_>, job: &Job, now: Unix) -> Result<(), PayoutError> {
+    let (payment, machine) = (&job.payment, job.withdraw.machine_id);
+    let words = "the wallet does not know it, which does not mean that it did not pay";
+    payments::set_unknown(tx, payment.id, words)?;
+    let (action, hash) = ("payout.held", payment.payment_hash);
+    let for_ever = Unix(i64::MAX.unsigned_abs());
+    if log::use_nonce(tx, action, &hash.to_string(), for_ever)? {
+        let detail = json!({
+            "payment_hash": hash, "machine": machine, "wallet": payment.wallet_id,
+            "sats": payment.amount_sats, "reason": words,
+        });
+        log::by_service(tx, action, &format!("payment:{hash}"), detail, now)?;
+        tracing::error!(
+            event = "payout_held", %machine, txn = %job.withdraw.txid, payment_hash = %hash,
+            reason = words
+        );
+    }
+    Ok(())
 }
 
 /// Some wallets take no fee limit: what they spent beyond it is booked all the same, and told.

@@ -253,11 +253,18 @@ async fn look_in(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<Lo
 
 /// A hint does not say which way: the wallet's word on both is asked for.
 async fn hinted(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<(), SettleError> {
-    look_in(app, wallet, hash).await?;
-    if let Some(payment) = wallet.lookup_payment(hash).await? {
-        consider(app, wallet, payment).await?;
+    let invoice = wallet.lookup(hash).await?;
+    let own = invoice.is_some();
+    if let Some(invoice) = invoice {
+        consider(app, wallet, invoice).await?;
     }
-    Ok(())
+    match wallet.lookup_payment(hash).await {
+        Ok(Some(payment)) => consider(app, wallet, payment).await.map(|_| ()),
+        Ok(None) => Ok(()),
+        // a wallet with one record for a hash has told it: the invoice
+        Err(WalletError::Unknown { .. }) if own && !wallet.absence_is_final() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Records a payment as the wallet itself tells it.

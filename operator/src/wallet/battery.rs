@@ -94,7 +94,7 @@ impl Bench {
     }
 
     /// An invoice that the wallet can pay, and what routing costs.
-    async fn elsewhere(&self, sats: u64) -> (String, PaymentHash, Msat) {
+    pub(in crate::wallet) async fn elsewhere(&self, sats: u64) -> (String, PaymentHash, Msat) {
         let (made, fee) = match &self.outside {
             Outside::Nodes { theirs, .. } => {
                 (theirs.wallet("c").make_invoice(request(sats)).await.unwrap(), Msat(2_000))
@@ -148,7 +148,12 @@ pub(in crate::wallet) async fn an_invoice_round_trips(bench: &Bench) {
         assert_eq!(found.extra["rate"], "1063.829787234");
         assert_eq!(found.extra["n"], 9_007_199_254_740_993_u64);
     }
-    assert_eq!(wallet.lookup_payment(made.payment_hash).await.unwrap(), None, "not paid by us");
+    match wallet.lookup_payment(made.payment_hash).await {
+        Ok(None) => {}
+        // one record for a hash: whether it was paid as well is not known
+        Err(WalletError::Unknown { .. }) if !wallet.absence_is_final() => {}
+        other => panic!("not paid by us: {other:?}"),
+    }
     bench.pay_in(&made.bolt11).await;
     let told = tokio::time::timeout(PATIENCE, async {
         while hints.recv().await.unwrap() != Hint::Payment(made.payment_hash) {}

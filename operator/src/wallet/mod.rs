@@ -180,6 +180,11 @@ pub trait Wallet: Send + Sync + 'static {
     /// How final its "failed" is.
     fn failures(&self) -> FailureRule;
 
+    /// Whether [`Wallet::lookup_payment`] tells each payment that the wallet made, so that one it
+    /// does not know some time after the last request was never made. False for a wallet that may
+    /// look up invoices only: what it does not know it may have paid.
+    fn absence_is_final(&self) -> bool;
+
     /// Makes an invoice.
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice>;
 

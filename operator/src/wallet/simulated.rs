@@ -418,6 +418,10 @@ impl Wallet for SimulatedWallet {
         FailureRule::AtOnce
     }
 
+    fn absence_is_final(&self) -> bool {
+        true
+    }
+
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {
         blocking(self, |wallet| wallet.invoice(request))
     }

@@ -21,6 +21,8 @@ use crate::wallet::{Cursor, FailureRule, Hint, Invoice, Payment, Wallet, WalletR
 struct Odd {
     inner: SimulatedWallet,
     rule: FailureRule,
+    /// It looks up its own invoices only.
+    invoices_only: bool,
     /// What it says of the next look-ups, in place of the truth.
     says: Mutex<VecDeque<PayState>>,
     /// A payment that never comes back.
@@ -37,6 +39,9 @@ impl Wallet for Odd {
     fn failures(&self) -> FailureRule {
         self.rule
     }
+    fn absence_is_final(&self) -> bool {
+        !self.invoices_only
+    }
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {
         self.inner.make_invoice(request)
     }
@@ -52,6 +57,7 @@ impl Wallet for Odd {
     fn lookup_payment(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
         Box::pin(async move {
             let mut found = self.inner.lookup_payment(hash).await?;
+            found = found.filter(|_| !self.invoices_only);
             if let Some(found) = &mut found
                 && let Some(said) = self.says.lock().unwrap().pop_front()
             {
@@ -80,7 +86,17 @@ impl World {
         let app = Arc::get_mut(self.app.as_mut().unwrap()).unwrap();
         let inner = app.simulated.as_ref().unwrap().wallet("till");
         let says = Mutex::new(says.iter().copied().collect());
-        app.wallets.insert("till".into(), Arc::new(Odd { inner, rule, says, held }));
+        let odd = Odd { inner, rule, invoices_only: false, says, held };
+        app.wallets.insert("till".into(), Arc::new(odd));
+    }
+
+    /// From now on the till is a wallet that looks up its own invoices only.
+    fn invoices_only(&mut self) {
+        let app = Arc::get_mut(self.app.as_mut().unwrap()).unwrap();
+        let inner = app.simulated.as_ref().unwrap().wallet("till");
+        let (rule, says) = (FailureRule::TwiceAfterExpiry, Mutex::default());
+        let odd = Odd { inner, rule, invoices_only: true, says, held: None };
+        app.wallets.insert("till".into(), Arc::new(odd));
     }
 
     fn at(&self, second: u64) {
@@ -165,6 +181,32 @@ async fn what_the_wallet_never_heard_of_has_not_failed_yet() {
     assert_eq!(world.json(&callback(&new, &invoice)).await["status"], "OK");
     round(world.app()).await.unwrap();
     world.deliver(&invoice).await;
+    world.assert_paid_once().await;
+}
+
+/// Loss prevented: a wallet that looks up its own invoices only has paid, says that it does not know
+/// the payment, and the customer is paid a second time.
+#[tokio::test]
+async fn what_a_wallet_cannot_look_up_never_fails() {
+    let mut world = World::new().await;
+    world.invoices_only();
+    let invoice = world.bound(&world.k1().await).await;
+    world.app().simulated.as_ref().unwrap().script([Behaviour::LoseAnswer]);
+    round(world.app()).await.unwrap();
+    world.customer.customer_pays(&invoice, None).unwrap();
+    for second in [0, 599, 600, 86_400] {
+        world.at(ENDED + second);
+        round(world.app()).await.unwrap();
+        assert_eq!(world.attempts().await, [PaymentState::Unknown], "after {second} s");
+        assert!(world.get(&claim_path()).await.1.contains("On its way"));
+    }
+    let tail = |read: &Read<'_>| log::audit_tail(read, None, 100);
+    let rows = world.app().store.read::<_, StoreError, _>(tail).await.unwrap();
+    let told = rows.iter().filter(|row| row.action == "payout.held").count();
+    assert_eq!(told, 1, "told to the operator, once");
+    // it had paid; a wallet that tells it ends the wait
+    world.restart();
+    round(world.app()).await.unwrap();
     world.assert_paid_once().await;
 }
 

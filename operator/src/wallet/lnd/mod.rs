@@ -307,6 +307,10 @@ impl Wallet for Lnd {
         FailureRule::AtOnce
     }
 
+    fn absence_is_final(&self) -> bool {
+        true
+    }
+
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {
         Box::pin(self.make(request))
     }

@@ -46,6 +46,8 @@ pub(super) struct Faults {
     pub(super) preimages: Mutex<HashMap<PaymentHash, String>>,
     /// It knows no payment at all.
     pub(super) forgetful: AtomicBool,
+    /// Each payment that it knows is an incoming one.
+    pub(super) mistyped: AtomicBool,
 }
 
 /// The double.
@@ -210,7 +212,12 @@ impl Service {
                 }
                 let found = found.filter(|_| !self.faults.forgetful.load(Ordering::SeqCst));
                 match found {
-                    Some(payment) => record(&payment),
+                    Some(mut payment) => {
+                        if self.faults.mistyped.load(Ordering::SeqCst) {
+                            payment.flow = Flow::Inbound;
+                        }
+                        record(&payment)
+                    }
                     None => return Some(Err(("NOT_FOUND", "no such payment".into()))),
                 }
             }

@@ -7,7 +7,9 @@
 //!
 //! States: `settled` and `failed` are ours, `expired` is failed for an invoice, everything else is
 //! pending. "Failed" is final only when it was read twice, ten minutes apart, after the invoice's
-//! end: the protocol does not say what a wallet knows when it says so.
+//! end: the protocol does not say what a wallet knows when it says so. A payment that it does not
+//! know, or knows as an incoming one, is unknown and never failed: `lookup_invoice` of some wallets
+//! knows their own invoices only.
 //!
 //! Failure policy: without a connected relay nothing was sent: [`WalletError::Unreachable`]. A
 //! request that was handed to a relay and has no reply that can be read is, for a payment,
@@ -148,7 +150,14 @@ impl Nwc {
         if payment.payment_hash != hash {
             return Err(self.refused("it answered with another payment"));
         }
-        Ok(Some(payment).filter(|payment| payment.flow == flow))
+        match (payment.flow, flow) {
+            (told, asked) if told == asked => Ok(Some(payment)),
+            // some wallets type each record incoming: this may be our payment all the same
+            (Flow::Inbound, Flow::Outbound) => {
+                Err(self.unknown("it knows this payment as an incoming one"))
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn send(&self, bolt11: &str) -> Result<PayState, WalletError> {
@@ -226,6 +235,11 @@ impl Wallet for Nwc {
 
     fn failures(&self) -> FailureRule {
         FailureRule::TwiceAfterExpiry
+    }
+
+    fn absence_is_final(&self) -> bool {
+        // NIP-47 has one look-up, and some wallets know only their own invoices by it
+        false
     }
 
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {

@@ -103,6 +103,26 @@ async fn a_preimage_proves_a_payment_and_nothing_else_does() {
     }
 }
 
+/// Loss prevented: a wallet whose look-up knows incoming payments only has paid, is understood as
+/// one that never did, and the customer is paid a second time.
+#[tokio::test]
+async fn a_payment_that_the_look_up_does_not_tell_is_unknown() {
+    let ours = funded();
+    let double = Double::start(&ours, Encryption::Nip44).await;
+    let (theirs, wallet) = (node(None, 2), client(&double));
+    let bench = Bench::new(wallet.clone(), Outside::Nodes { ours: ours.clone(), theirs });
+    let (bolt11, hash, _) = bench.elsewhere(1_000).await;
+    ours.script([crate::wallet::simulated::Behaviour::LoseAnswer]);
+    let lost = wallet.pay(bolt11, Sats(5), json!({})).await;
+    assert!(matches!(lost, Err(WalletError::Unknown { .. })), "{lost:?}");
+    assert!(!wallet.absence_is_final());
+    double.faults.mistyped.store(true, Ordering::SeqCst);
+    let told = wallet.lookup_payment(hash).await;
+    assert!(matches!(told, Err(WalletError::Unknown { .. })), "{told:?}");
+    double.faults.forgetful.store(true, Ordering::SeqCst);
+    assert_eq!(wallet.lookup_payment(hash).await.unwrap(), None);
+}
+
 /// Loss prevented: a wallet that keeps nothing beside its payments sells no notes and pays for none.
 #[tokio::test]
 async fn sales_settle_by_our_own_request() {

@@ -297,6 +297,10 @@ impl Wallet for Phoenixd {
         FailureRule::TwiceAfterExpiry
     }
 
+    fn absence_is_final(&self) -> bool {
+        true
+    }
+
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {
         Box::pin(self.make(request))
     }
