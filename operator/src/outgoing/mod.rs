@@ -275,6 +275,16 @@ impl Server {
         Ok(Self { base, connector: Connector::new()? })
     }
 
+    /// Where it is, whatever the scheme: two servers of one place are one server.
+    pub(crate) fn place(&self) -> String {
+        let host = match self.base.host_str().unwrap_or_default() {
+            "localhost" | "[::1]" => "127.0.0.1",
+            other => other.trim_end_matches('.'),
+        };
+        let port = self.base.port_or_known_default().unwrap_or_default();
+        format!("{host}:{port}{}", self.base.path().trim_end_matches('/'))
+    }
+
     fn url(&self, path: &str) -> Result<Url, SendError> {
         let text = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
         text.parse().map_err(|e| SendError::NotSent(format!("the path does not read: {e}")))

@@ -29,7 +29,7 @@ pub enum UriError {
 /// A connection to a wallet.
 #[derive(Clone)]
 pub(crate) struct Uri {
-    pub(super) wallet: PubKey,
+    pub(in crate::wallet) wallet: PubKey,
     pub(super) relays: Vec<String>,
     pub(super) keys: Keys,
 }
