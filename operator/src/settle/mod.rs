@@ -132,7 +132,7 @@ async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
             },
             _ = poll.tick() => {
                 let polled = poll_open(&app, &*wallet).await;
-                if matches!(polled, Err(SettleError::Wallet(_))) {
+                if matches!(&polled, Err(SettleError::Wallet(e)) if e.kind() == Kind::Transient) {
                     // it was away: what came meanwhile stands in its list
                     list_due = Instant::now();
                 }
@@ -212,8 +212,10 @@ async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
         let hash = invoice.payment_hash;
         let looked = match look_in(app, wallet, hash).await {
             Ok(looked) => looked,
-            Err(error @ SettleError::Wallet(_)) => return Err(error),
-            // one payment that cannot be recorded keeps no other from being seen
+            Err(SettleError::Wallet(error)) if error.kind() == Kind::Transient => {
+                return Err(error.into());
+            }
+            // one payment that cannot be looked up or recorded keeps no other from being seen
             Err(error) => {
                 failed = Some(error);
                 continue;

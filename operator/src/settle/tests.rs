@@ -1,5 +1,7 @@
 //! Payments that are nobody's sale, and wallets that come and go.
 
+mod odd;
+
 use std::sync::Arc;
 
 use bitspire_shared::ids::*;

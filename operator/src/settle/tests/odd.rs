@@ -1,0 +1,83 @@
+//! Wallets that do not behave, over a simulated one.
+
+use futures_util::future::BoxFuture;
+use lightning_invoice::Currency;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::wallet::{FailureRule, Invoice as Made, WalletResult};
+
+/// The till with a fault.
+struct Odd {
+    inner: Arc<dyn Wallet>,
+    /// What it does not look up.
+    refused: Option<PaymentHash>,
+}
+
+impl Odd {
+    fn over(world: &World) -> Self {
+        Self { inner: world.app.wallets["till"].clone(), refused: None }
+    }
+}
+
+impl Wallet for Odd {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+    fn network(&self) -> Currency {
+        self.inner.network()
+    }
+    fn failures(&self) -> FailureRule {
+        self.inner.failures()
+    }
+    fn absence_is_final(&self) -> bool {
+        self.inner.absence_is_final()
+    }
+    fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Made> {
+        self.inner.make_invoice(request)
+    }
+    fn pay(&self, bolt11: String, limit: Sats, extra: Value) -> WalletResult<'_, PayState> {
+        self.inner.pay(bolt11, limit, extra)
+    }
+    fn lookup(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
+        if self.refused == Some(hash) {
+            let (wallet, reason) = (self.id().to_owned(), "its record does not read".into());
+            return Box::pin(async { Err(WalletError::Refused { wallet, reason }) });
+        }
+        self.inner.lookup(hash)
+    }
+    fn lookup_payment(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
+        self.inner.lookup_payment(hash)
+    }
+    fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
+        self.inner.list(since)
+    }
+    fn balance(&self) -> WalletResult<'_, Msat> {
+        self.inner.balance()
+    }
+    fn watch(&self) -> broadcast::Receiver<Hint> {
+        self.inner.watch()
+    }
+    fn listen(&self, stop: CancellationToken) -> BoxFuture<'_, ()> {
+        self.inner.listen(stop)
+    }
+}
+
+/// Loss prevented: one record that the wallet does not tell hides each invoice after it, and their
+/// customers wait for their notes.
+#[tokio::test]
+async fn an_invoice_that_is_not_told_hides_no_other() {
+    let (world, mut machine) = serving().await;
+    let (_, first) = sold(&mut machine).await;
+    // the earlier it ends, the earlier it is looked up
+    world.advance(5);
+    let (_, second) = sold(&mut machine).await;
+    pay(&world, &first.bolt11);
+    pay(&world, &second.bolt11);
+    let till = Odd { refused: Some(first.payment_hash), ..Odd::over(&world) };
+    let error = poll_open(&world.app, &till).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent);
+    assert_eq!(settlement(&world, first.payment_hash).await, None);
+    assert!(settlement(&world, second.payment_hash).await.is_some());
+}
