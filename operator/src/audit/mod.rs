@@ -87,12 +87,18 @@ pub async fn run(app: &App) -> Result<Audit, StoreError> {
 
 type Payments = BTreeMap<PaymentHash, Payment>;
 
-/// A wallet's whole list since `from`.
-async fn list(wallet: &dyn Wallet, from: Cursor) -> Result<(Payments, Cursor), WalletError> {
+/// A wallet's list since `from`, up to now: a wallet whose time lies ahead of ours has something new
+/// at each look.
+async fn list(
+    app: &App,
+    wallet: &dyn Wallet,
+    from: Cursor,
+) -> Result<(Payments, Cursor), WalletError> {
     let (mut all, mut cursor) = (Payments::new(), from);
+    let began = wallet.cursor_at(app.clock.now());
     loop {
         let (page, next) = wallet.list(cursor).await?;
-        let end = next == cursor;
+        let end = next == cursor || began.is_some_and(|began| next >= began);
         all.extend(page.into_iter().map(|payment| (payment.payment_hash, payment)));
         cursor = next;
         if end {
@@ -103,7 +109,7 @@ async fn list(wallet: &dyn Wallet, from: Cursor) -> Result<(Payments, Cursor), W
 
 /// A wallet's whole list; all of it is on record when this returns.
 async fn before(app: &App, wallet: &dyn Wallet) -> Result<(Payments, Cursor), WalletError> {
-    let seen = list(wallet, Cursor(0)).await?;
+    let seen = list(app, wallet, Cursor(0)).await?;
     match settle::reconcile(app, wallet).await {
         Err(SettleError::Wallet(error)) => Err(error),
         // a payment that cannot be recorded is a difference that the audit is about to find
@@ -118,7 +124,7 @@ async fn after(
     (payments, cursor): (Payments, Cursor),
 ) -> Result<Seen, WalletError> {
     let balance = wallet.balance().await?;
-    let (later, _) = list(wallet, cursor).await?;
+    let (later, _) = list(app, wallet, cursor).await?;
     // an invoice that was only made has moved nothing, nor has what a list tells a second time
     let still = |hash: &PaymentHash, payment: &Payment| {
         payment.flow == Flow::Inbound && payment.state == PayState::Pending

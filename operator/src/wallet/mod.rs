@@ -206,6 +206,10 @@ pub trait Wallet: Send + Sync + 'static {
     /// that nobody has paid may be left out.
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)>;
 
+    /// What a list that was read to its end at `at` leads to, or less; `None` where the wallet does
+    /// not count by time.
+    fn cursor_at(&self, at: Unix) -> Option<Cursor>;
+
     /// What can be spent.
     fn balance(&self) -> WalletResult<'_, Msat>;
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use nostr::hashes::{Hash as _, sha256};
@@ -440,6 +441,10 @@ impl Wallet for SimulatedWallet {
 
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
         blocking(self, move |wallet| wallet.since(since))
+    }
+
+    fn cursor_at(&self, _: Unix) -> Option<Cursor> {
+        None
     }
 
     fn balance(&self) -> WalletResult<'_, Msat> {

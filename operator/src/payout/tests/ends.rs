@@ -69,6 +69,9 @@ impl Wallet for Odd {
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
         self.inner.list(since)
     }
+    fn cursor_at(&self, at: Unix) -> Option<Cursor> {
+        self.inner.cursor_at(at)
+    }
     fn balance(&self) -> WalletResult<'_, Msat> {
         self.inner.balance()
     }

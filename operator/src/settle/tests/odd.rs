@@ -1,5 +1,8 @@
 //! Wallets that do not behave, over a simulated one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
 use tokio::sync::broadcast;
@@ -13,11 +16,19 @@ struct Odd {
     inner: Arc<dyn Wallet>,
     /// What it does not look up.
     refused: Option<PaymentHash>,
+    /// Its list goes by seconds, from this one on, and is one further at each look.
+    seconds: Option<u64>,
+    looks: AtomicU64,
 }
 
 impl Odd {
     fn over(world: &World) -> Self {
-        Self { inner: world.app.wallets["till"].clone(), refused: None }
+        Self {
+            inner: world.app.wallets["till"].clone(),
+            refused: None,
+            seconds: None,
+            looks: AtomicU64::new(0),
+        }
     }
 }
 
@@ -51,7 +62,19 @@ impl Wallet for Odd {
         self.inner.lookup_payment(hash)
     }
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
-        self.inner.list(since)
+        let Some(now) = self.seconds else { return self.inner.list(since) };
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        assert!(look < 5, "the list is read for ever");
+        Box::pin(async move {
+            if since.0 > now + look {
+                return Ok((Vec::new(), since));
+            }
+            let (payments, _) = self.inner.list(Cursor(0)).await?;
+            Ok((payments, Cursor(now + look)))
+        })
+    }
+    fn cursor_at(&self, at: Unix) -> Option<Cursor> {
+        self.seconds.map(|_| Cursor(at.0))
     }
     fn balance(&self) -> WalletResult<'_, Msat> {
         self.inner.balance()
@@ -80,4 +103,18 @@ async fn an_invoice_that_is_not_told_hides_no_other() {
     assert_eq!(error.kind(), Kind::Permanent);
     assert_eq!(settlement(&world, first.payment_hash).await, None);
     assert!(settlement(&world, second.payment_hash).await.is_some());
+}
+
+/// Loss prevented: a wallet whose time lies ahead of ours is read for ever, and no hint and no open
+/// invoice of it is looked at again.
+#[tokio::test]
+async fn a_list_that_always_has_more_is_read_up_to_now() {
+    let (world, mut machine) = serving().await;
+    let (_, sale) = sold(&mut machine).await;
+    pay(&world, &sale.bolt11);
+    let now = world.app.clock.now().0;
+    let till = Odd { seconds: Some(now), ..Odd::over(&world) };
+    reconcile(&world.app, &till).await.unwrap();
+    assert!(settlement(&world, sale.payment_hash).await.is_some());
+    assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, Some(now));
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
@@ -329,6 +330,10 @@ impl Wallet for Lnd {
 
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
         Box::pin(self.since(since))
+    }
+
+    fn cursor_at(&self, at: Unix) -> Option<Cursor> {
+        Some(Cursor(at.0))
     }
 
     fn balance(&self) -> WalletResult<'_, Msat> {

@@ -26,6 +26,7 @@ mod uri;
 
 use bitspire_shared::ids::{PaymentHash, from_hex};
 use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
@@ -260,6 +261,10 @@ impl Wallet for Nwc {
 
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
         Box::pin(self.since(since))
+    }
+
+    fn cursor_at(&self, at: Unix) -> Option<Cursor> {
+        Some(Cursor(at.0))
     }
 
     fn balance(&self) -> WalletResult<'_, Msat> {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -319,6 +320,10 @@ impl Wallet for Phoenixd {
 
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
         Box::pin(self.since(since))
+    }
+
+    fn cursor_at(&self, at: Unix) -> Option<Cursor> {
+        Some(Cursor(at.0.saturating_mul(1_000)))
     }
 
     fn balance(&self) -> WalletResult<'_, Msat> {
