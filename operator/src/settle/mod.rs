@@ -52,6 +52,9 @@ const POLLED: usize = 64;
 /// Seconds after an invoice's end in which it stays open: a payment may be on its last hop.
 const LINGER_S: u64 = GRACE_S + 60;
 
+/// How far a cursor may lie ahead of our clock, which was set back perhaps.
+const CLOCKS_APART_S: u64 = 86_400;
+
 /// Why a payment was not recorded.
 #[derive(Debug, Error)]
 pub enum SettleError {
@@ -169,7 +172,16 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
     let from: Option<u64> =
         app.store.read(move |r| settlements::cursor(r, &read).map_err(SettleError::Store)).await?;
     let mut from = from.unwrap_or(0);
-    let began = wallet.cursor_at(app.clock.now());
+    let now = app.clock.now();
+    let began = wallet.cursor_at(now);
+    if wallet.cursor_at(now.after(CLOCKS_APART_S)).is_some_and(|most| from > most.0) {
+        // left by a wallet of another kind, in a smaller unit: nothing would ever come after it
+        tracing::warn!(event = "wallet_list_anew", wallet = id, cursor = from);
+        let (id, left) = (id.clone(), from);
+        let forget = app.store.write(move |tx| settlements::forget_cursor(tx, &id, left));
+        forget.await.map_err(SettleError::Store)?;
+        from = 0;
+    }
     loop {
         let (payments, to) = wallet.list(Cursor(from)).await?;
         let mut failed = None;

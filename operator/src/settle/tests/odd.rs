@@ -118,3 +118,24 @@ async fn a_list_that_always_has_more_is_read_up_to_now() {
     assert!(settlement(&world, sale.payment_hash).await.is_some());
     assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, Some(now));
 }
+
+/// Loss prevented: a wallet is exchanged for one of another kind under its old name, whose list is
+/// never read again because the cursor is of a smaller unit.
+#[tokio::test]
+async fn a_cursor_of_another_unit_is_forgotten() {
+    let (world, mut machine) = serving().await;
+    let (_, sale) = sold(&mut machine).await;
+    pay(&world, &sale.bolt11);
+    let now = world.app.clock.now();
+    let micros = now.0 * 1_000_000;
+    world.write(move |tx| settlements::set_cursor(tx, "till", micros, now)).await;
+    let till = Odd { seconds: Some(now.0), ..Odd::over(&world) };
+    reconcile(&world.app, &till).await.unwrap();
+    assert!(settlement(&world, sale.payment_hash).await.is_some());
+    assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, Some(now.0));
+    // a clock that was set back a little is no other unit
+    let ahead = now.0 + 3_600;
+    world.write(move |tx| settlements::set_cursor(tx, "till", ahead, now)).await;
+    reconcile(&world.app, &till).await.unwrap();
+    assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, Some(ahead));
+}

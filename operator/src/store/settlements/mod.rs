@@ -447,3 +447,12 @@ pub fn set_cursor(tx: &Tx<'_>, wallet_id: &str, cursor: u64, now: Unix) -> Resul
                ON CONFLICT (wallet_id) DO UPDATE SET cursor = ?2, updated_at = ?3";
     tx.run_one("wallet_cursors", sql, &[&wallet_id, &cursor, &now])
 }
+
+/// Forgets a wallet's cursor, so that its whole list is read again: it is of another counting.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn forget_cursor(tx: &Tx<'_>, wallet_id: &str, cursor: u64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM wallet_cursors WHERE wallet_id = ?1 AND cursor = ?2";
+    tx.run(sql, &[&wallet_id, &cursor]).map(|_| ())
+}
