@@ -33,16 +33,16 @@ const REJECTS_BORNE: u32 = 5;
 impl BayResult {
     /// Notes that may have left the cassette beyond those told, at most; 0 where the device told how
     /// many it picked. One that did not has stopped on the way: with each note that did not arrive,
-    /// twice where two stuck together, and, where it does not tell its rejects, with as many of them
-    /// as it bears.
+    /// twice where two stuck together; with one note more for each reject that it tells, and, where
+    /// it does not tell them, with as many as it bears.
     #[must_use]
     pub fn untold(&self) -> u32 {
         if self.picked.is_some() {
             return 0;
         }
         let under_way = self.requested.saturating_sub(self.presented).max(1).saturating_mul(2);
-        let rejects = if self.rejected.is_none() { REJECTS_BORNE } else { 0 };
-        under_way.saturating_add(rejects)
+        // a reject that is told may be of two notes that stuck together, too
+        under_way.saturating_add(self.rejected.unwrap_or(REJECTS_BORNE))
     }
 
     /// Whether a device can have meant it: no more notes arrived than were picked, and no more were
@@ -75,8 +75,11 @@ mod tests {
             BayResult { requested: 5, picked: Some(4), presented: 4, ..BayResult::default() };
         assert_eq!(told.untold(), 0);
         let jammed = BayResult { picked: None, rejected: Some(1), ..told };
-        assert_eq!(jammed.untold(), 2);
-        assert_eq!(BayResult { presented: 5, ..jammed }.untold(), 2, "a fault after the last note");
+        assert_eq!(jammed.untold(), 3, "the reject may have been two notes");
+        let last = BayResult { presented: 5, ..jammed };
+        assert_eq!(last.untold(), 3, "a fault after the last note");
+        let rejects = BayResult { requested: 10, presented: 10, rejected: Some(5), ..jammed };
+        assert_eq!(rejects.untold(), 7);
         assert_eq!(BayResult { presented: 0, rejected: None, ..jammed }.untold(), 15);
         assert_eq!(BayResult { requested: u32::MAX, presented: 0, ..jammed }.untold(), u32::MAX);
     }

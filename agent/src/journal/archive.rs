@@ -43,7 +43,7 @@ pub struct Keeping {
     pub more_than: u64,
     /// Fewer are not worth a move.
     pub least: usize,
-    /// At most these move at once.
+    /// At most these move at once, but for a sale that was open for longer.
     pub most: u32,
 }
 
@@ -160,8 +160,29 @@ impl Journal {
         let first = end.upto.0.saturating_add(1);
         let last = self.head().seq.0.saturating_sub(STAY);
         let which = "WHERE e.seq BETWEEN ?1 AND ?2 ORDER BY e.seq LIMIT ?3";
-        let bounds = (sql(JournalSeq(first)), sql(JournalSeq(last)), keeping.most);
-        let mut all = entries(&self.conn, which, bounds)?;
+        let mut most = keeping.most;
+        loop {
+            let bounds = (sql(JournalSeq(first)), sql(JournalSeq(last)), most);
+            let mut all = entries(&self.conn, which, bounds)?;
+            let (cut, stopped) = self.cut(now, end, keeping, &all)?;
+            let whole = u32::try_from(all.len()).is_ok_and(|len| len < most);
+            if cut >= keeping.least || stopped || whole {
+                all.truncate(cut);
+                return Ok(all);
+            }
+            // a sale was open for longer than so many entries: they move together
+            most = most.saturating_mul(2);
+        }
+    }
+
+    /// How many of the first entries may move, and whether one stands among them that may not.
+    fn cut(
+        &self,
+        now: Unix,
+        end: End,
+        keeping: &Keeping,
+        all: &[StoredEntry],
+    ) -> Result<(usize, bool), JournalError> {
         let held = self.head().seq.0.saturating_sub(end.upto.0);
         // a cut is where every transaction before it has all its entries before it
         let (mut cut, mut closes_at) = (0, JournalSeq(0));
@@ -170,20 +191,19 @@ impl Journal {
             let rest = held.saturating_sub(u64::try_from(no).unwrap_or(u64::MAX));
             let old = age > keeping.older_than_s.max(YOUNG_S);
             if !old && (rest <= keeping.more_than || age <= YOUNG_S) {
-                break;
+                return Ok((cut, true));
             }
             if let Some(txid) = entry.txid {
                 match self.closed_at(txid)? {
                     Some(closed) => closes_at = closes_at.max(closed),
-                    None => break,
+                    None => return Ok((cut, true)),
                 }
             }
             if closes_at <= entry.seq {
                 cut = no.saturating_add(1);
             }
         }
-        all.truncate(cut);
-        Ok(all)
+        Ok((cut, false))
     }
 
     /// The last entry of a transaction that is closed.
@@ -244,6 +264,10 @@ impl Journal {
             let Some(text) = line.ends_with(b"\n").then(|| String::from_utf8_lossy(line)) else {
                 break;
             };
+            // a page that was not flushed reads as zeros, whatever lies behind it
+            if line.contains(&0) {
+                break;
+            }
             let entry = StoredEntry::from_line(&text, last)?;
             last = entry.seq;
             let own = entries(&self.conn, "WHERE e.seq = ?1", [sql(entry.seq)])?.pop();

@@ -187,11 +187,14 @@ impl Vault {
     /// The operator moves the machine to other keys.
     fn rekey(&mut self, pins: Pins, nonce: Nonce) -> Result<(), VaultError> {
         let Some(mut pairing) = self.pairing.clone() else { return Ok(()) };
-        self.append(Entry::Verdict(VerdictUse { nonce, seen: self.journal.head().seq }))?;
+        let seen = self.journal.head().seq;
         pairing.confirmed &= pairing.pins.service == pins.service;
         pairing.pins = pins;
+        // before the nonce is used up: a power cut between the two must not leave the old pins and a
+        // statement that does not count any more
         self.keep(&pairing)?;
         self.pairing = Some(pairing);
+        self.append(Entry::Verdict(VerdictUse { nonce, seen }))?;
         tracing::warn!(event = "rekeyed", operator = %pins.operator, service = %pins.service);
         if let Some(pins) = self.net_pins() {
             self.to_net(ToNet::Paired { pins });

@@ -248,6 +248,22 @@ impl Notes {
         }
     }
 
+    /// A note is in escrow, and for a while nobody could look: it is the one that was there, or the
+    /// next one, and goes back in either case.
+    pub(super) fn came_out_of_sight(&mut self, known: &Known<'_>, voice: &mut Voice) {
+        let found = self.found;
+        self.tell_found(PowerUpBill::InAcceptor, voice);
+        match self.stage() {
+            // a credited note never comes back to escrow
+            Some(Stage::CreditHeld(_) | Stage::Credited { .. }) => self.end_of_note(known, voice),
+            None if found => {}
+            _ => return self.leave(),
+        }
+        self.bill = Some(Bill::new(None, Stage::Refused));
+        let reason = "it came while the device was silent".to_owned();
+        voice.tell(AcceptorEvent::Rejected { reason });
+    }
+
     /// The device gives a note back by itself.
     pub(super) fn gives_back(&mut self) {
         let bill = self.bill.get_or_insert(Bill::new(None, Stage::Leaving));

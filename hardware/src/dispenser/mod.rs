@@ -6,11 +6,11 @@
 //! Failure policy: counts inside an error reply are kept; when the device's final answer is lost,
 //! the result is [`DispenseOutcome::Unknowable`] and nothing is sent again.
 
-#[cfg(test)]
-mod bench;
 pub mod f56;
 pub mod puloon;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

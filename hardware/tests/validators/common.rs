@@ -28,6 +28,7 @@ macro_rules! tests {
             a_stacked_note_without_a_credit_is_unknown
             a_note_out_of_sight_is_not_called_returned
             a_reset_to_a_silent_device_gives_no_note_back
+            a_credited_note_stays_credited_while_nobody_can_look
             a_note_left_in_the_inlet_is_a_fault_until_it_is_taken
             a_device_that_was_silent_for_a_while_is_well_again
             bad_frames_are_asked_again_in_silence
@@ -252,6 +253,26 @@ pub(crate) fn a_reset_to_a_silent_device_gives_no_note_back<P: Protocol>() {
     let unknown = |e: &_| matches!(e, Fault(f) if f.detail.contains("does not tell where"));
     assert!(events.iter().any(unknown), "{events:?}");
     assert_eq!((world.cashbox(), world.count("returned")), (1, 0));
+}
+
+/// Loss prevented: a customer's credit taken back, because the line was dead while the note went into
+/// the cashbox and the next one came into escrow, which is then given back.
+pub(crate) fn a_credited_note_stays_credited_while_nobody_can_look<P: Protocol>() {
+    let mut world = World::<P>::open(P::Options::default(), &[20]);
+    let bill = world.escrow(20);
+    world.stack(bill);
+    world.until(&Credit { escrowed: Some(bill), denomination: Some(bill.denomination) });
+    world.send(AcceptorCommand::AcknowledgeCredit);
+    world.run(200);
+    world.act(json!({"action": "silence", "replies": 1_000}));
+    world.run(1_600);
+    world.act(json!({"action": "insert", "denomination": 20}));
+    world.run(2_400);
+    world.act(json!({"action": "silence", "replies": 0}));
+    world.run(15_000);
+    let events: Vec<_> = std::iter::from_fn(|| world.take_event()).collect();
+    assert!(!events.contains(&Returned), "{events:?}");
+    assert_eq!((world.cashbox(), world.count("returned")), (1, 1), "{events:?}");
 }
 
 /// Loss prevented: a timer for stuck states that never fires leaves a dead machine in service.

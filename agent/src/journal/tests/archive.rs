@@ -127,6 +127,20 @@ fn a_large_journal_moves_early_but_never_the_last_two_days() {
     assert!(verify_file(&place.path).is_ok());
 }
 
+/// Loss prevented: a disk that fills because one sale was open for long, and nothing after it moved.
+#[test]
+fn a_sale_that_was_open_for_long_moves_with_all_that_it_spans() {
+    let place = Place::new();
+    let mut journal = Journal::open(&place.path, MACHINE, at(30)).unwrap();
+    journal.append(at(20), Entry::Txn(txn(200, "uncertain", Stage::Open))).unwrap();
+    sales(&mut journal, 1..60, 20);
+    journal.append(at(20), Entry::Txn(txn(200, "settled", Stage::Closed))).unwrap();
+    today(&mut journal);
+    let moved = journal.archive(NOW, &Keeping { most: 16, least: 8, ..ALL }).unwrap();
+    assert!(moved >= 59 * 3 + 2, "{moved}");
+    assert!(verify_file(&place.path).is_ok());
+}
+
 /// Loss prevented: a power cut in the middle of a move that loses an entry, or leaves an archive
 /// that no check understands.
 #[test]
@@ -140,6 +154,15 @@ fn a_move_that_is_cut_off_anywhere_loses_nothing() {
     drop(journal);
     let whole = fs::read(&file).unwrap();
     let all = before.len();
+    // a page in the middle was not flushed
+    let mut holed = whole.clone();
+    holed[300..700].fill(0);
+    fs::write(&place.path, &journal_before).unwrap();
+    fs::write(&file, &holed).unwrap();
+    let mut journal = place.open().unwrap();
+    assert_eq!(journal.archive(NOW, &ALL).unwrap(), 2 + 39 * 3);
+    drop(journal);
+    assert_eq!(fs::read(&file).unwrap(), whole);
     // the lines are there, in part or whole, and the journal does not say so yet
     for length in (0..=whole.len()).step_by(whole.len() / 23) {
         fs::write(&place.path, &journal_before).unwrap();

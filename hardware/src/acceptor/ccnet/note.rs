@@ -37,8 +37,7 @@ impl<A: Authority> Ccnet<A> {
             }
             State::Accepting => notes.end_of_note(known, voice),
             State::Escrow(_) | State::Holding if !notes.found || gap => {
-                notes.tell_found(PowerUpBill::InAcceptor, voice);
-                notes.leave();
+                notes.came_out_of_sight(known, voice);
             }
             State::Escrow(kind) => notes.on_escrow(Some(kind), known, voice),
             State::Holding if notes.has_none() => notes.leave(),

@@ -38,8 +38,7 @@ impl<A: Authority> Id003<A> {
             }
             Status::Accepting => notes.end_of_note(known, voice),
             Status::Escrow(_) | Status::Holding if !notes.found || gap => {
-                notes.tell_found(PowerUpBill::InAcceptor, voice);
-                notes.leave();
+                notes.came_out_of_sight(known, voice);
             }
             Status::Escrow(Held::Note(code)) => notes.on_escrow(Some(code), known, voice),
             Status::Escrow(Held::Ticket) => notes.on_escrow(None, known, voice),

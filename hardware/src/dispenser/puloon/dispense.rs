@@ -262,10 +262,11 @@ impl<A: Authority> Puloon<A> {
             // asked at once, answered without a garbled byte: it would be at work, or its answer
             // would have come first
             (Before::Unread, Answer::Status { at_exit, .. }) => !self.line.garbled() && !at_exit,
-            (Before::Nothing, Answer::Done { .. }) => true,
             (Before::Result(before), Answer::Last(last)) => {
                 last == before && !could_be(plan.as_ref(), &before)
             }
+            // no result before and none now: from firmware that has none at all, or a device that
+            // restarted with the notes out, it proves nothing
             _ => false,
         };
         if !idle {

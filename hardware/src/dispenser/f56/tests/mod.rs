@@ -11,7 +11,7 @@ use bitspire_shared::time::Mono;
 use serde_json::json;
 
 use super::*;
-use crate::dispenser::bench::*;
+use crate::dispenser::tests::*;
 use crate::dispenser::{BayState, DispenseOutcome};
 use crate::frame::f56::{BayCount, Counts, ENQ, SLOTS, TwoDigits};
 use crate::frame::hex;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::dispenser::bench::*;
+use crate::dispenser::tests::*;
 use crate::dispenser::{BayState, DispenseOutcome};
 use crate::sim::SimDevice;
 use crate::sim::puloon::{Fit, PuloonSim};
