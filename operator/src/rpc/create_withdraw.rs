@@ -8,12 +8,17 @@
 //! Notes credited under a lock keep its rate however late the claim comes: they are stacked and
 //! cannot be given back. The fee is one charge on all principals of one fee document together.
 //!
+//! A lock is granted in service only, and this pairing's locks count only: so a claim starts no sale,
+//! and is served for a machine that was switched off, or whose pairing has ended, since the lock.
+//!
 //! Failure policy: notes beyond a lock's maximum, which no vault takes, are refused with an audit
-//! row; a person decides.
+//! row; a person decides. So does a person about what a vault claims after its revoke: the claim is
+//! kept with its worth, and the customer's claim code is open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitspire_shared::admit::{Refusal, Standing};
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{EventId, PubKey, WithdrawId};
 use bitspire_shared::money::{Direction, Fiat, Sats};
@@ -34,7 +39,7 @@ use super::{Rpc, random};
 use crate::ledger::{StackBooking, stacked};
 use crate::store::quotes::{self, Quote};
 use crate::store::withdraws::{self, K1, Lot, Purpose, WithdrawState};
-use crate::store::{Tx, ledger, log};
+use crate::store::{Tx, claims, ledger, log};
 
 type Signed = VaultSigned<CreateWithdraw>;
 
@@ -48,16 +53,48 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: Signed) -> Result<R
         expires_at: call.now.after(config.withdraw_expiry_s.into()),
     };
     let desk = rpc.desk.clone();
-    rpc.app
-        .store
-        .write(move |tx| {
-            let vault = vault(&desk.route(tx, &call)?)?;
-            let claim = body.check(&vault).map_err(|e| not_by_vault(&e))?;
-            desk.once::<Signed>(tx, &call, Some(claim.txid), |route| {
-                make.run(tx, &call, route, (vault, claim, body.sig()))
-            })
+    let made = rpc.app.store.write(move |tx| {
+        let route = desk.whose(tx, &call)?;
+        if route.standing == Standing::Revoked {
+            // what is kept must stay written
+            return after_revoke(tx, &call, &route, &body).map(Err);
+        }
+        let vault = vault(&desk.route(tx, &call)?)?;
+        let claim = body.check(&vault).map_err(|e| not_by_vault(&e))?;
+        desk.once::<Signed>(tx, &call, Some(claim.txid), |route| {
+            make.run(tx, &call, route, (vault, claim, body.sig()))
         })
-        .await
+        .map(Ok)
+    });
+    let made: Result<Result<Reply, Refusal>, Failure> = made.await;
+    made?.map_err(Failure::from)
+}
+
+/// Keeps what the vault of a revoked machine states about notes under its locks, once for each
+/// transaction: no sats are promised any more, and no note is forgotten.
+fn after_revoke(
+    tx: &Tx<'_>,
+    call: &Call,
+    route: &Route,
+    body: &Signed,
+) -> Result<Refusal, Failure> {
+    let claim = body.check(&vault(route)?).map_err(|e| not_by_vault(&e))?;
+    let machine = route.machine.id;
+    let lots = lots(tx, route, claim)?;
+    let subject = format!("txn:{}", claim.txid);
+    let kept = !log::audit_tail(tx, Some(&subject), 1)?.is_empty();
+    if kept || withdraws::by_txn(tx, machine, claim.txid)?.is_some() {
+        return Ok(Refusal::Revoked);
+    }
+    let worth = worth(lots.iter().map(|lot| (&lot.quote, &lot.notes)))?;
+    let detail = json!({
+        "machine": machine, "fiat_minor": worth.value, "fiat_code": claim.fiat_code,
+        "net_sats": worth.net, "above_lock": lots.iter().any(StackedLot::above), "claim": body,
+    });
+    log::by_service(tx, "withdraw.after_revoke", &subject, detail, call.now)?;
+    claims::open(tx, claim.claim_hash, machine, claim.txid, call.now)?;
+    tracing::error!(event = "withdraw_after_revoke", %machine, txid = %claim.txid);
+    Ok(Refusal::Revoked)
 }
 
 /// What is made outside of the transaction.
@@ -91,7 +128,7 @@ impl Make {
         }
         let claim = worth(lots.iter().map(|lot| (&lot.quote, &lot.notes)))?;
         let subject = format!("machine:{}", machine.id);
-        if let Some(lot) = lots.iter().find(|lot| lot.value > lot.quote.fiat_minor) {
+        if let Some(lot) = lots.iter().find(|lot| lot.above()) {
             let detail = json!({
                 "txid": body.txid, "quote": lot.quote.quote_id,
                 "max_minor": lot.quote.fiat_minor, "notes_minor": lot.value,
@@ -185,6 +222,11 @@ struct StackedLot {
 }
 
 impl StackedLot {
+    /// Whether it is more than the lock allows.
+    const fn above(&self) -> bool {
+        self.value > self.quote.fiat_minor
+    }
+
     fn row(&self) -> Lot {
         Lot { quote_id: self.quote.quote_id, notes: self.notes.clone() }
     }
@@ -199,6 +241,10 @@ fn lots(tx: &Tx<'_>, route: &Route, body: &CreateWithdraw) -> Result<Vec<Stacked
             == (body.txid, body.claim_hash, body.fiat_code);
         ensure(same, ErrorCode::Invalid, || {
             format!("lock {id} is of another transaction, claim or currency")
+        })?;
+        let since = route.machine.confirmed_at;
+        ensure(since.is_some_and(|since| since <= quote.created_at), ErrorCode::Invalid, || {
+            format!("lock {id} is of an earlier pairing")
         })?;
         lots.push(StackedLot { value: notes_value(notes)?, notes: notes.clone(), quote });
     }

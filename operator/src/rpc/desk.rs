@@ -64,9 +64,14 @@ pub(super) enum Taken {
 pub(super) struct Desk(pub(super) Arc<Vec<Box<dyn Resolver>>>);
 
 impl Desk {
+    /// Whose machine asks, whatever it may.
+    pub(super) fn whose(&self, read: &Read<'_>, call: &Call) -> Result<Route, Failure> {
+        Ok(roster::resolve(&self.0, read, call.sender, call.now)?)
+    }
+
     /// Whose machine asks, if it may ask for this now.
     pub(super) fn route(&self, read: &Read<'_>, call: &Call) -> Result<Route, Failure> {
-        let route = roster::resolve(&self.0, read, call.sender, call.now)?;
+        let route = self.whose(read, call)?;
         route.standing.permit(call.name).map_err(Failure::Turned)?;
         ensure(route.by_spire || !call.name.by_spire_only(), ErrorCode::Invalid, || {
             format!("{}: expected the machine's own key, got a session's", call.name)

@@ -70,10 +70,8 @@ fn forked(
         "last_seq": seq, "last_head": head, "shown_seq": shown.seq, "shown_head": shown.head,
     });
     log::by_service(tx, "machine.journal_fork", &format!("machine:{}", machine.id), detail, now)?;
-    if machine.disabled_at.is_none() {
-        let reason = "its journal went back or was replaced: was the machine's disk restored?";
-        machines::disable(tx, machine.id, reason, now)?;
-    }
+    let reason = "its journal went back or was replaced: was the machine's disk restored?";
+    machines::suspect(tx, machine.id, reason, now)?;
     tracing::error!(event = "rpc_journal_fork", machine = %machine.id, seq = shown.seq.0);
     let reason = "the journal went back or was replaced: the machine is disabled";
     Ok(refusal(ErrorCode::Disabled, reason))

@@ -17,7 +17,7 @@ use bitspire_shared::settlement::SOURCE;
 use bitspire_shared::time::Unix;
 
 use crate::ids::{MachineId, OperatorId};
-use crate::store::machines::{self, Confirmation, KeptMachine};
+use crate::store::machines::{self, Confirmation, DisabledBy, KeptMachine};
 use crate::store::{Read, StoreError, sessions};
 
 /// Where the money of a sender's machine goes.
@@ -114,10 +114,14 @@ pub fn standing(machine: &machines::Machine, now: Unix) -> Standing {
     if machine.revoked_at.is_some() {
         return Standing::Revoked;
     }
+    // an alarm first: the end of the pairing would let more come to its end
+    if machine.disabled_by == Some(DisabledBy::Alarm) {
+        return Standing::Suspect;
+    }
     if machine.bunker_token_expires_at.is_none_or(|end| end <= now) {
         return Standing::TokenExpired;
     }
-    if machine.disabled_at.is_some() {
+    if machine.disabled_by.is_some() {
         return Standing::Disabled;
     }
     match machine.confirmation {

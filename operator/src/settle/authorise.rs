@@ -2,10 +2,10 @@
 //!
 //! Promise: it is signed inside a transaction of the one writer, so it lies either wholly before a
 //! revoke or is never made: after the commit of a revoke nothing is signed. It exists only for a
-//! settlement on record that was accepted (steps 1 to 7), whose machine is in service with the very
-//! keys that asked, and whose notes nobody has reported yet.
+//! settlement on record that was accepted (steps 1 to 7), whose machine may finish its sales with the
+//! very keys that asked, and whose notes nobody has reported yet. A machine that its operator has
+//! switched off, or whose pairing has ended, finishes them; one that an alarm has stopped does not.
 
-use bitspire_shared::admit::Standing;
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{PaymentHash, TxnId};
 use bitspire_shared::money::{Direction, Fiat, Sats};
@@ -55,8 +55,8 @@ fn sign(
     let (Some(quote), Some(machine)) = (quote, machine) else { return Ok(None) };
     let keys = (machine.machine_npub, machine.vault_key);
     let (Some(spire), Some(vault)) = keys else { return Ok(None) };
-    let in_service = standing(&machine, now) == Standing::Active;
-    if !in_service || sender_of_stamp(&invoice.stamp.0) != Some(spire) {
+    // an invoice was made in service: a machine that was switched off since finishes its sale
+    if !standing(&machine, now).finishes() || sender_of_stamp(&invoice.stamp.0) != Some(spire) {
         return Ok(None);
     }
     let leave = DispenseAuthorisation {

@@ -29,6 +29,16 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// Who switched a machine off.
+    pub enum DisabledBy {
+        /// Its operator: what has begun comes to its end.
+        Operator = "operator",
+        /// The service, because something cannot be right: a person looks first.
+        Alarm = "alarm",
+    }
+}
+
 record! {
     /// A machine.
     pub struct Machine in "machines", id: MachineId {
@@ -66,6 +76,8 @@ record! {
         pub disabled_at: Option<Unix>,
         /// Why.
         pub disabled_reason: Option<String>,
+        /// Who switched it off.
+        pub disabled_by: Option<DisabledBy>,
         /// The operator's fee on cash_in.
         pub cash_in_fee_ppm: FeePpm,
         /// The operator's fee on cash_out.
@@ -118,6 +130,7 @@ impl Machine {
             revoked_at: None,
             disabled_at: None,
             disabled_reason: None,
+            disabled_by: None,
             cash_in_fee_ppm: FeePpm::ZERO,
             cash_out_fee_ppm: FeePpm::ZERO,
             max_cash_in_sats: None,
@@ -341,17 +354,33 @@ pub fn revoke(tx: &Tx<'_>, id: MachineId, now: Unix) -> Result<(), StoreError> {
     super::sessions::close_all(tx, id, now)
 }
 
-/// Stops a machine's trade, with the reason that its page shows; the first reason stays.
+/// Stops a machine's trade for its operator, with the reason that its page shows; the first reason
+/// stays.
 ///
 /// # Errors
 /// [`StoreError::NotOneRow`] where it is disabled already.
 pub fn disable(tx: &Tx<'_>, id: MachineId, reason: &str, now: Unix) -> Result<(), StoreError> {
     tx.run_one(
         "machines",
-        "UPDATE machines SET disabled_at = ?3, disabled_reason = ?2
+        "UPDATE machines SET disabled_at = ?3, disabled_reason = ?2, disabled_by = 'operator'
          WHERE id = ?1 AND disabled_at IS NULL",
         &[&id, &reason, &now],
     )
+}
+
+/// Stops all that a machine does, for an alarm, also where its operator has switched it off already;
+/// nothing changes where an alarm has.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn suspect(tx: &Tx<'_>, id: MachineId, reason: &str, now: Unix) -> Result<(), StoreError> {
+    tx.run(
+        "UPDATE machines SET disabled_at = coalesce(disabled_at, ?3), disabled_reason = ?2,
+             disabled_by = 'alarm'
+         WHERE id = ?1 AND coalesce(disabled_by, '') <> 'alarm'",
+        &[&id, &reason, &now],
+    )?;
+    Ok(())
 }
 
 /// Lets a disabled machine trade again.
@@ -361,7 +390,7 @@ pub fn disable(tx: &Tx<'_>, id: MachineId, reason: &str, now: Unix) -> Result<()
 pub fn enable(tx: &Tx<'_>, id: MachineId) -> Result<(), StoreError> {
     tx.run_one(
         "machines",
-        "UPDATE machines SET disabled_at = NULL, disabled_reason = NULL
+        "UPDATE machines SET disabled_at = NULL, disabled_reason = NULL, disabled_by = NULL
          WHERE id = ?1 AND disabled_at IS NOT NULL",
         &[&id],
     )

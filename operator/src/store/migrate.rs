@@ -45,6 +45,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_verdicts"),
     migration!(9, "0009_service"),
     migration!(10, "0010_journal_heads"),
+    migration!(11, "0011_suspect"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -245,8 +245,11 @@ pub enum Standing {
     Active,
     /// Paired; the operator has not yet compared the eight digits.
     Unconfirmed,
-    /// Switched off, by its operator or by an alarm.
+    /// Switched off by its operator: no new sale, while what has begun comes to its end.
     Disabled,
+    /// Switched off by an alarm: its journal may be a copy, so nothing that it states moves money
+    /// until a person has looked.
+    Suspect,
     /// Its pairing was revoked.
     Revoked,
     /// Its pairing's time is over.
@@ -254,23 +257,34 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Whether a machine that stands so may call `name`. No money starts to move for one that is
-    /// not in service; what it states as evidence (signed by its vault) is always taken, and a
-    /// disabled one may ask how its payments stand.
+    /// Whether what began while the machine was in service still comes to its end: a paid invoice
+    /// gets its leave to dispense, and stacked notes get their sats. A revoke ends that too; then
+    /// the customer is owed.
+    #[must_use]
+    pub const fn finishes(self) -> bool {
+        matches!(self, Self::Active | Self::Disabled | Self::TokenExpired)
+    }
+
+    /// Whether a machine that stands so may call `name`. No sale starts for one that is not in
+    /// service, and none can: it gets neither quote nor lock, nor an invoice for an earlier quote.
+    /// `create_withdraw` starts nothing, since it names a lock that was granted in service and notes
+    /// that the vault stacked under it. What a machine states as evidence (signed by its vault) is
+    /// always taken.
     ///
     /// # Errors
     /// [`Refused`].
     pub const fn permit(self, name: RpcName) -> Result<(), Refused> {
         let evidence = matches!(name, RpcName::ReportDispense | RpcName::ReportState);
+        let session = matches!(name, RpcName::OpenSession);
+        let look_up = matches!(name, RpcName::GetPayment);
+        let claim = matches!(name, RpcName::CreateWithdraw);
         let (permitted, why) = match self {
             Self::Active => return Ok(()),
             Self::Unconfirmed => (name.before_confirmation(), Refusal::NotConfirmed),
-            Self::Disabled => {
-                let look_up = matches!(name, RpcName::OpenSession | RpcName::GetPayment);
-                (evidence || look_up, Refusal::Disabled)
-            }
+            Self::Disabled => (evidence || session || look_up || claim, Refusal::Disabled),
+            Self::Suspect => (evidence || look_up, Refusal::Disabled),
             Self::Revoked => (evidence, Refusal::Revoked),
-            Self::TokenExpired => (evidence, Refusal::TokenExpired),
+            Self::TokenExpired => (evidence || look_up || claim, Refusal::TokenExpired),
         };
         if permitted { Ok(()) } else { Err(why.after_signature()) }
     }

@@ -274,19 +274,21 @@ fn all_keys_of_a_machine_share_one_bucket() {
     assert_eq!(world.after(&event(2, 21), START), Ok(2), "another machine is served");
 }
 
-/// Loss prevented: a revoked machine gets leave to dispense; evidence of its last sale is lost.
+/// Loss prevented: a revoked machine gets leave to dispense; evidence of its last sale is lost; notes
+/// that were stacked before a machine was switched off get no sats.
 #[test]
 fn standing_decides_by_rpc() {
-    use Standing::{Active, Disabled, Revoked, TokenExpired, Unconfirmed};
+    use Standing::{Active, Disabled, Revoked, Suspect, TokenExpired, Unconfirmed};
     let mut table = Vec::new();
-    for standing in [Active, Unconfirmed, Disabled, Revoked, TokenExpired] {
+    for standing in [Active, Unconfirmed, Disabled, Suspect, Revoked, TokenExpired] {
         let permitted: Vec<&str> = RpcName::ALL
             .iter()
             .filter(|name| standing.permit(**name).is_ok())
             .map(|name| name.as_str())
             .collect();
         let refusal = standing.permit(RpcName::CreateInvoice).err().map(|r| r.why.code());
-        table.push(format!("{standing:?}: {permitted:?}, else {refusal:?}"));
+        let ends = if standing.finishes() { "finishes" } else { "finishes nothing" };
+        table.push(format!("{standing:?}: {permitted:?}, else {refusal:?}; {ends}"));
     }
     insta::assert_snapshot!(table.join("\n"));
 }

@@ -303,6 +303,22 @@ fn whatever_stands_between_closes_the_session() {
     );
 }
 
+/// Loss prevented: notes that are stacked when the service switches the machine off: it takes no more
+/// of them, and asks for the sats of those that it has.
+#[test]
+fn a_machine_switched_off_in_a_session_takes_no_more_and_claims_what_it_has() {
+    for code in [ErrorCode::Disabled, ErrorCode::TokenExpired, ErrorCode::Revoked] {
+        let mut session = Session::credited();
+        session.say(Input::Stacked).wait(110_000).say(Input::Tick);
+        let request = asked(&session.effects, "get_quote");
+        session.say(Input::Refused { request, code });
+        assert_eq!(session.txn.closing(), Some(Closing::NoRate { refusal: Some(code) }));
+        assert_eq!(session.draft().notes, BTreeMap::from([(note(2_000), 1)]));
+        session.say(Input::Escrowed { bill: bill(2, 5_000), allowed: true });
+        assert!(session.has(&Effect::ReturnBill));
+    }
+}
+
 /// Loss prevented: a customer who is sent away without a word, and tries again where nobody can pay.
 #[test]
 fn whoever_is_sent_away_is_told_why() {

@@ -6,9 +6,9 @@ use tower::ServiceExt as _;
 
 use super::cash_out::note;
 use super::*;
-use crate::store::quotes;
 use crate::store::settlements::{self, Distribution, SettlementStatus};
 use crate::store::withdraws::{self, K1};
+use crate::store::{claims, quotes};
 use crate::wallet::simulated::SimulatedNode;
 use crate::wallet::{InvoiceRequest, Wallet as _};
 
@@ -257,4 +257,89 @@ async fn a_machines_own_caps_hold() {
     world.write(move |tx| machines::set_settings(tx, id, &none)).await;
     let refused = machine.ask(machine.quote(Direction::CashIn, 1_000)).await;
     assert_eq!(refused, Err(ErrorCode::OverLimit), "0 is none");
+}
+
+/// How a machine came out of service.
+#[derive(Clone, Copy, Debug)]
+enum Out {
+    SwitchedOff,
+    PairingOver,
+    Alarm,
+    Revoked,
+}
+
+/// Loss prevented: notes stacked in a machine that is switched off meanwhile get no sats, or a new
+/// sale starts through the door that lets them finish.
+#[tokio::test]
+async fn what_was_stacked_is_paid_whatever_ended_the_service() {
+    for out in [Out::SwitchedOff, Out::PairingOver, Out::Alarm, Out::Revoked] {
+        let world = World::new().await;
+        let (id, now, spire) = (world.machine_id, world.app.clock.now(), key(&world.spire));
+        let ends = if matches!(out, Out::PairingOver) { now.after(60) } else { now.after(6_000) };
+        world.write(move |tx| machines::set_paired(tx, id, spire, "spire-2", ends, now)).await;
+        world.serve().await;
+        let mut machine = world.in_service().await;
+        // what has no session any more signs by its own key
+        machine.session = machine.spire.clone();
+        let asked = machine.quote(Direction::CashIn, 5_000);
+        let lock = machine.ask(asked).await.unwrap();
+        world
+            .write(move |tx| match out {
+                Out::SwitchedOff => machines::disable(tx, id, "to be moved", now),
+                Out::PairingOver => Ok(()),
+                Out::Alarm => machines::suspect(tx, id, "two journals", now),
+                Out::Revoked => machines::revoke(tx, id, now),
+            })
+            .await;
+        world.advance(61);
+        let refused = match out {
+            Out::SwitchedOff | Out::Alarm => ErrorCode::Disabled,
+            Out::PairingOver => ErrorCode::TokenExpired,
+            Out::Revoked => ErrorCode::Revoked,
+        };
+        let another = machine.ask(asked).await;
+        assert_eq!(another, Err(refused), "{out:?}: no second lock");
+        let body = claim(&mut machine, &lock, asked.claim_hash, &[(2_000, 1)], &[]);
+        let invented = Quote { quote_id: QuoteId::from_bytes(super::id()), ..lock.clone() };
+        let invented = claim(&mut machine, &invented, asked.claim_hash, &[(2_000, 1)], &[]);
+        let (body, invented) = (machine.signed(body), machine.signed(invented));
+        let claimed = machine.ask(body).await;
+        match out {
+            Out::SwitchedOff | Out::PairingOver => {
+                let withdraw = claimed.unwrap();
+                assert_eq!(withdraw.net_sats, sats(19_000));
+                let ask = GetPayment::WithdrawId(withdraw.withdraw_id);
+                assert_eq!(machine.ask(ask).await.unwrap().state, PaymentState::Pending);
+                assert_eq!(machine.ask(invented).await, Err(ErrorCode::Invalid), "no lock of it");
+            }
+            Out::Alarm => assert_eq!(claimed, Err(refused), "a person looks first"),
+            Out::Revoked => {
+                assert_eq!(claimed, Err(refused), "no sats after a revoke");
+                let of_claim = asked.claim_hash;
+                let kept = world.read(move |read| claims::by_hash(read, of_claim)).await;
+                assert!(kept.is_some(), "the customer's code is known");
+            }
+        }
+        let kept = usize::from(matches!(out, Out::Revoked));
+        assert_eq!(world.audited("withdraw.after_revoke").await, kept, "{out:?}");
+        world.books_hold().await;
+    }
+}
+
+/// Loss prevented: notes claimed under the locks of a pairing that was replaced, by another vault.
+#[tokio::test]
+async fn a_lock_of_an_earlier_pairing_is_worth_nothing() {
+    let (world, mut machine) = serving().await;
+    let asked = machine.quote(Direction::CashIn, 5_000);
+    let lock = machine.ask(asked).await.unwrap();
+    world.advance(2);
+    let (id, now, spire) = (world.machine_id, world.app.clock.now(), key(&world.spire));
+    let ends = now.after(6_000);
+    world.write(move |tx| machines::set_paired(tx, id, spire, "spire-2", ends, now)).await;
+    (machine.vault, machine.session) = (Keys::generate(), Keys::generate());
+    machine.open_session().await.unwrap();
+    world.confirm().await;
+    let body = claim(&mut machine, &lock, asked.claim_hash, &[(2_000, 1)], &[]);
+    let body = machine.signed(body);
+    assert_eq!(machine.ask(body).await, Err(ErrorCode::Invalid));
 }

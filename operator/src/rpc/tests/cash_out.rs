@@ -275,6 +275,27 @@ async fn a_restart_between_settlement_and_push_loses_neither() {
     assert!(machine.is_leave(&sale.quote, sale.invoice.payment_hash, &push.authorisation));
 }
 
+/// Loss prevented: a customer who paid in time gets no notes, because the machine was switched off
+/// in between; or a machine that an alarm stopped gives notes.
+#[tokio::test]
+async fn a_paid_sale_is_finished_by_a_machine_that_was_switched_off() {
+    let (world, mut machine) = serving().await;
+    let sale = offered(&mut machine, 1_000).await;
+    let quote = machine.ask(machine.quote(Direction::CashOut, 1_000)).await.unwrap();
+    let (id, now) = (world.machine_id, world.app.clock.now());
+    world.write(move |tx| machines::disable(tx, id, "to be moved", now)).await;
+    let begun = machine.ask(CreateInvoice { quote_id: quote.quote_id }).await;
+    assert_eq!(begun, Err(ErrorCode::Disabled), "a quote is no sale yet");
+    pay(&world, &sale.invoice, None);
+    let hash = sale.invoice.payment_hash;
+    let payment = paid(&mut machine, GetPayment::PaymentHash(hash)).await;
+    assert!(machine.is_leave(&sale.quote, hash, &payment.authorisation.unwrap()));
+    world.write(move |tx| machines::suspect(tx, id, "two journals", now)).await;
+    let payment = machine.ask(GetPayment::PaymentHash(hash)).await.unwrap();
+    assert_eq!((payment.state, payment.authorisation), (PaymentState::Settled, None));
+    world.books_hold().await;
+}
+
 /// Loss prevented: leave to dispense signed for a machine after its revoke; or the customer's
 /// payment kept.
 #[tokio::test]
