@@ -297,8 +297,11 @@ async fn what_was_stacked_is_paid_whatever_ended_the_service() {
             Out::PairingOver => ErrorCode::TokenExpired,
             Out::Revoked => ErrorCode::Revoked,
         };
-        let another = machine.ask(asked).await;
-        assert_eq!(another, Err(refused), "{out:?}: no second lock");
+        // one that was revoked is told so once a minute: below
+        if !matches!(out, Out::Revoked) {
+            let another = machine.ask(asked).await;
+            assert_eq!(another, Err(refused), "{out:?}: no second lock");
+        }
         let body = claim(&mut machine, &lock, asked.claim_hash, &[(2_000, 1)], &[]);
         let invented = Quote { quote_id: QuoteId::from_bytes(super::id()), ..lock.clone() };
         let invented = claim(&mut machine, &invented, asked.claim_hash, &[(2_000, 1)], &[]);
