@@ -303,7 +303,7 @@ async fn what_was_stacked_is_paid_whatever_ended_the_service() {
             assert_eq!(another, Err(refused), "{out:?}: no second lock");
         }
         let body = claim(&mut machine, &lock, asked.claim_hash, &[(2_000, 1)], &[]);
-        let invented = Quote { quote_id: QuoteId::from_bytes(super::id()), ..lock.clone() };
+        let invented = Quote { quote_id: QuoteId::from_bytes(super::id()), ..lock };
         let invented = claim(&mut machine, &invented, asked.claim_hash, &[(2_000, 1)], &[]);
         let (body, invented) = (machine.signed(body), machine.signed(invented));
         let claimed = machine.ask(body).await;
