@@ -104,6 +104,7 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
             "the bar, the slowest one",
             runs,
         ),
+        figure("revoke_at_10k_ms_p50", percentile(&mut revokes, 50)?, REVOKE_MS, "the bar", runs),
     ])
 }
 

@@ -64,8 +64,8 @@ const ALL: [(&[&str], Measure); 7] = [
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
     (&["agent_ready_1m_ms"], history::measure),
-    (&["bunker_signs_per_s", "bunker_sign_p99_ms"], bunker::measure),
-    (&["operator_ready_at_10k_ms", "revoke_at_10k_ms"], fleet::measure),
+    (&["bunker_signs_per_s", "bunker_signs_per_s_of_path", "bunker_sign_p99_ms"], bunker::measure),
+    (&["operator_ready_at_10k_ms", "revoke_at_10k_ms", "revoke_at_10k_ms_p50"], fleet::measure),
 ];
 
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.
