@@ -13,6 +13,7 @@ use bitspire_shared::ids::{IdError, PaymentHash, PubKey};
 use bitspire_shared::money::Msat;
 use bitspire_shared::sealed::Purpose;
 use bitspire_shell::clock::Clock;
+use bitspire_shell::pool::{Pool, RelayHealth};
 use bitspire_shell::secrets::{Keyring, SecretError};
 use nostr::Keys;
 use nostr::secp256k1::SecretKey;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{self, Config};
 use crate::fleet::roster::Roster;
 use crate::relay::Relay;
+use crate::relays::Relays;
 use crate::signer::{Bunker, RemoteSigner};
 use crate::store::{OpenError, Store};
 use crate::wallet::simulated::SimulatedNode;
@@ -99,6 +101,8 @@ pub struct App {
     pub roster: Arc<Roster>,
     /// The embedded relay, where it runs in this process.
     pub relay: OnceLock<Relay>,
+    /// What the relays of others say of themselves.
+    pub relays: Relays,
     /// The bunker, once it is there.
     pub bunker: OnceLock<Arc<dyn Bunker>>,
     /// Rises with each attempt to publish a document that has ended.
@@ -108,6 +112,7 @@ pub struct App {
     /// Held by the audit that runs: each reads everything.
     pub auditing: tokio::sync::Mutex<()>,
     signers: Mutex<BTreeMap<PubKey, Arc<dyn RemoteSigner>>>,
+    pools: Mutex<Vec<(&'static str, Arc<Pool>)>>,
     /// Cancelled when the daemon stops.
     pub stop: CancellationToken,
     /// Owns every task.
@@ -140,11 +145,13 @@ impl App {
             clock,
             roster,
             relay: OnceLock::new(),
+            relays: Relays::default(),
             bunker: OnceLock::new(),
             attempts: watch::Sender::new(0),
             pairing: tokio::sync::Mutex::default(),
             auditing: tokio::sync::Mutex::default(),
             signers: Mutex::default(),
+            pools: Mutex::default(),
             store,
             service,
             service_key,
@@ -167,6 +174,28 @@ impl App {
     pub fn set_signer(&self, signer: Arc<dyn RemoteSigner>) {
         let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
         signers.insert(signer.key(), signer);
+    }
+
+    /// From now on, these connections are among those whose health is shown; `what` is what they
+    /// are for.
+    pub fn show_pool(&self, what: &'static str, pool: Arc<Pool>) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push((what, pool));
+    }
+
+    /// Does something with each of them.
+    pub fn each_pool(&self, does: impl Fn(&Pool)) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().for_each(|(_, pool)| does(pool));
+    }
+
+    /// How each relay has been, for each thing that it is used for.
+    #[must_use]
+    pub fn relay_health(&self) -> Vec<(&'static str, RelayHealth)> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(what, pool): &(&'static str, Arc<Pool>)| {
+            pool.health().into_iter().map(|health| (*what, health)).collect::<Vec<_>>()
+        };
+        pools.iter().flat_map(of).collect()
     }
 
     /// Tells the others; nobody listening is fine.

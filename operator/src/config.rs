@@ -4,6 +4,7 @@
 //! (`config show`); secrets are named by path, never by value. The API binds loopback unless it is
 //! told otherwise, and says so when it is.
 
+mod rates;
 mod wallets;
 
 use std::collections::BTreeMap;
@@ -12,13 +13,13 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use bitspire_shared::ids::PubKey;
-use bitspire_shared::money::{Currency, Rate, Sats};
+use bitspire_shared::money::Sats;
 use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
-use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::signer::cipher::Encryption;
+pub use rates::{Feed, FeedKind, RateRules, RatesConfig, RawFeed, RawRates, Unit};
 pub use wallets::{RawWallet, Wallet, WalletKind};
 
 /// What holds where nothing else is said.
@@ -77,7 +78,14 @@ withdraw_expiry_s = 86400
 [settlement]
 enforce_fee_match = true
 
+[rates]
+max_age_s = 60
+max_deviation_ppm = 20000
+spread_ppm = 0
+
 [rates.fixed]
+
+[rates.sources]
 
 [wallets]
 "#;
@@ -129,7 +137,6 @@ raw! {
     }
     RawQuotes { ttl_s: u32, invoice_expiry_s: u32, withdraw_expiry_s: u32 }
     RawSettlement { enforce_fee_match: bool }
-    RawRates { fixed: BTreeMap<String, String> }
 }
 
 /// Whether a pairing is renewed without anybody's word.
@@ -213,8 +220,8 @@ pub struct Config {
     pub withdraw_expiry_s: u32,
     /// Whether a settlement whose fee differs is held.
     pub enforce_fee_match: bool,
-    /// Fixed rates by currency.
-    pub fixed_rates: BTreeMap<Currency, Rate>,
+    /// Where prices come from.
+    pub rates: RatesConfig,
     /// The wallets by id.
     pub wallets: BTreeMap<String, Wallet>,
     /// The file with the 32 bytes that seal the secrets at rest; made in the data folder at first
@@ -334,16 +341,6 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         empty if empty.as_os_str().is_empty() => raw.data_dir.join("bunker"),
         named => named.clone(),
     };
-    let mut fixed_rates = BTreeMap::new();
-    for (code, text) in &raw.rates.fixed {
-        // the environment cannot spell upper-case keys
-        let key = format!("rates.fixed.{code}");
-        let currency = code.to_uppercase().parse::<Currency>();
-        let currency = currency.map_err(|e| wrong(&key, "an ISO-4217 code", e))?;
-        let rate = text.parse::<Decimal>().ok().and_then(|rate| Rate::from_decimal(rate).ok());
-        let expected = "sats per unit of the currency, above 0, at most 9 decimals, in quotes";
-        fixed_rates.insert(currency, rate.ok_or_else(|| wrong(&key, expected, text))?);
-    }
     let listen = address("relay.listen", &raw.relay.listen)?;
     Ok(Config {
         data_dir: raw.data_dir.clone(),
@@ -380,7 +377,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         withdraw_expiry_s: at_least_one("quotes.withdraw_expiry_s", raw.quotes.withdraw_expiry_s)?
             .get(),
         enforce_fee_match: raw.settlement.enforce_fee_match,
-        fixed_rates,
+        rates: rates::check(&raw.rates)?,
         wallets: wallets::check(&raw.wallets)?,
         machine_secret_file: raw.machine_secret_file.clone(),
     })
@@ -415,14 +412,14 @@ mod tests {
         let file = folder.path().join("operator.toml");
         std::fs::write(&file, "[rates.fixed]\nEUR = '1063.829787234'\n").unwrap();
         let (config, _) = load(Some(&file), &BTreeMap::new(), &[]).unwrap();
-        let rate = config.fixed_rates[&"EUR".parse().unwrap()];
+        let rate = config.rates.fixed[&"EUR".parse().unwrap()];
         assert_eq!(rate.nano(), 1_063_829_787_234);
         for wrong in ["'0'", "1063.829787234"] {
             std::fs::write(&file, format!("[rates.fixed]\nEUR = {wrong}\n")).unwrap();
             assert!(load(Some(&file), &BTreeMap::new(), &[]).is_err(), "{wrong}");
         }
         let config = with(&[("BITSPIRE_RATES__FIXED__EUR", "99999999.123456789")]).unwrap();
-        assert_eq!(config.fixed_rates[&"EUR".parse().unwrap()].nano(), 99_999_999_123_456_789);
+        assert_eq!(config.rates.fixed[&"EUR".parse().unwrap()].nano(), 99_999_999_123_456_789);
     }
 
     /// Loss prevented: a typing error that is found at the first sale.

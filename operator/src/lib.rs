@@ -16,6 +16,7 @@ pub mod payout;
 pub mod publish;
 pub mod rates;
 pub mod relay;
+pub mod relays;
 pub mod rpc;
 pub mod serve;
 pub mod settle;

@@ -27,7 +27,18 @@ pub(crate) fn key() -> PubKey {
 impl World {
     /// With further lines of configuration.
     pub(crate) async fn with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), more).await
+    }
+
+    /// The same without a disk, where the system has a folder in memory: for very many commits.
+    pub(crate) async fn in_memory(more: &str) -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self::on(folder.unwrap(), more).await
+    }
+
+    async fn on(folder: TempDir, more: &str) -> Self {
         let base = "[wallets.till]\nkind = 'simulated'\nopening_sats = 1000000\n\
                     [wallets.bar]\nkind = 'simulated'\n[wallets.kiosk]\nkind = 'simulated'\n\
                     [rates.fixed]\nEUR = '1000'\n[bunker]\nembedded = false\n";
@@ -42,6 +53,11 @@ impl World {
     /// Lets time pass, in seconds.
     pub(crate) fn pass(&self, seconds: u64) {
         self.now.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the clock back, in seconds.
+    pub(crate) fn jump_back(&self, seconds: u64) {
+        self.now.fetch_sub(seconds, Ordering::SeqCst);
     }
 
     /// Stops the daemon and opens its folder again; whoever else holds the old one keeps it open.

@@ -152,6 +152,8 @@ pub(super) enum Ask {
         #[command(subcommand)]
         verb: AccountVerb,
     },
+    /// Show the relays: how the connections are, what was refused last, what they say of themselves
+    Relays,
     /// Show the newest settlements
     Settlements(Settlements),
     /// Show the audit log: who changed what
@@ -178,7 +180,11 @@ pub(super) enum BunkerVerb {
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
     /// Check it, without starting anything
-    Check,
+    Check {
+        /// And ask the relays of others what they say of themselves (NIP-11)
+        #[arg(long)]
+        relays: bool,
+    },
     /// Show each value and where it comes from
     Show,
 }

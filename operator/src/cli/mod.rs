@@ -13,6 +13,7 @@ mod bunker;
 mod client;
 mod pair;
 mod receipt;
+mod relays;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -159,10 +160,15 @@ fn run(cli: Cli) -> Result<End, CliError> {
             bunker::run(&loaded()?.0.data_dir, json, ask)
         }
         Command::Config { verb } => {
-            let (_, loaded) = loaded()?;
+            let (config, loaded) = loaded()?;
             let mut out = std::io::stdout();
             match verb {
-                ConfigVerb::Check => writeln!(out, "the configuration is good")?,
+                ConfigVerb::Check { relays } => {
+                    writeln!(out, "the configuration is good")?;
+                    if relays {
+                        return relays::check(&config);
+                    }
+                }
                 ConfigVerb::Show => write!(out, "{}", show_config(&loaded.shown))?,
             }
             Ok(End::Done)

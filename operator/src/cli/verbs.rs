@@ -11,6 +11,7 @@ use super::args::{
     Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
 };
 use super::client::{Answer, Client};
+use super::relays::relays;
 use super::show::{audit, fields, table};
 use super::verdict::verdict;
 use super::{CliError, End};
@@ -80,6 +81,8 @@ enum As {
     Audit,
     /// Every secret at rest.
     Secrets,
+    /// Each relay.
+    Relays,
     /// Each element on a line of its own, as JSON.
     Lines,
 }
@@ -95,6 +98,7 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         As::Fields => write!(out, "{}", fields(&answer.body))?,
         As::Audit => write!(out, "{}", audit(&answer.body))?,
         As::Secrets => write!(out, "{}", secrets(&answer.body))?,
+        As::Relays => write!(out, "{}", relays(&answer.body))?,
         As::Lines => {
             for line in answer.body.as_array().into_iter().flatten() {
                 writeln!(out, "{line}")?;
@@ -183,6 +187,7 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
         Ask::Audit { what: None } => (client.post("/audit", &json!({}))?, As::Audit),
         Ask::Audit { what: Some(AuditWhat::Keys) } => (client.get("/audit/keys")?, As::Secrets),
         Ask::Account { verb } => (account(client, verb)?, As::Fields),
+        Ask::Relays => (client.get("/relays")?, As::Relays),
         Ask::Settlements(asked) => {
             let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
             let path = format!("/dca/settlements?limit={}{machine}", asked.limit);

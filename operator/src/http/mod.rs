@@ -74,6 +74,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/super-config", get(documents::platform).put(documents::set_platform))
         .route("/dca/settlements", get(reports::settlements))
         .route("/dca/rejected", get(reports::rejected))
+        .route("/relays", get(reports::relays))
         .route("/audit-log", get(reports::audit_log))
         .route("/audit", post(reports::audit))
         .route("/audit/keys", get(account::secrets))

@@ -2,18 +2,22 @@
 //!
 //! Promise: of what concerns several operators, each sees their own part.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::Fiat;
+use bitspire_shell::pool::RelayState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::{Caller, Role};
 use super::error::ApiError;
+use crate::app::App;
 use crate::audit::{self, Audit};
 use crate::fleet::FleetError;
 use crate::fleet::machines::find;
@@ -43,8 +47,60 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
         "relay_embedded": app.relay.get().is_some(),
         "bunker": app.bunker.get().is_some(),
         "simulated": app.simulated.is_some(),
+        "relays": relay_states(app),
     });
     (status, Json(body)).into_response()
+}
+
+/// Connections to relays that are up, and all of them, for each thing that they are for.
+fn relay_states(app: &App) -> Value {
+    let mut states = BTreeMap::<_, (usize, usize)>::new();
+    for (what, health) in app.relay_health() {
+        let (up, all) = states.entry(what).or_default();
+        *up = up.saturating_add(usize::from(health.state == RelayState::Connected));
+        *all = all.saturating_add(1);
+    }
+    states.iter().map(|(what, (up, all))| ((*what).to_owned(), json!([up, all]))).collect()
+}
+
+/// Each relay: what it says of itself, and how the connections to it have been.
+pub(super) async fn relays(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Role::Operator)?;
+    let app = &api.app;
+    let machines: Result<_, StoreError> =
+        app.store.read(|read| Ok(machines::list(read, None)?.len())).await;
+    let machines = machines?;
+    let health = app.relay_health();
+    let same = |one: &str, other: &str| one.trim_end_matches('/') == other.trim_end_matches('/');
+    let shown = app.config.relays.iter().enumerate().map(|(number, relay)| {
+        let known = app.relays.of(relay);
+        let said = known.as_ref().and_then(|known| known.information.as_ref());
+        let mut warnings = known.as_ref().map_or_else(Vec::new, |known| known.warnings.clone());
+        warnings.extend(said.and_then(|said| said.too_few_subscriptions(machines)));
+        let lines = health.iter().filter(|(_, health)| same(&health.relay, relay));
+        let lines = lines.map(|(what, health)| {
+            json!({
+                "for": what, "state": health.state, "failures": health.failures,
+                "connected_s": health.connected_s, "ok_s": health.ok_s,
+                "refused_s": health.refused_s, "refused": health.refused,
+            })
+        });
+        json!({
+            "relay": relay,
+            "own": number == 0 && app.relay.get().is_some(),
+            "name": said.and_then(|said| said.name.clone()),
+            "software": said.and_then(|said| said.software.clone()),
+            "limits": said.map(|said| &said.limits),
+            "auth_required": said.map(|said| said.auth_required),
+            "not_said": known.and_then(|known| known.error),
+            "warnings": warnings,
+            "connections": lines.collect::<Vec<_>>(),
+        })
+    });
+    Ok(Json(shown.collect()))
 }
 
 #[derive(Deserialize)]

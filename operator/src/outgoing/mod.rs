@@ -101,6 +101,7 @@ pub(crate) struct Ask {
     path: String,
     secret: Option<(HeaderName, HeaderValue)>,
     body: Option<(&'static str, Vec<u8>)>,
+    accept: &'static str,
     patience: Duration,
     limit: usize,
 }
@@ -108,7 +109,15 @@ pub(crate) struct Ask {
 impl Ask {
     fn new(method: Method, path: impl Into<String>) -> Self {
         let patience = Duration::from_secs(10);
-        Self { method, path: path.into(), secret: None, body: None, patience, limit: 64 << 10 }
+        Self {
+            method,
+            path: path.into(),
+            secret: None,
+            body: None,
+            accept: "application/json",
+            patience,
+            limit: 64 << 10,
+        }
     }
 
     /// Asks for `path`, which comes after the server's base address and is encoded as it must be.
@@ -132,6 +141,12 @@ impl Ask {
     /// With a key in a header; one that no header can hold is not sent, and the server says so.
     pub(crate) fn key(mut self, header: HeaderName, key: &Secret) -> Self {
         self.secret = key.header().map(|value| (header, value));
+        self
+    }
+
+    /// Which form of answer is wanted (JSON where nothing is said).
+    pub(crate) const fn accept(mut self, form: &'static str) -> Self {
+        self.accept = form;
         self
     }
 
@@ -318,7 +333,7 @@ impl Server {
             .uri(path)
             .header(HOST, host)
             .header(CONNECTION, "close")
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, ask.accept)
             .header(USER_AGENT, "bitspire");
         if let Some((name, value)) = ask.secret.take() {
             request = request.header(name, value);

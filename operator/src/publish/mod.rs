@@ -5,6 +5,9 @@
 //! sent until a relay has taken it, also over a restart; then the machine is told to look. A version
 //! that a newer one supersedes is not sent any more.
 //!
+//! A machine that reports another version than the wanted one, long after a relay took that, is sent
+//! it once more: relays forget.
+//!
 //! States of a version: wanted -> signed -> taken by a relay -> applied by the machine, see
 //! [`documents`](crate::store::documents).
 //!
@@ -34,7 +37,7 @@ use crate::fleet::FleetError;
 use crate::ids::MachineId;
 use crate::store::{Tx, machines};
 
-pub use worker::{outcome, republish};
+pub use worker::{heard, outcome, republish};
 
 /// Why nothing is published.
 #[derive(Debug, Error)]
@@ -80,6 +83,7 @@ pub async fn start(app: &Arc<App>) -> Result<(), StartError> {
     let keys = app.service.clone();
     let pool = Pool::connect(keys, &app.config.relays, frames(authors.clone())).await?;
     let pool = Arc::new(pool);
+    app.show_pool("documents", pool.clone());
     app.tasks.spawn(worker::Publisher::new(app.clone(), pool.clone()).run(bells.0));
     states::start(app, pool, authors, bells.1);
     Ok(())

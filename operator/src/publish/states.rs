@@ -42,8 +42,6 @@ const FOLLOW: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(1);
 /// The longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Machines in one subscription: relays bound the length of a message.
-const CHUNK: usize = 250;
 /// Events between the connections and whoever decrypts.
 const PLACES: usize = 64;
 /// Refused events that are remembered.
@@ -159,7 +157,9 @@ impl Follower {
         *self.authors.lock().unwrap_or_else(PoisonError::into_inner) =
             list.keys().map(ToString::to_string).collect();
         *self.list.lock().unwrap_or_else(PoisonError::into_inner) = list;
-        let chunks: Vec<_> = keys.chunks(CHUNK).map(<[_]>::to_vec).collect();
+        // relays bound the length of a message, and how much they answer
+        let in_one = self.app.relays.limits().machines_in_one();
+        let chunks: Vec<_> = keys.chunks(in_one).map(<[_]>::to_vec).collect();
         for (number, chunk) in chunks.iter().enumerate() {
             if self.asked.get(number) != Some(chunk) {
                 self.pool.subscribe(&name(number), filter(chunk)).await;

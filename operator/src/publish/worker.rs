@@ -16,12 +16,13 @@ use bitspire_shared::canonical::CanonicalError;
 use bitspire_shared::document::watermark::{Ahead, next_time};
 use bitspire_shared::document::{self, Cassettes, DTag, DocumentError, attest};
 use bitspire_shared::error::{Classified, Kind};
-use bitspire_shared::ids::{EventId, Nonce, PubKey};
+use bitspire_shared::ids::{ChangeId, EventId, Nonce, PubKey};
 use bitspire_shared::rpc::{ConfigChanged, Push};
 use bitspire_shared::statement::{SignedStatement, Statement};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::{Pool, PoolError};
 use bitspire_shell::secrets::{SecretError, random};
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use nostr::{Event, JsonUtil as _};
 use thiserror::Error;
@@ -51,6 +52,9 @@ const BATCH: u32 = 64;
 const AT_ONCE: usize = 8;
 /// The longest wait between two tries, in seconds.
 const LONGEST_S: u64 = 30;
+/// How long a document that a relay took may be on its way to its machine before it is sent once
+/// more, in seconds. A machine that refuses a document is sent it so often.
+const ONCE_MORE_S: u64 = 300;
 /// How long an operator's statement about a document holds: a year, in seconds.
 const ATTEST_S: u64 = 365 * 86_400;
 /// How long a write waits for its documents before it answers "queued".
@@ -148,18 +152,37 @@ impl Job {
     }
 }
 
+/// What takes events to relays.
+pub(super) trait Carrier: Send + Sync + 'static {
+    /// Takes it to as many as it can; those that have it now.
+    fn carry<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<Vec<String>, PoolError>>;
+
+    /// Ends all connections.
+    fn end(&self) -> BoxFuture<'_, ()>;
+}
+
+impl Carrier for Pool {
+    fn carry<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<Vec<String>, PoolError>> {
+        Box::pin(self.publish(event))
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.close())
+    }
+}
+
 /// Sends documents.
-pub(super) struct Publisher {
+pub(super) struct Publisher<C> {
     app: Arc<App>,
-    pool: Arc<Pool>,
+    relays: Arc<C>,
 }
 
 /// Operators whose bunker did not answer in this look.
 type Resting = Mutex<BTreeSet<PubKey>>;
 
-impl Publisher {
-    pub(super) const fn new(app: Arc<App>, pool: Arc<Pool>) -> Self {
-        Self { app, pool }
+impl<C: Carrier> Publisher<C> {
+    pub(super) const fn new(app: Arc<App>, relays: Arc<C>) -> Self {
+        Self { app, relays }
     }
 
     pub(super) async fn run(self, mut bell: broadcast::Receiver<Ring>) {
@@ -185,10 +208,11 @@ impl Publisher {
             () = stop.cancelled() => {}
             () = work => {}
         }
-        self.pool.close().await;
+        self.relays.end().await;
     }
 
-    async fn look(&self) -> Result<(), StoreError> {
+    /// Tries what is due now.
+    pub(super) async fn look(&self) -> Result<(), StoreError> {
         let now = self.app.clock.now();
         let due = self.app.store.read(move |read| outbox::due_documents(read, now, BATCH)).await?;
         let resting = Resting::default();
@@ -246,7 +270,7 @@ impl Publisher {
                 event
             }
         };
-        let relays = self.pool.publish(&event).await?;
+        let relays = self.relays.carry(&event).await?;
         let event_id = EventId::from_bytes(event.id.to_bytes());
         let d = job.address().to_string();
         let (machine, now) = (job.machine.id, self.app.clock.now());
@@ -332,6 +356,34 @@ async fn make(
     let content = signer.encrypt(job.spire, Zeroizing::new(plaintext)).await?;
     let event = job.address().to_unsigned(&job.operator, &job.spire, content, created_at);
     Ok(signer.sign(event).await?)
+}
+
+/// What a machine says that it applies: its lights, its changes; and where that is not what is
+/// wanted, although a relay took it long ago, the relays have forgotten it, or gave it to nobody: it
+/// is sent once more.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn heard(
+    tx: &Tx<'_>,
+    machine: MachineId,
+    applied: &BTreeSet<EventId>,
+    changes: &BTreeSet<ChangeId>,
+    now: Unix,
+) -> Result<(), StoreError> {
+    for event in applied {
+        documents::set_applied(tx, machine, *event, now)?;
+    }
+    for change in changes {
+        crate::store::cassettes::ack_change(tx, machine, *change, now)?;
+    }
+    for kind in [DocumentKind::Fees, DocumentKind::Cassettes] {
+        let Some(wanted) = documents::wanted(tx, machine, kind)? else { continue };
+        if wanted.event_id.is_some_and(|event| !applied.contains(&event)) {
+            outbox::once_more(tx, wanted.id, now, Unix(now.0.saturating_sub(ONCE_MORE_S)))?;
+        }
+    }
+    Ok(())
 }
 
 /// What came of documents, as soon as it is known of all; at the latest after `patience`.

@@ -40,9 +40,11 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetQuote) -> Result
         let quote = again(&row, &body, before.spire, &rpc.app.service)?;
         return Ok(Reply::ok::<GetQuote>(request_id, &quote)?);
     }
-    let price = rpc.rates.price(body.fiat_code, call.now).map_err(|error| match error.kind() {
-        Kind::Permanent => refusal(ErrorCode::Invalid, error.to_string()),
-        _ => refusal(ErrorCode::Internal, error.to_string()),
+    let price = rpc.rates.price(body.fiat_code, body.direction, call.now).map_err(|error| {
+        match error.kind() {
+            Kind::Permanent => refusal(ErrorCode::Invalid, error.to_string()),
+            _ => refusal(ErrorCode::Internal, error.to_string()),
+        }
     })?;
     let balance = match body.direction {
         Direction::CashOut => Sats::ZERO,

@@ -46,7 +46,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, Ring};
 use crate::ids::MachineId;
-use crate::rates::{FixedRates, Rates};
+use crate::outgoing::TargetError;
+use crate::rates::{self, Rates};
 use crate::store::{StoreError, log, outbox, quotes, requests};
 pub(crate) use create_withdraw::worth;
 use desk::{Call, Desk};
@@ -73,6 +74,9 @@ pub enum StartError {
     /// A relay's address is none.
     #[error("the relays cannot be used")]
     Relay(#[from] PoolError),
+    /// The sources of prices cannot be asked.
+    #[error("the sources of prices cannot be asked")]
+    Rates(#[from] TargetError),
     /// The service key is no public key.
     #[error("the service key cannot be used")]
     Key(#[from] IdError),
@@ -106,7 +110,7 @@ pub struct Rpc {
 /// # Errors
 /// [`StartError`], before anything has started.
 pub async fn start(app: &Arc<App>) -> Result<Arc<Rpc>, StartError> {
-    let rates = Rates::new(vec![Box::new(FixedRates(app.config.fixed_rates.clone()))]);
+    let rates = rates::start(app)?;
     start_with(app, rates, vec![Box::new(Machines)]).await
 }
 
@@ -125,7 +129,9 @@ async fn start_with(
     for url in &app.config.relays {
         let filter = gate.filter(url);
         let pool = Pool::connect(app.service.clone(), std::slice::from_ref(url), filter).await?;
-        pools.push((url.clone(), Arc::new(pool)));
+        let pool = Arc::new(pool);
+        app.show_pool("machines", pool.clone());
+        pools.push((url.clone(), pool));
     }
     let connections = pools.iter().map(|(_, pool)| pool.clone()).collect();
     let rpc = Arc::new(Rpc {

@@ -18,8 +18,9 @@ use super::failure::Failure;
 use super::journal::{self, Shown};
 use super::loads;
 use crate::fleet::verdict;
+use crate::publish;
 use crate::store::cassettes::{self, Heartbeat};
-use crate::store::{Json, Tx, documents, machines, quotes};
+use crate::store::{Json, Tx, machines, quotes};
 
 pub(super) async fn answer(
     rpc: &Arc<Rpc>,
@@ -59,12 +60,8 @@ fn keep(
     report: &StateReport,
     body: Value,
 ) -> Result<(), Failure> {
-    for event in report.applied_documents.values() {
-        documents::set_applied(tx, machine.id, *event, call.now)?;
-    }
-    for change in &report.applied_changes {
-        cassettes::ack_change(tx, machine.id, *change, call.now)?;
-    }
+    let applied = report.applied_documents.values().copied().collect();
+    publish::heard(tx, machine.id, &applied, &report.applied_changes, call.now)?;
     // reports may overtake each other on the way; only a new session shows where the journal stands
     if report.journal_seq > machine.journal_seq {
         machines::saw_journal(tx, machine.id, report.journal_seq, report.journal_head, call.now)?;

@@ -33,6 +33,7 @@ use crate::lnurl;
 use crate::payout;
 use crate::publish;
 use crate::relay::{self, Relay};
+use crate::relays;
 use crate::rpc;
 use crate::settle;
 use crate::signer::service::ReachError;
@@ -138,6 +139,7 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     settle::start(&app);
     rpc::start(&app).await?;
     publish::start(&app).await?;
+    relays::start(&app);
     payout::start(&app);
     let public = app.config.public_listen;
     let failed = |source| ServeError::Bind { what: "public", address: public, source };

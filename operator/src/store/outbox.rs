@@ -202,6 +202,22 @@ pub fn failed(tx: &Tx<'_>, id: OutboxId, error: &str, not_before: Unix) -> Resul
     tx.run_one("outbox", sql, &[&id, &error, &not_before])
 }
 
+/// A document that was sent at or before `before` waits again. False where it was sent since, or
+/// waits.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn once_more(
+    tx: &Tx<'_>,
+    document: DocumentId,
+    now: Unix,
+    before: Unix,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE outbox SET done_at = NULL, attempts = 0, not_before = ?2
+               WHERE document_id = ?1 AND done_at <= ?3";
+    Ok(tx.run(sql, &[&document, &now, &before])? == 1)
+}
+
 /// Makes a document due at once: an operator asked for it.
 ///
 /// # Errors

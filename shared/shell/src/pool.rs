@@ -5,24 +5,22 @@
 //! many relays carry it. Subscriptions stay open: one that a relay closes is asked for again.
 //!
 //! Failure policy: lost notifications are counted and answered by subscribing again (stored kinds
-//! come back, ephemeral ones are the sender's to retry); a relay that is down is retried for ever.
+//! come back, ephemeral ones are the sender's to retry); a relay that is down, or closes a
+//! subscription, is asked again for ever, after rests that grow and that chance spreads.
 //! Kinds 20000-29999 are sent without waiting, since relays need not answer them (NIP-01).
 
+mod backoff;
+mod line;
+mod said;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use async_wsocket::futures_util::StreamExt;
-use async_wsocket::{ConnectionMode, Message};
-use nostr::util::BoxedFuture;
-use nostr_relay_pool::transport::error::TransportError;
-use nostr_relay_pool::transport::websocket::{
-    DefaultWebsocketTransport, WebSocketSink, WebSocketStream, WebSocketTransport,
-};
+use nostr::JsonUtil as _;
 use nostr_relay_pool::{RelayOptions, RelayPoolNotification};
 use nostr_sdk::{
     Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, RelayMessage, RelayUrl,
@@ -35,21 +33,18 @@ use tokio::time::Instant;
 
 use bitspire_shared::error::{Classified, Kind};
 
+use self::backoff::Backoff;
+use self::line::{Filtered, Line, Lines, chance};
+pub use self::line::{RelayHealth, RelayState};
+
 /// Decides on the text of one relay message before anything in it is verified. It is called with
 /// whatever a relay sends, on the task that reads from it: it must not block or panic.
 pub type FrameFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// How long a relay rests between two tries.
-const RETRY: Duration = Duration::from_secs(1);
 /// How long an authentication takes its time before what it held up is sent again.
 const AFTER_AUTH: Duration = Duration::from_millis(200);
 /// Events of ephemeral kinds that can be sent again to a relay that wanted to know us first.
 const KEPT: usize = 64;
-
-/// How a relay begins that will not carry an event for us, now or later (NIP-01).
-const NOT_FOR_US: [&str; 2] = ["restricted:", "blocked:"];
-/// Characters of a relay's own words that are kept.
-const WORDS: usize = 200;
 
 /// Things put off at once, at most: far more subscriptions and unanswered events than there are.
 const MOST_DUE: usize = 1_024;
@@ -83,52 +78,27 @@ impl Classified for PoolError {
     }
 }
 
-/// Websockets whose incoming frames are filtered as text.
-struct Filtered(FrameFilter);
-
-impl std::fmt::Debug for Filtered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Filtered")
-    }
-}
-
-impl WebSocketTransport for Filtered {
-    fn support_ping(&self) -> bool {
-        DefaultWebsocketTransport.support_ping()
-    }
-
-    fn connect<'a>(
-        &'a self,
-        url: &'a nostr::Url,
-        mode: &'a ConnectionMode,
-        timeout: Duration,
-    ) -> BoxedFuture<'a, Result<(WebSocketSink, WebSocketStream), TransportError>> {
-        Box::pin(async move {
-            let (sink, stream) = DefaultWebsocketTransport.connect(url, mode, timeout).await?;
-            let filter = self.0.clone();
-            let kept = stream.filter(move |frame| {
-                let keep = match frame {
-                    Ok(Message::Text(text)) => filter(text),
-                    _ => true,
-                };
-                std::future::ready(keep)
-            });
-            Ok((sink, Box::pin(kept) as WebSocketStream))
-        })
-    }
-}
-
-/// What a relay said, fit for a screen.
-fn words(said: &str) -> String {
-    said.chars().filter(|character| !character.is_control()).take(WORDS).collect()
+/// What a relay's answer means for an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    /// It has the event, or a newer one of its address.
+    Taken,
+    /// It takes it once it knows us.
+    WhoAreYou,
+    /// It takes it, but not so fast.
+    Later,
+    /// It will not carry it for us, now or later.
+    NotForUs,
+    /// It did not take it.
+    Failed,
 }
 
 /// What is to be done again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Again {
     /// A subscription that a relay closed.
-    Ask(SubscriptionId),
-    /// An event that a relay did not take from a stranger.
+    Ask(RelayUrl, SubscriptionId),
+    /// An event that a relay did not take from a stranger, or so soon.
     Send(RelayUrl, EventId),
 }
 
@@ -137,6 +107,8 @@ struct Inbox {
     notifications: broadcast::Receiver<RelayPoolNotification>,
     /// What is to be done again, and when.
     due: Vec<(Instant, Again)>,
+    /// Subscriptions that a relay keeps closing.
+    closed: HashMap<(RelayUrl, SubscriptionId), Backoff>,
 }
 
 impl Inbox {
@@ -173,6 +145,9 @@ pub struct Pool {
     inbox: Mutex<Inbox>,
     wanted: Mutex<HashMap<SubscriptionId, Filter>>,
     sent: Mutex<VecDeque<Sent>>,
+    lines: Lines,
+    /// How long a message each relay takes, where it says so.
+    most_bytes: std::sync::Mutex<HashMap<RelayUrl, usize>>,
     lagged: AtomicU64,
 }
 
@@ -187,14 +162,18 @@ impl Pool {
         relays: &[String],
         filter: FrameFilter,
     ) -> Result<Self, PoolError> {
+        let lines = Lines::default();
         let client = Client::builder()
             .signer(auth)
-            .websocket_transport(Filtered(filter))
+            .websocket_transport(Filtered { keep: filter, lines: lines.clone() })
             .opts(ClientOptions::new().automatic_authentication(true))
             .build();
-        let inbox = Inbox { notifications: client.notifications(), due: Vec::new() };
+        let notifications = client.notifications();
+        let inbox = Inbox { notifications, due: Vec::new(), closed: HashMap::new() };
         for url in relays {
-            let options = RelayOptions::new().retry_interval(RETRY).adjust_retry_interval(false);
+            // the rests are the transport's
+            let options =
+                RelayOptions::new().retry_interval(Duration::ZERO).adjust_retry_interval(false);
             client
                 .pool()
                 .add_relay(url.as_str(), options)
@@ -207,6 +186,8 @@ impl Pool {
             inbox: Mutex::new(inbox),
             wanted: Mutex::new(HashMap::new()),
             sent: Mutex::new(VecDeque::new()),
+            lines,
+            most_bytes: std::sync::Mutex::default(),
             lagged: AtomicU64::new(0),
         })
     }
@@ -243,12 +224,7 @@ impl Pool {
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let Some(what) = inbox.next_due() else { continue };
                     match &what {
-                        Again::Ask(id) => {
-                            let filter = self.wanted.lock().await.get(id).cloned();
-                            if let Some(filter) = filter {
-                                self.ask(id.clone(), filter).await;
-                            }
-                        }
+                        Again::Ask(relay, id) => self.ask_again(relay, id).await,
                         Again::Send(relay, id) => self.send_again(relay, id).await,
                     }
                     // last, so that a caller who stops waiting in between loses nothing
@@ -258,38 +234,9 @@ impl Pool {
             };
             match received {
                 Ok(RelayPoolNotification::Event { event, .. }) => return Some(*event),
-                Ok(RelayPoolNotification::Message {
-                    relay_url,
-                    message: RelayMessage::Closed { subscription_id, message },
-                }) => {
-                    tracing::info!(
-                        event = "relay_closed_subscription",
-                        relay = %relay_url, subscription = %subscription_id, reason = %message
-                    );
-                    // after `auth-required` the SDK asks again by itself once it is authenticated
-                    if !message.starts_with("auth-required") {
-                        inbox.later(RETRY, Again::Ask(subscription_id.into_owned()));
-                    }
+                Ok(RelayPoolNotification::Message { relay_url, message }) => {
+                    self.heard(&mut inbox, relay_url, message).await;
                 }
-                Ok(RelayPoolNotification::Message {
-                    relay_url,
-                    message: RelayMessage::Ok { event_id, status: false, message },
-                }) if message.starts_with("auth-required") => {
-                    inbox.later(AFTER_AUTH, Again::Send(relay_url, event_id));
-                }
-                Ok(RelayPoolNotification::Message {
-                    relay_url,
-                    message: RelayMessage::Ok { event_id, status: false, message },
-                }) if NOT_FOR_US.iter().any(|prefix| message.starts_with(prefix)) => {
-                    let mut sent = self.sent.lock().await;
-                    let known = sent.iter_mut().find(|sent| sent.event.id == event_id);
-                    if let Some(Sent { refused, .. }) = known
-                        && refused.iter().all(|(relay, _)| *relay != relay_url)
-                    {
-                        refused.push((relay_url, words(&message)));
-                    }
-                }
-                Ok(RelayPoolNotification::Message { .. }) => {}
                 Ok(RelayPoolNotification::Shutdown) | Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(lost)) => {
                     self.lagged.fetch_add(lost, Ordering::Relaxed);
@@ -303,6 +250,76 @@ impl Pool {
         }
     }
 
+    /// One message of a relay, other than a new event.
+    async fn heard(&self, inbox: &mut Inbox, relay: RelayUrl, message: RelayMessage<'_>) {
+        match message {
+            RelayMessage::Closed { subscription_id, message } => {
+                let id = subscription_id.into_owned();
+                tracing::info!(
+                    event = "relay_closed_subscription", %relay, subscription = %id,
+                    reason = said::words(&message)
+                );
+                if !self.wanted.lock().await.contains_key(&id) {
+                    return;
+                }
+                // one that wants to know us first is asked by the SDK as soon as it does, and here
+                // again, should it never say so
+                if !said::asks_who_we_are(&message) {
+                    self.line(&relay).refused(said::words(&message));
+                }
+                let place = (relay.clone(), id.clone());
+                let rest = inbox.closed.entry(place).or_default().failed(Duration::ZERO, chance());
+                inbox.later(rest, Again::Ask(relay, id));
+            }
+            RelayMessage::EndOfStoredEvents(id) => {
+                inbox.closed.remove(&(relay, id.into_owned()));
+            }
+            RelayMessage::Ok { event_id, status, message } => {
+                let answered = said::of_event(status, &message);
+                match answered {
+                    Answered::Taken => self.line(&relay).took(),
+                    Answered::WhoAreYou => {
+                        inbox.later(AFTER_AUTH, Again::Send(relay, event_id));
+                    }
+                    Answered::Later => {
+                        self.line(&relay).refused(said::words(&message));
+                        let rest = Backoff::default().failed(Duration::ZERO, chance());
+                        inbox.later(rest, Again::Send(relay, event_id));
+                    }
+                    Answered::NotForUs | Answered::Failed => {
+                        self.line(&relay).refused(said::words(&message));
+                        if answered == Answered::NotForUs {
+                            self.not_for_us(relay, event_id, &message).await;
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    async fn not_for_us(&self, relay: RelayUrl, id: EventId, said: &str) {
+        let mut sent = self.sent.lock().await;
+        if let Some(Sent { refused, .. }) = sent.iter_mut().find(|sent| sent.event.id == id)
+            && refused.iter().all(|(by, _)| *by != relay)
+        {
+            refused.push((relay, said::words(said)));
+        }
+    }
+
+    fn line(&self, relay: &RelayUrl) -> Arc<Line> {
+        self.lines.of(relay.into())
+    }
+
+    async fn ask_again(&self, relay: &RelayUrl, id: &SubscriptionId) {
+        let Some(filter) = self.wanted.lock().await.get(id).cloned() else { return };
+        let Ok(relay) = self.client.relay(relay).await else { return };
+        let asked = relay.subscribe_with_id(id.clone(), filter, Default::default()).await;
+        if let Err(error) = asked {
+            tracing::info!(event = "relay_subscribe_failed", subscription = %id, %error);
+        }
+    }
+
     /// Notifications lost because they were not read in time, since the start.
     #[must_use]
     pub fn lagged(&self) -> u64 {
@@ -310,24 +327,65 @@ impl Pool {
     }
 
     /// Publishes an event of a stored kind and waits until at least one relay says OK; the relays
-    /// that took it.
+    /// that took it. While some are connected, the others are not waited for.
     ///
     /// # Errors
     /// [`PoolError::NotTaken`] with each relay's reason; to be tried again later.
     pub async fn publish(&self, event: &Event) -> Result<Vec<String>, PoolError> {
-        let sent = self.client.send_event(event).await;
-        let sent = sent.map_err(|e| PoolError::NotTaken { reasons: e.to_string() })?;
-        if sent.success.is_empty() {
-            let reasons: Vec<_> =
-                sent.failed.iter().map(|(relay, reason)| format!("{relay}: {reason}")).collect();
+        let (mut up, mut all) = (Vec::new(), Vec::new());
+        let mut reasons = Vec::new();
+        for (url, relay) in self.client.relays().await {
+            if let Some(most) = self.too_long_for(&url, event) {
+                let words = format!("the event is longer than the {most} bytes that it takes");
+                reasons.push(format!("{url}: {words}"));
+                self.line(&url).refused(words);
+            } else {
+                if relay.is_connected() {
+                    up.push(url.clone());
+                }
+                all.push(url);
+            }
+        }
+        let to = if up.is_empty() { all } else { up };
+        let mut taken = Vec::new();
+        if !to.is_empty() {
+            let sent = self.client.send_event_to(to, event).await;
+            let sent = sent.map_err(|e| PoolError::NotTaken { reasons: e.to_string() })?;
+            taken.extend(sent.success.iter().map(ToString::to_string));
+            for (relay, reason) in &sent.failed {
+                if said::of_event(false, reason) == Answered::Taken {
+                    taken.push(relay.to_string());
+                } else {
+                    reasons.push(format!("{relay}: {reason}"));
+                }
+            }
+        }
+        if taken.is_empty() {
             return Err(PoolError::NotTaken { reasons: reasons.join("; ") });
         }
-        Ok(sent.success.iter().map(ToString::to_string).collect())
+        Ok(taken)
+    }
+
+    /// What `relay` says of itself (NIP-11, `max_message_length`): it is not sent longer messages,
+    /// for which some relays would drop the connection.
+    pub fn set_most_bytes(&self, relay: &str, bytes: usize) {
+        if let Ok(relay) = RelayUrl::parse(relay) {
+            let mut most = self.most_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            most.insert(relay, bytes);
+        }
+    }
+
+    /// The most bytes that `relay` takes, where the message with `event` has more.
+    fn too_long_for(&self, relay: &RelayUrl, event: &Event) -> Option<usize> {
+        let most = self.most_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = most.get(relay).copied()?;
+        // ["EVENT",..]
+        (event.as_json().len().saturating_add(10) > most).then_some(most)
     }
 
     /// Hands an event of an ephemeral kind to every connected relay without waiting for an answer;
-    /// how many relays it was handed to. One that says `auth-required:` gets it again once, while
-    /// [`next`](Self::next) is being waited for. The sender keeps it until its reply comes.
+    /// how many relays it was handed to. One that says `auth-required:` or `rate-limited:` gets it
+    /// again once, while [`next`](Self::next) is being waited for. The sender keeps it until its reply comes.
     pub async fn send(&self, event: &Event) -> usize {
         {
             let mut sent = self.sent.lock().await;
@@ -337,7 +395,10 @@ impl Pool {
             sent.push_back(Sent { event: event.clone(), twice: Vec::new(), refused: Vec::new() });
         }
         let mut handed = 0;
-        for relay in self.client.relays().await.values().filter(|relay| relay.is_connected()) {
+        for (url, relay) in self.client.relays().await {
+            if !relay.is_connected() || self.too_long_for(&url, event).is_some() {
+                continue;
+            }
             match relay.send_msg(ClientMessage::event(event.clone())) {
                 Ok(()) => handed += 1,
                 Err(error) => tracing::info!(
@@ -372,6 +433,17 @@ impl Pool {
         if let Err(error) = relay.send_msg(ClientMessage::event(event)) {
             tracing::info!(event = "relay_send_failed", relay = %relay.url(), %error);
         }
+    }
+
+    /// Somebody waits: relays that rest are tried soon.
+    pub fn hurry(&self) {
+        self.lines.hurry();
+    }
+
+    /// How each relay has been.
+    #[must_use]
+    pub fn health(&self) -> Vec<RelayHealth> {
+        self.lines.health()
     }
 
     /// Relays connected right now.

@@ -132,7 +132,7 @@ fn shell() -> Markup {
                         @for (path, name) in [
                             ("machines", "Machines"), ("settlements", "Settlements"),
                             ("service", "Service"),
-                            ("rejected", "Refused"), ("audit", "Audit log"),
+                            ("rejected", "Refused"), ("relays", "Relays"), ("audit", "Audit log"),
                             ("simulator", "Simulator"),
                         ] {
                             a href={ "#/" (path) } hidden[path == "simulator"] { (name) }

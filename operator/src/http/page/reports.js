@@ -2,7 +2,9 @@
 
 import { get } from "./api.js";
 import { sats } from "./exact.js";
-import { badge, el, empty, folded, short, small, table, time, title } from "./parts.js";
+import {
+  ago, badge, card, el, empty, facts, folded, now, short, small, table, time, title,
+} from "./parts.js";
 
 const ROWS = 50;
 
@@ -63,6 +65,30 @@ export async function rejected() {
     el("p", null, "What was sent to the service in a machine's way and was not answered."),
     el("section", { class: "card" }, rows.length ? table("Newest first", columns, rows)
       : empty("Nothing was refused.")),
+  ];
+}
+
+const STATE = { connected: "good", connecting: "wait", resting: "bad" };
+const before = (seconds) => (seconds === null ? "–" : ago(now() - Number(seconds)));
+
+const connections = [
+  ["For", (row) => row.for],
+  ["State", (row) => [badge(STATE[row.state] ?? "idle", row.state),
+    small(row.failures !== "0" && `${row.failures} failures in a row`)]],
+  ["Connected", (row) => before(row.connected_s)],
+  ["Took an event", (row) => before(row.ok_s)],
+  ["Refused", (row) => [before(row.refused_s), small(row.refused)]],
+];
+
+export async function relays() {
+  const list = await get("/relays");
+  return [
+    title("Relays"),
+    list.map((one) => card(one.relay,
+      one.warnings.map((words) => el("p", { class: "error" }, words)),
+      facts(["Whose", one.own ? "our own" : one.name], ["Software", one.software],
+        ["Says nothing of itself", one.not_said]),
+      one.connections.length > 0 && table(null, connections, one.connections))),
   ];
 }
 

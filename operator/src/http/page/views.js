@@ -4,8 +4,8 @@
 // as `until` of that state has words for it.
 
 import { fleet } from "./fleet.js";
-import { audit, rejected, settlements } from "./reports.js";
+import { audit, rejected, relays, settlements } from "./reports.js";
 import { service } from "./service.js";
 import { simulator } from "./simulator.js";
 
-export const views = { machines: fleet, settlements, service, rejected, audit, simulator };
+export const views = { machines: fleet, settlements, service, rejected, relays, audit, simulator };

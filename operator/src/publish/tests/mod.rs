@@ -1,6 +1,7 @@
 //! Publishing as a relay and a machine see it, with the operator's key in a double of its bunker.
 
 mod cassettes;
+mod converge;
 mod fees;
 mod states;
 
@@ -166,22 +167,7 @@ impl Site {
 
     /// A paired machine with its vault pinned, which nothing was published for yet.
     async fn paired(&self, wallet: &'static str) -> Peer {
-        let (spire, vault) = (Keys::generate(), Keys::generate());
-        let key_of = |keys: &Keys| PubKey::new(keys.public_key()).unwrap();
-        let (spire_key, vault_key, now) = (key_of(&spire), key_of(&vault), self.app().clock.now());
-        let id = self
-            .write(move |tx| {
-                let operator = operators::list(tx)?.remove(0).id;
-                let row = Machine::new(operator, wallet, "", "EUR".parse().unwrap(), wallet, now);
-                let id = machines::insert(tx, &row)?;
-                machines::set_paired(tx, id, spire_key, wallet, now.after(3_600), now)?;
-                machines::set_client(tx, id, key(), None)?;
-                machines::pin_vault(tx, id, vault_key)?;
-                Ok(id)
-            })
-            .await;
-        self.app().ring(Ring::Roster);
-        Peer { id, spire, vault }
+        paired(self.app(), wallet).await
     }
 
     /// Connects to the relay as anybody.
@@ -211,6 +197,26 @@ impl Site {
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}"))
     }
+}
+
+/// A paired machine with its vault pinned, which nothing was published for yet.
+async fn paired(app: &Arc<App>, wallet: &str) -> Peer {
+    let wallet = wallet.to_owned();
+    let (spire, vault) = (Keys::generate(), Keys::generate());
+    let key_of = |keys: &Keys| PubKey::new(keys.public_key()).unwrap();
+    let (spire_key, vault_key, now) = (key_of(&spire), key_of(&vault), app.clock.now());
+    let id = app.store.write(move |tx| {
+        let operator = operators::list(tx)?.remove(0).id;
+        let row = Machine::new(operator, &wallet, "", "EUR".parse().unwrap(), &wallet, now);
+        let id = machines::insert(tx, &row)?;
+        machines::set_paired(tx, id, spire_key, &wallet, now.after(3_600), now)?;
+        machines::set_client(tx, id, key(), None)?;
+        machines::pin_vault(tx, id, vault_key)?;
+        Ok(id)
+    });
+    let id: Result<MachineId, StoreError> = id.await;
+    app.ring(Ring::Roster);
+    Peer { id: id.unwrap(), spire, vault }
 }
 
 async fn next(pool: &Pool) -> Event {

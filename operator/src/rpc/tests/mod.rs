@@ -184,7 +184,7 @@ impl World {
     }
 
     pub(crate) async fn serve_with(&self, resolvers: Vec<Box<dyn Resolver>>) -> Arc<Rpc> {
-        let rates = Rates::new(vec![Box::new(FixedRates(self.app.config.fixed_rates.clone()))]);
+        let rates = crate::rates::start(&self.app).unwrap();
         start_with(&self.app, rates, resolvers).await.unwrap()
     }
 

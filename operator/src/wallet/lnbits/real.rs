@@ -176,6 +176,7 @@ async fn lnbits_itself() {
     battery::what_cannot_be_paid_is_refused_without_effect(&bench().await).await;
     battery::the_list_tells_what_changed(&bench().await).await;
     a_wrong_key_is_refused(&instance, &nobody).await;
+    crate::rates::lnbits_without_providers(&instance.base).await;
     sales(&instance, &instance.client(&other)).await;
 }
 

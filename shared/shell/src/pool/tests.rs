@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use nostr::EventBuilder;
+use nostr::util::BoxedFuture;
 use nostr_relay_builder::builder::{
     PolicyResult, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
 };
@@ -54,11 +55,12 @@ async fn what_the_frame_filter_refuses_never_comes_out() {
 #[test]
 fn what_is_put_off_is_put_off_once_and_stays_bounded() {
     let notifications = broadcast::channel(1).1;
-    let mut inbox = Inbox { notifications, due: Vec::new() };
-    let ask = |n: usize| Again::Ask(SubscriptionId::new(n.to_string()));
+    let mut inbox = Inbox { notifications, due: Vec::new(), closed: HashMap::new() };
+    let relay = RelayUrl::parse("ws://127.0.0.1:1").unwrap();
+    let ask = |n: usize| Again::Ask(relay.clone(), SubscriptionId::new(n.to_string()));
     for n in 0..3 * MOST_DUE {
-        inbox.later(RETRY, ask(7));
-        inbox.later(RETRY, ask(n));
+        inbox.later(AFTER_AUTH, ask(7));
+        inbox.later(AFTER_AUTH, ask(n));
     }
     assert_eq!(inbox.due.len(), MOST_DUE);
     assert_eq!(inbox.due.iter().filter(|(_, due)| *due == ask(7)).count(), 1);

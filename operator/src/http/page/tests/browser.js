@@ -99,7 +99,7 @@ const made = (tag, attributes, ...nodes) => {
   return one;
 };
 
-const links = ["machines", "settlements", "service", "rejected", "audit", "simulator"];
+const links = ["machines", "settlements", "service", "rejected", "relays", "audit", "simulator"];
 const parts = ["skip", "view", "door", "leave", "notice", "health", "enter", "token", "door-error"];
 const body = made("body", {}, made("nav", { id: "nav" }, ...links.map((name) => made("a", { href: `#/${name}` }))),
   ...parts.map((id) => made("div", { id })));
