@@ -18,6 +18,7 @@ use bitspire_shell::config::{ConfigError, Loaded};
 use bitspire_shell::logging::Format;
 use serde::{Deserialize, Serialize};
 
+use crate::outgoing::Allowed;
 use crate::signer::cipher::Encryption;
 pub use rates::{Feed, FeedKind, RateRules, RatesConfig, RawFeed, RawRates, Unit};
 pub use wallets::{RawWallet, Wallet, WalletKind};
@@ -78,6 +79,12 @@ withdraw_expiry_s = 86400
 [settlement]
 enforce_fee_match = true
 
+[distribution]
+rules_delay_hours = 24
+
+[outgoing]
+allow = []
+
 [rates]
 max_age_s = 60
 max_deviation_ppm = 20000
@@ -106,6 +113,8 @@ pub struct Raw {
     pub limits: RawLimits,
     pub quotes: RawQuotes,
     pub settlement: RawSettlement,
+    pub distribution: RawDistribution,
+    pub outgoing: RawOutgoing,
     pub rates: RawRates,
     pub wallets: BTreeMap<String, RawWallet>,
     pub machine_secret_file: Option<PathBuf>,
@@ -137,6 +146,8 @@ raw! {
     }
     RawQuotes { ttl_s: u32, invoice_expiry_s: u32, withdraw_expiry_s: u32 }
     RawSettlement { enforce_fee_match: bool }
+    RawDistribution { rules_delay_hours: u32 }
+    RawOutgoing { allow: Vec<String> }
 }
 
 /// Whether a pairing is renewed without anybody's word.
@@ -222,6 +233,10 @@ pub struct Config {
     pub enforce_fee_match: bool,
     /// Where prices come from.
     pub rates: RatesConfig,
+    /// Seconds until a change of where fees go counts; none before the first sale.
+    pub rules_delay_s: u64,
+    /// Hosts of the own network that destinations may name.
+    pub outgoing_allowed: Allowed,
     /// The wallets by id.
     pub wallets: BTreeMap<String, Wallet>,
     /// The file with the 32 bytes that seal the secrets at rest; made in the data folder at first
@@ -378,6 +393,8 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
             .get(),
         enforce_fee_match: raw.settlement.enforce_fee_match,
         rates: rates::check(&raw.rates)?,
+        rules_delay_s: u64::from(raw.distribution.rules_delay_hours).saturating_mul(3_600),
+        outgoing_allowed: Allowed::new(raw.outgoing.allow.clone()),
         wallets: wallets::check(&raw.wallets)?,
         machine_secret_file: raw.machine_secret_file.clone(),
     })

@@ -62,6 +62,10 @@ row_id!(
     LegId
 );
 row_id!(
+    /// A rule that says where a fee goes.
+    RuleSetId
+);
+row_id!(
     /// One attempt to pay an invoice.
     PaymentId
 );

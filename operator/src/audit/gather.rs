@@ -1,6 +1,6 @@
 //! Reads what the checks look at, page by page, in one snapshot of the database.
 //!
-//! Promise: every settlement, withdraw, payout, report, debt, load and entry is looked at once, and
+//! Promise: every settlement, withdraw, payout, leg, report, debt, load and entry is looked at once, and
 //! nothing of them is kept in memory beyond its page.
 //!
 //! Failure policy: a row that does not read ends the audit with the column's name; an entry of the
@@ -26,8 +26,8 @@ use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Unit};
 use crate::store::machines::KeptMachine;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
-    Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators, pairing,
-    quotes, service, sessions, settlements, verdicts, withdraws,
+    Kept, Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators,
+    pairing, quotes, service, sessions, settlements, verdicts, withdraws,
 };
 use crate::wallet::Flow;
 
@@ -56,6 +56,7 @@ pub(super) fn run(read: &Read<'_>, given: &Given) -> Result<Audit, StoreError> {
     all.reports()?;
     all.withdraws()?;
     all.payouts()?;
+    all.legs()?;
     all.debts()?;
     all.wallets()?;
     all.loads()?;
@@ -85,7 +86,7 @@ pub(super) struct Gather<'a> {
 }
 
 impl<'a> Gather<'a> {
-    fn new(read: &'a Read<'a>, given: &'a Given) -> Result<Self, StoreError> {
+    pub(super) fn new(read: &'a Read<'a>, given: &'a Given) -> Result<Self, StoreError> {
         let mut all = BTreeMap::new();
         for row in machines::list(read, None)? {
             all.insert(row.id, machine(read, given, row)?);
@@ -162,7 +163,8 @@ impl<'a> Gather<'a> {
         }
     }
 
-    fn sale(&mut self, settlement: &Settlement) -> Result<(), StoreError> {
+    pub(super) fn sale(&mut self, kept: &Kept<SettlementId, Settlement>) -> Result<(), StoreError> {
+        let settlement = &kept.row;
         let hash = settlement.payment_hash;
         let subject = format!("settlement {hash}");
         let flow = match settlement.direction {
@@ -173,6 +175,7 @@ impl<'a> Gather<'a> {
         if let Some(id) = settlement.quote_id {
             self.request(settlement, id)?;
         }
+        self.distribution(kept)?;
         let follows = match self.follows(settlement)? {
             Ok(follows) => follows,
             Err(why) => {

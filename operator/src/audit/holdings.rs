@@ -91,6 +91,7 @@ impl Gather<'_> {
             Flow::Outbound => &[
                 EntryKind::WithdrawPaid,
                 EntryKind::ClaimPaid,
+                EntryKind::LegPaid,
                 EntryKind::Suspended,
                 EntryKind::WalletMoved,
             ],

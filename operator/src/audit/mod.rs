@@ -18,6 +18,8 @@ mod cash;
 mod gather;
 mod holdings;
 pub mod keys;
+mod legs;
+mod one;
 mod payouts;
 mod promises;
 mod report;
@@ -41,6 +43,7 @@ use crate::store::{StoreError, machines};
 use crate::wallet::{Cursor, Flow, PayState, Payment, Wallet, WalletError};
 
 use gather::Given;
+pub use one::settlement;
 pub use report::{Audit, Check, Difference, Line, Waiting};
 use wallet::Seen;
 

@@ -14,11 +14,13 @@ use crate::ledger::{
 };
 use crate::rpc::worth;
 use crate::store::claims::{Claim, Owed, OwedReason};
+use crate::store::legs::LegState;
 use crate::store::payments::{Payment, PaymentState, Subject, SubjectKind};
 use crate::store::settlements::SettlementStatus;
 use crate::store::withdraws::{Lot, Purpose, Withdraw, WithdrawState};
 use crate::store::{
-    StoreError, cassettes, claims, documents, ledger, payments, quotes, settlements, withdraws,
+    StoreError, cassettes, claims, documents, ledger, legs, payments, quotes, settlements,
+    withdraws,
 };
 use crate::wallet::Flow;
 
@@ -142,7 +144,7 @@ impl Gather<'_> {
     }
 
     /// The entry has to be there.
-    fn has(&mut self, expected: &Entry) -> Result<(), StoreError> {
+    pub(super) fn has(&mut self, expected: &Entry) -> Result<(), StoreError> {
         let found = self.entry(expected.kind(), expected.reference())?;
         books::entry(&mut self.findings, expected, found.as_ref());
         Ok(())
@@ -178,17 +180,20 @@ impl Gather<'_> {
         }
     }
 
-    fn payout(&mut self, payment: &Payment) -> Result<(), StoreError> {
+    pub(super) fn payout(&mut self, payment: &Payment) -> Result<(), StoreError> {
         let hash = payment.payment_hash;
         promises::payout(&mut self.findings, hash, payment);
         if payment.state != PaymentState::Succeeded {
             return Ok(());
         }
         self.in_wallet(&payment.wallet_id, hash, Flow::Outbound);
+        if payment.subject == SubjectKind::Leg {
+            return self.leg_payment(payment);
+        }
         let id: Option<WithdrawId> = payment.subject_id.parse().ok();
-        let withdraw = match (payment.subject, id) {
-            (SubjectKind::Withdraw, Some(id)) => withdraws::find(self.read, id)?,
-            _ => None,
+        let withdraw = match id {
+            Some(id) => withdraws::find(self.read, id)?,
+            None => None,
         };
         let Some(withdraw) = withdraw else {
             let subject = format!("payout {hash}");
@@ -296,7 +301,11 @@ impl Gather<'_> {
                 }),
                 Err(_) => false,
             },
-            EntryKind::WithdrawPaid | EntryKind::ClaimPaid => match hash() {
+            EntryKind::LegByHand => match reference.parse() {
+                Ok(id) => legs::find(read, id)?.is_some_and(|leg| leg.state == LegState::ByHand),
+                Err(_) => false,
+            },
+            EntryKind::WithdrawPaid | EntryKind::ClaimPaid | EntryKind::LegPaid => match hash() {
                 Some(hash) => payments::by_hash(read, hash)?
                     .is_some_and(|payment| payment.state == PaymentState::Succeeded),
                 None => false,

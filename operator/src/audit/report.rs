@@ -28,12 +28,21 @@ pub enum Check {
     Cash,
     /// What is promised or owed to customers.
     Liabilities,
+    /// Fees on their way to whoever earned them.
+    Distribution,
 }
 
 impl Check {
     /// Every check, in the order in which it is told.
-    pub const ALL: [Self; 6] =
-        [Self::Ledger, Self::Requests, Self::Wallet, Self::Dispense, Self::Cash, Self::Liabilities];
+    pub const ALL: [Self; 7] = [
+        Self::Ledger,
+        Self::Requests,
+        Self::Wallet,
+        Self::Dispense,
+        Self::Cash,
+        Self::Liabilities,
+        Self::Distribution,
+    ];
 }
 
 /// One check, in numbers.

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::account::{AccountVerb, AuditWhat};
 use super::bunker::BunkerAsk;
+use super::distribution::{DistributionVerb, PayoutVerb};
+use super::export::ExportWhat;
 use super::pair::Pair;
 use super::receipt::VerifyReceipt;
 use super::verdict::VerdictVerb;
@@ -59,6 +61,11 @@ pub(super) enum Command {
     /// An earlier pairing works until the new one is complete; then its key is revoked. Put the
     /// seed into the machine, then compare the digits and `confirm` them.
     Pair(Pair),
+    /// Write the books for other programs: entries, settlements, closing balances, liabilities
+    Export {
+        #[command(subcommand)]
+        what: ExportWhat,
+    },
     /// What the running daemon is asked for
     #[command(flatten)]
     Ask(Ask),
@@ -156,6 +163,16 @@ pub(super) enum Ask {
     Relays,
     /// Show the newest settlements
     Settlements(Settlements),
+    /// Payments whose end is not known
+    Payout {
+        #[command(subcommand)]
+        verb: PayoutVerb,
+    },
+    /// Where fees go, what is on its way there, and what waits
+    Distribution {
+        #[command(subcommand)]
+        verb: DistributionVerb,
+    },
     /// Show the audit log: who changed what
     Log(Log),
 }

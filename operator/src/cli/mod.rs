@@ -11,6 +11,8 @@ mod account;
 mod args;
 mod bunker;
 mod client;
+mod distribution;
+mod export;
 mod pair;
 mod receipt;
 mod relays;
@@ -174,6 +176,7 @@ fn run(cli: Cli) -> Result<End, CliError> {
             Ok(End::Done)
         }
         Command::Pair(asked) => pair::run(&Client::new(&loaded()?.0.data_dir)?, json, asked),
+        Command::Export { what } => export::export(&Client::new(&loaded()?.0.data_dir)?, what),
         Command::Ask(ask) => verbs::run(&loaded()?.0.data_dir, json, ask),
     }
 }

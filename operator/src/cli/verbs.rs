@@ -11,6 +11,7 @@ use super::args::{
     Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
 };
 use super::client::{Answer, Client};
+use super::distribution::{DistributionVerb, PayoutVerb, distribution, payout};
 use super::relays::relays;
 use super::show::{audit, fields, table};
 use super::verdict::verdict;
@@ -46,6 +47,28 @@ const SETTLEMENTS: &[(&str, &str)] = &[
     ("reason", "reason"),
 ];
 
+const OPEN: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("machine", "machine_id"),
+    ("direction", "direction"),
+    ("settled", "settled_at"),
+    ("distribution", "distribution"),
+    ("why", "hold_reason"),
+    ("platform", "platform_fee_sats"),
+    ("operator", "operator_fee_sats"),
+];
+
+const PAYOUTS: &[(&str, &str)] = &[
+    ("payment", "payment_hash"),
+    ("machine", "machine_id"),
+    ("wallet", "wallet_id"),
+    ("pays", "pays"),
+    ("sats", "amount_sats"),
+    ("state", "state"),
+    ("since", "started_at"),
+    ("detail", "detail"),
+];
+
 const TOKENS: &[(&str, &str)] = &[
     ("id", "id"),
     ("name", "name"),
@@ -77,6 +100,8 @@ const LOG: &[(&str, &str)] = &[
 enum As {
     Table(&'static [(&'static str, &'static str)]),
     Fields,
+    /// Each element of a list as [`As::Fields`].
+    Each,
     /// An audit.
     Audit,
     /// Every secret at rest.
@@ -96,6 +121,11 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         _ if raw => writeln!(out, "{:#}", answer.body)?,
         As::Table(columns) => write!(out, "{}", table(&answer.body, columns))?,
         As::Fields => write!(out, "{}", fields(&answer.body))?,
+        As::Each => {
+            for one in answer.body.as_array().into_iter().flatten() {
+                writeln!(out, "{}", fields(one))?;
+            }
+        }
         As::Audit => write!(out, "{}", audit(&answer.body))?,
         As::Secrets => write!(out, "{}", secrets(&answer.body))?,
         As::Relays => write!(out, "{}", relays(&answer.body))?,
@@ -192,6 +222,20 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
             let path = format!("/dca/settlements?limit={}{machine}", asked.limit);
             (client.get(&path)?, As::Table(SETTLEMENTS))
+        }
+        Ask::Payout { verb } => {
+            let how =
+                if matches!(verb, PayoutVerb::List) { As::Table(PAYOUTS) } else { As::Fields };
+            (payout(client, verb)?, how)
+        }
+        Ask::Distribution { verb } => {
+            let how = match verb {
+                DistributionVerb::List => As::Table(OPEN),
+                DistributionVerb::Rules => As::Each,
+                DistributionVerb::Verify { .. } => As::Audit,
+                _ => As::Fields,
+            };
+            (distribution(client, verb)?, how)
         }
         Ask::Log(asked) => {
             let encode = |s: &str| byte_serialize(s.as_bytes()).collect::<String>();

@@ -14,7 +14,8 @@ use crate::app::{App, Ring};
 use crate::ids::{MachineId, OperatorId};
 use crate::publish;
 use crate::store::machines::{self as rows, KeptMachine, Machine, Settings};
-use crate::store::{Read, StoreError, cassettes, operators};
+use crate::store::rules::{Destination, KeptRules};
+use crate::store::{Read, StoreError, cassettes, operators, rules};
 
 /// The longest name or place, in characters.
 const MAX_TEXT: usize = 200;
@@ -144,6 +145,18 @@ pub async fn add(app: &App, actor: &str, new: NewMachine) -> Result<KeptMachine,
         }
         if rows::by_wallet(tx, &machine.wallet_id)?.is_some() {
             return Err(FleetError::WalletTaken(machine.wallet_id));
+        }
+        // what rules send there would be taken for a sale's
+        let paid = Destination::Wallet(machine.wallet_id.clone());
+        let named = |set: &KeptRules| {
+            set.cancelled_at.is_none() && set.shares.0.iter().any(|share| share.to == paid)
+        };
+        if rules::list(tx, None)?.iter().any(named) {
+            return Err(FleetError::Invalid {
+                field: "wallet_id",
+                expected: "a wallet that no rules of distribution name".into(),
+                got: machine.wallet_id,
+            });
         }
         let platform = operators::super_config(tx)?;
         let whom = format!("machine {name:?}");

@@ -9,7 +9,9 @@ mod account;
 mod at_machine;
 pub mod auth;
 mod body;
+mod books;
 mod bunker;
+mod distribution;
 mod documents;
 pub mod error;
 mod journal;
@@ -73,6 +75,20 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .nest("/dca/machines/{id}", machine)
         .route("/dca/super-config", get(documents::platform).put(documents::set_platform))
         .route("/dca/settlements", get(reports::settlements))
+        .route("/dca/settlements/{id}", get(distribution::show))
+        .route("/dca/settlements/{id}/verify", post(distribution::verify))
+        .route("/dca/settlements/{id}/release", post(distribution::release))
+        .route("/dca/settlements/{id}/resume", post(distribution::resume))
+        .route("/dca/distribution", get(distribution::open))
+        .route("/dca/legs/{id}/end", post(distribution::end_leg))
+        .route("/dca/settlements/all", get(books::settlements))
+        .route("/dca/ledger", get(books::entries))
+        .route("/dca/balances", get(books::balances))
+        .route("/dca/liabilities", get(books::liabilities))
+        .route("/dca/payouts", get(distribution::payouts))
+        .route("/dca/payouts/{hash}/close", post(distribution::close_payout))
+        .route("/dca/rules", get(distribution::rule_sets).post(distribution::set_rules))
+        .route("/dca/rules/{id}/cancel", post(distribution::cancel_rules))
         .route("/dca/rejected", get(reports::rejected))
         .route("/relays", get(reports::relays))
         .route("/audit-log", get(reports::audit_log))
@@ -131,7 +147,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Id<T> {
         state: &S,
     ) -> Result<Self, ApiError> {
         let id = Path::<T>::from_request_parts(parts, state).await;
-        let words = "expected a whole number in the path";
+        let words = "expected a whole number, or a payment's hash, in the path";
         id.map(|Path(id)| Self(id)).map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, words))
     }
 }

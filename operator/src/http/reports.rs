@@ -111,7 +111,8 @@ pub(super) struct Page {
     limit: Option<u32>,
 }
 
-fn shown(kept: &Kept<SettlementId, Settlement>) -> Value {
+/// A settlement as the API shows it.
+pub(super) fn shown(kept: &Kept<SettlementId, Settlement>) -> Value {
     let s = &kept.row;
     let fiat = s.fiat_minor.zip(s.fiat_code).map(|(minor, code)| Fiat::new(minor, code));
     json!({

@@ -113,6 +113,10 @@ kinds! {
     WithdrawPaid = "withdraw_paid",
     /// A customer was paid what was owed.
     ClaimPaid = "claim_paid",
+    /// A part of a fee was paid to whoever it belongs to.
+    LegPaid = "leg_paid",
+    /// A person has paid the platform's part of a fee by other means.
+    LegByHand = "leg_by_hand",
     /// The operator put sats into a machine's wallet or took some out.
     WalletMoved = "wallet_moved",
     /// Notes were put into a bay.

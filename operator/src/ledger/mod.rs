@@ -26,6 +26,7 @@ mod account;
 mod audit;
 mod cash;
 mod entry;
+mod leg;
 mod sale;
 mod service;
 
@@ -33,6 +34,7 @@ pub use account::{Account, AccountError, Unit};
 pub use audit::{Balances, Checker, Finding, check};
 pub use cash::{Counted, Emptied, bay_counted, emptied, refilled, transit_counted};
 pub use entry::{Entry, EntryKind, LedgerError, Posting};
+pub use leg::{Earner, leg_by_hand, leg_paid};
 pub use sale::{
     Customer, DispenseBooking, Doubt, StackBooking, SuspenseTo, dispensed, doubt_resolved,
     liability_to_owed, owed_whole, paid_out, settled, stacked, stray_recovered, suspended,

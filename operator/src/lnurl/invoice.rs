@@ -4,10 +4,10 @@
 //! is for exactly the promised amount, on our network, payable for at least another minute and
 //! without conditions that we do not know.
 
-use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::ids::{Digest, PaymentHash};
 use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::time::Unix;
-use lightning_invoice::{Bolt11Invoice, Currency};
+use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescriptionRef, Currency};
 use nostr::hashes::Hash as _;
 use thiserror::Error;
 
@@ -133,6 +133,17 @@ fn end(invoice: &Bolt11Invoice) -> Unix {
 
 fn parse(text: &str) -> Result<Bolt11Invoice, InvoiceRefusal> {
     text.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))
+}
+
+/// The hash that an invoice carries in place of a description; `None` where it has a text.
+///
+/// # Errors
+/// [`InvoiceRefusal::Unreadable`].
+pub fn description_hash(bolt11: &str) -> Result<Option<Digest>, InvoiceRefusal> {
+    Ok(match parse(bolt11)?.description() {
+        Bolt11InvoiceDescriptionRef::Hash(hash) => Some(Digest::from_bytes(hash.0.to_byte_array())),
+        Bolt11InvoiceDescriptionRef::Direct(_) => None,
+    })
 }
 
 /// When an invoice that was checked before expires.

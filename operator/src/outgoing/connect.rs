@@ -30,10 +30,34 @@ pub(super) fn is_own_network(address: IpAddr) -> bool {
     }
 }
 
+/// Whether an address is of the Internet at large: not of this computer, of a network behind it, or
+/// of none.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    if is_own_network(address) {
+        return false;
+    }
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            let reserved =
+                a == 0 || a >= 224 || (a == 192 && b == 0) || (a == 198 && b & 254 == 18);
+            !(shared || reserved || v4.is_documentation())
+        }
+        IpAddr::V6(v6) => {
+            // what is handed out is 2000::/3; 2002::/16 and 64:ff9b::/96 hide an IPv4 address
+            let [first, second, ..] = v6.segments();
+            first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && second <= 0x1ff)
+        }
+    }
+}
+
 /// Connects.
 #[derive(Clone)]
 pub(super) struct Connector {
     tls: TlsConnector,
+    /// Nothing but the Internet at large.
+    public_only: bool,
 }
 
 impl Connector {
@@ -44,7 +68,12 @@ impl Connector {
             .map_err(|e| TargetError::Tls(e.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), public_only: false })
+    }
+
+    /// One that connects to nothing of the operator's own network.
+    pub(super) fn public_only(self) -> Self {
+        Self { public_only: true, ..self }
     }
 
     /// Nothing is written to the server yet, but for TLS.
@@ -58,6 +87,11 @@ impl Connector {
         let found = found.map_err(|e| SendError::NotSent(format!("{host} is not found: {e}")))?;
         let mut last = SendError::NotSent(format!("{host} has no address"));
         for address in found {
+            if self.public_only && !is_public(address.ip()) {
+                let words = format!("{} is no public address", address.ip());
+                last = SendError::NotSent(format!("{host}: {words}"));
+                continue;
+            }
             if !secure && !is_own_network(address.ip()) {
                 let words = "it is outside of your own network, and http:// would show it your key; \
                              use https://";
@@ -109,6 +143,32 @@ mod tests {
         }
         for foreign in ["203.0.113.9", "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8", "100.64.0.1"] {
             assert!(!is_own_network(foreign.parse().unwrap()), "{foreign}");
+        }
+        for inside in [
+            "127.0.0.1",
+            "10.0.0.7",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "192.0.2.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "2001::1",
+        ] {
+            assert!(!is_public(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2a00:1450::1"] {
+            assert!(is_public(outside.parse().unwrap()), "{outside}");
         }
         assert!(!is_own_network(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         assert!(!is_own_network(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));

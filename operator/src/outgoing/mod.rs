@@ -52,9 +52,33 @@ pub enum TargetError {
     /// The address does not read.
     #[error("expected an http:// or https:// address without user, query or fragment")]
     Address,
+    /// An address of a stranger that is not spoken to.
+    #[error(
+        "expected an https:// address without user or fragment; others have to be in outgoing.allow"
+    )]
+    Stranger,
     /// TLS does not start.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+}
+
+/// Hosts that strangers' addresses may name though they are of the operator's own network: a peer on
+/// the premises, a test. What they name beside is spoken to over TLS and at public addresses only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed(Vec<String>);
+
+impl Allowed {
+    /// Of `host` or `host:port`, as an address names them.
+    #[must_use]
+    pub const fn new(hosts: Vec<String>) -> Self {
+        Self(hosts)
+    }
+
+    /// Whether `host`, with its port where it is not the usual one, is allowed.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        self.0.iter().any(|allowed| allowed == host)
+    }
 }
 
 /// Why there is no answer.
@@ -288,6 +312,29 @@ impl Server {
             return Err(TargetError::Address);
         }
         Ok(Self { base, connector: Connector::new()? })
+    }
+
+    /// A server that somebody else names, and what is asked of it there: over TLS, and only at a
+    /// public address, but where it is one of those `allowed`.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub(crate) fn public(url: &Url, allowed: &Allowed) -> Result<(Self, String), TargetError> {
+        let (path, host) = Self::target(url);
+        let own = allowed.names(&host);
+        let bare = url.username().is_empty()
+            && url.password().is_none()
+            && url.fragment().is_none()
+            && url.has_host();
+        if !bare || !(url.scheme() == "https" || own && url.scheme() == "http") {
+            return Err(TargetError::Stranger);
+        }
+        let mut base = url.clone();
+        base.set_path("");
+        base.set_query(None);
+        let connector = Connector::new()?;
+        let connector = if own { connector } else { connector.public_only() };
+        Ok((Self { base, connector }, path))
     }
 
     /// Where it is, whatever the scheme: two servers of one place are one server.

@@ -27,7 +27,7 @@ use crate::ids::MachineId;
 use crate::rates::{Origin, Price, stated};
 use crate::store::documents::{self, DocumentKind};
 use crate::store::quotes::{self, Quote as Row};
-use crate::store::{Json, Read, StoreError, Tx, claims, invoices, volume, withdraws};
+use crate::store::{Json, Read, StoreError, Tx, claims, invoices, legs, volume, withdraws};
 use crate::wallet::Wallet;
 
 pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetQuote) -> Result<Reply, Failure> {
@@ -97,9 +97,11 @@ impl Before {
     }
 }
 
-/// Promised to a machine's customers, or owed to them, and not paid.
+/// Promised to a machine's customers, or owed to them, and not paid; and what legs of sales that are
+/// settled are still to carry out of its wallet.
 fn liabilities(read: &Read<'_>, machine: MachineId) -> Result<Sats, Failure> {
-    Ok(withdraws::unpaid(read, machine)?.plus(claims::unassigned(read, machine)?)?)
+    let customers = withdraws::unpaid(read, machine)?.plus(claims::unassigned(read, machine)?)?;
+    Ok(customers.plus(legs::open_sats(read, machine)?)?)
 }
 
 /// The stored quote as a reply.

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::distribute;
 use crate::fleet;
 use crate::http::auth::Gate;
 use crate::http::listen::{Bounds, listen};
@@ -141,6 +142,7 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     publish::start(&app).await?;
     relays::start(&app);
     payout::start(&app);
+    distribute::start(&app)?;
     let public = app.config.public_listen;
     let failed = |source| ServeError::Bind { what: "public", address: public, source };
     let public = lnurl::start(&app).await.map_err(failed)?;

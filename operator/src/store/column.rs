@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use crate::ids::{
     AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
-    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, ServiceEventId,
-    SettlementId, TokenId, UserId, VerdictId,
+    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, RuleSetId,
+    ServiceEventId, SettlementId, TokenId, UserId, VerdictId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -214,6 +214,7 @@ as_integer!(
     PairingId(i64),
     SettlementId(i64),
     LegId(i64),
+    RuleSetId(i64),
     PaymentId(i64),
     ClaimId(i64),
     DocumentId(i64),

@@ -234,3 +234,30 @@ pub fn holds(read: &Read<'_>, id: EntryId) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM ledger_entries WHERE id = ?1) AS known";
     Ok(read.one(sql, &[&id], |row| row.get("known"))?.unwrap_or(false))
 }
+
+/// What moved in an account within a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Days since 1970-01-01, UTC.
+    pub day: u64,
+    /// The account.
+    pub account: Account,
+    /// Of what.
+    pub unit: Unit,
+    /// The sum of its postings; positive is a debit.
+    pub amount: i64,
+}
+
+/// What moved in each account on each day, oldest first: closing balances are its sums.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn moved_by_day(read: &Read<'_>) -> Result<Vec<Moved>, StoreError> {
+    let sql = "SELECT at / 86400 AS day, account, unit, sum(amount) AS amount
+               FROM ledger_postings JOIN ledger_entries ON id = entry_id
+               GROUP BY day, account, unit ORDER BY day";
+    read.all(sql, &[], |row| {
+        let Posting { account, unit, amount } = read_posting(row)?;
+        Ok(Moved { day: row.get("day")?, account, unit, amount })
+    })
+}

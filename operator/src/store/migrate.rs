@@ -46,6 +46,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(9, "0009_service"),
     migration!(10, "0010_journal_heads"),
     migration!(11, "0011_suspect"),
+    migration!(12, "0012_distribution"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

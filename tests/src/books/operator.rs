@@ -75,8 +75,12 @@ impl Ledger {
     /// # Errors
     /// When they cannot be read.
     pub fn settlements(&self) -> Result<Vec<Settled>> {
+        // the platform of these worlds has no wallet: a fee that waits for one is no doubt about
+        // the sale
         let mut statement = self.0.prepare(
-            "SELECT payment_hash, txid, direction, status, distribution, withdraw_id, wire_sats,
+            "SELECT payment_hash, txid, direction, status,
+                    CASE hold_reason WHEN 'no_super_wallet' THEN 'pending' ELSE distribution END,
+                    withdraw_id, wire_sats,
                     coalesce(principal_sats, 0), coalesce(platform_fee_sats, 0),
                     coalesce(operator_fee_sats, 0), coalesce(owed_sats, 0),
                     coalesce(fiat_minor, 0), dispense_outcome

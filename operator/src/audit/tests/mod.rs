@@ -1,5 +1,6 @@
 //! Each check finds what was planted for it, and nothing where nothing was.
 
+mod legs;
 mod planted;
 mod service;
 mod shop;

@@ -43,7 +43,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and text of each asset.
-const ASSETS: [(&str, &str, &str); 18] = [
+const ASSETS: [(&str, &str, &str); 19] = [
     ("/assets/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("/assets/page.js", SCRIPT, include_str!("page.js")),
@@ -55,6 +55,7 @@ const ASSETS: [(&str, &str, &str); 18] = [
     ("/assets/views.js", SCRIPT, include_str!("views.js")),
     ("/assets/fleet.js", SCRIPT, include_str!("fleet.js")),
     ("/assets/pairing.js", SCRIPT, include_str!("pairing.js")),
+    ("/assets/distribution.js", SCRIPT, include_str!("distribution.js")),
     ("/assets/documents.js", SCRIPT, include_str!("documents.js")),
     ("/assets/said.js", SCRIPT, include_str!("said.js")),
     ("/assets/verdicts.js", SCRIPT, include_str!("verdicts.js")),
@@ -131,7 +132,7 @@ fn shell() -> Markup {
                     nav id="nav" aria-label="Sections" hidden {
                         @for (path, name) in [
                             ("machines", "Machines"), ("settlements", "Settlements"),
-                            ("service", "Service"),
+                            ("distribution", "Distribution"), ("service", "Service"),
                             ("rejected", "Refused"), ("relays", "Relays"), ("audit", "Audit log"),
                             ("simulator", "Simulator"),
                         ] {

@@ -3,9 +3,11 @@
 // a node that stays above it; `drop(words)` takes that node away, and so does `news(state)` as soon
 // as `until` of that state has words for it.
 
+import { distribution } from "./distribution.js";
 import { fleet } from "./fleet.js";
 import { audit, rejected, relays, settlements } from "./reports.js";
 import { service } from "./service.js";
 import { simulator } from "./simulator.js";
 
-export const views = { machines: fleet, settlements, service, rejected, relays, audit, simulator };
+export const views = { machines: fleet, settlements, distribution, service, rejected, relays, audit,
+  simulator };

@@ -22,7 +22,7 @@ async fn an_audit_is_for_operators_and_has_one_shape() {
     assert_eq!(clean["ok"], true, "{clean}");
     assert_eq!((&clean["differences"], &clean["waiting"]), (&json!([]), &json!([])));
     let names: Vec<_> = clean["checks"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
-    let all = ["ledger", "requests", "wallet", "dispense", "cash", "liabilities"];
+    let all = ["ledger", "requests", "wallet", "dispense", "cash", "liabilities", "distribution"];
     assert_eq!(names, all);
 
     let made_up = |tx: &crate::store::Tx<'_>| {

@@ -94,7 +94,7 @@ impl World {
     }
 
     /// From now on the till is a wallet that looks up its own invoices only.
-    fn invoices_only(&mut self) {
+    pub(super) fn invoices_only(&mut self) {
         let app = Arc::get_mut(self.app.as_mut().unwrap()).unwrap();
         let inner = app.simulated.as_ref().unwrap().wallet("till");
         let (rule, says) = (FailureRule::TwiceAfterExpiry, Mutex::default());

@@ -1,5 +1,6 @@
 //! One debt, one claim code, one payment: through the public routes, with restarts in between.
 
+mod closed;
 mod ends;
 
 use std::net::SocketAddr;

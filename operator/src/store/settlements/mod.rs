@@ -9,6 +9,7 @@
 //! a verdict; rejected rests. processing is a lease: whoever holds the token works on it, and a
 //! crashed worker's lease runs out.
 
+mod distribution;
 mod report;
 
 use bitspire_shared::ids::{EventId, PaymentHash, QuoteId, TxnId, WithdrawId};
@@ -27,6 +28,9 @@ use super::{Read, StoreError, Tx, ledger};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::Entry;
 
+pub use distribution::{
+    Overdue, by_distribution, distributable, finish, hold, overdue, release, take,
+};
 pub use report::{
     Report, Reported, latest_report, newest_position, record_report, report_page, reports,
     uncertain,
@@ -360,73 +364,6 @@ pub fn newest(
         &[&operator, &machine, &before, &limit],
         Settlement::kept,
     )
-}
-
-/// At most `limit` settlements whose distribution stands at `at`, oldest first.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn by_distribution(
-    read: &Read<'_>,
-    at: Distribution,
-    limit: u32,
-) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
-    let sql = "SELECT * FROM settlements WHERE distribution = ?1 ORDER BY id LIMIT ?2";
-    read.all(sql, &[&at, &limit], Settlement::kept)
-}
-
-/// Takes a settlement to work on: pending, or left by a worker whose lease has run out. False where
-/// somebody else has it.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn take(
-    tx: &Tx<'_>,
-    id: SettlementId,
-    token: &str,
-    lease_until: Unix,
-    now: Unix,
-) -> Result<bool, StoreError> {
-    let sql = "UPDATE settlements SET distribution = 'processing', claim_token = ?2,
-               lease_until = ?3
-               WHERE id = ?1 AND (distribution = 'pending'
-                   OR (distribution = 'processing' AND lease_until < ?4))";
-    Ok(tx.run(sql, &[&id, &token, &lease_until, &now])? == 1)
-}
-
-/// Ends the work of the worker with this token, at `to`; what is to be held goes to pending first.
-///
-/// # Errors
-/// [`StoreError::NotOneRow`] where the token is not the holder's any more.
-pub fn finish(
-    tx: &Tx<'_>,
-    id: SettlementId,
-    token: &str,
-    to: Distribution,
-) -> Result<(), StoreError> {
-    let sql = "UPDATE settlements SET distribution = ?3, claim_token = NULL, lease_until = NULL
-               WHERE id = ?1 AND claim_token = ?2";
-    tx.run_one("settlements", sql, &[&id, &token, &to])
-}
-
-/// Holds a settlement that nobody works on, until a report or a verdict.
-///
-/// # Errors
-/// [`StoreError::NotOneRow`] where it is worked on or rests.
-pub fn hold(tx: &Tx<'_>, id: SettlementId, reason: &str) -> Result<(), StoreError> {
-    let sql = "UPDATE settlements SET distribution = 'held', hold_reason = ?2
-               WHERE id = ?1 AND distribution IN ('pending', 'held', 'errored')";
-    tx.run_one("settlements", sql, &[&id, &reason])
-}
-
-/// Lets a held or errored settlement be distributed (again).
-///
-/// # Errors
-/// [`StoreError::NotOneRow`] where it is neither.
-pub fn release(tx: &Tx<'_>, id: SettlementId) -> Result<(), StoreError> {
-    let sql = "UPDATE settlements SET distribution = 'pending', hold_reason = NULL
-               WHERE id = ?1 AND distribution IN ('held', 'errored')";
-    tx.run_one("settlements", sql, &[&id])
 }
 
 /// How far a wallet's list of payments has been read.

@@ -163,6 +163,8 @@ async fn a_seed_is_in_the_page_until_it_is_left_and_nowhere_else() {
     assert_eq!(tab.seed(), seed, "a refresh took it away");
     tab.go("#/settlements").await;
     tab.has_nothing_of(&seed);
+    tab.go("#/distribution").await;
+    tab.shows("Every fee is where it belongs");
     tab.go("#/machines/1").await;
     tab.has_nothing_of(&seed);
 

@@ -1,0 +1,128 @@
+//! Where the distribution of a settlement stands, and who works on it.
+//!
+//! Promise: a settlement is taken by compare-and-set, with a token and a lease; only the holder of the
+//! token ends the work.
+
+use bitspire_shared::time::Unix;
+
+use super::{Distribution, Settlement};
+use crate::ids::{MachineId, SettlementId};
+use crate::store::row::Kept;
+use crate::store::{Read, StoreError, Tx};
+
+/// At most `limit` settlements whose distribution stands at `at`, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn by_distribution(
+    read: &Read<'_>,
+    at: Distribution,
+    limit: u32,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    let sql = "SELECT * FROM settlements WHERE distribution = ?1 ORDER BY id LIMIT ?2";
+    read.all(sql, &[&at, &limit], Settlement::kept)
+}
+
+/// Every settlement that is to be distributed or in work, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn distributable(read: &Read<'_>) -> Result<Vec<SettlementId>, StoreError> {
+    let sql = "SELECT id FROM settlements WHERE distribution IN ('pending', 'processing')
+               ORDER BY id";
+    read.all(sql, &[], |row| row.get("id"))
+}
+
+/// Takes a settlement to work on: pending, one's own already, or left by a worker whose lease has run
+/// out. False where somebody else has it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn take(
+    tx: &Tx<'_>,
+    id: SettlementId,
+    token: &str,
+    lease_until: Unix,
+    now: Unix,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE settlements SET distribution = 'processing', claim_token = ?2,
+               lease_until = ?3
+               WHERE id = ?1 AND (distribution = 'pending'
+                   OR (distribution = 'processing' AND (claim_token = ?2 OR lease_until < ?4)))";
+    Ok(tx.run(sql, &[&id, &token, &lease_until, &now])? == 1)
+}
+
+/// Ends the work of the worker with this token, at `to`; what is to be held goes to pending first.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] where the token is not the holder's any more.
+pub fn finish(
+    tx: &Tx<'_>,
+    id: SettlementId,
+    token: &str,
+    to: Distribution,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE settlements SET distribution = ?3, claim_token = NULL, lease_until = NULL
+               WHERE id = ?1 AND claim_token = ?2";
+    tx.run_one("settlements", sql, &[&id, &token, &to])
+}
+
+/// Holds a settlement that nobody works on, until a report or a verdict.
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] where it is worked on or rests.
+pub fn hold(tx: &Tx<'_>, id: SettlementId, reason: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE settlements SET distribution = 'held', hold_reason = ?2
+               WHERE id = ?1 AND distribution IN ('pending', 'held', 'errored')";
+    tx.run_one("settlements", sql, &[&id, &reason])
+}
+
+/// Lets a held or errored settlement be distributed (again).
+///
+/// # Errors
+/// [`StoreError::NotOneRow`] where it is neither.
+pub fn release(tx: &Tx<'_>, id: SettlementId) -> Result<(), StoreError> {
+    let sql = "UPDATE settlements SET distribution = 'pending', hold_reason = NULL
+               WHERE id = ?1 AND distribution IN ('held', 'errored')";
+    tx.run_one("settlements", sql, &[&id])
+}
+
+/// A settlement whose sats are not where they belong, for longer than is usual.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Which one.
+    pub id: SettlementId,
+    /// Whose machine.
+    pub machine: MachineId,
+    /// Where its distribution stands, and why.
+    pub state: String,
+}
+
+/// Settlements from before `since` whose distribution has not ended, and of which nobody was told in
+/// `scope` how they stand now; oldest first, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn overdue(
+    read: &Read<'_>,
+    since: Unix,
+    scope: &str,
+    limit: u32,
+) -> Result<Vec<Overdue>, StoreError> {
+    read.all(
+        "SELECT id, machine_id, distribution || coalesce(': ' || hold_reason, '') AS state
+         FROM settlements s
+         WHERE distribution IN ('pending', 'processing', 'held', 'errored') AND settled_at < ?1
+             AND NOT EXISTS (SELECT 1 FROM used_nonces WHERE scope = ?2 AND nonce = s.id || ' '
+                 || distribution || coalesce(': ' || hold_reason, ''))
+         ORDER BY id LIMIT ?3",
+        &[&since, &scope, &limit],
+        |row| {
+            Ok(Overdue {
+                id: row.get("id")?,
+                machine: row.get("machine_id")?,
+                state: row.get("state")?,
+            })
+        },
+    )
+}
