@@ -1,6 +1,7 @@
 //! Bytes into decoders.
 
-use bitspire_hardware::frame::{ccnet, ebds, f56, id003};
+use bitspire_hardware::frame::puloon::{self, lcdm1000, lcdm4000};
+use bitspire_hardware::frame::{ccnet, ebds, escpos, f56, id003};
 use bitspire_hardware::trace::Direction;
 
 /// As many good frames as one longest frame of this protocol can swallow, and one more.
@@ -76,20 +77,68 @@ pub(crate) fn ebds(input: &[u8]) -> usize {
 }
 
 pub(crate) fn f56(input: &[u8]) -> usize {
-    let tokens = |bytes: &[u8]| f56::Decoder::default().push(bytes);
+    let tokens = |mut bytes: &[u8]| {
+        let mut decoder = f56::Decoder::default();
+        std::iter::from_fn(|| decoder.push(&mut bytes)).collect::<Vec<_>>()
+    };
     let found = tokens(input);
     assert!(found.len() <= input.len());
     for token in &found {
         let f56::Token::Payload(payload) = token else { continue };
         assert!(payload.len() <= 512);
         let _ = format!("{:?}", f56::Request::parse(payload));
-        if let Some(reply) = f56::Reply::parse(payload.clone()) {
+        if let Some(reply) = f56::Reply::parse(payload) {
             let _ = (reply.error(), reply.sensors(), reply.notes_at_exit(), reply.cassettes());
             let _ = (reply.counts(), reply.sensor_levels());
         }
     }
     let good = f56::Request::Status.payload();
     let stream = behind(input, &f56::encode(&good), 520);
-    assert_eq!(tokens(&stream).last(), Some(&f56::Token::Payload(good)));
+    assert_eq!(tokens(&stream).last(), Some(&f56::Token::Payload(f56::Payload::new(&good))));
     found.len()
+}
+
+pub(crate) fn puloon(input: &[u8]) -> usize {
+    let tokens = |side, mut bytes: &[u8]| {
+        let mut decoder = puloon::Decoder::new(side);
+        let tokens: Vec<_> = std::iter::from_fn(|| decoder.push(&mut bytes)).collect();
+        assert!(bytes.is_empty());
+        tokens
+    };
+    let mut found = 0;
+    for side in [puloon::Side::Host, puloon::Side::Device] {
+        let tokens_here = tokens(side, input);
+        assert!(tokens_here.len() <= input.len());
+        for token in tokens_here {
+            found += 1;
+            let puloon::Token::Frame(frame) = token else { continue };
+            let of =
+                [lcdm4000::Request::parse(&frame).frame(), lcdm4000::Reply::parse(&frame).frame()];
+            assert!(of.iter().all(|again| again.id() == frame.id()));
+            let of =
+                [lcdm1000::Request::parse(&frame).frame(), lcdm1000::Reply::parse(&frame).frame()];
+            assert!(of.iter().all(|again| again.id() == frame.id()));
+        }
+        let good = lcdm4000::Request::Status.frame();
+        let mut wire = Vec::new();
+        good.write(side, &mut wire);
+        let stream = behind(input, &wire, 30);
+        assert_eq!(tokens(side, &stream).last(), Some(&puloon::Token::Frame(good)));
+    }
+    found
+}
+
+pub(crate) fn escpos(input: &[u8]) -> usize {
+    let mut meant = 0;
+    for byte in input {
+        // its number, or none, and never another's
+        assert!(escpos::Ask::of(*byte).is_none_or(|ask| ask.number() == *byte));
+        let status = escpos::Status::of(*byte);
+        meant += usize::from(!matches!(status, escpos::Status::Unknown(_)));
+        for ask in escpos::Ask::ALL {
+            assert!(ask.troubles(*byte).len() <= 4);
+            let _ = (ask.is_near_end(*byte), ask.bytes());
+        }
+    }
+    meant
 }

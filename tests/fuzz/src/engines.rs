@@ -9,9 +9,10 @@ use bitspire_hardware::Authority;
 use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent, EscrowedBill};
 use bitspire_hardware::acceptor::{ccnet, ebds, id003};
 use bitspire_hardware::dispenser::f56::F56;
+use bitspire_hardware::dispenser::puloon::{Model, Puloon, Settings};
 use bitspire_hardware::dispenser::{DispensePlan, DispenserCommand, DispenserEvent};
 use bitspire_hardware::engine::{Engine, Output};
-use bitspire_hardware::frame;
+use bitspire_hardware::frame::{self, puloon};
 use bitspire_hardware::printer::escpos::EscPos;
 use bitspire_hardware::printer::{PrinterCommand, Slip};
 use bitspire_shared::ids::BayId;
@@ -250,6 +251,24 @@ pub(crate) fn ebds(input: &[u8]) -> usize {
     play(engine, &mut Ebds(Notes::default()), input)
 }
 
+/// The command to a dispenser that a byte stands for.
+fn payout(which: u8, proven: &mut bool) -> DispenserCommand<Fuzz> {
+    let bay = |no| BayId::new(no).expect("a bay");
+    match which % 4 {
+        0 => DispenserCommand::Refresh,
+        1 => {
+            let minor = |minor| Denomination::from_minor(minor).expect("a note");
+            let bays = [(bay(1), minor(2_000)), (bay(2), minor(5_000))];
+            DispenserCommand::Configure(BTreeMap::from(bays))
+        }
+        _ => {
+            *proven = true;
+            let notes = BTreeMap::from([(bay(1 + which % 3), u32::from(which / 16))]);
+            DispenserCommand::Dispense(Proof(DispensePlan { notes }))
+        }
+    }
+}
+
 /// What the rule of notes that go out hangs on.
 #[derive(Default)]
 struct Payout {
@@ -263,25 +282,13 @@ impl Watch<F56<Fuzz>> for Payout {
     }
 
     fn command(&mut self, which: u8) -> DispenserCommand<Fuzz> {
-        let bay = |no| BayId::new(no).expect("a bay");
-        match which % 4 {
-            0 => DispenserCommand::Refresh,
-            1 => {
-                let minor = |minor| Denomination::from_minor(minor).expect("a note");
-                let bays = [(bay(1), minor(2_000)), (bay(2), minor(5_000))];
-                DispenserCommand::Configure(BTreeMap::from(bays))
-            }
-            _ => {
-                self.proven = true;
-                let notes = BTreeMap::from([(bay(1 + which % 3), u32::from(which / 16))]);
-                DispenserCommand::Dispense(Proof(DispensePlan { notes }))
-            }
-        }
+        payout(which, &mut self.proven)
     }
 
     fn look(&mut self, _: &[u8], out: &Output<DispenserEvent>) {
         use frame::f56::{Request, Token};
-        for token in self.decoder.push(&out.write) {
+        let mut bytes = out.write.as_slice();
+        while let Some(token) = self.decoder.push(&mut bytes) {
             let Token::Payload(payload) = token else { continue };
             let pays = matches!(
                 Request::parse(&payload),
@@ -295,6 +302,43 @@ impl Watch<F56<Fuzz>> for Payout {
 
 pub(crate) fn f56(input: &[u8]) -> usize {
     play(F56::new(currency()), &mut Payout::default(), input)
+}
+
+/// What the rule of notes that go out of a Puloon hangs on.
+struct Drawers {
+    proven: bool,
+    decoder: puloon::Decoder,
+}
+
+impl Watch<Puloon<Fuzz>> for Drawers {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let [command, data @ ..] = content else { return Vec::new() };
+        let mut wire = Vec::new();
+        let frame = puloon::Frame::new(puloon::Id::Lcdm4000, *command, data);
+        frame.write(puloon::Side::Device, &mut wire);
+        wire
+    }
+
+    fn command(&mut self, which: u8) -> DispenserCommand<Fuzz> {
+        payout(which, &mut self.proven)
+    }
+
+    fn look(&mut self, _: &[u8], out: &Output<DispenserEvent>) {
+        let mut bytes = out.write.as_slice();
+        while let Some(token) = self.decoder.push(&mut bytes) {
+            let puloon::Token::Frame(frame) = token else { continue };
+            // DISPENSE and TEST DISPENSE
+            let pays = matches!(frame.command(), 0x52 | 0x53);
+            assert!(!pays || self.proven, "notes go out without a proof");
+        }
+        self.proven &= !out.events.iter().any(|e| matches!(e, DispenserEvent::Dispensed(_)));
+    }
+}
+
+pub(crate) fn puloon(input: &[u8]) -> usize {
+    let settings = Settings::new(Model::Lcdm4000, currency());
+    let decoder = puloon::Decoder::new(puloon::Side::Host);
+    play(Puloon::new(settings), &mut Drawers { proven: false, decoder }, input)
 }
 
 struct Paper;

@@ -13,16 +13,19 @@ mod engines;
 pub type Target = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("codec_ccnet", codecs::ccnet),
     ("codec_ebds", codecs::ebds),
+    ("codec_escpos", codecs::escpos),
     ("codec_f56", codecs::f56),
     ("codec_id003", codecs::id003),
+    ("codec_puloon", codecs::puloon),
     ("engine_ccnet", engines::ccnet),
     ("engine_ebds", engines::ebds),
     ("engine_escpos", engines::escpos),
     ("engine_f56", engines::f56),
     ("engine_id003", engines::id003),
+    ("engine_puloon", engines::puloon),
 ];
 
 /// Runs the target of this name.

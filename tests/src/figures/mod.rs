@@ -7,6 +7,7 @@ mod agent;
 mod binary;
 mod bunker;
 mod codec;
+mod engine;
 mod fleet;
 mod history;
 mod sale;
@@ -58,9 +59,28 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 7] = [
+const ALL: [(&[&str], Measure); 8] = [
     (&["authorised_to_first_byte_ms"], sale::measure),
-    (&["codec_mb_per_s.ccnet", "codec_mb_per_s.f56", "codec_mb_per_s.id003"], codec::measure),
+    (
+        &[
+            "codec_mb_per_s.ccnet",
+            "codec_mb_per_s.ebds",
+            "codec_mb_per_s.f56",
+            "codec_mb_per_s.id003",
+            "codec_mb_per_s.puloon",
+        ],
+        codec::measure,
+    ),
+    (
+        &[
+            "engine_tick_us.ccnet",
+            "engine_tick_us.ebds",
+            "engine_tick_us.f56",
+            "engine_tick_us.id003",
+            "engine_tick_us.puloon",
+        ],
+        engine::measure,
+    ),
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
     (&["agent_ready_1m_ms"], history::measure),

@@ -22,7 +22,7 @@
 
 use bitspire_shared::time::Mono;
 
-use crate::frame::f56::{ACK, Decoder, ENQ, NAK, Reply, Request, Token, encode};
+use crate::frame::f56::{ACK, Decoder, ENQ, NAK, Payload, Reply, Request, Token, encode};
 use crate::frame::hex;
 
 /// Tries at each step.
@@ -187,18 +187,18 @@ impl Line {
         [sender, receiver, self.frame_due].into_iter().flatten().min()
     }
 
-    pub(super) fn on_bytes(&mut self, bytes: &[u8], now: Mono) {
+    pub(super) fn on_bytes(&mut self, mut bytes: &[u8], now: Mono) {
         if let Receiver::Settling { until, .. } = &mut self.receiver {
             *until = now.after(QUIET_MS);
             return;
         }
-        for token in self.decoder.push(bytes) {
+        while let Some(token) = self.decoder.push(&mut bytes) {
             self.heard = describe(&token);
             match token {
                 Token::Enq => self.on_enq(now),
                 Token::Ack => self.on_ack(now),
                 Token::Nak => self.on_nak(now),
-                Token::Payload(payload) => self.on_payload(payload, now),
+                Token::Payload(payload) => self.on_payload(&payload, now),
                 Token::Damaged(_) => {
                     self.on_damaged(now);
                     if matches!(self.receiver, Receiver::Settling { .. }) {
@@ -330,7 +330,7 @@ impl Line {
         }
     }
 
-    fn on_payload(&mut self, payload: Vec<u8>, now: Mono) {
+    fn on_payload(&mut self, payload: &Payload, now: Mono) {
         self.write.extend_from_slice(&ACK);
         self.receiver = Receiver::Quiet;
         let Some(reply) = Reply::parse(payload) else { return };

@@ -276,7 +276,8 @@ impl<A: Authority> Engine for F56<A> {
     }
 
     fn in_words(_: Direction, bytes: &[u8]) -> String {
-        let tokens = Decoder::default().push(bytes);
+        let (mut decoder, mut rest) = (Decoder::default(), bytes);
+        let tokens: Vec<_> = std::iter::from_fn(|| decoder.push(&mut rest)).collect();
         if tokens.is_empty() {
             return format!("part of a frame ({})", hex(bytes));
         }

@@ -258,13 +258,12 @@ impl Line {
         [sender, incoming].into_iter().flatten().min()
     }
 
-    pub(super) fn on_bytes(&mut self, bytes: &[u8], now: Mono) {
+    pub(super) fn on_bytes(&mut self, mut bytes: &[u8], now: Mono) {
         if let Some(until) = &mut self.settling {
             *until = now.after(QUIET_MS);
             return;
         }
-        for byte in bytes {
-            let Some(token) = self.decoder.push(*byte) else { continue };
+        while let Some(token) = self.decoder.push(&mut bytes) {
             self.heard = describe(&token);
             match token {
                 Token::Ack => self.on_ack(now),

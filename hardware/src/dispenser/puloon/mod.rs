@@ -331,7 +331,8 @@ impl<A: Authority> Engine for Puloon<A> {
             Direction::Received => Side::Device,
         };
         let mut decoder = Decoder::new(side);
-        let tokens: Vec<_> = bytes.iter().filter_map(|byte| decoder.push(*byte)).collect();
+        let mut rest = bytes;
+        let tokens: Vec<_> = std::iter::from_fn(|| decoder.push(&mut rest)).collect();
         if tokens.is_empty() {
             return format!("part of a frame ({})", hex(bytes));
         }

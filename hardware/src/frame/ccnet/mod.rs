@@ -1,6 +1,6 @@
 //! CashCode CCNET frames: `02 ADR LNG CMD [DATA] CRClo CRChi`.
 //!
-//! Promise: as of [`kermit`]; LNG counts the whole frame. A reply names no command: what it
+//! Promise: as of [`stream`]; LNG counts the whole frame. A reply names no command: what it
 //! answers is told by its length and its first byte, and by who had asked.
 //!
 //! Failure policy: a frame with a bad check or length is passed over; whoever waits for it says NAK
@@ -15,12 +15,14 @@ mod reply;
 mod request;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 pub use codes::{FailureCode, RejectReason, country_currency};
 pub use reply::{BillSlot, BillTable, Identity, Reply, State};
 pub use request::{Bills, Request};
 
-use super::kermit::{self, Data, Layout, MAX_FRAME};
+use super::kermit::{self, Data};
+use super::stream::{self, Layout, MAX_FRAME};
 use crate::trace::Direction;
 
 /// Address of a bill validator.
@@ -40,16 +42,16 @@ impl Layout for CcnetLayout {
     type Frame = Frame;
     const START: u8 = SYNC;
     const LEN_AT: usize = 2;
-    const MIN: u8 = OVERHEAD + 1;
+    const LENGTHS: RangeInclusive<u8> = OVERHEAD + 1..=u8::MAX;
 
-    fn frame(covered: &[u8]) -> Option<Frame> {
-        let [_, address, _, op, data @ ..] = covered else { return None };
-        Some(Frame::new(*address, *op, data))
+    fn checked(whole: &[u8]) -> Option<Frame> {
+        let [_, address, _, content @ ..] = kermit::covered(whole)? else { return None };
+        Some(Frame { address: *address, content: Data::new(content) })
     }
 }
 
 /// Finds frames in bytes; for either side of the line.
-pub type Decoder = kermit::Decoder<CcnetLayout>;
+pub type Decoder = stream::Decoder<CcnetLayout>;
 
 /// One frame: the peripheral's address, and a command or the bytes of a reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,9 @@ impl Frame {
     /// A frame; content past 250 bytes is cut, for no frame can carry it.
     #[must_use]
     pub fn new(address: u8, first: u8, rest: &[u8]) -> Self {
-        Self { address, content: Data::new(std::iter::once(&first).chain(rest)) }
+        let mut content = Data::new(&[first]);
+        content.extend(rest);
+        Self { address, content }
     }
 
     /// Whom it is for, or whom it is from.
@@ -113,7 +117,7 @@ impl fmt::Debug for Frame {
 /// What bytes of one direction say, for the trace.
 #[must_use]
 pub fn in_words(direction: Direction, bytes: &[u8]) -> String {
-    kermit::in_words::<CcnetLayout>(bytes, |frame| match direction {
+    stream::in_words::<CcnetLayout>(bytes, |frame| match direction {
         Direction::Sent => Request::parse(frame).to_string(),
         Direction::Received => Reply::parse(frame).to_string(),
     })

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frame::hex;
-use crate::frame::kermit::testing::{self, bytes};
-use crate::frame::kermit::{MAX_DATA, checked};
+use crate::frame::kermit::MAX_DATA;
+use crate::frame::stream::testing::{self, bytes};
 
 fn bills(kinds: &[u8]) -> Bills {
     kinds.iter().copied().collect()
@@ -291,6 +291,6 @@ proptest! {
         let mut bytes = good.to_bytes();
         let at = 3 + at.index(bytes.len() - 3);
         bytes[at] ^= 1 << bit;
-        prop_assert!(checked::<CcnetLayout>(&bytes).is_none());
+        prop_assert!(CcnetLayout::checked(&bytes).is_none());
     }
 }

@@ -17,12 +17,14 @@ mod reply;
 mod request;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 pub use note::{Classification, NoteReport, ValueTable};
 pub use reply::{Reply, Status, bits};
 pub use request::{NoteSet, Omnibus, PowerUpPolicy, Query, Request};
 
 use super::hex;
+use super::stream::{self, Layout};
 use crate::trace::Direction;
 
 const STX: u8 = 0x02;
@@ -132,99 +134,45 @@ impl fmt::Debug for Frame {
     }
 }
 
+/// `02 LEN CTL [DATA] 03 CHK`.
+pub enum EbdsLayout {}
+
+impl Layout for EbdsLayout {
+    type Frame = Frame;
+    const START: u8 = STX;
+    const LEN_AT: usize = 1;
+    const LENGTHS: RangeInclusive<u8> = OVERHEAD..=SEVEN_BITS;
+
+    fn checked(whole: &[u8]) -> Option<Frame> {
+        let [STX, covered @ .., ETX, check] = whole else { return None };
+        let [_, control, data @ ..] = covered else { return None };
+        let mix = |(any, sum), byte: &u8| (any | byte, sum ^ byte);
+        let (any, sum) = covered.iter().fold((*check, *check), mix);
+        (any <= SEVEN_BITS && sum == 0).then(|| {
+            let mut frame = Frame { control: *control, data: [0; MAX_DATA], data_len: 0 };
+            if let Some(slot) = frame.data.get_mut(..data.len()) {
+                slot.copy_from_slice(data);
+                // a frame has at most 127 bytes
+                frame.data_len = u8::try_from(data.len()).unwrap_or(0);
+            }
+            frame
+        })
+    }
+}
+
 /// Finds frames in bytes; for either side of the line.
-pub struct Decoder {
-    buffer: [u8; MAX_FRAME],
-    len: usize,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { buffer: [0; MAX_FRAME], len: 0 }
-    }
-}
-
-impl Decoder {
-    /// Takes bytes off the front until a frame is whole or none are left; call it again until it
-    /// says `None`.
-    pub fn push(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
-        loop {
-            if let Some(frame) = self.settle() {
-                return Some(frame);
-            }
-            let (first, rest) = bytes.split_first()?;
-            *bytes = rest;
-            // settle leaves less than a whole frame, so there is room
-            if let Some(slot) = self.buffer.get_mut(self.len) {
-                *slot = *first;
-                self.len = self.len.saturating_add(1);
-            }
-        }
-    }
-
-    /// Forgets a frame that has begun: what comes next begins anew.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Bytes of a frame that has begun.
-    #[must_use]
-    pub const fn pending(&self) -> usize {
-        self.len
-    }
-
-    fn settle(&mut self) -> Option<Frame> {
-        loop {
-            let held = self.buffer.get(..self.len)?;
-            let len = match held {
-                [] | [STX] => return None,
-                [STX, len, ..] if (OVERHEAD..=SEVEN_BITS).contains(len) => usize::from(*len),
-                _ => {
-                    self.skip(1);
-                    continue;
-                }
-            };
-            let frame = checked(held.get(..len)?);
-            self.skip(if frame.is_some() { len } else { 1 });
-            if frame.is_some() {
-                return frame;
-            }
-        }
-    }
-
-    fn skip(&mut self, count: usize) {
-        let count = count.min(self.len);
-        self.buffer.copy_within(count..self.len, 0);
-        self.len = self.len.saturating_sub(count);
-    }
-}
-
-/// The frame in exactly these bytes, if end and check hold.
-fn checked(bytes: &[u8]) -> Option<Frame> {
-    let [_, _, control, data @ .., ETX, check] = bytes else { return None };
-    let frame = Frame::with_control(*control, data.iter().copied());
-    (bytes.iter().all(|byte| *byte <= SEVEN_BITS) && frame.check() == *check).then_some(frame)
-}
+pub type Decoder = stream::Decoder<EbdsLayout>;
 
 /// What bytes of one direction say, for the trace.
 #[must_use]
-pub fn in_words(direction: Direction, mut bytes: &[u8]) -> String {
-    let mut decoder = Decoder::default();
-    let mut words = String::new();
-    while let Some(frame) = decoder.push(&mut bytes) {
-        if !words.is_empty() {
-            words.push_str("; ");
-        }
-        words.push_str(&match direction {
-            Direction::Sent => Request::parse(&frame).to_string(),
-            Direction::Received => Reply::parse(&frame).to_string(),
-        });
-        words.push_str(if frame.toggle() { " [1]" } else { " [0]" });
-    }
-    if words.is_empty() || decoder.pending() > 0 {
-        words.push_str(" (no whole frame)");
-    }
-    words
+pub fn in_words(direction: Direction, bytes: &[u8]) -> String {
+    stream::in_words::<EbdsLayout>(bytes, |frame| {
+        let words = match direction {
+            Direction::Sent => Request::parse(frame).to_string(),
+            Direction::Received => Reply::parse(frame).to_string(),
+        };
+        format!("{words} [{}]", u8::from(frame.toggle()))
+    })
 }
 
 #[cfg(test)]

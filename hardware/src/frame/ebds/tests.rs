@@ -253,6 +253,6 @@ proptest! {
         let mut bytes = good.to_bytes();
         let at = 2 + at.index(bytes.len() - 2);
         bytes[at] ^= 1 << bit;
-        prop_assert!(checked(&bytes).is_none());
+        prop_assert!(EbdsLayout::checked(&bytes).is_none());
     }
 }

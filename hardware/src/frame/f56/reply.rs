@@ -10,7 +10,7 @@
 use bitspire_shared::ids::BayId;
 
 use super::request::four_digits;
-use super::{FS, Request, SLOTS, TwoDigits};
+use super::{FS, Payload, Request, SLOTS, TwoDigits};
 use crate::frame::hex;
 
 const POSITIVE: u8 = 0x80;
@@ -90,17 +90,17 @@ impl std::fmt::Display for ErrorReport {
 }
 
 /// The payload of a reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    raw: Vec<u8>,
+    raw: Payload,
 }
 
 impl Reply {
     /// The reply in a payload; `None` where its first byte is no reply's.
     #[must_use]
-    pub fn parse(payload: Vec<u8>) -> Option<Self> {
-        match payload.as_slice() {
-            [class, _, _, ..] if class & POSITIVE != 0 => Some(Self { raw: payload }),
+    pub fn parse(payload: &Payload) -> Option<Self> {
+        match payload[..] {
+            [class, _, _, ..] if class & POSITIVE != 0 => Some(Self { raw: *payload }),
             _ => None,
         }
     }
@@ -114,7 +114,7 @@ impl Reply {
         let mut raw = vec![class | sign, command, data];
         raw.resize(usize::from(data).saturating_add(3), 0);
         raw.push(FS);
-        Self { raw }
+        Self { raw: Payload::new(&raw) }
     }
 
     /// With error code and address.
@@ -161,8 +161,8 @@ impl Reply {
     /// Shortened to `length` bytes with the same declared length, as one older unit sends it.
     #[must_use]
     pub fn cut_to(mut self, length: usize) -> Self {
-        self.raw.truncate(length.saturating_sub(1));
-        self.raw.push(FS);
+        let kept = self.raw.get(..length.saturating_sub(1)).unwrap_or(&self.raw);
+        self.raw = Payload::new(&[kept, &[FS]].concat());
         self
     }
 
@@ -285,7 +285,7 @@ mod tests {
                 .with_error([0x21, 0x04], [0x00, 0x02])
                 .with_counts(counts())
                 .cut_to(cut);
-            let read = Reply::parse(reply.payload().to_vec()).unwrap();
+            let read = Reply::parse(&Payload::new(reply.payload())).unwrap();
             assert_eq!(read.payload().len(), cut);
             assert!(!read.positive() && read.answers(&count_request()));
             assert_eq!(read.counts(), Some(counts()));
@@ -309,14 +309,14 @@ mod tests {
     fn fields_beyond_the_end_are_absent_not_zero() {
         let full = Reply::draft(&count_request(), false, 153).with_counts(counts());
         for length in 4..=157 {
-            let reply = full.clone().cut_to(length);
+            let reply = full.cut_to(length);
             assert_eq!(reply.counts().is_some(), length > REJECTED + 8, "{length}");
             assert_eq!(reply.notes_at_exit().is_some(), length > EXIT_BYTE + 1, "{length}");
         }
         let no_digits = Reply::draft(&count_request(), true, 153);
         assert_eq!(no_digits.counts(), None);
-        assert_eq!(Reply::parse(vec![0x60, 0x03, 0x99]), None);
-        assert_eq!(Reply::parse(vec![0xe0, 0x03]), None);
+        assert_eq!(Reply::parse(&Payload::new(&[0x60, 0x03, 0x99])), None);
+        assert_eq!(Reply::parse(&Payload::new(&[0xe0, 0x03])), None);
     }
 
     /// Loss prevented: notes at the exit go unseen, or a missing cassette counts as present.

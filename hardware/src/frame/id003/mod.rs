@@ -1,6 +1,6 @@
 //! JCM ID-003 frames: `FC LEN CMD [DATA 0..250] CRClo CRChi`.
 //!
-//! Promise: as of [`kermit`]; LEN counts the whole frame.
+//! Promise: as of [`stream`]; LEN counts the whole frame.
 //!
 //! Failure policy: a frame with a bad check or length is passed over in silence, as the protocol
 //! wants: it has no NAK, the host asks again. Codes that we do not know stay `Unknown`.
@@ -12,13 +12,15 @@ mod reply;
 mod request;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 pub use codes::{FailureCode, RejectReason, country_currency};
 pub use reply::{Currencies, CurrencySlot, Held, Reply, Status};
 pub use request::{CommMode, Config, ConfigKind, POWER_RECOVERY, Request};
 
 pub use super::kermit::MAX_DATA;
-use super::kermit::{self, Data, Layout, MAX_FRAME};
+use super::kermit::{self, Data};
+use super::stream::{self, Layout, MAX_FRAME};
 use crate::trace::Direction;
 
 /// First byte of a frame.
@@ -33,16 +35,16 @@ impl Layout for Id003Layout {
     type Frame = Frame;
     const START: u8 = SYNC;
     const LEN_AT: usize = 1;
-    const MIN: u8 = OVERHEAD;
+    const LENGTHS: RangeInclusive<u8> = OVERHEAD..=u8::MAX;
 
-    fn frame(covered: &[u8]) -> Option<Frame> {
-        let [_, _, op, data @ ..] = covered else { return None };
+    fn checked(whole: &[u8]) -> Option<Frame> {
+        let [_, _, op, data @ ..] = kermit::covered(whole)? else { return None };
         Some(Frame::new(*op, data))
     }
 }
 
 /// Finds frames in bytes; for either side of the line.
-pub type Decoder = kermit::Decoder<Id003Layout>;
+pub type Decoder = stream::Decoder<Id003Layout>;
 
 /// One frame: a command or reply code and its data.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,7 @@ impl fmt::Debug for Frame {
 /// What bytes of one direction say, for the trace.
 #[must_use]
 pub fn in_words(direction: Direction, bytes: &[u8]) -> String {
-    kermit::in_words::<Id003Layout>(bytes, |frame| match direction {
+    stream::in_words::<Id003Layout>(bytes, |frame| match direction {
         Direction::Sent => Request::parse(frame).to_string(),
         Direction::Received => Reply::parse(frame).to_string(),
     })

@@ -2,8 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frame::hex;
-use crate::frame::kermit::checked;
-use crate::frame::kermit::testing::{self, bytes};
+use crate::frame::stream::testing::{self, bytes};
 
 /// Public frames with what the host means by them.
 fn host_vectors() -> Vec<(&'static str, Request<'static>)> {
@@ -219,6 +218,6 @@ proptest! {
         let at = 2 + at.index(bytes.len() - 2);
         bytes[at] ^= 1 << bit;
         prop_assert!(!decode(&bytes).contains(&good));
-        prop_assert!(checked::<Id003Layout>(&bytes).is_none());
+        prop_assert!(Id003Layout::checked(&bytes).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! Puloon LCDM dispensers: the frames on the line.
 //!
-//! Promise: bytes become tokens ([`Token`]) one by one, nothing panics, and nothing is allocated:
+//! Promise: bytes become tokens ([`Token`]) in any split, nothing panics, and nothing is allocated:
 //! a frame holds at most [`MAX_DATA`] bytes of data in itself. The host sends `04 ID 02 CMD data 03
 //! BCC`, the device `01 ID 02 CMD data 03 BCC`; the BCC is the XOR of everything before it. The id
 //! is 30 (LCDM-4000, [`lcdm4000`]) or 50 (LCDM-1000 and LCDM-2000, [`lcdm1000`]). Each side answers
@@ -101,9 +101,10 @@ impl Frame {
     /// has more).
     #[must_use]
     pub fn new(id: Id, command: u8, data: &[u8]) -> Self {
-        let mut frame = Self { id, command, data: [0; MAX_DATA], len: data.len().min(MAX_DATA) };
-        for (to, from) in frame.data.iter_mut().zip(data) {
-            *to = *from;
+        let len = data.len().min(MAX_DATA);
+        let mut frame = Self { id, command, data: [0; MAX_DATA], len };
+        if let (Some(to), Some(from)) = (frame.data.get_mut(..len), data.get(..len)) {
+            to.copy_from_slice(from);
         }
         frame
     }
@@ -209,8 +210,25 @@ impl Decoder {
         self.len = 0;
     }
 
-    /// The next byte.
-    pub fn push(&mut self, byte: u8) -> Option<Token> {
+    /// Takes bytes off the front until there is a token or none are left; call it again until it
+    /// says `None`.
+    pub fn push(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+        if self.len == 0
+            && let Some((frame, rest)) = whole(self.side, bytes)
+        {
+            *bytes = rest;
+            return Some(Token::Frame(frame));
+        }
+        loop {
+            let (first, rest) = bytes.split_first()?;
+            *bytes = rest;
+            if let Some(token) = self.byte(*first) {
+                return Some(token);
+            }
+        }
+    }
+
+    fn byte(&mut self, byte: u8) -> Option<Token> {
         if self.len > 0 {
             return self.inside(byte);
         }
@@ -303,11 +321,30 @@ impl Decoder {
         self.reset();
         let mut found = None;
         for byte in held.get(1..len).unwrap_or_default() {
-            let token = self.push(*byte);
+            let token = self.byte(*byte);
             found = token.filter(|token| matches!(token, Token::Frame(_))).or(found);
         }
         found.or(Some(Token::Damaged(why)))
     }
+}
+
+/// A good frame at the very front of the bytes, and what follows it: what [`Decoder::byte`] comes to
+/// byte by byte, at once.
+fn whole(side: Side, bytes: &[u8]) -> Option<(Frame, &[u8])> {
+    let [start, id, STX, command, rest @ ..] = bytes else { return None };
+    let id = Id::of(*id).filter(|_| *start == side.start() && *command >= 0x20)?;
+    let is_data = |byte: u8| byte >= 0x20 || byte == TIMEOUT;
+    let len = if side == Side::Device && id == Id::Lcdm1000 && *command == lcdm1000::STATUS {
+        // two bytes, and two of sensors that may be anything
+        rest.first_chunk::<2>().filter(|first| first.iter().all(|byte| is_data(*byte)))?;
+        4
+    } else {
+        rest.iter().position(|byte| !is_data(*byte)).filter(|len| *len <= MAX_DATA)?
+    };
+    let (data, tail) = rest.split_at_checked(len)?;
+    let [ETX, check, after @ ..] = tail else { return None };
+    let sum = data.iter().fold(start ^ id.byte() ^ STX ^ command ^ ETX, |sum, byte| sum ^ byte);
+    (sum == *check).then(|| (Frame::new(id, *command, data), after))
 }
 
 /// Two ASCII digits.

@@ -7,9 +7,9 @@ fn bytes(hex: &str) -> Vec<u8> {
     hex.split_ascii_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()).collect()
 }
 
-fn read(side: Side, bytes: &[u8]) -> Vec<Token> {
+fn read(side: Side, mut bytes: &[u8]) -> Vec<Token> {
     let mut decoder = Decoder::new(side);
-    bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
+    std::iter::from_fn(|| decoder.push(&mut bytes)).collect()
 }
 
 fn wire(side: Side, frame: &Frame) -> Vec<u8> {
@@ -263,6 +263,43 @@ fn any_frame() -> impl Strategy<Value = Frame> {
 }
 
 proptest! {
+    /// Loss prevented: a reply that comes in pieces is read otherwise than one that comes whole.
+    #[test]
+    fn any_split_gives_the_same_tokens(
+        parts in prop::collection::vec(
+            (any_frame(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..6), any::<bool>()),
+            1..6,
+        ),
+        cuts in prop::collection::vec(1usize..20, 1..20),
+    ) {
+        let side_of = |device| if device { Side::Device } else { Side::Host };
+        let stream: Vec<u8> = parts
+            .iter()
+            .flat_map(|(frame, device, noise, clean)| {
+                let noise = if *clean { &[][..] } else { noise };
+                [wire(side_of(*device), frame), noise.to_vec()].concat()
+            })
+            .collect();
+        for side in [Side::Host, Side::Device] {
+            let single = {
+                let mut decoder = Decoder::new(side);
+                let one = |byte: &u8| decoder.push(&mut [*byte].as_slice());
+                stream.iter().filter_map(one).collect::<Vec<_>>()
+            };
+            let (mut decoder, mut got, mut rest) = (Decoder::new(side), Vec::new(), &stream[..]);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (mut piece, after) = rest.split_at((*cut).min(rest.len()));
+                rest = after;
+                got.extend(std::iter::from_fn(|| decoder.push(&mut piece)));
+            }
+            prop_assert_eq!(&got, &single);
+            prop_assert_eq!(read(side, &stream), single);
+        }
+    }
+
     /// Loss prevented: bytes of a failing device stop the machine.
     #[test]
     fn no_bytes_panic(stream in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -326,12 +326,12 @@ impl F56Sim {
 }
 
 impl SimDevice for F56Sim {
-    fn on_bytes(&mut self, bytes: &[u8], now: Mono) -> Vec<u8> {
+    fn on_bytes(&mut self, mut bytes: &[u8], now: Mono) -> Vec<u8> {
         let mut out = Vec::new();
         if !self.powered {
             return out;
         }
-        for token in self.decoder.push(bytes) {
+        while let Some(token) = self.decoder.push(&mut bytes) {
             out.extend(match token {
                 Token::Enq => self.on_enq(now),
                 Token::Ack => self.on_ack(now),

@@ -64,9 +64,9 @@ impl Desk {
     }
 }
 
-fn read(frame: &[u8]) -> Option<Reply> {
-    match Decoder::default().push(frame).into_iter().next() {
-        Some(Token::Payload(payload)) => Reply::parse(payload),
+fn read(mut frame: &[u8]) -> Option<Reply> {
+    match Decoder::default().push(&mut frame) {
+        Some(Token::Payload(payload)) => Reply::parse(&payload),
         other => panic!("{other:?}"),
     }
 }

@@ -346,18 +346,17 @@ impl PuloonSim {
 }
 
 impl SimDevice for PuloonSim {
-    fn on_bytes(&mut self, bytes: &[u8], now: Mono) -> Vec<u8> {
+    fn on_bytes(&mut self, mut bytes: &[u8], now: Mono) -> Vec<u8> {
         let mut out = Vec::new();
-        for byte in bytes {
-            if !self.powered {
-                break;
-            }
-            out.extend(match self.decoder.push(*byte) {
-                Some(Token::Frame(request)) => self.on_frame(request, now),
-                Some(Token::Ack) => self.on_ack(now),
-                Some(Token::Nak) => self.again(now),
-                Some(Token::Damaged(_)) => self.on_damaged(),
-                Some(Token::Eot | Token::Item { .. } | Token::Noise(_)) | None => Vec::new(),
+        while self.powered
+            && let Some(token) = self.decoder.push(&mut bytes)
+        {
+            out.extend(match token {
+                Token::Frame(request) => self.on_frame(request, now),
+                Token::Ack => self.on_ack(now),
+                Token::Nak => self.again(now),
+                Token::Damaged(_) => self.on_damaged(),
+                Token::Eot | Token::Item { .. } | Token::Noise(_) => Vec::new(),
             });
         }
         self.frame_due = self.decoder.in_frame().then(|| now.after(IN_FRAME_MS));

@@ -9,10 +9,10 @@ struct Desk {
     now: Mono,
 }
 
-fn frame(bytes: &[u8]) -> Option<Frame> {
+fn frame(mut bytes: &[u8]) -> Option<Frame> {
     let mut decoder = Decoder::new(Side::Device);
-    bytes.iter().find_map(|byte| match decoder.push(*byte) {
-        Some(Token::Frame(frame)) => Some(frame),
+    std::iter::from_fn(|| decoder.push(&mut bytes)).find_map(|token| match token {
+        Token::Frame(frame) => Some(frame),
         _ => None,
     })
 }
