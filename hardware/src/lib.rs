@@ -1,5 +1,5 @@
-//! Real serial protocols of note validators and dispensers, and simulators that speak them byte
-//! for byte.
+//! Real serial protocols of note validators, recyclers and dispensers, and simulators that speak
+//! them byte for byte.
 //!
 //! Promise: engines are sans-IO (bytes, ticks and commands in; bytes, events and a wake-up time
 //! out; no clock); a command that moves a note for good takes a proof that its intent is durable
@@ -26,6 +26,7 @@ pub mod frame;
 pub mod plan;
 pub mod port;
 pub mod printer;
+pub mod recycler;
 pub mod sim;
 pub mod trace;
 

@@ -27,6 +27,7 @@ use crate::acceptor::{Acceptor, AcceptorCommand};
 use crate::dispenser::{Dispenser, DispenserCommand};
 use crate::engine::{Engine, LineSettings, Output};
 use crate::printer::{Printer, PrinterCommand};
+use crate::recycler::{Recycler, RecyclerCommand};
 use crate::trace::{self, Direction, Trace};
 use inbox::{Inbox, Refused};
 pub use lp::open_lp;
@@ -233,6 +234,16 @@ impl<A: Authority> Acceptor<A> for Device<AcceptorCommand<A>> {
 
 impl<A: Authority> Dispenser<A> for Device<DispenserCommand<A>> {
     fn send(&mut self, command: DispenserCommand<A>) -> Result<(), PortClosed> {
+        Device::send(self, command)
+    }
+
+    fn frames(&self) -> Vec<String> {
+        self.trace.lines()
+    }
+}
+
+impl<A: Authority> Recycler<A> for Device<RecyclerCommand<A>> {
+    fn send(&mut self, command: RecyclerCommand<A>) -> Result<(), PortClosed> {
         Device::send(self, command)
     }
 

@@ -1,6 +1,8 @@
 //! What every dispenser must do, through the port that the agent sees: run on each implementation
 //! with its real runner, its real line and its simulated device.
 
+#[path = "batteries/recycler.rs"]
+mod recycler;
 mod support;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@
 
 pub mod f56;
 pub mod puloon;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 

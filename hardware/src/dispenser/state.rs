@@ -15,32 +15,32 @@ use super::{
 };
 
 /// Most cassettes that a protocol of ours addresses.
-pub(super) const SLOTS: usize = 4;
+pub(crate) const SLOTS: usize = 4;
 const EXIT_POLL_MS: u64 = 1_000;
 const IDLE_POLL_MS: u64 = 10_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
+pub(crate) enum Link {
     NeverUp,
     Up,
     Down,
 }
 
-pub(super) struct State {
+pub(crate) struct State {
     limits: DispenserLimits,
-    pub(super) link: Link,
+    pub(crate) link: Link,
     /// The bays, once the device has been set up and for as long as it answers well.
-    pub(super) bays: Option<BTreeMap<BayId, BayState>>,
+    pub(crate) bays: Option<BTreeMap<BayId, BayState>>,
     /// Bays that the device could not pick from, until they are configured anew while well.
-    pub(super) empty: BTreeSet<BayId>,
-    pub(super) notes_at_exit: bool,
+    pub(crate) empty: BTreeSet<BayId>,
+    pub(crate) notes_at_exit: bool,
     silent: bool,
-    pub(super) poll_at: Mono,
-    pub(super) events: Vec<DispenserEvent>,
+    pub(crate) poll_at: Mono,
+    pub(crate) events: Vec<DispenserEvent>,
 }
 
 impl State {
-    pub(super) const fn new(limits: DispenserLimits) -> Self {
+    pub(crate) const fn new(limits: DispenserLimits) -> Self {
         Self {
             limits,
             link: Link::NeverUp,
@@ -53,7 +53,7 @@ impl State {
         }
     }
 
-    pub(super) fn up(&mut self, now: Mono) {
+    pub(crate) fn up(&mut self, now: Mono) {
         if self.link == Link::Down {
             self.events.push(DispenserEvent::Recovered);
         }
@@ -62,7 +62,7 @@ impl State {
         self.poll_at = now.after(IDLE_POLL_MS);
     }
 
-    pub(super) fn down(&mut self, why: &str) {
+    pub(crate) fn down(&mut self, why: &str) {
         self.bays = None;
         self.empty.clear();
         if self.link != Link::Down {
@@ -73,7 +73,7 @@ impl State {
 
     /// What a status says: whether notes lie at the exit, and which cassettes are there, where the
     /// device tells.
-    pub(super) fn status(
+    pub(crate) fn status(
         &mut self,
         at_exit: Option<bool>,
         present: Option<[bool; SLOTS]>,
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// The bays are set up; a status that follows says which cassettes are there.
-    pub(super) fn set_up(&mut self, bays: &BTreeSet<BayId>) {
+    pub(crate) fn set_up(&mut self, bays: &BTreeSet<BayId>) {
         let state = |bay: &BayId| {
             let empty = self.empty.contains(bay);
             (*bay, if empty { BayState::Empty } else { BayState::Present })
@@ -114,7 +114,7 @@ impl State {
     }
 
     /// The bays are to be set up (again).
-    pub(super) fn unset(&mut self) {
+    pub(crate) fn unset(&mut self) {
         if self.bays.take().is_some() {
             // set up again although nothing was wrong: somebody has been at the cassettes
             self.empty.clear();
@@ -122,7 +122,7 @@ impl State {
     }
 
     /// Tells the bays after a status, if they have changed or somebody `asked`.
-    pub(super) fn polled(&mut self, before: Option<&BTreeMap<BayId, BayState>>, asked: bool) {
+    pub(crate) fn polled(&mut self, before: Option<&BTreeMap<BayId, BayState>>, asked: bool) {
         if self.bays.is_none() {
             if asked {
                 let detail = "the dispenser answers but is not set up: configure its bays";
@@ -133,25 +133,25 @@ impl State {
         }
     }
 
-    pub(super) fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         if let Some(bays) = self.bays.clone() {
             let notes_at_exit = self.notes_at_exit;
             self.events.push(DispenserEvent::Ready { bays, notes_at_exit });
         }
     }
 
-    pub(super) fn poll_later(&mut self, now: Mono) {
+    pub(crate) fn poll_later(&mut self, now: Mono) {
         let ms = if self.notes_at_exit { EXIT_POLL_MS } else { IDLE_POLL_MS };
         self.poll_at = now.after(ms);
     }
 
-    pub(super) fn poll_soon(&mut self, now: Mono) {
+    pub(crate) fn poll_soon(&mut self, now: Mono) {
         self.poll_at = now.after(EXIT_POLL_MS);
     }
 
     /// The device did not answer something harmless: it must be set up again when it does. Said
     /// once, and to whoever `asked`.
-    pub(super) fn no_answer(&mut self, why: String, asked: bool, waiting: bool, now: Mono) {
+    pub(crate) fn no_answer(&mut self, why: String, asked: bool, waiting: bool, now: Mono) {
         let known = self.silent;
         self.gone(now);
         if waiting {
@@ -162,28 +162,28 @@ impl State {
     }
 
     /// The device has stopped answering.
-    pub(super) fn gone(&mut self, now: Mono) {
+    pub(crate) fn gone(&mut self, now: Mono) {
         self.bays = None;
         self.silent = true;
         self.poll_at = now.after(IDLE_POLL_MS);
     }
 
-    pub(super) fn fault(&mut self, kind: FaultKind, detail: String) {
+    pub(crate) fn fault(&mut self, kind: FaultKind, detail: String) {
         self.events.push(DispenserEvent::Fault(DeviceFault { kind, detail }));
     }
 
-    pub(super) fn not_started(&mut self, kind: FaultKind, detail: String) {
+    pub(crate) fn not_started(&mut self, kind: FaultKind, detail: String) {
         let outcome = DispenseOutcome::NotStarted(DeviceFault { kind, detail });
         self.events.push(DispenserEvent::Dispensed(outcome));
     }
 
-    pub(super) fn unknowable(&mut self, last_seen: String) {
+    pub(crate) fn unknowable(&mut self, last_seen: String) {
         let outcome = DispenseOutcome::Unknowable { last_seen };
         self.events.push(DispenserEvent::Dispensed(outcome));
     }
 
     /// The device's own final answer.
-    pub(super) fn finished(&mut self, bays: BayResults, fault: Option<DeviceFault>, now: Mono) {
+    pub(crate) fn finished(&mut self, bays: BayResults, fault: Option<DeviceFault>, now: Mono) {
         if fault.is_some() {
             self.bays = None;
         }
@@ -193,7 +193,7 @@ impl State {
     }
 
     /// Why these bays cannot be set up at all.
-    pub(super) fn unfit<'a>(&self, bays: impl IntoIterator<Item = &'a BayId>) -> Option<String> {
+    pub(crate) fn unfit<'a>(&self, bays: impl IntoIterator<Item = &'a BayId>) -> Option<String> {
         let most = self.limits.bays;
         let mut any = false;
         for bay in bays {
@@ -206,7 +206,7 @@ impl State {
     }
 
     /// Why this plan cannot be begun at all; `busy` is whether another is under way.
-    pub(super) fn refusal(&self, plan: &DispensePlan, busy: bool) -> Option<DeviceFault> {
+    pub(crate) fn refusal(&self, plan: &DispensePlan, busy: bool) -> Option<DeviceFault> {
         let no = |kind, detail: String| Some(DeviceFault { kind, detail });
         if self.link != Link::Up {
             return no(FaultKind::LinkLost, "the port is not open".to_owned());
@@ -241,12 +241,12 @@ impl State {
 }
 
 /// The place of a bay in a command.
-pub(super) fn slot(bay: BayId) -> Option<usize> {
+pub(crate) fn slot(bay: BayId) -> Option<usize> {
     usize::from(bay.get()).checked_sub(1).filter(|slot| *slot < SLOTS)
 }
 
 /// What is a fault among what a dispenser tells.
-pub(super) const fn is_fault(event: &DispenserEvent) -> bool {
+pub(crate) const fn is_fault(event: &DispenserEvent) -> bool {
     match event {
         DispenserEvent::Fault(_) => true,
         DispenserEvent::Dispensed(outcome) => {

@@ -32,6 +32,7 @@ use super::id003::{self, Id003Sim};
 use super::puloon::{self, Model, PuloonSim};
 use super::{Key, SimDevice};
 use crate::frame::f56::note_size;
+use crate::frame::id003::CurrencySlot;
 
 #[derive(Parser)]
 #[command(
@@ -88,6 +89,14 @@ enum Device {
     },
     /// JCM ID-003 validator (UBA, iVIZION, iPRO): inlet, escrow, cashbox
     Id003 {
+        #[command(flatten)]
+        validator: Validator,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// JCM ID-003 recycler (iPRO-RC, UBA-RC, Vega-RC): a validator with two boxes that pay out
+    #[command(name = "id003-rc")]
+    Id003Rc {
         #[command(flatten)]
         validator: Validator,
         #[command(flatten)]
@@ -242,7 +251,10 @@ fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
             let (note_ms, cassettes) = (cassettes.note_ms, cassettes.fit(SLOTS)?);
             (Box::new(F56Sim::new(Fit { cassettes, note_ms, short_reply })), common)
         }
-        Device::Id003 { validator, common } => (Box::new(validator.id003()), common),
+        Device::Id003 { validator, common } => (Box::new(validator.id003(Id003Sim::new)), common),
+        Device::Id003Rc { validator, common } => {
+            (Box::new(validator.id003(Id003Sim::recycler)), common)
+        }
         Device::Puloon1000 { cassettes, common } => (cassettes.puloon(Model::Lcdm1000)?, common),
         Device::Puloon2000 { cassettes, common } => (cassettes.puloon(Model::Lcdm2000)?, common),
         Device::Puloon4000 { cassettes, common } => (cassettes.puloon(Model::Lcdm4000)?, common),
@@ -349,7 +361,10 @@ impl Validator {
         CcnetSim::new(table, options, timing)
     }
 
-    fn id003(&self) -> Id003Sim {
+    fn id003(
+        &self,
+        make: fn(Vec<CurrencySlot>, id003::Options, id003::Timing) -> Id003Sim,
+    ) -> Id003Sim {
         let table = match self.currency {
             KnownNotes::Eur => Id003Sim::eur(),
             KnownNotes::Usd => Id003Sim::usd(),
@@ -367,7 +382,7 @@ impl Validator {
             stacked: paced(real.stacked, self.pace),
             take: paced(real.take, self.pace),
         };
-        Id003Sim::new(table, options, timing)
+        make(table, options, timing)
     }
 }
 

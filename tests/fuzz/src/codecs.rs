@@ -47,6 +47,12 @@ pub(crate) fn id003(input: &[u8]) -> usize {
         let (reply, request) = (id003::Reply::parse(frame), id003::Request::parse(frame));
         assert_eq!(request.frame(), *frame);
         let _ = (reply.to_string(), request.to_string());
+        if let Some(extension) = id003::recycler::Extension::parse(frame) {
+            assert_eq!(extension.frame(), *frame);
+            let _ = extension.to_string();
+        }
+        let state = id003::recycler::PayState::parse(frame);
+        assert!(state.is_none_or(|state| state.frame() == *frame));
         if let id003::Reply::CurrencyAssign(table) = reply {
             let _ = table.slots().filter_map(|slot| slot.note()).count();
         }

@@ -44,6 +44,7 @@
 //! [`Accepting`]: AcceptorEvent::Accepting
 //! [`Closed`]: AcceptorEvent::Closed
 
+mod lend;
 mod note;
 mod setup;
 mod talk;
@@ -110,6 +111,12 @@ pub struct Id003<A: Authority> {
     notes: Notes,
     reset_wanted: bool,
     cashbox_out: bool,
+    /// A recycler's own business has the line.
+    lent: bool,
+    /// A recycler's own business wants the inlet closed.
+    shut: bool,
+    /// The next note that is stacked goes to the cashbox, even where a box could keep it.
+    away: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +131,7 @@ enum Ask {
     Status,
     Reset,
     Stack,
+    StackAway,
     Return,
     Hold,
     Ack,
@@ -138,6 +146,7 @@ impl Ask {
             Self::Status => Request::StatusRequest,
             Self::Reset => Request::Reset,
             Self::Stack => Request::Stack2,
+            Self::StackAway => Request::Stack3,
             Self::Return => Request::Return,
             Self::Hold => Request::Hold,
             Self::Ack => Request::Ack,
@@ -173,12 +182,16 @@ impl<A: Authority> Id003<A> {
             notes: Notes::default(),
             reset_wanted: false,
             cashbox_out: false,
+            lent: false,
+            shut: false,
+            away: false,
         }
     }
 
     /// Says what is due and hands out what has gathered.
     fn finish(&mut self, now: Mono) -> Output<AcceptorEvent> {
-        self.voice.out.wake_at = if self.up { Some(self.pump(now)) } else { None };
+        let speaks = self.up && !self.lent;
+        self.voice.out.wake_at = if speaks { Some(self.pump(now)) } else { None };
         std::mem::take(&mut self.voice.out)
     }
 }
@@ -234,7 +247,10 @@ impl<A: Authority> Engine for Id003<A> {
             }
             AcceptorCommand::AcknowledgeCredit => self.notes.credit_is_durable(),
             _ if !self.up => self.voice.say_fault_again(),
-            AcceptorCommand::Stack(bill) if self.waits() => self.notes.stack(*bill.as_ref()),
+            AcceptorCommand::Stack(bill) if self.waits() => {
+                self.away = false;
+                self.notes.stack(*bill.as_ref());
+            }
             // its note is not in escrow any more
             AcceptorCommand::Stack(_) => {}
             AcceptorCommand::Return => self.notes.give_back_if_undecided(),

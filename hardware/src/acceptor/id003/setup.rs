@@ -177,7 +177,7 @@ impl Setup {
             }
             // the firmware does not have this function
             Ask::Set(_) => self.fixed = self.fixed.saturating_add(1),
-            Ask::Status | Ask::Stack | Ask::Return | Ask::Hold | Ask::Ack => {}
+            Ask::Status | Ask::Stack | Ask::StackAway | Ask::Return | Ask::Hold | Ask::Ack => {}
         }
     }
 
@@ -202,7 +202,7 @@ impl<A: Authority> Id003<A> {
             .wanted_codes()
             .filter_map(|code| 1u16.checked_shl(u32::from(code.checked_sub(0x61)?)));
         let enabled = bits.fold(0, |bits, bit| bits | bit);
-        if enabled == 0 { CLOSED } else { (!enabled, false) }
+        if enabled == 0 || self.shut { CLOSED } else { (!enabled, false) }
     }
 
     pub(super) fn setting(&self, now: Mono) -> Option<Ask> {

@@ -34,7 +34,7 @@ impl<A: Authority> Id003<A> {
             _ => self.current = false,
         }
         match ask {
-            Ask::Stack => self.notes.said(Word::Stack, now),
+            Ask::Stack | Ask::StackAway => self.notes.said(Word::Stack, now),
             Ask::Return => self.notes.said(Word::Return, now),
             Ask::Hold => self.notes.said(Word::Hold, now),
             Ask::Reset if in_escrow => self.notes.said(Word::Reset, now),
@@ -93,6 +93,7 @@ impl<A: Authority> Id003<A> {
     /// What the note in escrow is told.
     fn decide(&self, now: Mono) -> Option<Ask> {
         Some(match self.notes.decide(self.reset_wanted, now)? {
+            Word::Stack if self.away => Ask::StackAway,
             Word::Stack => Ask::Stack,
             Word::Return => Ask::Return,
             Word::Hold => Ask::Hold,
@@ -134,7 +135,7 @@ impl<A: Authority> Id003<A> {
                 self.on_unknown(raw, now);
                 self.next_poll = since.after(POLL_MS);
             }
-            (Ask::Reset | Ask::Stack | Ask::Return | Ask::Hold, Reply::Ack) => {
+            (Ask::Reset | Ask::Stack | Ask::StackAway | Ask::Return | Ask::Hold, Reply::Ack) => {
                 self.answered(now);
                 if ask == Ask::Reset {
                     self.reset_wanted = false;

@@ -8,6 +8,7 @@
 //! Source: JCM ID-003 protocol specification, as used by UBA, iVIZION and iPRO units.
 
 mod codes;
+pub mod recycler;
 mod reply;
 mod request;
 
@@ -109,9 +110,15 @@ impl fmt::Debug for Frame {
 /// What bytes of one direction say, for the trace.
 #[must_use]
 pub fn in_words(direction: Direction, bytes: &[u8]) -> String {
-    stream::in_words::<Id003Layout>(bytes, |frame| match direction {
-        Direction::Sent => Request::parse(frame).to_string(),
-        Direction::Received => Reply::parse(frame).to_string(),
+    stream::in_words::<Id003Layout>(bytes, |frame| {
+        if let Some(extension) = recycler::Extension::parse(frame) {
+            return extension.to_string();
+        }
+        match direction {
+            Direction::Sent => Request::parse(frame).to_string(),
+            Direction::Received => recycler::PayState::parse(frame)
+                .map_or_else(|| Reply::parse(frame).to_string(), |state| state.to_string()),
+        }
     })
 }
 

@@ -30,6 +30,9 @@ impl Id003Sim {
                 let taken = self.set(config);
                 self.send(&if taken { Reply::Echo(config) } else { Reply::InvalidCommand }, out);
             }
+            Request::Unknown { raw } if self.boxes.is_some() && raw.op() == 0xf0 => {
+                self.on_extension(raw, now, out);
+            }
             Request::Unknown { .. } => self.send(&Reply::InvalidCommand, out),
             Request::Reset
             | Request::Stack1
@@ -48,6 +51,9 @@ impl Id003Sim {
         self.last_poll = now;
         let Some(status) = self.status() else { return };
         self.announced = status;
+        if let Some(state) = self.pay_state() {
+            return self.send_frame(&state.frame(), out);
+        }
         match self.trouble {
             Some(Trouble { kind: path::TroubleKind::Code(code), .. }) => {
                 let raw = Frame::new(code, &[]);
@@ -72,11 +78,15 @@ impl Id003Sim {
     }
 
     pub(super) fn send(&mut self, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        self.send_frame(&reply.frame(), out);
+    }
+
+    pub(super) fn send_frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
         if let Some(left) = self.silent_replies.checked_sub(1) {
             self.silent_replies = left;
             return;
         }
-        reply.frame().write_to(out);
+        frame.write_to(out);
         if let Some(left) = self.damaged_replies.checked_sub(1) {
             self.damaged_replies = left;
             if let Some(check) = out.last_mut() {
@@ -86,15 +96,22 @@ impl Id003Sim {
     }
 
     fn on_ack(&mut self, now: Mono) {
+        if let Phase::Out(out) = self.phase {
+            return self.out_acknowledged(out, now);
+        }
         let Phase::VendValid { code, boxed, .. } = self.phase else { return };
         if !boxed {
-            count(&mut self.tally.cashbox, code);
+            self.store(code);
         }
         self.tally.acknowledged = self.tally.acknowledged.saturating_add(1);
-        self.phase = Phase::Stacked { until: now.after(self.timing.stacked) };
+        let to = self.boxes.as_ref().map_or(0, |boxes| boxes.last);
+        self.phase = Phase::Stacked { until: now.after(self.timing.stacked), to };
     }
 
     fn obey(&mut self, request: Request<'_>, now: Mono) -> bool {
+        if let (Phase::Escrow { .. }, Some(boxes)) = (self.phase, &mut self.boxes) {
+            boxes.bypassed = request == Request::Stack3;
+        }
         self.phase = match (request, self.phase) {
             (Request::Reset, _) => return self.reset(now),
             (Request::Stack1, Phase::Escrow { code, .. }) => {
@@ -118,10 +135,16 @@ impl Id003Sim {
 
     /// RESET during VEND VALID forgets the credit: the note stays in the cashbox.
     fn reset(&mut self, now: Mono) -> bool {
+        let jammed = self.is_jammed();
         let inside = match self.phase {
             Phase::Open(_) => return true,
             Phase::VendValid { code, boxed: false, .. } => {
-                count(&mut self.tally.cashbox, code);
+                self.store(code);
+                None
+            }
+            Phase::Out(_) if jammed => return true,
+            Phase::Out(out) => {
+                self.break_off(out);
                 None
             }
             Phase::VendValid { .. } => None,

@@ -7,7 +7,7 @@ use crate::frame::id003::FailureCode;
 const EXPECTED: &str = "insert{denomination}, reject_next{reason}, leave, take, power_off, \
     power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, cheat, comm_error, \
     fail{code}, pause, status{code}, clear, silence{replies}, deaf{frames}, damage{replies}, \
-    set{option,on}, state";
+    set{option,on}, load{box,notes}, recycler_jam, state";
 
 impl Id003Sim {
     pub(super) fn act(&mut self, action: &Value, now: Mono) -> Result<(), SimError> {
@@ -20,9 +20,19 @@ impl Id003Sim {
             "reject_next" => self.reject_next = Some(RejectReason::from_code(code("reason")?)),
             "leave" => self.customer_takes = false,
             "take" => self.take(now),
-            "power_off" => self.phase = Phase::Off(self.left_behind()),
+            "power_off" => {
+                let inside = self.left_behind();
+                self.stop_out();
+                self.phase = Phase::Off(inside);
+            }
             "power_on" => self.power_on()?,
-            "stacker_out" => self.phase = Phase::Open(self.powered()?),
+            "stacker_out" => {
+                let inside = self.powered()?;
+                self.stop_out();
+                self.phase = Phase::Open(inside);
+            }
+            "load" => self.load(number("box")?, number("notes")?)?,
+            "recycler_jam" => self.recycler_jam()?,
             "stacker_in" => self.stacker_in(now)?,
             "collect" => self.collect()?,
             "stacker_full" => self.cashbox_full = true,
@@ -86,6 +96,7 @@ impl Id003Sim {
         if let Phase::GivingBack { until, .. } = &mut self.phase {
             *until = Some(now);
         }
+        self.take_out(now);
     }
 
     /// What the running device has inside.
@@ -128,6 +139,7 @@ impl Id003Sim {
 
     fn halt(&mut self, kind: TroubleKind) -> Result<(), SimError> {
         let inside = self.powered()?;
+        self.stop_out();
         self.trouble = Some(Trouble { kind, present: true });
         self.phase = Phase::Halted(inside);
         Ok(())
@@ -145,5 +157,6 @@ impl Id003Sim {
             }
             _ => self.trouble = None,
         }
+        self.clear_recycler();
     }
 }

@@ -28,11 +28,14 @@
 //! | `deaf` | `frames` | the next commands are lost |
 //! | `damage` | `replies` | the next replies have a wrong check |
 //! | `set` | `option`, `on` | see [`Options`] |
+//! | `load` | `box`, `notes` | a recycler: a person puts notes of its value into a box and sets its count |
+//! | `recycler_jam` | | a recycler: latched until `clear` and CLEAR or RESET |
 //! | `state` | | only the answer: `{"status": "..."}` as for each other action |
 
 mod answer;
 mod control;
 mod path;
+mod recycler;
 
 use std::collections::BTreeMap;
 
@@ -42,6 +45,7 @@ use serde_json::{Value, json};
 use super::{Key, SimDevice, SimError, count};
 use crate::frame::id003::{Config, CurrencySlot, Decoder, RejectReason, Reply, Status};
 use path::{Inside, Phase, Trouble};
+use recycler::Boxes;
 
 /// The host decides about a note in escrow within this time.
 const ESCROW_MS: u64 = 10_000;
@@ -118,6 +122,8 @@ pub struct Id003Sim {
     last_poll: Mono,
     announced: Status,
     tally: Tally,
+    /// Of a recycler only.
+    boxes: Option<Boxes>,
     reject_next: Option<RejectReason>,
     customer_takes: bool,
     silent_replies: u64,
@@ -170,6 +176,7 @@ impl Id003Sim {
             last_poll: Mono(0),
             announced: Status::PowerUp,
             tally: Tally::default(),
+            boxes: None,
             reject_next: None,
             customer_takes: true,
             silent_replies: 0,
@@ -249,7 +256,7 @@ impl SimDevice for Id003Sim {
     }
 
     fn counters(&self) -> Value {
-        json!({
+        let mut counters = json!({
             "inserted": self.tally.inserted,
             "in_path": u8::from(self.inside().is_some()),
             "cashbox": self.by_value(&self.tally.cashbox),
@@ -258,7 +265,11 @@ impl SimDevice for Id003Sim {
             "rejected": self.tally.rejected,
             "removed": self.tally.removed,
             "acknowledged": self.tally.acknowledged,
-        })
+        });
+        if let (Some(fields), Some(own)) = (counters.as_object_mut(), self.box_counters()) {
+            fields.extend(own);
+        }
+        counters
     }
 
     fn keys(&self) -> &'static [Key] {

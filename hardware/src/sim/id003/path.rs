@@ -1,5 +1,6 @@
 //! Where the note is, and how time moves it.
 
+use super::recycler::Out;
 use super::*;
 use crate::frame::id003::{FailureCode, Held};
 
@@ -51,7 +52,11 @@ pub(super) enum Phase {
     },
     Stacked {
         until: Mono,
+        /// The box, or 0 for the cashbox.
+        to: u8,
     },
+    /// A recycler moves notes out of its boxes.
+    Out(Out),
     /// The note lies in the inlet; `reason` = 17, without it 18.
     GivingBack {
         code: u8,
@@ -120,9 +125,11 @@ impl Id003Sim {
             Phase::Accepting { .. } => Status::Accepting,
             Phase::Escrow { held: true, .. } => Status::Holding,
             Phase::Escrow { code, .. } => Status::Escrow(Held::Note(code)),
-            Phase::Stacking { .. } => Status::Stacking(None),
+            Phase::Stacking { code, .. } => Status::Stacking(self.destination(code)),
             Phase::VendValid { code, .. } => Status::VendValid(says(code)),
-            Phase::Stacked { .. } => Status::Stacked(None),
+            Phase::Stacked { to, .. } => Status::Stacked(self.boxes.is_some().then_some(to)),
+            // told by the recycler itself
+            Phase::Out(_) => Status::Disabled,
             Phase::GivingBack { reason: Some(reason), .. } => Status::Rejecting(reason),
             Phase::GivingBack { .. } => Status::Returning,
         })
@@ -151,7 +158,7 @@ impl Id003Sim {
             | Phase::Initializing { inside, .. }
             | Phase::Halted(inside)
             | Phase::Open(inside) => return inside.filter(|i| i.place != Place::Unacknowledged),
-            Phase::Idle | Phase::Stacked { .. } => return None,
+            Phase::Idle | Phase::Stacked { .. } | Phase::Out(_) => return None,
             Phase::VendValid { boxed: true, .. } => return None,
             Phase::Accepting { code, .. } => (code, Place::Acceptor(false)),
             Phase::Escrow { code, .. } => (code, Place::Acceptor(true)),
@@ -184,7 +191,8 @@ impl Id003Sim {
         match self.phase {
             Phase::Initializing { until, .. }
             | Phase::Stacking { until, .. }
-            | Phase::Stacked { until } => Some(until),
+            | Phase::Stacked { until, .. } => Some(until),
+            Phase::Out(out) => out.until,
             Phase::Accepting { until, .. } | Phase::Escrow { until, .. } => {
                 Some(until.min(unpolled))
             }
@@ -218,7 +226,7 @@ impl Id003Sim {
             }
             Phase::Stacking { code, lever, .. } => {
                 if !lever {
-                    count(&mut self.tally.cashbox, code);
+                    self.store(code);
                 }
                 Phase::VendValid { code, since: at, boxed: !lever }
             }
@@ -230,6 +238,7 @@ impl Id003Sim {
                 self.given_back(was_escrow);
                 Phase::Idle
             }
+            Phase::Out(out) => self.move_out(out, at),
             other => other,
         };
     }
@@ -261,7 +270,7 @@ impl Id003Sim {
                 self.given_back(was_escrow);
                 return Phase::Idle;
             }
-            Place::Transport => count(&mut self.tally.cashbox, code),
+            Place::Transport => self.store(code),
             Place::Unacknowledged => {}
         }
         let asked_for = self.settings.optional & crate::frame::id003::POWER_RECOVERY != 0;

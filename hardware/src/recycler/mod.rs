@@ -1,0 +1,95 @@
+//! The recycler port: one device that takes notes in, keeps some of them in boxes, and gives those
+//! out again.
+//!
+//! Promise: what comes in follows the rules of the [acceptor](crate::acceptor) port, what goes out
+//! those of the [dispenser](crate::dispenser) port: a note is stacked, paid out or moved to the
+//! cashbox only with a proof that its intent is durable. The device's own counts of its boxes are
+//! told when it comes up, and whenever they have changed: whoever keeps books holds them against
+//! the last record, which is how it learns what became of a movement that a crash has cut off.
+//!
+//! Failure policy: where counts and customer's hand do not add up, the outcome is
+//! [`DispenseOutcome::Unknowable`](crate::dispenser::DispenseOutcome::Unknowable); nothing is paid
+//! out again because an answer was lost.
+
+pub mod id003_rc;
+
+use std::collections::BTreeMap;
+
+use bitspire_shared::ids::BayId;
+use serde::{Deserialize, Serialize};
+
+use crate::Authority;
+use crate::acceptor::{AcceptorCommand, AcceptorEvent, DeviceFault, EscrowedBill};
+use crate::dispenser::{DispenserCommand, DispenserEvent};
+
+/// All notes of a box are to go to the cashbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Emptying {
+    /// The box.
+    pub bay: BayId,
+}
+
+/// What the agent may ask of a recycler.
+pub enum RecyclerCommand<A: Authority> {
+    /// As of an acceptor. A note that is stacked goes to the box that keeps its kind, if that has
+    /// room, and to the cashbox otherwise.
+    In(AcceptorCommand<A>),
+    /// Move the note in escrow to the cashbox, for good, even where a box could keep it.
+    StackAway(A::Committed<EscrowedBill>),
+    /// As of a dispenser. `Configure` says which note each box keeps; the inlet is closed for a
+    /// moment.
+    Out(DispenserCommand<A>),
+    /// Move the notes of a box to the cashbox, for good.
+    Empty(A::Committed<Emptying>),
+}
+
+/// What a recycler tells the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecyclerEvent {
+    /// Of notes that come in.
+    In(AcceptorEvent),
+    /// Of notes that go out.
+    Out(DispenserEvent),
+    /// The notes in each box as the device counts them: at the start, and after each change.
+    Counts(BTreeMap<BayId, u32>),
+    /// An emptying has ended.
+    Emptied {
+        /// The box.
+        bay: BayId,
+        /// How it ended.
+        outcome: EmptyOutcome,
+    },
+}
+
+/// How an emptying ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EmptyOutcome {
+    /// So many notes went from the box to the cashbox, by the device's counts.
+    Moved {
+        /// Notes.
+        notes: u32,
+        /// What stopped it, if it stopped short.
+        fault: Option<DeviceFault>,
+    },
+    /// Refused before any note could move.
+    NotStarted(DeviceFault),
+    /// Nobody knows how many notes moved; a person must count.
+    Unknowable {
+        /// The last thing that the device said, in words and hex.
+        last_seen: String,
+    },
+}
+
+/// A recycler as the agent holds it; events come through the sink given when it was opened.
+pub trait Recycler<A: Authority>: Send {
+    /// Asks for something; the answer comes as events.
+    ///
+    /// # Errors
+    /// [`PortClosed`](crate::port::PortClosed) when the device's thread has ended.
+    fn send(&mut self, command: RecyclerCommand<A>) -> Result<(), crate::port::PortClosed>;
+
+    /// The last frames as text, oldest first, for evidence; none where there is no line.
+    fn frames(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
