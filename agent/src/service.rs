@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 
-use bitspire_shared::ids::BayId;
+use bitspire_shared::ids::{BayId, EventId, PubKey};
 use bitspire_shared::money::{Denomination, Fiat};
 use bitspire_shared::rpc::BayChange;
-use bitspire_shared::time::Mono;
+use bitspire_shared::time::{Mono, Unix};
 use serde::{Deserialize, Serialize};
 
 use crate::ipc::SecretText;
@@ -315,6 +315,21 @@ pub struct HeldBay {
     pub unsure: i64,
 }
 
+/// A document of the operator that the machine goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruling {
+    /// What it is about, and what it says.
+    pub says: String,
+    /// Its event.
+    pub event_id: EventId,
+    /// Who signed it: the operator that the machine has pinned.
+    pub signed_by: PubKey,
+    /// When its author published it.
+    pub published_at: Unix,
+    /// When the machine applied it; `None` where nobody wrote that down yet.
+    pub applied_at: Option<Unix>,
+}
+
 /// What is inside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inside {
@@ -328,6 +343,8 @@ pub struct Inside {
     pub reject_bin: Option<Vec<Held>>,
     /// What was done and the operator's service has not heard of yet.
     pub untold: u32,
+    /// The fees and the cassettes that the machine goes by.
+    pub rulings: Vec<Ruling>,
 }
 
 /// What stands on the screen in service mode.

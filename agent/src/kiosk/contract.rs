@@ -5,7 +5,7 @@ use std::iter::successors;
 
 use axum::body::Body;
 use axum::http::Request;
-use bitspire_shared::ids::BayId;
+use bitspire_shared::ids::{BayId, EventId};
 use bitspire_shared::money::{Direction, Fiat, Rate, Sats};
 use bitspire_shared::rpc::{ErrorCode, Lnurl};
 use bitspire_shared::time::Unix;
@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 use super::tests::{HOST, world};
 use super::*;
 use crate::screen::MachineScreen;
-use crate::service::{Counted, Held, HeldBay, Inside, Page, ServiceView, Touch};
+use crate::service::{Counted, Held, HeldBay, Inside, Page, Ruling, ServiceView, Touch};
 use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
 fn document() -> Value {
@@ -113,7 +113,17 @@ fn next_service(view: &ServiceView) -> Option<ServiceView> {
     let page = |page| {
         let held = Held { note: euros(), count: 97 };
         let bay = HeldBay { bay: BayId::new(1).unwrap(), held, doubt: false, unsure: 4 };
-        let inside = Inside { bays: vec![bay], cashbox: Some(vec![held]), ..Inside::default() };
+        let ruling = Ruling {
+            says: "Fees".into(),
+            event_id: EventId::from_bytes([1; 32]),
+            signed_by: "c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5"
+                .parse()
+                .unwrap(),
+            published_at: Unix(1),
+            applied_at: None,
+        };
+        let (bays, rulings) = (vec![bay], vec![ruling]);
+        let inside = Inside { bays, cashbox: Some(vec![held]), rulings, ..Inside::default() };
         ServiceView::Page { page, form: 7, said: None, inside }
     };
     Some(match view {

@@ -3,11 +3,12 @@
 //! Promise: it works by touch alone: whatever is a number is typed on a pad on the screen. What the
 //! machine's books expect stands beside what is typed.
 
+use bitspire_shared::time::Unix;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use crate::ipc::CustomerAction;
-use crate::service::{Held, HeldBay, Inside, Page, ServiceView, Touch};
+use crate::service::{Held, HeldBay, Inside, Page, Ruling, ServiceView, Touch};
 
 /// Why a count differs, to be touched; nobody has a keyboard here.
 const REASONS: [&str; 4] =
@@ -143,12 +144,50 @@ fn menu(inside: &Inside, said: Option<&str>) -> Markup {
                 tr { th { "Reject bin" } td { (heap(held)) } td { (go("Empty", Page::RejectBin)) } }
             }
         }
+        (rulings(&inside.rulings))
         div.choices {
             @if !inside.bays.is_empty() { (go("Test the dispenser", Page::Test)) }
             (go("Reset the pairing", Page::Pairing))
             (leave("Leave service mode"))
         }
     }
+}
+
+/// What the operator has set, and since when it holds here.
+fn rulings(all: &[Ruling]) -> Markup {
+    html! {
+        @for one in all {
+            p.soft {
+                (one.says) br;
+                "published " (utc(one.published_at))
+                @if let Some(at) = one.applied_at { ", applied " (utc(at)) }
+                br;
+                "event " code { (head(&one.event_id.to_string())) }
+                " signed by " code { (head(&one.signed_by.to_string())) }
+            }
+        }
+    }
+}
+
+/// Enough of a key or an id to tell it from others.
+fn head(hex: &str) -> String {
+    hex.chars().take(16).collect()
+}
+
+/// A time as people read it, in UTC: days from 1970 to a date by the civil calendar.
+fn utc(at: Unix) -> String {
+    let (days, second) = (at.0 / 86_400, at.0 % 86_400);
+    // eras of 400 years that begin in March, so that the leap day is a year's last
+    let shifted = days.saturating_add(719_468);
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era.saturating_mul(400).saturating_add(year) + u64::from(month < 3);
+    let (hour, minute) = (second / 3_600, second % 3_600 / 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
 fn reasons() -> Markup {

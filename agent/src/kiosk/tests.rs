@@ -2,15 +2,16 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use bitspire_shared::ids::BayId;
+use bitspire_shared::ids::{BayId, EventId};
 use bitspire_shared::money::{Fiat, Sats};
 use bitspire_shared::rpc::{ErrorCode, Lnurl};
+use bitspire_shared::time::Unix;
 use futures_util::StreamExt as _;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::screen::MachineScreen;
-use crate::service::{Counted, Held, HeldBay, Inside, Page, ServiceView, Touch};
+use crate::service::{Counted, Held, HeldBay, Inside, Page, Ruling, ServiceView, Touch};
 use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
 pub(super) struct World {
@@ -206,6 +207,15 @@ fn service_pages_show_the_books_and_have_their_forms() {
         cashbox_out: true,
         reject_bin: Some(vec![held(2_000, 0)]),
         untold: 2,
+        rulings: vec![Ruling {
+            says: "Fees: 8 %".into(),
+            event_id: EventId::from_bytes([0xab; 32]),
+            signed_by: "c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5"
+                .parse()
+                .unwrap(),
+            published_at: Unix(1_709_210_096),
+            applied_at: Some(Unix(1_798_761_599)),
+        }],
     };
     let page = |page, said: Option<&str>| {
         let (said, inside) = (said.map(str::to_owned), inside.clone());
@@ -213,8 +223,17 @@ fn service_pages_show_the_books_and_have_their_forms() {
         render(&MachineScreen::Service(view)).into_string()
     };
     let menu = page(Page::Menu, Some("It is on record."));
-    for words in ["97 × 20.00 EUR", "count it", "3 × 20.00 EUR", "out of its place", "on record"]
-    {
+    for words in [
+        "97 × 20.00 EUR",
+        "count it",
+        "3 × 20.00 EUR",
+        "out of its place",
+        "on record",
+        "Fees: 8 %",
+        "published 2024-02-29 12:34 UTC, applied 2026-12-31 23:59 UTC",
+        "abababababababab",
+        "signed by <code>c6047f9441ed7d6d<",
+    ] {
         assert!(menu.contains(words), "{words}: {menu}");
     }
     let cashbox = page(Page::Cashbox, None);

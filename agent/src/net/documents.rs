@@ -35,7 +35,8 @@ const WAITING: usize = 16;
 const READS: [DocumentKind; 2] = [DocumentKind::Cassettes, DocumentKind::Fees];
 
 /// The subscription to one of this machine's documents. Each has its own: some relays look only at
-/// the first `d` of a filter that names one author and one kind.
+/// the first `d` of a filter that names one author and one kind. No `since`: a relay keeps one event
+/// for each of them, and that one is wanted however long the machine was off.
 fn documents(pins: &NetPins, kind: DocumentKind) -> Filter {
     let d = SingleLetterTag::lowercase(Alphabet::D);
     Filter::new()

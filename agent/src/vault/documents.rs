@@ -119,7 +119,7 @@ impl Vault {
         let last = self.fees.as_ref().map(|(kept, _)| kept.0.mark());
         let decision = decide(last.as_ref(), &mark, now);
         if decision == Decision::Apply {
-            let kept = FeesInForce(InForce::new(pins.spire, mark, plaintext));
+            let kept = FeesInForce(InForce::new(pins.spire, mark, plaintext, now));
             self.keep(&kept)?;
             self.fees = Some((kept, document));
         }
@@ -153,7 +153,7 @@ impl Vault {
             self.append(Entry::Verdict(VerdictUse { nonce, seen }))?;
         }
         let kept =
-            CassettesInForce { document: InForce::new(pins.spire, mark, plaintext), refused };
+            CassettesInForce { document: InForce::new(pins.spire, mark, plaintext, now), refused };
         self.keep(&kept)?;
         self.cassettes = Some(kept);
         Ok(Ok(decision))

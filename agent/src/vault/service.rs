@@ -13,8 +13,9 @@
 
 use std::collections::BTreeMap;
 
+use bitspire_shared::document::{Cassettes, FeesDocument, Position};
 use bitspire_shared::ids::{BayId, ChangeId, JournalSeq};
-use bitspire_shared::money::{Denomination, Fiat};
+use bitspire_shared::money::{Denomination, Direction, Fiat};
 use bitspire_shared::rpc::{
     BayChange, MAX_SERVICE_EVENTS, Pile, Piles, ServiceAction, ServiceEvent,
 };
@@ -23,11 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use super::VaultError;
 use super::core::Vault;
-use super::settings::Setting;
+use super::settings::{InForce, Setting};
 use crate::journal::{CashMove, CountChange, Entry, Heap, JournalError, Stage};
 use crate::policy::pin::KeptTries;
 use crate::screen::MachineScreen;
-use crate::service::{Held, HeldBay, Inside, ServiceView, Touch, Wish};
+use crate::service::{Held, HeldBay, Inside, Ruling, ServiceView, Touch, Wish};
 use crate::txn::{Txn, cash_in, cash_out};
 
 /// What outlives a run.
@@ -305,7 +306,44 @@ impl Vault {
             cashbox_out: taker.is_some_and(|taker| taker.cashbox_out),
             reject_bin: self.dispenser.as_ref().map(|_| heap(&holdings.reject_bin, given)),
             untold: u32::try_from(self.untold().len()).unwrap_or(u32::MAX),
+            rulings: self.rulings(),
         }
+    }
+
+    /// The operator's documents in force, as somebody at the machine reads them.
+    fn rulings(&self) -> Vec<Ruling> {
+        let Some(pairing) = &self.pairing else { return Vec::new() };
+        let ruling = |says: String, kept: &InForce| Ruling {
+            says,
+            event_id: kept.mark().id,
+            signed_by: pairing.pins.operator,
+            published_at: kept.mark().published_at,
+            applied_at: kept.applied_at,
+        };
+        let percent = |direction, fees: &FeesDocument| {
+            let ppm = fees.of(direction).total().ppm();
+            let text = format!("{}.{:04}", ppm / 10_000, ppm % 10_000);
+            format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+        };
+        let fees = self.fees.iter().map(|(kept, fees)| {
+            let (taken, given) =
+                (percent(Direction::CashIn, fees), percent(Direction::CashOut, fees));
+            ruling(
+                format!("Fees: {taken} where notes are fed, {given} where notes are given"),
+                &kept.0,
+            )
+        });
+        let cassettes = self.cassettes.iter().map(|kept| {
+            let read = Cassettes::from_json(&kept.document.plaintext, pairing.pins.currency);
+            let bays = read.map(|read| read.positions).unwrap_or_default();
+            let bay = |(bay, position): (&BayId, &Position)| {
+                let note = Fiat::new(position.denomination.minor().into(), pairing.pins.currency);
+                format!("bay {bay} of {note}")
+            };
+            let bays: Vec<_> = bays.iter().map(bay).collect();
+            ruling(format!("Cassettes: {}", bays.join(", ")), &kept.document)
+        });
+        fees.chain(cassettes).collect()
     }
 }
 

@@ -49,12 +49,16 @@ pub(super) struct InForce {
     published_at: Unix,
     created_at: Unix,
     event_id: EventId,
+    /// When it was applied, by trusted time; not kept before this was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) applied_at: Option<Unix>,
     pub(super) plaintext: String,
 }
 
 impl InForce {
-    pub(super) fn new(spire: PubKey, mark: Mark, plaintext: &str) -> Self {
+    pub(super) fn new(spire: PubKey, mark: Mark, plaintext: &str, now: Unix) -> Self {
         Self {
+            applied_at: Some(now),
             spire,
             published_at: mark.published_at,
             created_at: mark.created_at,
