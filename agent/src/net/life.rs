@@ -176,10 +176,6 @@ impl Life {
     pub(super) async fn obey(&self, message: ToNet) {
         match message {
             ToNet::Request { request_id, rpc_name, body } => {
-                // a heartbeat can wait; everything else is asked while somebody stands there
-                if rpc_name != wire::RpcName::ReportState.as_str() {
-                    self.pool.hurry();
-                }
                 let asked = Asked { rpc_name, body, path: Path::Any };
                 self.command(Command::Add { request_id, asked }).await;
             }

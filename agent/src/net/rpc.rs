@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bitspire_shared::admit::Head;
 use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::ids::{EventId, PubKey, PushId, RequestId};
-use bitspire_shared::rpc::{self, ErrorCode, Reply, ServiceMessage, request_event};
+use bitspire_shared::rpc::{self, ErrorCode, Reply, RpcName, ServiceMessage, request_event};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
 use bitspire_shell::secrets::random;
@@ -179,6 +179,10 @@ impl Carrier {
                 return;
             };
             let (id, asked) = (turn.request_id, turn.asked);
+            // a heartbeat can wait; everything else is asked while somebody stands there
+            if asked.rpc_name != RpcName::ReportState.as_str() {
+                self.pool.hurry();
+            }
             let plaintext = json!({
                 "rpc_name": asked.rpc_name, "request_id": id, "body": asked.body,
             });

@@ -10,8 +10,9 @@ use std::time::Duration;
 pub(super) const FIRST: Duration = Duration::from_secs(2);
 /// The longest rest of all.
 pub(super) const LONGEST: Duration = Duration::from_secs(30);
-/// A connection that lived so long was a good one.
-pub(super) const STABLE: Duration = Duration::from_secs(60);
+/// A connection that lived so long was a good one: longer than a relay takes to turn somebody away,
+/// shorter than a service takes that is started again a few times.
+pub(super) const STABLE: Duration = Duration::from_secs(5);
 
 /// Failures in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +54,8 @@ mod tests {
         let mut rest = |lived: u64, chance| backoff.failed(Duration::from_secs(lived), chance);
         let longest: Vec<_> = (0..6).map(|_| rest(0, u16::MAX).as_secs()).collect();
         assert_eq!(longest, [2, 4, 8, 16, 30, 30]);
-        assert_eq!(rest(59, u16::MAX), LONGEST, "it broke before it had proved itself");
-        assert_eq!(rest(60, u16::MAX), FIRST);
+        assert_eq!(rest(4, u16::MAX), LONGEST, "it broke before it had proved itself");
+        assert_eq!(rest(5, u16::MAX), FIRST);
         assert_eq!(rest(0, 0), Duration::from_millis(500), "an eighth of 4 s at least");
     }
 
