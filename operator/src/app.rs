@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bitspire_shared::ids::{IdError, PaymentHash, PubKey};
 use bitspire_shared::money::Msat;
 use bitspire_shared::sealed::Purpose;
+use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::{Pool, RelayHealth};
 use bitspire_shell::secrets::{Keyring, SecretError};
@@ -26,6 +27,7 @@ use crate::config::{self, Config};
 use crate::fleet::roster::Roster;
 use crate::relay::Relay;
 use crate::relays::Relays;
+use crate::rpc::tally::Tally;
 use crate::signer::{Bunker, RemoteSigner};
 use crate::store::{OpenError, Store};
 use crate::wallet::simulated::SimulatedNode;
@@ -51,6 +53,15 @@ pub enum Ring {
         /// The machine that it belongs to.
         spire: PubKey,
     },
+}
+
+/// How a wallet answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalletAnswer {
+    /// Whether it did.
+    pub answered: bool,
+    /// When it was asked.
+    pub at: Unix,
 }
 
 /// Why the daemon does not start.
@@ -97,6 +108,8 @@ pub struct App {
     pub wallets: BTreeMap<String, Arc<dyn Wallet>>,
     /// The node behind simulated wallets, for its control routes.
     pub simulated: Option<SimulatedNode>,
+    /// What was refused to machines and strangers, by reason.
+    pub refusals: Arc<Tally>,
     /// Who may do what at the relay; see [`Roster::refresh`].
     pub roster: Arc<Roster>,
     /// The embedded relay, where it runs in this process.
@@ -113,6 +126,7 @@ pub struct App {
     pub auditing: tokio::sync::Mutex<()>,
     signers: Mutex<BTreeMap<PubKey, Arc<dyn RemoteSigner>>>,
     pools: Mutex<Vec<(&'static str, Arc<Pool>)>>,
+    wallet_answers: Mutex<BTreeMap<String, WalletAnswer>>,
     /// Cancelled when the daemon stops.
     pub stop: CancellationToken,
     /// Owns every task.
@@ -143,6 +157,7 @@ impl App {
         Ok(Arc::new(Self {
             config,
             clock,
+            refusals: Arc::default(),
             roster,
             relay: OnceLock::new(),
             relays: Relays::default(),
@@ -152,6 +167,7 @@ impl App {
             auditing: tokio::sync::Mutex::default(),
             signers: Mutex::default(),
             pools: Mutex::default(),
+            wallet_answers: Mutex::default(),
             store,
             service,
             service_key,
@@ -196,6 +212,19 @@ impl App {
             pool.health().into_iter().map(|health| (*what, health)).collect::<Vec<_>>()
         };
         pools.iter().flat_map(of).collect()
+    }
+
+    /// How each wallet answered when it was last asked for its list.
+    #[must_use]
+    pub fn wallet_answers(&self) -> BTreeMap<String, WalletAnswer> {
+        self.wallet_answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A wallet was asked for its list.
+    pub fn wallet_asked(&self, id: &str, answered: bool) {
+        let last = WalletAnswer { answered, at: self.clock.now() };
+        let mut all = self.wallet_answers.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(id.to_owned(), last);
     }
 
     /// Tells the others; nobody listening is fine.

@@ -239,6 +239,8 @@ pub struct Config {
     pub outgoing_allowed: Allowed,
     /// The wallets by id.
     pub wallets: BTreeMap<String, Wallet>,
+    /// Whose a wallet is, by the operator's name, where the configuration says so.
+    pub wallet_operators: BTreeMap<String, String>,
     /// The file with the 32 bytes that seal the secrets at rest; made in the data folder at first
     /// start where none is named.
     pub machine_secret_file: Option<PathBuf>,
@@ -396,6 +398,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         rules_delay_s: u64::from(raw.distribution.rules_delay_hours).saturating_mul(3_600),
         outgoing_allowed: Allowed::new(raw.outgoing.allow.clone()),
         wallets: wallets::check(&raw.wallets)?,
+        wallet_operators: wallets::operators(&raw.wallets)?,
         machine_secret_file: raw.machine_secret_file.clone(),
     })
 }

@@ -98,6 +98,10 @@ row_id!(
     AuditId
 );
 row_id!(
+    /// A change of fees that goes out in stages.
+    RolloutId
+);
+row_id!(
     /// A token for the API.
     TokenId
 );

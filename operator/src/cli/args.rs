@@ -10,6 +10,7 @@ use super::account::{AccountVerb, AuditWhat};
 use super::bunker::BunkerAsk;
 use super::distribution::{DistributionVerb, PayoutVerb};
 use super::export::ExportWhat;
+use super::fees::FeesVerb;
 use super::pair::Pair;
 use super::receipt::VerifyReceipt;
 use super::verdict::VerdictVerb;
@@ -173,6 +174,8 @@ pub(super) enum Ask {
         #[command(subcommand)]
         verb: DistributionVerb,
     },
+    /// Show refused requests: a row for each reason and sender, with how often and since when
+    Rejected(Rejected),
     /// Show the audit log: who changed what
     Log(Log),
 }
@@ -230,6 +233,13 @@ pub(super) enum MachineVerb {
         /// Its number
         machine: MachineId,
     },
+    /// Put a machine into groups: these tags, and no others
+    Tag {
+        /// Its number
+        machine: MachineId,
+        /// Small letters, digits, - and _
+        tags: Vec<String>,
+    },
     /// Print where the machine's journal stood, as its vault has signed it: lines of JSON that
     /// `bitspire-agent journal verify --heads FILE` holds a journal against
     Journal {
@@ -264,32 +274,6 @@ pub(super) struct MachineAdd {
     /// Whose machine it is, where there are several operators
     #[arg(long)]
     pub(super) operator: Option<OperatorId>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum FeesVerb {
-    /// Set fees; they are published at once, or as soon as a relay can be reached
-    Set(FeesSet),
-    /// Show the platform's fees
-    Super,
-}
-
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("whose").required(true))]
-#[command(group = clap::ArgGroup::new("fee").required(true).multiple(true))]
-pub(super) struct FeesSet {
-    /// Your fees for this machine
-    #[arg(long, group = "whose")]
-    pub(super) machine: Option<MachineId>,
-    /// The platform's fees for all machines
-    #[arg(long = "super", group = "whose")]
-    pub(super) platform: bool,
-    /// Where customers feed notes, as a fraction: 0.05 is 5 %
-    #[arg(long, group = "fee", value_name = "FRACTION")]
-    pub(super) cash_in: Option<Fraction>,
-    /// Where customers get notes, as a fraction
-    #[arg(long, group = "fee", value_name = "FRACTION")]
-    pub(super) cash_out: Option<Fraction>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -356,7 +340,8 @@ impl FromStr for BayArg {
 pub(super) enum Role {
     /// Look
     Viewer,
-    /// Also empty cashboxes and refill bays
+    /// Also empty cashboxes and refill bays: who looks after machines, a technician
+    #[value(alias = "technician")]
     Collector,
     /// Also run machines: pair, configure, decide
     Operator,
@@ -447,6 +432,13 @@ pub(super) struct Settlements {
     /// Of this machine only
     #[arg(long)]
     pub(super) machine: Option<MachineId>,
+    /// At most so many, up to 1000
+    #[arg(long, default_value_t = 50)]
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rejected {
     /// At most so many, up to 1000
     #[arg(long, default_value_t = 50)]
     pub(super) limit: u32,

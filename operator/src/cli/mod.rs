@@ -13,6 +13,7 @@ mod bunker;
 mod client;
 mod distribution;
 mod export;
+mod fees;
 mod pair;
 mod receipt;
 mod relays;

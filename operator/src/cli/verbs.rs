@@ -7,11 +7,10 @@ use nostr::types::url::form_urlencoded::byte_serialize;
 use serde_json::{Value, json};
 
 use super::account::{AuditWhat, account, secrets};
-use super::args::{
-    Ask, BayArg, CassettesVerb, FeesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb,
-};
+use super::args::{Ask, BayArg, CassettesVerb, MachineVerb, OperatorVerb, TokenVerb, UserVerb};
 use super::client::{Answer, Client};
 use super::distribution::{DistributionVerb, PayoutVerb, distribution, payout};
+use super::fees::{FeesVerb, wanted};
 use super::relays::relays;
 use super::show::{audit, fields, table};
 use super::verdict::verdict;
@@ -24,12 +23,34 @@ const MACHINES: &[(&str, &str)] = &[
     ("place", "place"),
     ("fiat", "fiat_code"),
     ("wallet", "wallet_id"),
+    ("tags", "tags"),
     ("pairing", "confirmation"),
     ("cash-in", "cash_in_fee_fraction"),
     ("cash-out", "cash_out_fee_fraction"),
     ("token ends", "bunker_token_expires_at"),
     ("to do", "pairing_warning"),
     ("last seen", "last_seen_at"),
+];
+
+const PREVIEW: &[(&str, &str)] = &[
+    ("stage", "stage"),
+    ("id", "machine_id"),
+    ("name", "name"),
+    ("place", "place"),
+    ("from", "from"),
+    ("to", "to"),
+    ("waits", "waits"),
+    ("refused", "refused"),
+];
+
+const ROLLOUTS: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("state", "state"),
+    ("cash-in", "cash_in_fee_fraction"),
+    ("cash-out", "cash_out_fee_fraction"),
+    ("began", "created_at"),
+    ("ended", "ended_at"),
+    ("reason", "reason"),
 ];
 
 const SETTLEMENTS: &[(&str, &str)] = &[
@@ -85,6 +106,17 @@ const USERS: &[(&str, &str)] = &[
     ("operator", "operator_id"),
     ("npub", "npub"),
     ("disabled", "disabled_at"),
+];
+
+const REJECTED: &[(&str, &str)] = &[
+    ("reason", "reason"),
+    ("how often", "count"),
+    ("first", "first_at"),
+    ("last", "last_at"),
+    ("sender", "sender"),
+    ("signed", "verified"),
+    ("relay", "relay"),
+    ("detail", "detail"),
 ];
 
 const LOG: &[(&str, &str)] = &[
@@ -147,6 +179,20 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
     Ok(match verb {
         Ask::Machine { verb } => machine(client, verb)?,
         Ask::Fees { verb: FeesVerb::Super } => (client.get("/dca/super-config")?, As::Fields),
+        Ask::Fees { verb: FeesVerb::Preview(many) } => {
+            let mut answer = client.post("/dca/fees/preview", &wanted(&many))?;
+            answer.body = answer.body["machines"].take();
+            (answer, As::Table(PREVIEW))
+        }
+        Ask::Fees { verb: FeesVerb::RollOut(many) } => {
+            (client.post("/dca/rollouts", &wanted(&many))?, As::Fields)
+        }
+        Ask::Fees { verb: FeesVerb::RollOuts } => {
+            (client.get("/dca/rollouts")?, As::Table(ROLLOUTS))
+        }
+        Ask::Fees { verb: FeesVerb::Stop { rollout } } => {
+            (client.post(&format!("/dca/rollouts/{rollout}/stop"), &json!({}))?, As::Fields)
+        }
         Ask::Fees { verb: FeesVerb::Set(set) } => {
             let path = match set.machine {
                 Some(machine) => format!("/dca/machines/{machine}/fees"),
@@ -237,6 +283,9 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             };
             (distribution(client, verb)?, how)
         }
+        Ask::Rejected(asked) => {
+            (client.get(&format!("/dca/rejected?limit={}", asked.limit))?, As::Table(REJECTED))
+        }
         Ask::Log(asked) => {
             let encode = |s: &str| byte_serialize(s.as_bytes()).collect::<String>();
             let subject = asked.subject.map(|s| format!("&subject={}", encode(&s)));
@@ -272,6 +321,10 @@ fn machine(client: &Client, verb: MachineVerb) -> Result<(Answer, As), CliError>
         }
         MachineVerb::Enable { machine } => {
             (client.post(&format!("/dca/machines/{machine}/enable"), &json!({}))?, As::Fields)
+        }
+        MachineVerb::Tag { machine, tags } => {
+            let path = format!("/dca/machines/{machine}/tags");
+            (client.put(&path, &json!({ "tags": tags }))?, As::Fields)
         }
         MachineVerb::Journal { machine } => (heads(client, machine)?, As::Lines),
     })

@@ -32,6 +32,7 @@ pub enum WalletKind {
 #[allow(missing_docs, reason = "the checked type documents each value")]
 pub struct RawWallet {
     pub kind: WalletKind,
+    pub operator: Option<String>,
     pub opening_sats: Option<u64>,
     pub routing_fee_sats: Option<u64>,
     pub url: Option<String>,
@@ -96,6 +97,19 @@ fn network(key: &str, name: Option<&str>) -> Result<Currency, ConfigError> {
         Some("regtest") => Ok(Currency::Regtest),
         Some(other) => Err(wrong(key, "bitcoin, testnet, signet or regtest", other)),
     }
+}
+
+/// The wallets that one operator alone may give to its machines, with that operator's name.
+pub(super) fn operators(
+    raw: &BTreeMap<String, RawWallet>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let named = raw.iter().filter_map(|(id, wallet)| Some((id, wallet.operator.as_deref()?)));
+    named
+        .map(|(id, name)| match name.trim() {
+            "" => Err(wrong(&format!("wallets.{id}.operator"), "an operator's name", "nothing")),
+            name => Ok((id.clone(), name.to_owned())),
+        })
+        .collect()
 }
 
 pub(super) fn check(

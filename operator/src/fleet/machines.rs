@@ -7,7 +7,7 @@ use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::{Currency, Direction, FeePpm, Sats};
 use bitspire_shared::rpc::StateReport;
 use bitspire_shared::time::Unix;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{FleetError, audit, guard_key, pair_fees};
 use crate::app::{App, Ring};
@@ -15,10 +15,14 @@ use crate::ids::{MachineId, OperatorId};
 use crate::publish;
 use crate::store::machines::{self as rows, KeptMachine, Machine, Settings};
 use crate::store::rules::{Destination, KeptRules};
-use crate::store::{Read, StoreError, cassettes, operators, rules};
+use crate::store::{Read, StoreError, cassettes, operators, rollouts, rules};
 
 /// The longest name or place, in characters.
 const MAX_TEXT: usize = 200;
+/// The longest tag.
+const MAX_TAG: usize = 40;
+/// The most tags of one machine.
+const MAX_TAGS: usize = 20;
 
 /// A machine to be added.
 #[derive(Clone, Debug)]
@@ -135,10 +139,18 @@ pub async fn add(app: &App, actor: &str, new: NewMachine) -> Result<KeptMachine,
     machine.machine_npub = new.npub;
     machine.cash_in_fee_ppm = new.cash_in_fee;
     machine.cash_out_fee_ppm = new.cash_out_fee;
+    let owner = app.config.wallet_operators.get(&new.wallet_id).cloned();
     let actor = actor.to_owned();
     let added = app.store.write(move |tx| {
-        if operators::find(tx, machine.operator_id)?.is_none() {
+        let Some(operator) = operators::find(tx, machine.operator_id)? else {
             return Err(FleetError::NoOperator(machine.operator_id));
+        };
+        if owner.is_some_and(|owner| owner != operator.name) {
+            return Err(FleetError::Invalid {
+                field: "wallet_id",
+                expected: format!("a wallet of {:?} or of nobody in particular", operator.name),
+                got: format!("{:?}, which is another operator's", machine.wallet_id),
+            });
         }
         if let Some(key) = machine.machine_npub {
             guard_key(tx, key, None, service)?;
@@ -199,7 +211,8 @@ pub async fn edit(
     app.store
         .write(move |tx| {
             let machine = find(tx, id, operator)?;
-            let mut to = settings(&machine);
+            let was = settings(&machine);
+            let mut to = was.clone();
             to.name = name.unwrap_or(to.name);
             to.place = place.unwrap_or(to.place);
             to.max_cash_in_sats = edit.max_cash_in.unwrap_or(to.max_cash_in_sats);
@@ -207,14 +220,60 @@ pub async fn edit(
             to.max_cash_in_day_sats = edit.max_cash_in_day.unwrap_or(to.max_cash_in_day_sats);
             to.cashbox_capacity = edit.cashbox_capacity.unwrap_or(to.cashbox_capacity);
             rows::set_settings(tx, id, &to)?;
-            let detail = json!({
-                "name": to.name, "place": to.place, "max_cash_in_sats": to.max_cash_in_sats,
-                "max_cash_in_hour_sats": to.max_cash_in_hour_sats,
-                "max_cash_in_day_sats": to.max_cash_in_day_sats,
-                "cashbox_capacity": to.cashbox_capacity,
-            });
+            let mut detail = edited(&to);
+            detail["before"] = edited(&was);
             audit(tx, now, &actor, "machine.edit", &subject(id), detail)?;
             find(tx, id, operator)
+        })
+        .await
+}
+
+/// What the audit log tells of an edit.
+fn edited(settings: &Settings) -> Value {
+    json!({
+        "name": settings.name, "place": settings.place,
+        "max_cash_in_sats": settings.max_cash_in_sats,
+        "max_cash_in_hour_sats": settings.max_cash_in_hour_sats,
+        "max_cash_in_day_sats": settings.max_cash_in_day_sats,
+        "cashbox_capacity": settings.cashbox_capacity,
+    })
+}
+
+/// Gives a machine these tags and no others: small letters, digits, `-` and `_`.
+///
+/// # Errors
+/// [`FleetError`]; nothing was written.
+pub async fn set_tags(
+    app: &App,
+    actor: &str,
+    operator: Option<OperatorId>,
+    id: MachineId,
+    mut tags: Vec<String>,
+) -> Result<Vec<String>, FleetError> {
+    let now = app.clock.now();
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    let fits = |tag: &&String| (1..=MAX_TAG).contains(&tag.len()) && tag.chars().all(plain);
+    if let Some(tag) = tags.iter().find(|tag| !fits(tag)) {
+        let expected = format!("1 to {MAX_TAG} small letters, digits, - and _");
+        return Err(FleetError::Invalid { field: "tags", expected, got: tag.clone() });
+    }
+    tags.sort();
+    tags.dedup();
+    if tags.len() > MAX_TAGS {
+        let expected = format!("at most {MAX_TAGS} tags");
+        return Err(FleetError::Invalid { field: "tags", expected, got: tags.len().to_string() });
+    }
+    let actor = actor.to_owned();
+    app.store
+        .write(move |tx| {
+            find(tx, id, operator)?;
+            let before = rollouts::tags_of(tx, id)?;
+            if before != tags {
+                rollouts::set_tags(tx, id, &tags)?;
+                let detail = json!({ "tags": tags, "before": { "tags": before } });
+                audit(tx, now, &actor, "machine.tags", &subject(id), detail)?;
+            }
+            Ok(tags)
         })
         .await
 }
@@ -246,7 +305,12 @@ pub async fn set_disabled(
             }
             (Some(_), Some(_)) | (None, None) => return Ok(machine),
         };
-        audit(tx, now, &actor, action, &subject(id), json!({ "reason": reason }))?;
+        let before = json!({
+            "disabled_at": machine.disabled_at, "reason": machine.disabled_reason,
+            "by": machine.disabled_by,
+        });
+        let detail = json!({ "reason": reason, "before": before });
+        audit(tx, now, &actor, action, &subject(id), detail)?;
         find(tx, id, operator)
     });
     let written: Result<_, FleetError> = written.await;

@@ -44,9 +44,7 @@ fn runs(machine: &Machine) -> Option<Unix> {
 pub fn warning(machine: &Machine, pairing: &Pairing, now: Unix) -> Option<String> {
     let ends = runs(machine)?;
     if now >= ends {
-        return Some(
-            "its pairing has ended: nothing is served; `renew` it, or pair it anew".into(),
-        );
+        return Some("its pairing has ended: no sale starts; `renew` it, or pair it anew".into());
     }
     let left = ends.since(now);
     if left > u64::from(pairing.warn_before_hours).saturating_mul(HOUR_S) {

@@ -1,9 +1,12 @@
 //! Fees, cassettes and where their documents stand, in the API.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::extract::State;
 use axum::{Extension, Json};
 use bitspire_shared::document::Action;
 use bitspire_shared::ids::{BayId, ChangeId, JournalSeq};
+use bitspire_shared::rpc::StateReport;
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -197,6 +200,32 @@ struct Declared {
     updated_at: Unix,
 }
 
+/// A bay of which the two sides say different counts: both numbers stand, nobody's is overwritten.
+#[derive(Serialize)]
+struct Difference {
+    bay: BayId,
+    /// As declared here last.
+    declared: Option<u32>,
+    /// By the machine's own ledger, which knows its sales since.
+    reported: Option<u32>,
+    /// Whether a refill or count of the bay is on its way to the machine.
+    on_its_way: bool,
+}
+
+fn differences(declared: &[Declared], open: &[Open], report: &StateReport) -> Vec<Difference> {
+    let ours: BTreeMap<_, _> = declared.iter().map(|bay| (bay.bay, bay.count)).collect();
+    let its: BTreeMap<_, _> =
+        report.cassettes.iter().map(|(bay, held)| (*bay, held.count)).collect();
+    let all: BTreeSet<BayId> = ours.keys().chain(its.keys()).copied().collect();
+    let one = |bay| Difference {
+        bay,
+        declared: ours.get(&bay).copied(),
+        reported: its.get(&bay).copied(),
+        on_its_way: open.iter().any(|change| change.bay == bay),
+    };
+    all.into_iter().map(one).filter(|bay| bay.declared != bay.reported).collect()
+}
+
 /// A machine's cassettes from both sides.
 #[derive(Serialize)]
 pub(super) struct Cassettes {
@@ -206,6 +235,8 @@ pub(super) struct Cassettes {
     /// By the machine's own ledger, in its last heartbeat since it was paired.
     reported: Vec<reported::Bay>,
     reported_at: Option<Unix>,
+    /// Where the two differ.
+    differences: Vec<Difference>,
     /// What the machine itself published last.
     machine: Option<Value>,
     machine_said_at: Option<Unix>,
@@ -224,13 +255,15 @@ pub(super) async fn cassettes(
         .read(move |read| {
             let machine = find(read, id, caller.operator)?;
             let state = rows::last_state(read, id, machine.paired_at.unwrap_or(Unix(0)))?;
-            let declared = rows::list(read, id)?.into_iter().map(|bay| Declared {
+            let declared = rows::list(read, id)?.into_iter();
+            let declared = declared.map(|bay| Declared {
                 bay: bay.bay,
                 denomination: bay.denomination.major(machine.currency),
                 denomination_minor: bay.denomination.minor(),
                 count: bay.count,
                 updated_at: bay.updated_at,
             });
+            let declared: Vec<_> = declared.collect();
             let open = rows::open_changes(read, id)?.into_iter().map(|change| Open {
                 change_id: change.change_id,
                 bay: change.bay,
@@ -241,13 +274,16 @@ pub(super) async fn cassettes(
                 actor: change.actor,
                 created_at: change.created_at,
             });
+            let open: Vec<_> = open.collect();
             let last = last_report(read, &machine)?;
             let bays = last.as_ref().map(|(_, report)| reported::bays(report, machine.currency));
+            let differences = last.as_ref().map(|(_, it)| differences(&declared, &open, it));
             Ok(Cassettes {
+                differences: differences.unwrap_or_default(),
                 reported: bays.unwrap_or_default(),
                 reported_at: last.map(|(at, _)| at),
-                declared: declared.collect(),
-                open_changes: open.collect(),
+                declared,
+                open_changes: open,
                 machine_said_at: state.as_ref().map(|state| state.received_at),
                 machine: state.map(|state| state.body.0),
                 base_seq: machine.journal_seq,

@@ -1,5 +1,7 @@
 //! Machines in the API.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -22,6 +24,7 @@ use crate::fleet::renew::warning;
 use crate::ids::{MachineId, OperatorId};
 use crate::publish::status::{self, Documents};
 use crate::store::machines::{Confirmation, KeptMachine, list as rows};
+use crate::store::rollouts;
 
 /// A machine as the API shows it.
 #[derive(Debug, Serialize)]
@@ -108,6 +111,7 @@ impl View {
 pub(super) struct Listed {
     #[serde(flatten)]
     machine: View,
+    tags: Vec<String>,
     reported: Option<Reported>,
 }
 
@@ -116,6 +120,7 @@ pub(super) struct Listed {
 pub(super) struct Shown {
     #[serde(flatten)]
     machine: View,
+    tags: Vec<String>,
     documents: Documents,
     reported: Option<Reported>,
 }
@@ -129,10 +134,21 @@ pub(super) async fn list(
         .store
         .read(move |read| {
             let machines = rows(read, caller.operator)?.into_iter();
-            machines.map(|machine| Ok((Reported::find(read, &machine)?, machine))).collect()
+            let mut tags: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for (machine, tag) in rollouts::tags(read)? {
+                tags.entry(machine).or_default().push(tag);
+            }
+            let one = |machine: KeptMachine| {
+                let tags = tags.remove(&machine.id).unwrap_or_default();
+                Ok((Reported::find(read, &machine)?, tags, machine))
+            };
+            machines.map(one).collect()
         })
         .await;
-    let listed = |(reported, machine)| Listed { machine: View::new(&api.app, machine), reported };
+    let listed = |(reported, tags, machine)| {
+        let machine = View::new(&api.app, machine);
+        Listed { machine, tags, reported }
+    };
     Ok(Json(found?.into_iter().map(listed).collect()))
 }
 
@@ -147,11 +163,12 @@ pub(super) async fn show(
         .read(move |read| {
             let machine = machines::find(read, id, caller.operator)?;
             let reported = Reported::find(read, &machine)?;
-            Ok((machine, status::of_machine(read, id)?, reported))
+            let tags = rollouts::tags_of(read, id)?;
+            Ok((machine, tags, status::of_machine(read, id)?, reported))
         })
         .await;
-    let (machine, documents, reported) = found?;
-    Ok(Json(Shown { machine: View::new(&api.app, machine), documents, reported }))
+    let (machine, tags, documents, reported) = found?;
+    Ok(Json(Shown { machine: View::new(&api.app, machine), tags, documents, reported }))
 }
 
 #[derive(Deserialize)]

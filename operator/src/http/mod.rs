@@ -17,11 +17,13 @@ pub mod error;
 mod journal;
 pub mod listen;
 mod machines;
+mod metrics;
 mod page;
 mod pairing;
 pub mod people;
 mod reported;
 mod reports;
+mod rollouts;
 mod simulator;
 mod staff;
 #[cfg(test)]
@@ -63,6 +65,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/disable", post(machines::disable))
         .route("/enable", post(machines::enable))
         .route("/fees", put(documents::set_fees))
+        .route("/tags", put(rollouts::set_tags))
         .route("/cassettes", get(documents::cassettes).post(documents::change_cassettes))
         .route("/republish", post(documents::republish))
         .route("/verdict", post(verdicts::decide))
@@ -74,6 +77,9 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/machines", get(machines::list).post(machines::add))
         .nest("/dca/machines/{id}", machine)
         .route("/dca/super-config", get(documents::platform).put(documents::set_platform))
+        .route("/dca/fees/preview", post(rollouts::preview))
+        .route("/dca/rollouts", get(rollouts::list).post(rollouts::begin))
+        .route("/dca/rollouts/{id}/stop", post(rollouts::stop))
         .route("/dca/settlements", get(reports::settlements))
         .route("/dca/settlements/{id}", get(distribution::show))
         .route("/dca/settlements/{id}/verify", post(distribution::verify))
@@ -91,6 +97,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/rules/{id}/cancel", post(distribution::cancel_rules))
         .route("/dca/rejected", get(reports::rejected))
         .route("/relays", get(reports::relays))
+        .route("/metrics", get(metrics::metrics))
         .route("/audit-log", get(reports::audit_log))
         .route("/audit", post(reports::audit))
         .route("/audit/keys", get(account::secrets))

@@ -192,10 +192,13 @@ pub(super) async fn rejected(
         .await;
     let shown = |row: &log::Rejected| {
         json!({
-            "at": row.at,
             "reason": row.reason,
-            "relay": row.relay,
+            "count": row.count,
+            "first_at": row.first_at,
+            "last_at": row.last_at,
             "sender": row.sender,
+            "verified": row.verified,
+            "relay": row.relay,
             "event_id": row.event_id,
             "detail": row.detail,
         })

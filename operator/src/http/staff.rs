@@ -154,7 +154,9 @@ pub(super) async fn disable_user(
             got: id.to_string(),
         })?;
         operators::disable_user(tx, open.id, now)?;
-        audit(tx, now, &caller.actor, "user.disable", &format!("user:{id}"), json!({}))?;
+        let before = json!({ "npub": open.pubkey.npub(), "name": open.name, "role": open.role });
+        let detail = json!({ "before": before });
+        audit(tx, now, &caller.actor, "user.disable", &format!("user:{id}"), detail)?;
         Ok::<_, FleetError>(())
     });
     written.await?;
@@ -238,16 +240,19 @@ pub(super) async fn revoke_token(
     let written = api.app.store.write(move |tx| {
         let all = tokens::list(tx, caller.operator)?;
         let open = all.iter().find(|token| token.id == id && token.revoked_at.is_none());
-        if open.is_none_or(|token| token.role > caller.role) {
-            return Err(FleetError::Invalid {
-                field: "token",
-                expected: "one that holds and is yours to end; see `token list`".into(),
-                got: id.to_string(),
-            });
-        }
+        let open = open.filter(|token| token.role <= caller.role);
+        let token = open.ok_or_else(|| FleetError::Invalid {
+            field: "token",
+            expected: "one that holds and is yours to end; see `token list`".into(),
+            got: id.to_string(),
+        })?;
         tokens::revoke(tx, id, now)?;
-        audit(tx, now, &caller.actor, "token.revoke", &format!("token:{id}"), json!({}))?;
-        Ok(())
+        let before = json!({
+            "name": token.name, "role": token.role, "expires_at": token.expires_at,
+        });
+        let detail = json!({ "before": before });
+        audit(tx, now, &caller.actor, "token.revoke", &format!("token:{id}"), detail)?;
+        Ok::<_, FleetError>(())
     });
     written.await?;
     Ok(Json(json!({ "id": id })))

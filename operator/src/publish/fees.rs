@@ -39,7 +39,7 @@ pub(super) fn json(text: &str) -> Result<Value, DocumentError> {
 }
 
 /// How errors name a machine.
-fn named(machine: &KeptMachine) -> String {
+pub(super) fn named(machine: &KeptMachine) -> String {
     format!("machine {} ({})", machine.id, machine.name)
 }
 
@@ -70,6 +70,40 @@ pub fn want(tx: &Tx<'_>, machine: &KeptMachine, now: Unix) -> Result<DocumentId,
     Ok(documents::want(tx, &new, now)?)
 }
 
+/// In a transaction: sets an operator's fees of a machine, on cash_in and on cash_out; `None` stays.
+/// The version that is wanted from now on; `None` where the fees are so already.
+///
+/// # Errors
+/// [`FleetError`].
+pub(super) fn change(
+    tx: &Tx<'_>,
+    machine: &KeptMachine,
+    (cash_in, cash_out): (Option<FeePpm>, Option<FeePpm>),
+    (actor, now): (&str, Unix),
+) -> Result<Option<DocumentId>, FleetError> {
+    let id = machine.id;
+    let was = settings(machine);
+    let mut to = was.clone();
+    to.cash_in_fee_ppm = cash_in.unwrap_or(to.cash_in_fee_ppm);
+    to.cash_out_fee_ppm = cash_out.unwrap_or(to.cash_out_fee_ppm);
+    if to == was {
+        return Ok(None);
+    }
+    let platform = operators::super_config(tx)?;
+    let name = named(machine);
+    pair_fees(Direction::CashIn, &name, platform.cash_in_fee_ppm, to.cash_in_fee_ppm)?;
+    pair_fees(Direction::CashOut, &name, platform.cash_out_fee_ppm, to.cash_out_fee_ppm)?;
+    machines::set_settings(tx, id, &to)?;
+    let document = want(tx, &find(tx, id, None)?, now)?;
+    let detail = json!({
+        "cash_in_fee_ppm": to.cash_in_fee_ppm, "cash_out_fee_ppm": to.cash_out_fee_ppm,
+        "before": {"cash_in_fee_ppm": was.cash_in_fee_ppm,
+            "cash_out_fee_ppm": was.cash_out_fee_ppm},
+    });
+    audit(tx, now, actor, "machine.fees", &subject(id), detail)?;
+    Ok(Some(document))
+}
+
 /// Sets an operator's fees of a machine; `None` stays. The version that is wanted now, if there is
 /// one: what did not change is not published again.
 ///
@@ -86,28 +120,11 @@ pub async fn set(
     let (now, actor) = (app.clock.now(), actor.to_owned());
     let written = app.store.write(move |tx| {
         let machine = find(tx, id, operator)?;
-        let was = settings(&machine);
-        let mut to = was.clone();
-        to.cash_in_fee_ppm = cash_in.unwrap_or(to.cash_in_fee_ppm);
-        to.cash_out_fee_ppm = cash_out.unwrap_or(to.cash_out_fee_ppm);
-        if to == was {
-            let wanted = documents::wanted(tx, id, DocumentKind::Fees)?;
-            return Ok((machine, wanted.map(|document| document.id)));
-        }
-        let platform = operators::super_config(tx)?;
-        let name = named(&machine);
-        pair_fees(Direction::CashIn, &name, platform.cash_in_fee_ppm, to.cash_in_fee_ppm)?;
-        pair_fees(Direction::CashOut, &name, platform.cash_out_fee_ppm, to.cash_out_fee_ppm)?;
-        machines::set_settings(tx, id, &to)?;
-        let machine = find(tx, id, operator)?;
-        let document = want(tx, &machine, now)?;
-        let detail = json!({
-            "cash_in_fee_ppm": to.cash_in_fee_ppm, "cash_out_fee_ppm": to.cash_out_fee_ppm,
-            "before": {"cash_in_fee_ppm": was.cash_in_fee_ppm,
-                "cash_out_fee_ppm": was.cash_out_fee_ppm},
-        });
-        audit(tx, now, &actor, "machine.fees", &subject(id), detail)?;
-        Ok((machine, Some(document)))
+        let document = match change(tx, &machine, (cash_in, cash_out), (&actor, now))? {
+            Some(document) => Some(document),
+            None => documents::wanted(tx, id, DocumentKind::Fees)?.map(|document| document.id),
+        };
+        Ok((find(tx, id, operator)?, document))
     });
     let written: Result<_, FleetError> = written.await;
     wake(app);

@@ -16,6 +16,7 @@
 
 pub mod cassettes;
 pub mod fees;
+pub mod rollout;
 mod states;
 pub mod status;
 #[cfg(test)]
@@ -84,6 +85,7 @@ pub async fn start(app: &Arc<App>) -> Result<(), StartError> {
     let pool = Pool::connect(keys, &app.config.relays, frames(authors.clone())).await?;
     let pool = Arc::new(pool);
     app.show_pool("documents", pool.clone());
+    app.tasks.spawn(rollout::run(app.clone(), app.listen()));
     app.tasks.spawn(worker::Publisher::new(app.clone(), pool.clone()).run(bells.0));
     states::start(app, pool, authors, bells.1);
     Ok(())

@@ -3,8 +3,9 @@
 //! Promise: what is shown is what the database knows; "on the machine" is said only where the
 //! machine itself said so of the version that is wanted now.
 
-use bitspire_shared::ids::EventId;
+use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::time::Unix;
+use nostr::{Event, JsonUtil as _};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -49,8 +50,12 @@ pub struct Standing {
     pub attempts: u32,
     /// Why the last one failed.
     pub reason: Option<String>,
+    /// Whose key signed it.
+    pub signed_by: Option<PubKey>,
     /// The event of the version that the machine applies, the wanted one or an older one.
     pub in_force: Option<EventId>,
+    /// Whose key signed that.
+    pub in_force_signed_by: Option<PubKey>,
 }
 
 /// Where a machine's documents stand.
@@ -73,6 +78,12 @@ fn light(document: &KeptDocument) -> Light {
     }
 }
 
+/// The key that signed a version: what the machine's values rest on.
+fn signer(document: &KeptDocument) -> Option<PubKey> {
+    let event = Event::from_json(document.event.as_deref()?).ok()?;
+    PubKey::new(event.pubkey).ok()
+}
+
 fn standing(
     read: &Read<'_>,
     machine: MachineId,
@@ -80,7 +91,7 @@ fn standing(
 ) -> Result<Option<Standing>, StoreError> {
     let Some(document) = documents::wanted(read, machine, kind)? else { return Ok(None) };
     let waiting = outbox::of_document(read, document.id)?.filter(|row| row.done_at.is_none());
-    let in_force = documents::last_applied(read, machine, kind)?.and_then(|d| d.event_id);
+    let in_force = documents::last_applied(read, machine, kind)?;
     Ok(Some(Standing {
         light: light(&document),
         on_machine: document.applied_at.is_some(),
@@ -91,7 +102,9 @@ fn standing(
         applied_at: document.applied_at,
         attempts: waiting.as_ref().map_or(0, |row| row.attempts),
         reason: waiting.and_then(|row| row.row.last_error),
-        in_force,
+        signed_by: signer(&document),
+        in_force: in_force.as_ref().and_then(|document| document.event_id),
+        in_force_signed_by: in_force.as_ref().and_then(signer),
         body: document.row.body.0,
     }))
 }

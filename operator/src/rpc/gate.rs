@@ -1,8 +1,10 @@
 //! The gate: which frames reach the check of a signature, and which events reach decryption.
 //!
-//! Promise: [`Gate::frame`] runs on each relay's own connection, on the text, with that relay's own
-//! bucket; [`Gate::event`] runs once the signature has verified, with the bucket of the machine,
-//! all its keys together. The roster in memory follows the database.
+//! Promise: [`Gate::filter`] runs on each relay's own connection, on the text, with that relay's own
+//! budget, of which each rostered key has a share (see [`RelayBudget`]); [`Gate::event`] runs once the
+//! signature has verified, with the bucket of the machine, all its keys together. The roster in
+//! memory follows the database. Relays do not wait for each other: what they share before the
+//! signature is only read.
 //!
 //! Duplicates: within one run the window of ids refuses them. After a restart the window is empty,
 //! and an event that was seen before it can come again for as long as its clock holds (120 s). Its
@@ -19,10 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bitspire_shared::admit::{
-    self, Frame, Now, Passed, Refused, ReplyRule, Roster as _, Rules, SeenIds, Unrouted,
+    self, Frame, Now, Passed, Refused, RelayBudget, ReplyRule, Roster as _, Rules, SeenIds,
+    Unrouted,
 };
 use bitspire_shared::ids::{PubKey, to_hex};
-use bitspire_shared::rate::{Keyed, Limiter, Quota};
+use bitspire_shared::rate::{Keyed, Quota};
 use bitspire_shared::time::Mono;
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::FrameFilter;
@@ -33,38 +36,44 @@ use super::tally::{About, Tally};
 use crate::ids::MachineId;
 use crate::store::log::Rejected;
 
-/// Ids remembered: at 240 s of life that is 270 requests a second.
-const SEEN: usize = 65_536;
+/// Ids remembered: at 240 s of life that is 1092 requests a second, six a minute of each of ten
+/// thousand machines. Full, it takes 30 MB.
+const SEEN: usize = 262_144;
 /// Machines whose buckets are in memory.
 const MACHINES: usize = 16_384;
-/// What one relay may bring of frames that name a machine as their author, a second: with 50 us a
-/// signature a relay that forges them costs a twentieth of a core.
+/// Keys whose share of one relay is in memory: those of the machines and their sessions.
+const SHARES: usize = 65_536;
+/// What one relay may bring, a second, of frames beyond the shares of the keys that they name as
+/// their authors: with 50 us a signature a relay that forges them costs a twentieth of a core.
 const RELAY_A_SECOND: u32 = 1_000;
 
-struct State {
-    seen: SeenIds,
-    machines: Keyed<MachineId>,
+/// What is counted for each machine.
+struct Machines {
+    requests: Keyed<MachineId>,
     /// How often each machine is told of refusals that are not answered each time.
     told: HashMap<Quota, Keyed<MachineId>>,
 }
 
 /// The gate.
-pub(super) struct Gate {
+pub struct Gate {
     clock: Clock,
     started: Instant,
+    /// Of one machine, which is also the share of each of its keys at each relay.
+    quota: Quota,
     roster: RwLock<Arc<Snapshot>>,
-    state: Mutex<State>,
-    pub(super) tally: Tally,
+    seen: RwLock<SeenIds>,
+    machines: Mutex<Machines>,
+    tally: Arc<Tally>,
 }
 
 /// What is to be done about a refused event.
 #[derive(Debug)]
-pub(super) struct Turned {
+pub struct Turned {
     /// Why.
-    pub(super) refused: Refused,
+    pub refused: Refused,
     /// Whether its sender is told.
     pub(super) tell: bool,
-    /// The row for the page, if it gets one of its own.
+    /// The row for the page, if it is written at once.
     pub(super) row: Option<Box<Rejected>>,
 }
 
@@ -76,19 +85,20 @@ const fn room(n: usize) -> NonZeroUsize {
 }
 
 impl Gate {
-    /// A gate for the service's key that lets nobody in before the roster is known.
-    pub(super) fn new(service: PubKey, clock: Clock, quota: Quota) -> Self {
+    /// A gate for the service's key that lets nobody in before the roster is known, and `quota` of
+    /// requests of one machine.
+    #[must_use]
+    pub fn new(service: PubKey, clock: Clock, quota: Quota, tally: Arc<Tally>) -> Self {
         let nobody = Snapshot::nobody(service.to_bytes(), Unrouted::NoResolver);
+        let requests = Keyed::new(quota, room(MACHINES));
         Self {
             clock,
             started: Instant::now(),
+            quota,
             roster: RwLock::new(Arc::new(nobody)),
-            state: Mutex::new(State {
-                seen: SeenIds::new(room(SEEN)),
-                machines: Keyed::new(quota, room(MACHINES)),
-                told: HashMap::new(),
-            }),
-            tally: Tally::new(),
+            seen: RwLock::new(SeenIds::new(room(SEEN))),
+            machines: Mutex::new(Machines { requests, told: HashMap::new() }),
+            tally,
         }
     }
 
@@ -97,37 +107,47 @@ impl Gate {
         Now { unix: self.clock.now(), mono: Mono(mono) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn machines(&self) -> MutexGuard<'_, Machines> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was refused.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// The roster as it is in memory.
-    pub(super) fn roster(&self) -> Arc<Snapshot> {
+    fn roster(&self) -> Arc<Snapshot> {
         self.roster.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts another roster in its place.
-    pub(super) fn set_roster(&self, roster: Snapshot) {
+    pub fn set_roster(&self, roster: Snapshot) {
         *self.roster.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
     }
 
-    /// The filter for the connection to one relay.
-    pub(super) fn filter(self: &Arc<Self>, relay: &str) -> FrameFilter {
+    /// The filter for the connection to one relay: whether a message is worth its signature check.
+    #[must_use]
+    pub fn filter(self: &Arc<Self>, relay: &str) -> FrameFilter {
         let rate = NonZeroU32::new(RELAY_A_SECOND.saturating_mul(60)).unwrap_or(NonZeroU32::MIN);
         let burst = NonZeroU32::new(RELAY_A_SECOND).unwrap_or(NonZeroU32::MIN);
-        let bucket = Mutex::new(Limiter::new(Quota::per_minute(rate, burst)));
+        let rest = Quota::per_minute(rate, burst);
+        let budget = Mutex::new(RelayBudget::new(self.quota, room(SHARES), rest));
         let (gate, relay) = (self.clone(), relay.to_owned());
         Arc::new(move |text| {
-            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            gate.frame(&relay, text, &mut bucket)
+            let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+            gate.frame(&relay, text, &mut budget)
         })
     }
 
-    /// Stage 1: whether a message of a relay is worth its signature check.
-    fn frame(&self, relay: &str, text: &str, bucket: &mut Limiter) -> bool {
+    /// Stage 1.
+    fn frame(&self, relay: &str, text: &str, budget: &mut RelayBudget) -> bool {
         let (roster, now) = (self.roster(), self.now());
         let gate = admit::Gate { rules: &Rules::RPC, roster: roster.as_ref(), now };
-        let passed = gate.before_signature(text, &self.state().seen, bucket);
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let passed = gate.before_signature(text, &seen, budget);
+        drop(seen);
         let refused = match passed {
             Ok(Passed::Event { .. } | Passed::Other) => return true,
             Err(refused) => refused,
@@ -148,13 +168,16 @@ impl Gate {
     }
 
     /// Stage 2, on an event whose signature has verified.
-    pub(super) fn event(&self, relay: &str, event: &Event) -> Result<MachineId, Turned> {
+    ///
+    /// # Errors
+    /// [`Turned`].
+    pub fn event(&self, relay: &str, event: &Event) -> Result<MachineId, Turned> {
         let (roster, now) = (self.roster(), self.now());
         let gate = admit::Gate { rules: &Rules::RPC, roster: roster.as_ref(), now };
-        let mut state = self.state();
-        let State { seen, machines, .. } = &mut *state;
-        let passed = gate.after_signature(event, seen, machines);
-        drop(state);
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        let mut machines = self.machines();
+        let passed = gate.after_signature(event, &mut seen, &mut machines.requests);
+        drop((seen, machines));
         passed.map_err(|refused| {
             let member = roster.member(&event.pubkey.to_bytes()).ok();
             self.turn(relay, event, member, refused)
@@ -180,8 +203,8 @@ impl Gate {
             ReplyRule::Never => false,
             ReplyRule::Always => true,
             ReplyRule::AtMost(quota) => machine.is_some_and(|machine| {
-                let mut state = self.state();
-                let told = state.told.entry(quota);
+                let mut machines = self.machines();
+                let told = machines.told.entry(quota);
                 let told = told.or_insert_with(|| Keyed::new(quota, room(MACHINES)));
                 told.take(&machine, now.mono).is_ok()
             }),

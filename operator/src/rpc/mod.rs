@@ -13,7 +13,7 @@ mod create_invoice;
 mod create_withdraw;
 mod desk;
 mod failure;
-mod gate;
+pub mod gate;
 mod get_payment;
 mod get_quote;
 mod journal;
@@ -25,7 +25,7 @@ pub mod push;
 mod report_dispense;
 mod report_state;
 pub mod roster;
-mod tally;
+pub mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -38,7 +38,7 @@ use bitspire_shared::ids::{IdError, PubKey, RequestId};
 use bitspire_shared::rate::Quota;
 use bitspire_shared::rpc::{self as wire, BadRequest, Reply, Request, RpcName, RpcRequest};
 use bitspire_shared::time::Unix;
-use bitspire_shell::pool::{Pool, PoolError};
+use bitspire_shell::pool::{FrameFilter, Pool, PoolError};
 use nostr::{Event, Filter, Kind, Timestamp};
 use thiserror::Error;
 use tokio::sync::{Semaphore, broadcast};
@@ -121,7 +121,7 @@ async fn start_with(
 ) -> Result<Arc<Rpc>, StartError> {
     let service = PubKey::new(app.service.public_key())?;
     let quota = Quota::per_minute(app.config.rate_limit_per_min, app.config.burst);
-    let gate = Arc::new(Gate::new(service, app.clock.clone(), quota));
+    let gate = Arc::new(Gate::new(service, app.clock.clone(), quota, app.refusals.clone()));
     // before the roster is read, or a change in between would be missed
     let bell = app.listen();
     // a connection for each relay: each has a bucket of its own
@@ -157,7 +157,7 @@ impl Rpc {
     /// Refused and dropped requests since the start, by reason.
     #[must_use]
     pub fn counters(&self) -> BTreeMap<&'static str, u64> {
-        self.gate.tally.totals()
+        self.app.refusals.totals()
     }
 
     /// Reads the roster again.
@@ -165,8 +165,7 @@ impl Rpc {
     /// # Errors
     /// [`StoreError`]: then nobody is let in until it can be read.
     async fn reload(&self) -> Result<(), StoreError> {
-        let (resolvers, service, now) =
-            (self.desk.0.clone(), self.service.to_bytes(), self.app.clock.now());
+        let (resolvers, service, now) = (self.desk.0.clone(), self.service, self.app.clock.now());
         let loaded =
             self.app.store.read(move |read| Snapshot::load(service, &resolvers, read, now));
         match loaded.await {
@@ -207,7 +206,7 @@ impl Rpc {
     /// Writes what was counted, ends what has expired, forgets what is old.
     async fn tidy(&self) -> Result<(), StoreError> {
         let now = self.app.clock.now();
-        let rows = self.gate.tally.take(now);
+        let rows = self.app.refusals.take();
         let before = move |age: u64| Unix(now.0.saturating_sub(age));
         self.app
             .store
@@ -238,14 +237,21 @@ impl Rpc {
         pool.close().await;
     }
 
-    /// Stage 2, then a task for the request.
-    fn admit(self: Arc<Self>, relay: &str, event: Event) {
+    /// The filter for the connection to one relay.
+    #[must_use]
+    pub fn filter(&self, relay: &str) -> FrameFilter {
+        self.gate.filter(relay)
+    }
+
+    /// Takes in an event that came through `relay` and whose id and signature have verified: stage 2
+    /// of its admission, then a task for the request. What cannot be taken is counted.
+    pub fn admit(self: Arc<Self>, relay: &str, event: Event) {
         let admitted = self.gate.event(relay, &event);
         if let Err(Turned { tell: false, row: None, .. }) = admitted {
             return;
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            self.gate.tally.count("no_place");
+            self.app.refusals.count("no_place");
             return;
         };
         let (app, relay) = (self.app.clone(), relay.to_owned());
@@ -276,11 +282,11 @@ impl Rpc {
             }
             Err(failure) => {
                 if failure.is_ours() {
-                    self.gate.tally.count("failed");
+                    self.app.refusals.count("failed");
                     let error: &dyn std::error::Error = &failure;
                     tracing::error!(event = "rpc_failed", %machine, request = %id, error);
                 } else {
-                    self.gate.tally.count("not_served");
+                    self.app.refusals.count("not_served");
                 }
                 let told = failure.told();
                 self.reply(&event, Reply::error(Some(id), told.code, &told.reason)).await;
@@ -324,7 +330,7 @@ impl Rpc {
 
     async fn reply(&self, event: &Event, reply: Reply) {
         match self.line.reply(event, reply).await {
-            Ok(0) => self.gate.tally.count("reply_without_relay"),
+            Ok(0) => self.app.refusals.count("reply_without_relay"),
             Ok(_) => {}
             Err(error) => tracing::warn!(event = "rpc_reply_failed", %error),
         }

@@ -158,12 +158,18 @@ pub(super) fn resolve(
 
 /// The roster in memory.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     service: [u8; 32],
     members: Result<HashMap<[u8; 32], MachineId>, Unrouted>,
 }
 
 impl Snapshot {
+    /// These keys, each of which speaks for its machine to the service with the key `service`.
+    pub fn of(service: PubKey, members: impl IntoIterator<Item = (PubKey, MachineId)>) -> Self {
+        let members = members.into_iter().map(|(key, machine)| (key.to_bytes(), machine));
+        Self { service: service.to_bytes(), members: Ok(members.collect()) }
+    }
+
     /// Nobody, for this reason.
     pub(super) const fn nobody(service: [u8; 32], why: Unrouted) -> Self {
         Self { service, members: Err(why) }
@@ -171,21 +177,21 @@ impl Snapshot {
 
     /// What the resolvers say together.
     pub(super) fn load(
-        service: [u8; 32],
+        service: PubKey,
         resolvers: &[Box<dyn Resolver>],
         read: &Read<'_>,
         now: Unix,
     ) -> Result<Self, StoreError> {
         if resolvers.is_empty() {
-            return Ok(Self::nobody(service, Unrouted::NoResolver));
+            return Ok(Self::nobody(service.to_bytes(), Unrouted::NoResolver));
         }
-        let mut members = HashMap::new();
+        let mut keys = Vec::new();
         for resolver in resolvers {
-            for (key, machine) in resolver.keys(read, now)? {
-                members.entry(key.to_bytes()).or_insert(machine);
-            }
+            keys.extend(resolver.keys(read, now)?);
         }
-        Ok(Self { service, members: Ok(members) })
+        // the first resolver that knows a key counts
+        keys.reverse();
+        Ok(Self::of(service, keys))
     }
 
     /// Whether this key speaks for a machine.

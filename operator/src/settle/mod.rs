@@ -144,6 +144,7 @@ async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
         }
         if Instant::now() >= list_due {
             let read = reconcile(&app, &*wallet).await;
+            app.wallet_asked(wallet.id(), !matches!(read, Err(SettleError::Wallet(_))));
             let away = read.as_ref().is_err_and(|error| error.kind() == Kind::Transient);
             list_due = Instant::now() + if away { POLL } else { RECONCILE };
             report(wallet.id(), read);

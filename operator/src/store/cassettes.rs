@@ -273,6 +273,19 @@ pub fn set_heartbeat(tx: &Tx<'_>, heartbeat: &Heartbeat) -> Result<(), StoreErro
     heartbeat.insert_into(tx)
 }
 
+/// How many machines report each alert, in their last heartbeats since they were paired.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn alerts(read: &Read<'_>) -> Result<Vec<(String, u64)>, StoreError> {
+    let sql = "SELECT json_extract(alert.value, '$.code') AS code, count(*) AS count
+                 FROM machine_states s
+                 JOIN machines m ON m.id = s.machine_id AND s.received_at >= m.paired_at
+                 JOIN json_each(s.body, '$.alerts') alert
+                GROUP BY code ORDER BY code";
+    read.all(sql, &[], |row| Ok((row.get("code")?, row.get("count")?)))
+}
+
 /// The machine's last heartbeat.
 ///
 /// # Errors

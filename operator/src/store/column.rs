@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use crate::ids::{
     AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
-    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RuleId, RuleSetId,
+    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RolloutId, RuleId, RuleSetId,
     ServiceEventId, SettlementId, TokenId, UserId, VerdictId,
 };
 use crate::ledger::{Account, Unit};
@@ -228,6 +228,7 @@ as_integer!(
     BunkerTokenId(i64),
     GrantId(i64),
     VerdictId(i64),
+    RolloutId(i64),
     ServiceEventId(i64),
 );
 

@@ -4,7 +4,7 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::column::Json;
-use super::row::{Kept, record};
+use super::row::{Kept, Row, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::AuditId;
 
@@ -26,21 +26,42 @@ record! {
     }
 }
 
-record! {
-    /// A request that the gate refused after its signature had verified, or a count of others.
-    pub struct Rejected in "rejected_rpc" {
-        /// When.
-        pub at: Unix,
-        /// The refusal's code.
-        pub reason: String,
-        /// The relay that it came from.
-        pub relay: Option<String>,
-        /// Who sent it, as hex.
-        pub sender: Option<String>,
-        /// Its event.
-        pub event_id: Option<String>,
-        /// At most 500 characters for the page.
-        pub detail: String,
+/// Requests of one sender that the gate refused for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The refusal's name.
+    pub reason: String,
+    /// Who sent them, as hex; `None` where they were too many to be told apart.
+    pub sender: Option<String>,
+    /// Whether that sender had signed them; else it is who they claim to be from.
+    pub verified: bool,
+    /// How many.
+    pub count: u64,
+    /// When the first came.
+    pub first_at: Unix,
+    /// When the newest came.
+    pub last_at: Unix,
+    /// The relay that the newest came from.
+    pub relay: Option<String>,
+    /// The newest one's event.
+    pub event_id: Option<String>,
+    /// At most 500 characters for the page, about the newest.
+    pub detail: String,
+}
+
+impl Rejected {
+    fn from_row(row: &Row<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            reason: row.get("reason")?,
+            sender: row.get("sender")?,
+            verified: row.get("verified")?,
+            count: row.get("count")?,
+            first_at: row.get("first_at")?,
+            last_at: row.get("last_at")?,
+            relay: row.get("relay")?,
+            event_id: row.get("event_id")?,
+            detail: row.get("detail")?,
+        })
     }
 }
 
@@ -84,20 +105,32 @@ pub fn audit_tail(
     )
 }
 
-/// Keeps a refused request for the page; only the newest thousand stay.
+/// Adds refused requests to their row; of known senders, and of all others, the newest 500 rows stay.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn reject(tx: &Tx<'_>, rejected: &Rejected) -> Result<(), StoreError> {
-    rejected.insert_into(tx)
+    let Rejected { reason, sender, verified, count, first_at, last_at, .. } = rejected;
+    let Rejected { relay, event_id, detail, .. } = rejected;
+    tx.run(
+        "INSERT INTO rejected_rpc
+             (reason, sender, verified, count, first_at, last_at, relay, event_id, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (reason, coalesce(sender, ''), verified) DO UPDATE SET
+             count = count + excluded.count, first_at = min(first_at, excluded.first_at),
+             last_at = max(last_at, excluded.last_at), relay = excluded.relay,
+             event_id = excluded.event_id, detail = excluded.detail",
+        &[reason, sender, verified, count, first_at, last_at, relay, event_id, detail],
+    )?;
+    Ok(())
 }
 
-/// The newest `limit` refused requests.
+/// At most `limit` rows of refused requests, those with the newest request first.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn rejected(read: &Read<'_>, limit: u32) -> Result<Vec<Rejected>, StoreError> {
-    let sql = "SELECT * FROM rejected_rpc ORDER BY id DESC LIMIT ?1";
+    let sql = "SELECT * FROM rejected_rpc ORDER BY last_at DESC, id DESC LIMIT ?1";
     read.all(sql, &[&limit], Rejected::from_row)
 }
 

@@ -47,6 +47,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(10, "0010_journal_heads"),
     migration!(11, "0011_suspect"),
     migration!(12, "0012_distribution"),
+    migration!(13, "0013_rejected"),
+    migration!(14, "0014_rollouts"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

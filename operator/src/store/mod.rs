@@ -31,6 +31,7 @@ pub mod quotes;
 mod readers;
 pub mod relay_docs;
 pub mod requests;
+pub mod rollouts;
 mod row;
 pub mod rules;
 pub mod service;

@@ -52,6 +52,17 @@ record! {
     }
 }
 
+/// How much of one topic waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// The topic.
+    pub topic: Topic,
+    /// How many.
+    pub waiting: u64,
+    /// Since when the oldest has waited.
+    pub oldest: Option<Unix>,
+}
+
 /// A push to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPush {
@@ -114,6 +125,22 @@ pub(super) fn document(
         done_at: None,
     }
     .insert_into(tx)
+}
+
+/// What waits, by topic.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn depth(read: &Read<'_>) -> Result<Vec<Depth>, StoreError> {
+    let sql = "SELECT count(*) AS waiting, min(created_at) AS oldest FROM outbox
+               WHERE done_at IS NULL AND topic = ?1";
+    let of = |topic: Topic| {
+        let depth = read.one(sql, &[&topic], |row| {
+            Ok(Depth { topic, waiting: row.get("waiting")?, oldest: row.get("oldest")? })
+        })?;
+        Ok(depth.unwrap_or(Depth { topic, waiting: 0, oldest: None }))
+    };
+    [Topic::Document, Topic::Push].into_iter().map(of).collect()
 }
 
 /// At most `limit` things that should be sent now, in the order in which they became due.

@@ -1,25 +1,27 @@
 //! Which events come in: the cheapest check first, no reply before a signature has verified.
 //!
 //! Promise: before the signature, on a borrowed head of the frame, in this order: size, kind,
-//! recipient, expiry, `created_at`, duplicate id (looked up only), roster, the relay's bucket. A
-//! refusal there allocates nothing and changes nothing but the relay's bucket. Once the signature
+//! recipient, expiry, `created_at`, duplicate id (looked up only), roster, the relay's budget. A
+//! refusal there allocates nothing and changes nothing but that budget. Once the signature
 //! has verified: the same checks on the event itself, the id is recorded, the machine's bucket.
 //! Then the caller decrypts and parses, and [`Standing::permit`] says which RPCs a machine that is
 //! not in good standing still has.
 //!
-//! No bucket is shared by all relays, or one relay could starve the others; the machine's bucket
+//! No budget is shared by all relays, or one relay could starve the others; the machine's bucket
 //! comes after the signature, or anybody could starve a machine by its public key.
 //!
 //! Failure policy: each refusal is a [`Refused`]: code, counter, reply and log level in one table.
 
+mod budget;
 mod head;
 mod refusal;
 mod seen;
 
-use crate::rate::{Keyed, Limiter, RateLimited};
+use crate::rate::{Keyed, RateLimited};
 use crate::rpc::{self, RpcName};
 use crate::time::{Mono, Unix};
 
+pub use budget::RelayBudget;
 pub use head::{EventHead, Frame, Head, HeadTags};
 pub use refusal::{Level, Refusal, Refused, ReplyRule, Stage};
 pub use seen::SeenIds;
@@ -141,7 +143,7 @@ impl<R: Roster> Gate<'_, R> {
         &self,
         frame: &str,
         seen: &SeenIds,
-        relay: &mut Limiter,
+        relay: &mut RelayBudget,
     ) -> Result<Passed<R::Member>, Refused> {
         self.stage_1(frame, seen, relay).map_err(Refusal::before_signature)
     }
@@ -150,7 +152,7 @@ impl<R: Roster> Gate<'_, R> {
         &self,
         frame: &str,
         seen: &SeenIds,
-        relay: &mut Limiter,
+        relay: &mut RelayBudget,
     ) -> Result<Passed<R::Member>, Refusal> {
         let (max, got) = (self.rules.max_frame, frame.len());
         if got > max {
@@ -163,7 +165,7 @@ impl<R: Roster> Gate<'_, R> {
         let head = head.decode()?;
         let member = self.check(&head, seen)?;
         let busy = |RateLimited { retry_after_ms }| Refusal::RelayBusy { retry_after_ms };
-        relay.take(self.now.mono).map_err(busy)?;
+        relay.take(&head.pubkey, self.now.mono).map_err(busy)?;
         Ok(Passed::Event { head, member })
     }
 

@@ -45,7 +45,7 @@ impl Roster for Two {
 struct World {
     roster: Two,
     seen: SeenIds,
-    relay: Limiter,
+    relay: RelayBudget,
     machines: Keyed<u8>,
 }
 
@@ -58,7 +58,7 @@ impl World {
         Self {
             roster: Two { trouble: None },
             seen: SeenIds::new(room),
-            relay: Limiter::new(quota(60, 40)),
+            relay: RelayBudget::new(quota(60, 20), room, quota(60, 20)),
             machines: Keyed::new(quota(30, 20), room),
         }
     }

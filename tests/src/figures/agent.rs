@@ -19,7 +19,7 @@ const RUNS: usize = 7;
 /// How long the machine rests while its processor time is counted.
 const REST: Duration = Duration::from_secs(10);
 /// Ticks of a second in /proc (Linux, every architecture of ours).
-const TICKS: f64 = 100.0;
+pub(super) const TICKS: f64 = 100.0;
 
 pub(super) fn measure() -> Result<Vec<Figure>> {
     let program = agent_program()?;
@@ -101,7 +101,7 @@ fn resting(processes: [&mut Process; 2]) -> Result<(f64, f64)> {
 }
 
 /// Ticks of processor time that the processes have used.
-fn ticks(ids: &[u32]) -> Result<u32> {
+pub(super) fn ticks(ids: &[u32]) -> Result<u32> {
     let mut all = 0;
     for id in ids {
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
@@ -115,7 +115,7 @@ fn ticks(ids: &[u32]) -> Result<u32> {
 }
 
 /// Resident memory in KiB, pages that are shared divided among who shares them (PSS).
-fn shared_out_kb(id: u32) -> Result<u32> {
+pub(super) fn shared_out_kb(id: u32) -> Result<u32> {
     let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
     let mut lines = rollup.lines();
     let line = lines.find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;

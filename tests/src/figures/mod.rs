@@ -9,7 +9,10 @@ mod bunker;
 mod codec;
 mod engine;
 mod fleet;
+mod gate;
+mod heartbeat;
 mod history;
+mod rpc;
 mod sale;
 
 use anyhow::{Result, bail};
@@ -59,7 +62,7 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 8] = [
+const ALL: [(&[&str], Measure); 12] = [
     (&["authorised_to_first_byte_ms"], sale::measure),
     (
         &[
@@ -86,6 +89,10 @@ const ALL: [(&[&str], Measure); 8] = [
     (&["agent_ready_1m_ms"], history::measure),
     (&["bunker_signs_per_s", "bunker_signs_per_s_of_path", "bunker_sign_p99_ms"], bunker::measure),
     (&["operator_ready_at_10k_ms", "revoke_at_10k_ms", "revoke_at_10k_ms_p50"], fleet::measure),
+    (&["gate_junk_per_s", "gate_good_per_s"], gate::measure),
+    (&["rpc_per_s"], rpc::measure),
+    (&["flood_p99_ratio"], rpc::flood),
+    (&["heartbeat_10k_cpu_pct", "heartbeat_10k_rss_mb"], heartbeat::measure),
 ];
 
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.

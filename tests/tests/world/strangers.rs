@@ -150,8 +150,7 @@ fn refused(world: &World, sender: &Keys) -> u64 {
     let rows = rows.as_array().unwrap().iter().filter(|row| row["sender"] == sender);
     rows.map(|row| {
         assert_eq!(row["reason"], "not_in_roster", "{row}");
-        let (count, _) = row["detail"].as_str().unwrap().split_once(" times, ").unwrap();
-        count.parse::<u64>().unwrap()
+        row["count"].as_u64().unwrap()
     })
     .sum()
 }

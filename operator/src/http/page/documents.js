@@ -3,7 +3,7 @@
 import { post, put } from "./api.js";
 import { fraction, given, grouped, percent, shift, sum, times, whole } from "./exact.js";
 import { field, form } from "./forms.js";
-import { card, el, empty, facts, hint, small, table, time } from "./parts.js";
+import { badge, card, el, empty, facts, hint, short, small, table, time } from "./parts.js";
 import { may } from "./state.js";
 
 const LIGHTS = [
@@ -24,6 +24,10 @@ function lights(document, until) {
         el("b", null, name), el("span", null, document[at] === null ? (lit ? means : "not yet") : time(document[at])),
         small(means));
     })),
+    facts(["Signed by", document.signed_by && short(document.signed_by)],
+      ["Event", document.event_id && short(document.event_id)],
+      ["In force on the machine", document.in_force && [short(document.in_force), " signed by ",
+        short(document.in_force_signed_by)]]),
     !document.on_machine && el("p", { class: "warn" }, document.in_force === null ? "Not yet on the machine."
       : "Not yet on the machine, which goes by an older version."),
     document.reason !== null && el("p", { class: "error" },
@@ -105,6 +109,7 @@ function bays(held) {
       ours: own?.count ?? null,
       updated: own?.updated_at ?? null,
       machines: its?.count ?? null,
+      differs: held.differences.some((one) => one.bay === bay),
       other: own && its && own.denomination !== its.denomination ? its.denomination : null,
     };
   });
@@ -117,7 +122,7 @@ const holdings = (machine, held, rows) => table("", [
   ["Note", (row) => [`${row.denomination ?? "–"} ${machine.fiat_code}`,
     small(row.other && `the machine says ${row.other}`)]],
   ["Entered here", (row) => [notes(row.ours), small(row.updated && time(row.updated))], "number"],
-  ["In the machine", (row) => notes(row.machines), "number"],
+  ["In the machine", (row) => [notes(row.machines), row.differs && badge("wait", "differs")], "number"],
   ["Worth", (row) => (row.machines === null || row.denomination === null ? "–"
     : `${grouped(times(row.machines, row.other ?? row.denomination))} ${machine.fiat_code}`), "number"],
 ], rows);

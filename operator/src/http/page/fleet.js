@@ -1,6 +1,6 @@
 // The machines: all of them, and one of them with what may be done about it.
 
-import { get, patch, post } from "./api.js";
+import { get, patch, post, put } from "./api.js";
 import { atMachine } from "./atmachine.js";
 import { cassettes, fees, republishing } from "./documents.js";
 import { fraction, percent, sats, whole } from "./exact.js";
@@ -8,6 +8,7 @@ import { field, form } from "./forms.js";
 import { confirming, init, pairing } from "./pairing.js";
 import { card, el, empty, facts, folded, part, time, title } from "./parts.js";
 import { audited, settlementsOf } from "./reports.js";
+import { rollouts } from "./rollout.js";
 import { said, troubles } from "./said.js";
 import { disabled, expiry, may, seen, states } from "./state.js";
 import { verdicts } from "./verdicts.js";
@@ -27,6 +28,7 @@ const summary = (machine) => el("li", { class: "card machine" },
     ["Pairing", expiry(machine)],
     ["Currency", machine.fiat_code],
     ["Wallet", machine.wallet_id],
+    ["Tags", machine.tags.length ? machine.tags.join(", ") : null],
     ["Your fees", yours(machine)],
   ));
 
@@ -77,6 +79,7 @@ async function machines(page) {
     known.operators.map((operator) => init(page, known, operator)),
     list.length ? el("ul", { class: "fleet" }, list.map(summary))
       : empty("No machine yet. Add the first one below."),
+    list.length > 0 && await part("Fees for many machines", rollouts(page, known)),
     may(known, "operator") && adding(page, known, list.map((machine) => machine.wallet_id)),
   ];
 }
@@ -96,6 +99,16 @@ function trade(page, machine) {
   };
   return card("Trade", el("p", null, "Disabling stops new trade; what is under way ends."),
     form("Disable", "danger", reason, disable));
+}
+
+function tags(page, machine) {
+  const save = async (typed) => {
+    const given = typed("tags").split(/[\s,]+/).filter((tag) => tag !== "");
+    await put(`/dca/machines/${machine.id}/tags`, { tags: given });
+    page.again(`The tags of ${machine.name} are saved.`);
+  };
+  return folded("Tags", form("Save tags", "", field({ name: "tags", label: "Tags", autocomplete: "off",
+    hint: "Groups of machines, for fees that go out in stages.", value: machine.tags.join(" ") }), save));
 }
 
 const LIMITS = [
@@ -166,6 +179,7 @@ async function machine(page) {
         runs && trade(page, one)),
       el("div", null, priced, held, republishing(page, one, known))),
     runs && settings(page, one),
+    runs && tags(page, one),
     done,
     paid,
     log,

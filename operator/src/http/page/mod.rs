@@ -43,7 +43,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and text of each asset.
-const ASSETS: [(&str, &str, &str); 19] = [
+const ASSETS: [(&str, &str, &str); 20] = [
     ("/assets/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("/assets/page.js", SCRIPT, include_str!("page.js")),
@@ -57,6 +57,7 @@ const ASSETS: [(&str, &str, &str); 19] = [
     ("/assets/pairing.js", SCRIPT, include_str!("pairing.js")),
     ("/assets/distribution.js", SCRIPT, include_str!("distribution.js")),
     ("/assets/documents.js", SCRIPT, include_str!("documents.js")),
+    ("/assets/rollout.js", SCRIPT, include_str!("rollout.js")),
     ("/assets/said.js", SCRIPT, include_str!("said.js")),
     ("/assets/verdicts.js", SCRIPT, include_str!("verdicts.js")),
     ("/assets/atmachine.js", SCRIPT, include_str!("atmachine.js")),

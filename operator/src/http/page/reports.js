@@ -53,9 +53,12 @@ export async function settlements(page) {
 export async function rejected() {
   const rows = await get(`/dca/rejected?limit=${ROWS}`);
   const columns = [
-    ["Time", (row) => time(row.at)],
     ["Reason", (row) => row.reason],
-    ["Sender", (row) => short(row.sender)],
+    ["How often", (row) => row.count, "number"],
+    ["First", (row) => time(row.first_at)],
+    ["Last", (row) => time(row.last_at)],
+    ["Sender", (row) => [row.sender ? short(row.sender) : "several",
+      small(row.verified ? "signed" : "so it says")]],
     ["Relay", (row) => row.relay ?? "–"],
     ["Event", (row) => short(row.event_id)],
     ["Detail", (row) => row.detail ?? "–"],

@@ -38,6 +38,7 @@ async fn every_route_is_behind_the_gate() {
         ("POST", "/api/v1/dca/rules"),
         ("POST", "/api/v1/dca/rules/1/cancel"),
         ("GET", "/api/v1/dca/rejected"),
+        ("GET", "/api/v1/metrics"),
         ("GET", "/api/v1/audit-log"),
         ("POST", "/api/v1/audit"),
         ("POST", "/api/v1/tokens"),
@@ -147,6 +148,10 @@ async fn a_machine_is_added_once_and_whole() {
     let expected =
         ["machine.enable", "machine.disable", "machine.edit", "machine.edit", "machine.add"];
     assert_eq!(actions, expected);
+    // from what to what
+    assert_eq!(log[0]["detail"]["before"]["reason"], "stolen", "{log}");
+    assert_eq!(log[2]["detail"]["before"]["max_cash_in_sats"], 5, "{log}");
+    assert_eq!(log[3]["detail"]["before"]["place"], "", "{log}");
     site.stop().await;
 }
 
@@ -246,5 +251,95 @@ async fn the_simulator_obeys_owners() {
     let script = json!({"payments": ["fail", "pend"]});
     let scripted = site.post(&cookie, "/api/v1/simulator/script", script).await.expect(200);
     assert_eq!(scripted["scripted"], 2);
+    site.stop().await;
+}
+
+/// Loss prevented: a fleet in trouble that the operator's monitoring shows as quiet.
+#[tokio::test]
+async fn the_figures_are_those_of_the_instance() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    let path = "/api/v1/dca/machines";
+    site.post(&cookie, path, machine("Bar", "till")).await.expect(201);
+    let about = crate::rpc::tally::About::default;
+    let refused = bitspire_shared::admit::Refusal::NotInRoster.before_signature();
+    let (unix, mono) = (bitspire_shared::time::Unix(1), bitspire_shared::time::Mono(0));
+    site.world.app.refusals.refused(refused, unix, mono, about);
+    site.world.app.wallet_asked("till", false);
+    let token = json!({"name": "prometheus", "role": "viewer"});
+    let token = site.post(&cookie, "/api/v1/tokens", token).await.expect(201);
+    let viewer = As::Token(token["token"].as_str().unwrap().to_owned());
+    let got = site.get(&viewer, "/api/v1/metrics").await;
+    assert_eq!(got.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = got.expect(200);
+    let text = text.as_str().unwrap();
+    for line in [
+        "bitspire_rpc_refused_total{reason=\"not_in_roster\"} 1",
+        "bitspire_machines{standing=\"unpaired\"} 1",
+        "bitspire_outbox_waiting{topic=\"document\"} 0",
+        "bitspire_store_up 1",
+    ] {
+        assert!(text.lines().any(|got| got == line), "{line} in {text}");
+    }
+    assert!(text.contains("bitspire_wallet_up{wallet=\"till\"}"), "{text}");
+    site.stop().await;
+}
+
+/// Loss prevented: one operator's sales paid into another one's wallet, by a name that was typed.
+#[tokio::test]
+async fn a_wallet_is_its_operators_own() {
+    let more = "[relay]\nembedded = false\n\
+                [wallets.ours]\nkind = 'simulated'\noperator = 'operator'\n\
+                [wallets.theirs]\nkind = 'simulated'\noperator = 'somebody else'\n";
+    let site = Site::of(crate::testing::World::with(more).await).await;
+    let cookie = site.cookie();
+    let name = site.get(&cookie, "/api/v1/operators").await.expect(200);
+    assert_eq!(name["operators"][0]["name"], "operator", "{name}");
+    let path = "/api/v1/dca/machines";
+    let refused = site.post(&cookie, path, machine("Bar", "theirs")).await.expect(400);
+    assert_eq!(refused["field"], "wallet_id", "{refused}");
+    site.post(&cookie, path, machine("Bar", "ours")).await.expect(201);
+    site.post(&cookie, path, machine("Till", "till")).await.expect(201);
+    site.stop().await;
+}
+
+/// Loss prevented: tags that nobody can type again, or of somebody else's machine; a preview that
+/// changes fees.
+#[tokio::test]
+async fn fees_go_out_by_tag_and_are_shown_first() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    for (name, wallet) in [("Bar", "till"), ("Café", "bar")] {
+        site.post(&cookie, "/api/v1/dca/machines", machine(name, wallet)).await.expect(201);
+    }
+    let tags = |tags: Value| json!({ "tags": tags });
+    let path = "/api/v1/dca/machines/1/tags";
+    let set = site.call(&cookie, "PUT", path, tags(json!(["trial", "north", "trial"]))).await;
+    assert_eq!(set.expect(200)["tags"], json!(["north", "trial"]));
+    site.call(&cookie, "PUT", path, tags(json!(["Two words"]))).await.expect(400);
+    let listed = site.get(&cookie, "/api/v1/dca/machines").await.expect(200);
+    assert_eq!(listed[0]["tags"], json!(["north", "trial"]));
+    let wish = json!({ "stages": ["trial"], "rest": true, "cash_out_fee_fraction": "0.05" });
+    let plan = site.post(&cookie, "/api/v1/dca/fees/preview", wish.clone()).await.expect(200);
+    let line = &plan["machines"][1];
+    assert_eq!((&line["name"], &line["stage"]), (&json!("Café"), &json!(1)), "{plan}");
+    assert_eq!(line["from"]["cash_out_fee_fraction"].as_f64(), Some(0.0), "{plan}");
+    assert_eq!(line["to"]["cash_out_fee_fraction"], json!(0.05), "{plan}");
+    assert_eq!(line["waits"], false, "it has no key");
+    let listed = site.get(&cookie, "/api/v1/dca/machines").await.expect(200);
+    let fee = listed[0]["cash_out_fee_fraction"].as_f64();
+    assert_eq!(fee, Some(0.0), "a look changes nothing");
+    let begun = site.post(&cookie, "/api/v1/dca/rollouts", wish).await.expect(201);
+    assert_eq!(begun["id"], 1);
+    let log = site.get(&cookie, "/api/v1/audit-log?subject=machine:1").await.expect(200);
+    assert!(log.to_string().contains("machine.tags"), "{log}");
+    for (path, body) in [
+        ("/api/v1/dca/fees/preview", json!({ "rest": true })),
+        ("/api/v1/dca/fees/preview", json!({ "cash_in_fee_fraction": "0.01" })),
+        ("/api/v1/dca/rollouts", json!({ "rest": true, "cash_in_fee_fraction": "0.9" })),
+        ("/api/v1/dca/rollouts/7/stop", Value::Null),
+    ] {
+        site.post(&cookie, path, body).await.expect(400);
+    }
     site.stop().await;
 }

@@ -3,6 +3,8 @@
 mod cassettes;
 mod converge;
 mod fees;
+mod lineage;
+mod rollout;
 mod states;
 
 use std::net::TcpListener;

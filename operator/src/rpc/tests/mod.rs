@@ -3,7 +3,9 @@
 pub(crate) mod cash_in;
 pub(crate) mod cash_out;
 mod gate;
+mod minute;
 mod sessions;
+mod strangers;
 pub(crate) mod verdicts;
 
 use std::collections::BTreeMap;

@@ -237,22 +237,36 @@ fn a_nonce_is_used_once_and_refusals_are_bounded() {
     assert_eq!(world.write(|tx| log::forget_nonces(tx, Unix(50))).unwrap(), 0);
     assert_eq!(world.write(|tx| log::forget_nonces(tx, Unix(51))).unwrap(), 1);
 
+    let row = |n: u64, verified| log::Rejected {
+        reason: "not_in_roster".into(),
+        sender: Some(format!("{n:064x}")),
+        verified,
+        count: 2,
+        first_at: Unix(n),
+        last_at: Unix(n + 1),
+        relay: None,
+        event_id: None,
+        detail: String::new(),
+    };
+    let machine = row(3, true);
+    let known = machine.clone();
     world
-        .write(|tx| {
-            for n in 0..1_010u64 {
-                let rejected = log::Rejected {
-                    at: Unix(n),
-                    reason: "not_in_roster".into(),
-                    relay: None,
-                    sender: None,
-                    event_id: None,
-                    detail: String::new(),
-                };
-                log::reject(tx, &rejected)?;
-            }
-            Ok(())
+        .write(move |tx| {
+            log::reject(tx, &known)?;
+            (10..520).try_for_each(|n| log::reject(tx, &row(n, false)))?;
+            log::reject(
+                tx,
+                &log::Rejected { first_at: Unix(2), last_at: Unix(600), ..row(15, false) },
+            )?;
+            log::reject(
+                tx,
+                &log::Rejected { first_at: Unix(601), last_at: Unix(601), ..row(519, false) },
+            )
         })
         .unwrap();
     let kept = world.read(|read| log::rejected(read, 5_000));
-    assert_eq!((kept.len(), kept[0].at), (1_000, Unix(1_009)));
+    assert_eq!(kept.len(), 501, "500 of strangers, and the machine's");
+    assert_eq!((kept[0].count, kept[0].first_at, kept[0].last_at), (4, Unix(519), Unix(601)));
+    assert_eq!((kept[1].count, kept[1].first_at), (2, Unix(2)), "one that was pushed out is new");
+    assert_eq!(kept.last(), Some(&machine), "strangers push no known sender out");
 }

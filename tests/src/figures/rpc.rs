@@ -1,0 +1,321 @@
+//! Whole requests a second: verified, decrypted with a kept key, handled, durable, answered sealed and
+//! signed; and what a flood does to a machine beside it.
+//!
+//! The request is the heartbeat, which every machine sends and which is written each time. Events come
+//! from memory into the service as its relay pool hands them over, and answers go to a relay that is
+//! not there: no socket is measured. The bound is one check and one signature with nothing around
+//! them, on one core, measured in the same run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bitspire_operator::app::App;
+use bitspire_operator::ids::OperatorId;
+use bitspire_operator::rpc::{self, Rpc};
+use bitspire_operator::store::StoreError;
+use bitspire_operator::store::machines::{self, Confirmation, Machine};
+use bitspire_operator::{config, fleet};
+use bitspire_shared::ids::{JournalHead, JournalSeq, PubKey, RequestId};
+use bitspire_shared::nip44::ConversationKey;
+use bitspire_shared::rpc::{Request, StateReport, VaultSigned, request_event};
+use bitspire_shell::clock::Clock;
+use nostr::secp256k1::Message;
+use nostr::{Event, JsonUtil as _, Keys};
+use tempfile::TempDir;
+
+use super::{Figure, gate, percentile};
+use crate::world::CURRENCY;
+
+/// Machines that ask.
+const MACHINES: usize = 500;
+/// Requests of each: within its bucket, and as many as the service takes at once.
+const EACH: u64 = 20;
+/// Requests under way at a time: fewer than the service has places.
+pub(super) const AT_ONCE: u64 = 128;
+/// Requests of the machine whose wait is measured.
+const ASKED: u64 = 400;
+/// Hostile events a second.
+const FLOOD: u32 = 10_000;
+/// Hostile keys; each third does something else.
+const HOSTILE: u32 = 1_000;
+/// What the slowest hundredth may be slower beside the flood.
+const BAR: f64 = 1.1;
+const RELAY: &str = "wss://outside.example";
+
+pub(super) struct Peer {
+    spire: Keys,
+    vault: Keys,
+}
+
+/// A service in memory, with its database on the disk.
+pub(super) struct Service {
+    rpc: Arc<Rpc>,
+    app: Arc<App>,
+    key: PubKey,
+    pub(super) peers: Vec<Peer>,
+    _folder: TempDir,
+}
+
+fn public(keys: &Keys) -> Result<PubKey> {
+    Ok(PubKey::new(keys.public_key())?)
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Service {
+    pub(super) async fn start(machines: usize) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("operator.toml");
+        // nobody listens there; the one machine that is measured asks without a pause
+        let text = format!(
+            "data_dir = '{}'\n[relay]\nembedded = false\nurl = 'ws://127.0.0.1:9'\n\
+             [gate]\nrate_limit_per_min = 600000\nburst = 100000\n",
+            folder.path().display()
+        );
+        std::fs::write(&file, text)?;
+        let (config, _) = config::load(Some(&file), &BTreeMap::new(), &[])?;
+        let app = App::open(config, Clock::system())?;
+        fleet::first_operator(&app).await?;
+        let peer = |_| Peer { spire: Keys::generate(), vault: Keys::generate() };
+        let peers: Vec<Peer> = (0..machines).map(peer).collect();
+        let (now, currency) = (app.clock.now(), CURRENCY.parse()?);
+        let mut rows = Vec::new();
+        for (peer, n) in peers.iter().zip(1..) {
+            let wallet = format!("w{n}");
+            rows.push(Machine {
+                machine_npub: Some(public(&peer.spire)?),
+                bunker_spire_key_name: Some(wallet.clone()),
+                bunker_token_expires_at: Some(now.after(720 * 3_600)),
+                paired_at: Some(now),
+                client_key: Some(public(&Keys::generate())?),
+                vault_key: Some(public(&peer.vault)?),
+                confirmation: Confirmation::Confirmed,
+                confirmed_at: Some(now),
+                ..Machine::new(OperatorId(1), &wallet, "", currency, &wallet, now)
+            });
+        }
+        let written = app.store.write::<_, StoreError, _>(move |tx| {
+            rows.iter().try_for_each(|row| machines::insert(tx, row).map(|_| ()))
+        });
+        written.await?;
+        let rpc = rpc::start(&app).await?;
+        Ok(Self { rpc, key: app.service_key, app, peers, _folder: folder })
+    }
+
+    /// The heartbeat number `n` of a machine.
+    pub(super) fn request(&self, peer: &Peer, n: u64) -> Result<Event> {
+        let report = StateReport {
+            versions: [("agent".to_owned(), "0.1.0".to_owned())].into(),
+            devices: BTreeMap::new(),
+            cassettes: BTreeMap::new(),
+            cashbox: None,
+            reject_bin: None,
+            service_events: vec![],
+            applied_documents: BTreeMap::new(),
+            applied_changes: std::collections::BTreeSet::new(),
+            open_transactions: vec![],
+            alerts: vec![],
+            used_nonces: vec![],
+            journal_seq: JournalSeq(n + 1),
+            journal_head: JournalHead::from_bytes(random()?),
+        };
+        let body = VaultSigned::sign(report, &peer.vault)?;
+        let text = Request::new(RequestId::from_bytes(random()?), body)?.to_plaintext()?;
+        let cipher = ConversationKey::derive(peer.spire.secret_key(), &self.key)?;
+        let content = cipher.encrypt(&text, random()?)?;
+        let event = request_event(&public(&peer.spire)?, &self.key, Clock::system().now(), content);
+        Ok(event.sign_with_keys(&peer.spire)?)
+    }
+
+    /// Answers so far: each finds no relay, which is counted.
+    fn answered(&self) -> u64 {
+        self.rpc.counters().get("reply_without_relay").copied().unwrap_or_default()
+    }
+
+    /// Waits until so many were answered.
+    pub(super) async fn until_answered(&self, count: u64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.answered() < count {
+            if Instant::now() > deadline {
+                bail!("{} of {count} answered: {:?}", self.answered(), self.rpc.counters());
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Takes an event in as the relay pool would hand it over: verified.
+    pub(super) fn hand_over(&self, event: Event) -> Result<()> {
+        event.verify()?;
+        self.rpc.clone().admit(RELAY, event);
+        Ok(())
+    }
+
+    pub(super) async fn stop(self) {
+        self.app.stop.cancel();
+        self.app.tasks.close();
+        self.app.tasks.wait().await;
+    }
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+pub(super) fn measure() -> Result<Vec<Figure>> {
+    let (value, bound) = runtime()?.block_on(per_second())?;
+    Ok(vec![Figure {
+        name: "rpc_per_s",
+        value,
+        unit: "requests/s",
+        bound,
+        bound_is: "one signature verified and one made, with nothing around them",
+        peer: None,
+        runs: 1,
+    }])
+}
+
+async fn per_second() -> Result<(f64, f64)> {
+    let service = Service::start(MACHINES).await?;
+    let mut events = Vec::new();
+    for n in 0..EACH {
+        for peer in &service.peers {
+            events.push(service.request(peer, n)?);
+        }
+    }
+    let count = u64::try_from(events.len())?;
+    let bound = verified_and_signed(&events)?;
+    let before = service.answered();
+    let started = Instant::now();
+    for (event, n) in events.into_iter().zip(0u64..) {
+        if n >= AT_ONCE {
+            service.until_answered(before + n - AT_ONCE).await?;
+        }
+        service.hand_over(event)?;
+    }
+    service.until_answered(before + count).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    service.stop().await;
+    Ok((f64::from(u32::try_from(count)?) / seconds, bound))
+}
+
+fn verified_and_signed(events: &[Event]) -> Result<f64> {
+    let verified = gate::verified(events)?;
+    let keys = Keys::generate();
+    let started = Instant::now();
+    for event in events {
+        keys.sign_schnorr(&Message::from_digest(event.id.to_bytes()));
+    }
+    let signed = f64::from(u32::try_from(events.len())?) / started.elapsed().as_secs_f64();
+    Ok(1.0 / (1.0 / verified + 1.0 / signed))
+}
+
+/// What comes from an outside relay while a machine asks: a third by strangers, a third under a
+/// rostered key with a signature that does not hold, a third sent before.
+async fn hostile(service: &Service) -> Result<Vec<String>> {
+    let frame = |event: &Event| format!("[\"EVENT\",\"rpc\",{}]", event.as_json());
+    let mut frames = Vec::new();
+    for n in 0..HOSTILE {
+        let at = 1 + usize::try_from(n)? % (service.peers.len() - 1);
+        let peer = service.peers.get(at).context("a machine")?;
+        frames.push(match n % 3 {
+            0 => {
+                let stranger = Peer { spire: Keys::generate(), vault: Keys::generate() };
+                frame(&service.request(&stranger, 0)?)
+            }
+            1 => {
+                let event = service.request(peer, 0)?;
+                let (own, other) =
+                    (event.sig.to_string(), service.request(peer, 0)?.sig.to_string());
+                frame(&event).replace(&own, &other)
+            }
+            _ => {
+                let event = service.request(peer, 0)?;
+                let before = service.answered();
+                service.hand_over(event.clone())?;
+                service.until_answered(before + 1).await?;
+                frame(&event)
+            }
+        });
+    }
+    Ok(frames)
+}
+
+pub(super) fn flood() -> Result<Vec<Figure>> {
+    let (quiet, beside) = runtime()?.block_on(waits())?;
+    Ok(vec![Figure {
+        name: "flood_p99_ratio",
+        value: beside / quiet,
+        unit: "times",
+        bound: BAR,
+        bound_is: "the bar: the slowest hundredth beside 10 000 hostile events a second",
+        peer: None,
+        runs: usize::try_from(ASKED)?,
+    }])
+}
+
+async fn waits() -> Result<(f64, f64)> {
+    let service = Service::start(MACHINES).await?;
+    let frames = hostile(&service).await?;
+    let mut next = 0;
+    let quiet = slowest(&service, &mut next).await?;
+    let filter = service.rpc.filter(RELAY);
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = over.clone();
+    // each relay's connection has a task of its own
+    let flood = std::thread::spawn(move || {
+        let (started, mut sent, mut held) = (Instant::now(), 0u32, 0u32);
+        for frame in frames.iter().cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            // what passes costs its check, as in the pool, and goes no further
+            if filter(frame)
+                && let Ok(nostr::RelayMessage::Event { event, .. }) =
+                    nostr::RelayMessage::from_json(frame)
+                && event.verify().is_ok()
+            {
+                held += 1;
+            }
+            sent += 1;
+            let due = started + Duration::from_secs_f64(f64::from(sent) / f64::from(FLOOD));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        (f64::from(sent) / started.elapsed().as_secs_f64(), held)
+    });
+    let beside = slowest(&service, &mut next).await;
+    over.store(true, Ordering::Relaxed);
+    let (rate, held) = flood.join().map_err(|_| anyhow::anyhow!("the flood ended in a panic"))?;
+    let beside = beside?;
+    service.stop().await;
+    if held > 0 {
+        bail!("{held} hostile events passed for good ones");
+    }
+    if rate < f64::from(FLOOD) * 0.9 {
+        bail!("expected {FLOOD} hostile events a second, got {rate:.0}");
+    }
+    Ok((quiet, beside))
+}
+
+/// The slowest hundredth of one machine's waits, in milliseconds.
+async fn slowest(service: &Service, next: &mut u64) -> Result<f64> {
+    let machine = service.peers.first().context("a machine")?;
+    let mut waits = Vec::new();
+    for _ in 0..ASKED {
+        let event = service.request(machine, *next)?;
+        *next += 1;
+        let before = service.answered();
+        let started = Instant::now();
+        service.hand_over(event)?;
+        service.until_answered(before + 1).await?;
+        waits.push(started.elapsed().as_secs_f64() * 1_000.0);
+    }
+    percentile(&mut waits, 99)
+}
