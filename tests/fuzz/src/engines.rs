@@ -15,6 +15,8 @@ use bitspire_hardware::engine::{Engine, Output};
 use bitspire_hardware::frame::{self, puloon};
 use bitspire_hardware::printer::escpos::EscPos;
 use bitspire_hardware::printer::{PrinterCommand, Slip};
+use bitspire_hardware::recycler::id003_rc::{self, Id003Rc};
+use bitspire_hardware::recycler::{Emptying, RecyclerCommand, RecyclerEvent};
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Currency, Denomination};
 use bitspire_shared::time::Mono;
@@ -339,6 +341,73 @@ pub(crate) fn puloon(input: &[u8]) -> usize {
     let settings = Settings::new(Model::Lcdm4000, currency());
     let decoder = puloon::Decoder::new(puloon::Side::Host);
     play(Puloon::new(settings), &mut Drawers { proven: false, decoder }, input)
+}
+
+/// What the rules of a recycler hang on.
+#[derive(Default)]
+struct Boxes {
+    notes: Notes,
+    /// Notes of a box that a proof allows to go out, each once.
+    allowed: Vec<(u8, u8)>,
+    emptyings: usize,
+    decoder: frame::id003::Decoder,
+}
+
+impl Watch<Id003Rc<Fuzz>> for Boxes {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let (op, data) = content.split_first().unwrap_or((&0, &[]));
+        frame::id003::Frame::new(*op, data).to_bytes()
+    }
+
+    fn command(&mut self, which: u8) -> RecyclerCommand<Fuzz> {
+        let bay = |no| BayId::new(no).expect("a bay");
+        match which % 16 {
+            0 => RecyclerCommand::Out(payout(1, &mut false)),
+            1 => RecyclerCommand::Out(DispenserCommand::Refresh),
+            2 => {
+                self.emptyings += 1;
+                RecyclerCommand::Empty(Proof(Emptying { bay: bay(1) }))
+            }
+            3..=5 => {
+                let (from, notes) = (1 + which % 2, 1 + which / 16);
+                self.allowed.push((from, notes));
+                let notes = BTreeMap::from([(bay(from), u32::from(notes))]);
+                RecyclerCommand::Out(DispenserCommand::Dispense(Proof(DispensePlan { notes })))
+            }
+            _ => RecyclerCommand::In(self.notes.command(which)),
+        }
+    }
+
+    fn look(&mut self, _: &[u8], out: &Output<RecyclerEvent>) {
+        use frame::id003::Request;
+        use frame::id003::recycler::Extension;
+        let (mut bytes, mut stacks) = (out.write.as_slice(), false);
+        while let Some(said) = self.decoder.push(&mut bytes) {
+            stacks |= matches!(Request::parse(&said), Request::Stack2 | Request::Stack3);
+            match Extension::parse(&said) {
+                Some(Extension::PayOut { notes, from }) => {
+                    let at = self.allowed.iter().position(|proof| *proof == (from, notes));
+                    self.allowed.remove(at.expect("notes go out without a proof, or again"));
+                }
+                Some(Extension::Collect { .. }) => {
+                    let left = self.emptyings.checked_sub(1);
+                    self.emptyings = left.expect("a box is emptied without a proof, or again");
+                }
+                _ => {}
+            }
+        }
+        let events = out.events.iter().filter_map(|event| match event {
+            RecyclerEvent::In(event) => Some(event.clone()),
+            _ => None,
+        });
+        self.notes.look(stacks, &events.collect::<Vec<_>>());
+    }
+}
+
+pub(crate) fn id003_rc(input: &[u8]) -> usize {
+    let validator = id003::Settings { currency: currency(), baud: 9_600 };
+    let settings = id003_rc::Settings { validator, notes_per_box: 30 };
+    play(Id003Rc::new(settings), &mut Boxes::default(), input)
 }
 
 struct Paper;

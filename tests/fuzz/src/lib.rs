@@ -13,7 +13,7 @@ mod engines;
 pub type Target = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("codec_ccnet", codecs::ccnet),
     ("codec_ebds", codecs::ebds),
     ("codec_escpos", codecs::escpos),
@@ -25,6 +25,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("engine_escpos", engines::escpos),
     ("engine_f56", engines::f56),
     ("engine_id003", engines::id003),
+    ("engine_id003_rc", engines::id003_rc),
     ("engine_puloon", engines::puloon),
 ];
 

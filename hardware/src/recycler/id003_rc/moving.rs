@@ -87,7 +87,11 @@ impl Moving {
     pub(super) fn on_state(&mut self, state: PayState, now: Mono) {
         let news = self.state != Some(state);
         self.last_word = state.to_string();
-        (self.state, self.current, self.known_at) = (Some(state), true, now);
+        (self.state, self.current) = (Some(state), true);
+        // a note that was called back and still waits is not known to go either way
+        if !(state == PayState::PayStay && self.called_back) {
+            self.known_at = now;
+        }
         match state {
             PayState::PayStay => {
                 self.stays_since.get_or_insert(now);
