@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::customer::Customer;
 use crate::http::Client;
 use crate::process::Process;
+use crate::relay::odd::Habit;
 
 /// Below the ports that systems give to outgoing connections, so that none of ours is taken while
 /// its process is down.
@@ -50,6 +51,8 @@ pub enum RelayKind {
     Embedded,
     /// Somebody else's program, a process of its own.
     Apart,
+    /// Somebody else's, with a habit.
+    Odd(Habit),
 }
 
 /// What a world is made of, where there is a choice.
@@ -176,11 +179,17 @@ impl World {
             all.extend(words.iter().map(OsString::from));
             all
         };
-        let seen = root.join(RELAY_SEEN).into();
-        let apart =
-            vec!["relay".into(), "--port".into(), relay.to_string().into(), "--seen".into(), seen];
+        let apart = |flag: &str, what: OsString| {
+            let port = relay.to_string().into();
+            process("relay", vec!["relay".into(), "--port".into(), port, flag.into(), what])
+        };
+        let relay = match kind {
+            RelayKind::Embedded => None,
+            RelayKind::Apart => Some(apart("--seen", root.join(RELAY_SEEN).into())),
+            RelayKind::Odd(habit) => Some(apart("--habit", habit.name().into())),
+        };
         Ok(Self {
-            relay: (kind == RelayKind::Apart).then(|| process("relay", apart)),
+            relay,
             acceptor: process("acceptor", acceptor),
             dispenser: process("dispenser", sim(parts.dispenser.protocol(), &bays)),
             operator: process("operator", part("operator", &operator_file, &["serve"])),

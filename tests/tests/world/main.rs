@@ -8,6 +8,7 @@ mod customer;
 mod demo;
 mod disk;
 mod processes;
+mod relays;
 mod seeds;
 mod service_mode;
 mod sim;

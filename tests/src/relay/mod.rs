@@ -1,6 +1,8 @@
 //! Somebody else's relay as a process: stores documents in memory, wants NIP-42, and forgets
 //! everything when it ends; with `--seen` it writes down every event and filter that it is sent, as
-//! whoever runs a relay can.
+//! whoever runs a relay can. With `--habit` it is one of the odd ones.
+
+pub mod odd;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -19,6 +21,7 @@ use nostr_relay_builder::builder::{
     PolicyResult, QueryPolicy, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
 };
 use serde_json::{Value, json};
+use tokio::signal::unix::SignalKind;
 
 #[derive(Debug, Parser)]
 struct Relay {
@@ -28,6 +31,9 @@ struct Relay {
     /// A file for everything that it is sent, a line of JSON each
     #[arg(long)]
     seen: Option<PathBuf>,
+    /// What is odd about it
+    #[arg(long, conflicts_with = "seen")]
+    habit: Option<odd::Habit>,
 }
 
 /// Writes down what comes, and takes it.
@@ -87,6 +93,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 fn run(relay: &Relay) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        if let Some(habit) = relay.habit {
+            let ready = format!("ready relay=ws://127.0.0.1:{}", relay.port);
+            let mut stop = tokio::signal::unix::signal(SignalKind::terminate())?;
+            return tokio::select! {
+                ran = odd::run(relay.port, habit, || println!("{ready}")) => ran,
+                _ = stop.recv() => Ok(()),
+            };
+        }
         let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
         let builder = RelayBuilder::default().addr(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut builder = builder.port(relay.port).nip42(nip42);
@@ -97,7 +111,7 @@ fn run(relay: &Relay) -> Result<()> {
         let relay = LocalRelay::new(builder);
         relay.run().await?;
         writeln!(std::io::stdout(), "ready relay={}", relay.url().await)?;
-        let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut stop = tokio::signal::unix::signal(SignalKind::terminate())?;
         stop.recv().await;
         relay.shutdown();
         Ok(())
