@@ -179,9 +179,8 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(ConfigVerb::Show) => print!("{}", shell_config::show(&loaded.shown)),
         Verb::Pair { seed: pair, service_pin_file } => {
             let seed = seed(pair)?;
-            let pin = pin::new(service_pin_file.as_deref())?;
             let _leave = Leave::give(&config.vault.dir.join(vault::LEAVE));
-            pair_with(&config.socket, &seed, pin)?;
+            pair_with(&config.socket, &seed, service_pin_file.as_deref())?;
         }
         Verb::ServicePin(verb) => verb.run(&config)?,
         Verb::Rekey(verb) => verb.run(&config.socket)?,
@@ -338,20 +337,21 @@ impl Drop for Leave {
     }
 }
 
-fn pair_with(socket: &Path, seed_url: &SecretText, pin: Option<SecretText>) -> anyhow::Result<()> {
+fn pair_with(socket: &Path, seed_url: &SecretText, pin_file: Option<&Path>) -> anyhow::Result<()> {
     let (mut stream, pins) = control(socket)?;
-    if let Some(pins) = pins {
-        bail!(
-            "this machine is paired already, as {}: reset the pairing at the machine first",
+    match pins {
+        Some(pins) => eprintln!(
+            "this machine is paired, as {}: a new seed of the same operator pairs it again, with its \
+             books, its open sales and its PIN",
             pins.spire.npub()
-        );
-    }
-    match pin {
-        Some(pin) => pin::set(socket, pin, None)?,
-        None => eprintln!(
-            "no service PIN is given: set one with `bitspire-agent service-pin` before the digits \
-             are confirmed, or this machine has no service mode"
         ),
+        None => match pin::new(pin_file)? {
+            Some(pin) => pin::set(socket, pin, None)?,
+            None => eprintln!(
+                "no service PIN is given: set one with `bitspire-agent service-pin` before the \
+                 digits are confirmed, or this machine has no service mode"
+            ),
+        },
     }
     stream.set_read_timeout(Some(PAIRING))?;
     ipc::write(&mut stream, &ToVault::Seed { seed_url: seed_url.clone() })?;

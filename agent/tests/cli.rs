@@ -174,17 +174,25 @@ fn pairing_ends_with_the_digits_or_with_the_reason() {
     vault_side.join().unwrap();
 }
 
-/// Loss prevented: a machine with open sales that is reset by a seed, or a status that says nothing.
+/// Loss prevented: a machine with open sales that is reset by a seed, or whose PIN is another's by it;
+/// a status that says nothing.
 #[test]
-fn a_paired_machine_takes_no_seed_and_says_how_it_is() {
+fn a_paired_machine_keeps_its_pin_and_says_how_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let pins = pins();
     let other = seed(&self::pins());
-    vault(folder.path(), Some(pins), |stream| {
-        assert_eq!(ipc::read::<ToVault>(stream).unwrap(), None, "nothing was sent");
+    let vault_side = vault(folder.path(), Some(pins), |stream| {
+        let heard = ipc::read(stream).unwrap();
+        assert!(matches!(heard, Some(ToVault::Seed { .. })), "the first word: {heard:?}");
+        let reason = "this machine is paired already".to_owned();
+        ipc::write(stream, &ToNet::SeedRefused { reason }).unwrap();
     });
-    let output = agent(folder.path(), &["pair", "--seed-url", &other], &[]);
-    assert!(text(&output).1.contains("paired already"));
+    let pin = folder.path().join("pin");
+    std::fs::write(&pin, "271828").unwrap();
+    let pin = ["--service-pin-file", pin.to_str().unwrap()];
+    let output = agent(folder.path(), &[&["pair", "--seed-url", &other], &pin[..]].concat(), &[]);
+    assert!(text(&output).1.contains("not paired: this machine is paired already"));
+    vault_side.join().unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     let vault_side = vault(folder.path(), Some(pins), move |stream| {

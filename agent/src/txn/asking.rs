@@ -32,6 +32,12 @@ const BACKOFF_LAST_MS: u64 = 60_000;
 /// The wait before a request that was refused for good is asked again.
 const REFUSED_MS: u64 = 600_000;
 
+/// Whether a refusal is about the machine, whatever it asked.
+const fn is_about_the_machine(code: ErrorCode) -> bool {
+    use ErrorCode::{Disabled, NotConfirmed, NotInRoster, Revoked, TokenExpired};
+    matches!(code, Disabled | NotConfirmed | NotInRoster | Revoked | TokenExpired)
+}
+
 /// What a state waits for.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wanted {
@@ -104,10 +110,15 @@ impl Asking {
         self.due = Some(now.after(wait));
     }
 
-    /// The way to the service is there again, or the process is new.
-    pub(super) fn again(&self, effects: &mut Vec<Effect>) {
-        if let Some(pending) = self.pending.as_ref().filter(|p| !p.answered) {
-            effects.push(Effect::Request(pending.request.clone()));
+    /// The way to the service is there again, or the process is new. What was refused for what the
+    /// machine was then, revoked or not confirmed, is asked again at once: it may be another now.
+    pub(super) fn again(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        match &self.pending {
+            Some(pending) if !pending.answered => {
+                effects.push(Effect::Request(pending.request.clone()));
+            }
+            Some(_) if self.refusal.is_some_and(is_about_the_machine) => self.due = Some(now),
+            _ => {}
         }
     }
 

@@ -90,20 +90,26 @@ pub struct CheckedWithdraw {
 }
 
 impl CashIn {
-    /// Checks the service's promise to pay against this transaction.
+    /// Checks the service's promise to pay against this transaction. It names the machine by its key
+    /// at the time: `spire`, which is another than the locks' where the machine was paired anew while
+    /// its notes waited.
     ///
     /// # Errors
     /// [`CheckError`]: it is shown to nobody.
     pub fn check_withdraw(
         &self,
         withdraw: Withdraw,
+        spire: &PubKey,
         vault: &PubKey,
         service: &PubKey,
     ) -> Result<CheckedWithdraw, CheckError> {
         let state = self.state.name();
         let lock = self.locks.first().ok_or(CheckError::NotWaiting { state })?;
-        let terms = withdraw.terms(lock.spire, *vault, self.deal.txid);
-        terms.verify(&withdraw.withdraw_sig, service)?;
+        let signed = |spire| {
+            let terms = withdraw.terms(spire, *vault, self.deal.txid);
+            terms.verify(&withdraw.withdraw_sig, service)
+        };
+        signed(*spire).or_else(|_| signed(lock.spire))?;
         let facts = WithdrawFacts {
             withdraw_id: withdraw.withdraw_id,
             net_sats: withdraw.net_sats,

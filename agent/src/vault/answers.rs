@@ -13,6 +13,7 @@ use bitspire_shared::rpc::{
     self, ErrorCode, Expectation, FeesInForce, Invoice, Payment, Push, Quote, Reply,
     ServiceMessage, Withdraw, check_quote,
 };
+use bitspire_shared::seed::Pins;
 use bitspire_shared::split::FeePair;
 use bitspire_shared::time::Unix;
 use nostr::Event;
@@ -187,10 +188,10 @@ impl Vault {
     }
 
     fn withdraw(&mut self, txid: TxnId, request: RequestId, withdraw: Withdraw) -> Input {
-        let service = self.pairing.as_ref().map(|pairing| pairing.pins.service);
-        let checked = match (self.txns.get(&txid), service) {
-            (Some(Txn::CashIn(session)), Some(service)) => {
-                session.check_withdraw(withdraw, &self.key, &service)
+        let pins = self.pairing.as_ref().map(|pairing| pairing.pins);
+        let checked = match (self.txns.get(&txid), pins) {
+            (Some(Txn::CashIn(session)), Some(Pins { spire, service, .. })) => {
+                session.check_withdraw(withdraw, &spire, &self.key, &service)
             }
             _ => Err(CheckError::NotWaiting { state: "none" }),
         };

@@ -1,9 +1,11 @@
 //! From a seed to pins.
 //!
-//! Promise: the pins are written once; a paired machine takes no other seed, whoever brings it, until
-//! somebody with the PIN lets go of them at the machine, where its bays then count as empty. The
-//! seed's secret goes to the bunker through `net` and to no disk. Until the service answers as to a
-//! confirmed machine, the screen shows the digits to compare.
+//! Promise: operator, service and currency are pinned once; a paired machine takes no seed of others,
+//! whoever brings it, until somebody with the PIN lets go of them at the machine, where its bays then
+//! count as empty. A seed of the same operator and service (the machine was revoked, or its pairing
+//! has ended) changes its spire key alone, on the word of the vault's own user: journal, open sales,
+//! bays and PIN are those of before. The seed's secret goes to the bunker through `net` and to no
+//! disk. Until the service answers as to a confirmed machine, the screen shows the digits to compare.
 //!
 //! Failure policy: a seed that cannot be used is refused in words; nothing is stored of it.
 
@@ -24,12 +26,13 @@ use super::time::TrustedTime;
 use crate::ipc::{NetPins, SecretText, ToNet};
 use crate::journal::{CashMove, CountChange, Entry, Stage};
 use crate::policy::price::Rates;
+use crate::txn::Input;
 
 /// The longest session, and how far trusted time may stand behind, in seconds.
 const MAX_SESSION_S: u64 = 86_400 + 3_600;
 
-/// A file in the vault's folder: while it lies there, a machine that has let go of its pairing takes
-/// a seed. `net`, which brings seeds too and may have seen the PIN, has no way to put it there.
+/// A file in the vault's folder: while it lies there, a machine that was paired before takes a seed.
+/// `net`, which brings seeds too and may have seen the PIN, has no way to put it there.
 pub(crate) const LEAVE: &str = "may-pair";
 
 /// A seed on its way through the bunker.
@@ -47,6 +50,26 @@ impl Attempt {
             relays: self.relays.clone(),
             pins: net_pins(&self.pins),
         }
+    }
+}
+
+fn paired_already(pins: &Pins, what_to_do: &str) -> String {
+    format!("this machine is paired already, as {}: {what_to_do}", pins.spire.npub())
+}
+
+/// Whether a seed with pins `new` may follow on a pairing: another key of the machine's own, and
+/// nothing else.
+fn may_follow(before: &Pins, new: &Pins) -> Result<(), String> {
+    if new.spire == before.spire {
+        return Err(paired_already(before, "this seed is for that very pairing: make a new one"));
+    }
+    match *new == (Pins { spire: new.spire, ..*before }) {
+        true => Ok(()),
+        false => Err(paired_already(
+            before,
+            "this seed is of another operator, service or currency: reset the pairing at the \
+             machine first",
+        )),
     }
 }
 
@@ -87,13 +110,15 @@ impl Vault {
     }
 
     fn checked_seed(&self, seed_url: &SecretText) -> Result<(Seed, Pins), String> {
-        if let Some(pairing) = &self.pairing {
-            return Err(format!(
-                "this machine is paired already, as {}: reset the pairing at the machine first",
-                pairing.pins.spire.npub()
+        let by_own_user = self.config.dir.join(LEAVE).exists();
+        if let Some(pairing) = self.pairing.as_ref().filter(|_| !by_own_user) {
+            return Err(paired_already(
+                &pairing.pins,
+                "run `bitspire-agent pair` on it, as the user that its vault runs as, with a new \
+                 seed of its operator",
             ));
         }
-        if self.let_go && !self.config.dir.join(LEAVE).exists() {
+        if self.let_go && !by_own_user {
             return Err("this machine was paired before: run `bitspire-agent pair` on it, as the \
                         user that its vault runs as"
                 .to_owned());
@@ -106,6 +131,9 @@ impl Vault {
             None => error.to_string(),
         })?;
         let pins = seed.pins().map_err(|missing| missing.to_string())?;
+        if let Some(pairing) = &self.pairing {
+            may_follow(&pairing.pins, &pins)?;
+        }
         if let Some(own) = self.config.currency.filter(|own| *own != pins.currency) {
             let got = pins.currency;
             return Err(format!("expected a seed for {own}, as this machine is set up, got {got}"));
@@ -138,30 +166,51 @@ impl Vault {
         }
     }
 
-    /// The bunker took the secret and holds the seed's key: the pins are written, once.
+    /// The bunker took the secret and holds the seed's key: the pins are written.
     pub(super) fn connected(&mut self, client: PubKey, spire: PubKey) -> Result<(), VaultError> {
-        let waits = self.attempt.as_ref().is_some_and(|attempt| attempt.pins.spire == spire);
-        let Some(attempt) = self.attempt.take_if(|_| waits && self.pairing.is_none()) else {
+        let before = self.pairing.as_ref();
+        let waits = |attempt: &mut Attempt| {
+            // the operator may have moved the machine to other keys in the meantime
+            let follows = before.is_none_or(|now| may_follow(&now.pins, &attempt.pins).is_ok());
+            attempt.pins.spire == spire && follows
+        };
+        let Some(attempt) = self.attempt.take_if(waits) else {
             tracing::warn!(event = "connected_to_nothing", %spire);
             return Ok(());
         };
         let pins = attempt.pins;
-        let pairing = Pairing { pins, client, confirmed: false, state_published: false };
+        let again = before.is_some();
+        let settled = before.is_some_and(Pairing::was_confirmed);
+        let pairing = Pairing { pins, client, confirmed: false, state_published: false, settled };
         self.keep(&pairing)?;
         self.pairing = Some(pairing);
         self.seed_words = None;
-        if std::mem::take(&mut self.let_go) {
+        if again {
+            self.forget_the_spire();
+        }
+        if std::mem::take(&mut self.let_go) || again {
             // good for one pairing; whoever gave it takes it back as well
             let _ = std::fs::remove_file(self.config.dir.join(LEAVE));
         }
-        tracing::info!(event = "paired", spire = %pins.spire);
+        tracing::info!(event = "paired", spire = %pins.spire, again);
         let pins = net_pins(&pins);
         self.to_net(ToNet::Paired { pins });
         if !self.peers.is_net(attempt.from) {
             self.peers.send(attempt.from, ToNet::Paired { pins });
         }
-        self.reports.soon(self.mono());
+        // what waits was asked in the name of another key, if at all
+        self.ask_all_again();
         Ok(())
+    }
+
+    /// What was for the spire key of before, or said by it: documents begin from nothing, the bays are
+    /// told again. On the disk it stands beside the key that it was for, and counts no more.
+    fn forget_the_spire(&mut self) {
+        (self.fees, self.cassettes) = (None, None);
+        self.early.clear();
+        self.receipts = Receipts::of(None);
+        self.reports = Reports::new(self.pace);
+        self.requests.forget_the_vaults_own();
     }
 
     /// `net` opens a session.
@@ -202,6 +251,8 @@ impl Vault {
         self.keep(&pairing)?;
         self.pairing = Some(pairing);
         tracing::info!(event = "pairing_confirmed");
+        // what an earlier pairing has left open was refused until now
+        self.queue.extend(self.txns.keys().map(|txid| (*txid, Input::NetworkBack)));
         Ok(())
     }
 

@@ -107,8 +107,8 @@ impl Vault {
         if let Err(weak) = check_new(new.expose()) {
             return Ok(Err(weak.to_string()));
         }
-        // until the operator has confirmed the pairing, whoever sets the machine up is at work
-        if self.pairing.as_ref().is_none_or(|pairing| !pairing.confirmed) {
+        // until the operator has confirmed the first pairing, whoever sets the machine up is at work
+        if self.pairing.as_ref().is_none_or(|pairing| !pairing.was_confirmed()) {
             return Ok(Ok(()));
         }
         let Some(old) = old else {

@@ -49,6 +49,11 @@ impl Requests {
         self.0.remove(id)
     }
 
+    /// Keeps those of transactions: what the vault asks for itself it asks anew.
+    pub(super) fn forget_the_vaults_own(&mut self) {
+        self.0.retain(|_, asked| matches!(asked.owner, Owner::Txn(_)));
+    }
+
     /// What `net` was not told of for `ms`, to be sent again now.
     pub(super) fn again(&mut self, now: Mono, ms: u64) -> Vec<ToNet> {
         let due = self.0.iter_mut().filter(|(_, asked)| now.since(asked.told) >= ms);

@@ -25,8 +25,8 @@ pub(super) fn load<T: Setting>(journal: &Journal) -> Result<Option<T>, VaultErro
     read.map(Some).map_err(|source| VaultError::Setting { key: T::KEY, source })
 }
 
-/// Whom the machine is paired with. Written once; a `rekey` of the operator writes it again, and
-/// somebody with the PIN lets go of it at the machine.
+/// Whom the machine is paired with. Written once; a `rekey` of the operator or a new seed of the same
+/// operator writes it again, and somebody with the PIN lets go of it at the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pairing {
     pub(super) pins: Pins,
@@ -35,6 +35,16 @@ pub(super) struct Pairing {
     pub(super) confirmed: bool,
     /// Whether the cassettes-state was published.
     pub(super) state_published: bool,
+    /// Whether one that it followed on was confirmed: the PIN is changed by whoever knows it.
+    #[serde(default)]
+    pub(super) settled: bool,
+}
+
+impl Pairing {
+    /// Whether it, or one that it followed on, was confirmed.
+    pub(super) const fn was_confirmed(&self) -> bool {
+        self.confirmed || self.settled
+    }
 }
 
 impl Setting for Pairing {

@@ -188,6 +188,7 @@ impl Vault {
     fn rekey(&mut self, pins: Pins, nonce: Nonce) -> Result<(), VaultError> {
         let Some(mut pairing) = self.pairing.clone() else { return Ok(()) };
         let seen = self.journal.head().seq;
+        pairing.settled = pairing.was_confirmed();
         pairing.confirmed &= pairing.pins.service == pins.service;
         pairing.pins = pins;
         // before the nonce is used up: a power cut between the two must not leave the old pins and a

@@ -6,12 +6,14 @@ use bitspire_agent::service::{Page, Touch};
 use bitspire_agent::txn::View;
 use bitspire_shared::document::DocumentKind;
 use bitspire_shared::ids::Nonce;
+use bitspire_shared::seed::Pins;
 use bitspire_shared::statement::{SignedStatement, Statement};
 use bitspire_shared::time::Unix;
 use nostr::Keys;
 use serde_json::json;
 
 use crate::machine::{Machine, Service, public};
+use crate::pairing::refusal;
 use crate::service_mode::{PIN, ready, secret};
 
 impl Machine {
@@ -96,6 +98,75 @@ fn a_machine_that_lets_go_of_its_pairing_is_anothers_once_it_is_counted() {
     machine.sell(2_000);
     machine.pay();
     machine.until("the notes", |machine| machine.given() == 4_000);
+}
+
+/// Loss prevented: a machine that was revoked and can only come back as a new one, without its books
+/// and with a customer's notes that nobody pays for; or one that anybody else's seed, or one that its
+/// network process brings, takes over.
+#[test]
+fn a_revoked_machine_is_paired_again_by_its_operator_and_goes_on_where_it_was() {
+    let mut machine = ready();
+    machine.open_inlet();
+    machine.feed_to(5, 500);
+    // nothing is signed for it any more
+    machine.service.silent = true;
+    machine.touch(CustomerAction::Finish);
+    machine.until_view("the claim", |view| matches!(view, View::PreparingWithdraw { .. }));
+    let (before, seq) = (machine.pins(), machine.status().journal_seq);
+
+    let others = |n: u8| Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
+    let new = Pins { spire: public(&others(11)), ..before };
+    let by_net = refusal(&machine, Machine::seed_of(&new));
+    assert!(
+        by_net.contains("paired already") && by_net.contains("user that its vault"),
+        "{by_net}"
+    );
+    let leave = machine.data_dir().join("may-pair");
+    std::fs::write(&leave, "").unwrap();
+    for (pins, words) in [
+        (before, "for that very pairing"),
+        (Pins { operator: public(&others(12)), ..new }, "another operator, service or currency"),
+        (Pins { service: public(&others(13)), ..new }, "another operator, service or currency"),
+    ] {
+        let refused = refusal(&machine, Machine::seed_of(&pins));
+        assert!(refused.contains("paired already") && refused.contains(words), "{refused}");
+    }
+    assert_eq!(machine.status().pins.unwrap().spire, before.spire);
+
+    machine.parties.spire = others(11);
+    machine.parties.client = others(14);
+    machine.service.confirmed = false;
+    machine.service.silent = false;
+    machine.sent.clear();
+    machine.pair_unconfirmed();
+    assert!(!leave.exists(), "good for one pairing");
+    let status = machine.status();
+    assert_eq!(status.pins.unwrap().spire, new.spire);
+    assert!(status.digits.is_some() && status.journal_seq > seq);
+    let refused = machine.set_pin("314159", None).unwrap();
+    assert!(refused.contains("the PIN that is set now as well"), "{refused}");
+    machine.stop();
+    machine.start();
+    machine.until("digits to compare", |machine| {
+        matches!(machine.screen, Some(MachineScreen::AwaitingConfirmation { .. }))
+    });
+    assert!(
+        machine.service.withdraws.is_empty(),
+        "nothing for a machine that nobody has confirmed"
+    );
+    machine.service.confirmed = true;
+    machine.until("the customer's withdraw", |machine| !machine.service.withdraws.is_empty());
+    machine.pay();
+    machine.until("no open sale", |machine| machine.status().open_txns == 0);
+    machine.service.paid = false;
+    // the fees of before were for another key, the notes in the bays are the same
+    assert!(!machine.is_for_sale());
+    machine.publish_fees();
+    machine.wait_for_sale();
+    assert_eq!((machine.bay_count(1), machine.bay_count(2)), (100, 100));
+    machine.sell(2_000);
+    machine.pay();
+    machine.until("the notes", |machine| machine.given() == 2_000);
 }
 
 /// Loss prevented: a machine whose service is lost, and with it the way for the operator's word; or

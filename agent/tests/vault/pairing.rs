@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::machine::{Machine, public, usd};
 
-fn refusal(machine: &Machine, seed_url: SecretText) -> String {
+pub(crate) fn refusal(machine: &Machine, seed_url: SecretText) -> String {
     let mut stream = machine.control();
     ipc::write(&mut stream, &ToVault::Seed { seed_url }).unwrap();
     match ipc::read::<ToNet>(&mut stream).unwrap() {

@@ -179,7 +179,7 @@ impl CashIn {
             }
             Input::AcceptorFault { .. } => self.close(Closing::Fault),
             Input::NetworkBack => {
-                self.live.asking.again(&mut turn.effects);
+                self.live.asking.again(now.mono, &mut turn.effects);
                 Taken::Done
             }
             Input::Quote { request, quote } => self.locked(request, &quote),

@@ -120,7 +120,7 @@ impl CashOut {
             Input::ScreenBroken => self.screen_broken(),
             Input::NetworkLost => self.network_lost(),
             Input::NetworkBack => {
-                self.live.asking.again(&mut turn.effects);
+                self.live.asking.again(now.mono, &mut turn.effects);
                 Taken::Done
             }
             Input::Quote { request, quote } => self.quoted(request, &quote, now),

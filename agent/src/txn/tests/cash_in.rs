@@ -455,14 +455,21 @@ fn a_withdraw_is_checked_against_the_transaction() {
         withdraw_sig: Sig::over("", &keys(SERVICE)),
     };
     good.withdraw_sig = good.terms(key(1), key(VAULT), txid()).sign(&keys(SERVICE));
-    let check = |withdraw: &Withdraw| {
-        session.txn.check_withdraw(withdraw.clone(), &key(VAULT), &key(SERVICE))
+    let check_as = |spire: u8, withdraw: &Withdraw| {
+        session.txn.check_withdraw(withdraw.clone(), &key(spire), &key(VAULT), &key(SERVICE))
     };
+    let check = |withdraw: &Withdraw| check_as(1, withdraw);
     assert_eq!(check(&good), Ok(withdraw(18_400)));
+    // paired anew while its notes waited: by the key of their locks, or by the machine's new one
+    assert_eq!(check_as(9, &good), Ok(withdraw(18_400)));
+    let mut anew = good.clone();
+    anew.withdraw_sig = good.terms(key(9), key(VAULT), txid()).sign(&keys(SERVICE));
+    assert_eq!(check_as(9, &anew), Ok(withdraw(18_400)));
+    assert!(matches!(check(&anew), Err(CheckError::Signature(_))), "another machine's");
     let more = Withdraw { net_sats: Sats(18_401), ..good.clone() };
     assert!(matches!(check(&more), Err(CheckError::Signature(_))));
     let early = Session::start();
-    let refused = early.txn.check_withdraw(good, &key(VAULT), &key(SERVICE));
+    let refused = early.txn.check_withdraw(good, &key(1), &key(VAULT), &key(SERVICE));
     assert_eq!(refused, Err(CheckError::NotWaiting { state: "open" }));
 }
 

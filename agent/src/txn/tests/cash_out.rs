@@ -465,6 +465,10 @@ fn a_report_is_repeated_until_it_is_received() {
     assert_eq!(asked(&sale.effects, "report_dispense"), id);
     sale.say(Input::NetworkBack);
     assert_eq!(asked(&sale.effects, "report_dispense"), id);
+    // of a machine that was revoked, and is paired again
+    sale.say(Input::Refused { request: id, code: ErrorCode::Revoked });
+    sale.say(Input::NetworkBack);
+    assert_eq!(asked(&sale.effects, "report_dispense"), id, "at once");
     sale.restart(DispenseFate::Unknown);
     assert_eq!((asked(&sale.effects, "report_dispense"), sale.report()), (id, first));
 }
