@@ -126,9 +126,15 @@ impl World {
 
     /// What the vault sends when a seed came.
     fn connect(&self) -> ToNet {
-        let query = format!("relay=ws%3A%2F%2F127.0.0.1%3A{}&secret={SECRET}", self.port);
+        self.connect_by(self.port)
+    }
+
+    /// The same, with the relay on another port.
+    fn connect_by(&self, port: u16) -> ToNet {
+        let query = format!("relay=ws%3A%2F%2F127.0.0.1%3A{port}&secret={SECRET}");
         let bunker_url = SecretText::new(format!("bunker://{}?{query}", public(&self.spire)));
-        ToNet::Connect { bunker_url, relays: self.urls(), pins: self.pins() }
+        let relays = vec![format!("ws://127.0.0.1:{port}")];
+        ToNet::Connect { bunker_url, relays, pins: self.pins() }
     }
 
     /// A machine that has just been paired, and its vault.

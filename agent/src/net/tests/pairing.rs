@@ -38,21 +38,26 @@ async fn a_machine_pairs_once_and_comes_back_without_the_secret() {
     world.bunker.called("connect", connects + 1).await;
 }
 
-/// What the vault hears when the bunker behaves like this.
+/// What the vault hears of a seed that cannot pair; nothing is in force by it.
+async fn refusal(world: &World, talk: &mut Talk, seed: ToNet) -> String {
+    talk.send(seed).await;
+    let reason = talk.wait(|message| match message {
+        ToVault::ConnectFailed { reason } => Some(reason.clone()),
+        ToVault::Connected { .. } => panic!("connected"),
+        _ => None,
+    });
+    let reason = reason.await;
+    assert!(!reason.contains(SECRET));
+    assert_eq!(store::Store::open(&world.data(), None).unwrap().current().unwrap(), None);
+    reason
+}
+
+/// What it hears when the bunker behaves like this.
 async fn failure(manner: Manner) -> (World, Talk, String) {
     let mut world = World::new(manner).await;
     world.start_net();
     let mut talk = world.vault.accept(None).await;
-    talk.send(world.connect()).await;
-    let reason = talk
-        .wait(|message| match message {
-            ToVault::ConnectFailed { reason } => Some(reason.clone()),
-            ToVault::Connected { .. } => panic!("connected to a bunker that is {manner:?}"),
-            _ => None,
-        })
-        .await;
-    assert!(!reason.contains(SECRET));
-    assert_eq!(store::Store::open(&world.data(), None).unwrap().current().unwrap(), None);
+    let reason = refusal(&world, &mut talk, world.connect()).await;
     (world, talk, reason)
 }
 
@@ -66,8 +71,11 @@ async fn each_failure_has_its_words_and_a_refused_seed_leaves_nothing() {
         (Manner::Expired, "time is over", false),
         (Manner::OtherKey, "pair again with its own seed", true),
         (Manner::NoNip44, "use a bunker that has it", true),
+        (Manner::OtherText, "does not give back what nip44_encrypt took", true),
+        (Manner::ForAnother, "check it and the seed's relays; then pair again", true),
+        (Manner::Late, "unlock", true),
     ] {
-        let (world, _, reason) = failure(manner).await;
+        let (mut world, mut talk, reason) = failure(manner).await;
         assert!(reason.contains(words), "{manner:?}: {reason}");
         let files = std::fs::read_dir(world.data()).unwrap().map(|file| file.unwrap().file_name());
         let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
@@ -75,7 +83,48 @@ async fn each_failure_has_its_words_and_a_refused_seed_leaves_nothing() {
         let key: &[&str] = if kept { &["client-a.sealed"] } else { &[] };
         let next: &[&str] = if kept { &["pairing-next.json"] } else { &[] };
         assert_eq!(files, [key, &["machine-secret"], next].concat(), "{manner:?}");
+        if kept {
+            // with a bunker that has come to itself, the same seed is good
+            world.bunker.behave(Manner::Good);
+            pairs(&mut world, &mut talk).await;
+        }
     }
+}
+
+/// Tries the seed once more, until there is a session.
+async fn pairs(world: &mut World, talk: &mut Talk) {
+    talk.send(world.connect()).await;
+    talk.wait(|message| match message {
+        ToVault::Connected { .. } => Some(()),
+        ToVault::ConnectFailed { reason } => panic!("{reason}"),
+        _ => None,
+    })
+    .await;
+    talk.send(ToNet::Paired { pins: world.pins() }).await;
+    world.session(talk, 3_600).await;
+}
+
+/// Loss prevented: a machine that takes the second answer of a bunker for the one to its next
+/// question.
+#[tokio::test]
+async fn a_bunker_that_answers_twice_is_answered_once() {
+    let mut world = World::new(Manner::Twice).await;
+    world.start_net();
+    let mut talk = world.vault.accept(None).await;
+    pairs(&mut world, &mut talk).await;
+}
+
+/// Loss prevented: a seed whose relay nobody reaches is lost with the try, or leaves a machine that
+/// nobody can pair.
+#[tokio::test]
+async fn a_seed_whose_relay_is_away_pairs_once_it_is_there() {
+    let mut world = World::new(Manner::Good).await;
+    world.start_net();
+    let mut talk = world.vault.accept(None).await;
+    let away = world.connect_by(free_port());
+    let reason = refusal(&world, &mut talk, away).await;
+    assert!(reason.contains("check it and the seed's relays; then pair again"), "{reason}");
+    pairs(&mut world, &mut talk).await;
 }
 
 /// Loss prevented: a crash between the bunker's answer and the vault's pin burns the seed.

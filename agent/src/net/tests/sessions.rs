@@ -53,6 +53,28 @@ async fn a_session_is_renewed_before_its_end() {
     assert_ne!(second, first);
 }
 
+/// Loss prevented: what the machine never asked for goes out in its name; or one lie of its bunker
+/// that it does not get over.
+#[tokio::test]
+async fn what_the_bunker_signs_beside_the_question_goes_to_nobody() {
+    for manner in [Manner::OtherEvent, Manner::BadSignature] {
+        let (mut world, mut talk) = World::paired(manner).await;
+        let listen = async {
+            loop {
+                let message = talk.next().await;
+                assert_eq!(up(&message), None, "a session by {manner:?}");
+            }
+        };
+        tokio::select! {
+            came = world.service.next() => panic!("{manner:?}: {came:?}"),
+            () = world.bunker.called("sign_event", 2) => {}
+            () = listen => unreachable!(),
+        }
+        world.bunker.behave(Manner::Good);
+        world.session(&mut talk, 3_600).await;
+    }
+}
+
 /// Loss prevented: a service that lost its sessions leaves every machine mute.
 #[tokio::test]
 async fn a_session_that_the_service_does_not_know_is_opened_again() {
