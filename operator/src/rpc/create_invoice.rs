@@ -105,6 +105,11 @@ enum Wanted {
 
 fn wanted(tx: &Tx<'_>, call: &Call, route: &Route, body: CreateInvoice) -> Result<Wanted, Failure> {
     let quote = own_quote(tx, route, body.quote_id, Direction::CashOut)?;
+    // its vault takes leave to dispense only in the name of the key that the price was for
+    let since = route.machine.confirmed_at;
+    ensure(since.is_some_and(|since| since <= quote.created_at), ErrorCode::QuoteExpired, || {
+        "the price was for an earlier pairing of the machine".into()
+    })?;
     if let Some(row) = invoices::by_txn(tx, route.machine.id, quote.txid)? {
         ensure(row.quote_id == quote.quote_id, ErrorCode::Conflict, || {
             "this transaction has an invoice for another quote".into()

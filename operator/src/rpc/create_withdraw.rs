@@ -8,12 +8,14 @@
 //! Notes credited under a lock keep its rate however late the claim comes: they are stacked and
 //! cannot be given back. The fee is one charge on all principals of one fee document together.
 //!
-//! A lock is granted in service only, and this pairing's locks count only: so a claim starts no sale,
-//! and is served for a machine that was switched off, or whose pairing has ended, since the lock.
+//! A lock is granted in service only, and counts only for the vault that it was granted to: so a claim
+//! starts no sale, and is served for a machine that was switched off, whose pairing has ended, or that
+//! was paired again with the same vault, since the lock.
 //!
 //! Failure policy: notes beyond a lock's maximum, which no vault takes, are refused with an audit
 //! row; a person decides. So does a person about what a vault claims after its revoke: the claim is
-//! kept with its worth, and the customer's claim code is open.
+//! kept with its worth, and the customer's claim code is open, until the machine is paired again and
+//! its vault claims for itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ use super::{Rpc, random};
 use crate::ledger::{StackBooking, stacked};
 use crate::store::quotes::{self, Quote};
 use crate::store::withdraws::{self, K1, Lot, Purpose, WithdrawState};
-use crate::store::{Tx, claims, ledger, log};
+use crate::store::{Tx, claims, ledger, log, sessions};
 
 type Signed = VaultSigned<CreateWithdraw>;
 
@@ -232,6 +234,17 @@ impl StackedLot {
     }
 }
 
+/// Whether a lock was given to the vault that is pinned now: in this pairing, or in an earlier one of
+/// the same vault, which has the notes.
+fn is_this_vaults(tx: &Tx<'_>, route: &Route, lock: &Quote) -> Result<bool, Failure> {
+    let machine = &route.machine;
+    if machine.confirmed_at.is_some_and(|since| since <= lock.created_at) {
+        return Ok(true);
+    }
+    let then = sessions::vault_at(tx, machine.id, lock.created_at)?;
+    Ok(then.is_some() && then == machine.vault_key)
+}
+
 fn lots(tx: &Tx<'_>, route: &Route, body: &CreateWithdraw) -> Result<Vec<StackedLot>, Failure> {
     let named = body.earlier.iter().map(|lot| (lot.quote_id, &lot.notes));
     let mut lots = Vec::new();
@@ -242,9 +255,8 @@ fn lots(tx: &Tx<'_>, route: &Route, body: &CreateWithdraw) -> Result<Vec<Stacked
         ensure(same, ErrorCode::Invalid, || {
             format!("lock {id} is of another transaction, claim or currency")
         })?;
-        let since = route.machine.confirmed_at;
-        ensure(since.is_some_and(|since| since <= quote.created_at), ErrorCode::Invalid, || {
-            format!("lock {id} is of an earlier pairing")
+        ensure(is_this_vaults(tx, route, &quote)?, ErrorCode::Invalid, || {
+            format!("lock {id} is of an earlier pairing, with another vault")
         })?;
         lots.push(StackedLot { value: notes_value(notes)?, notes: notes.clone(), quote });
     }

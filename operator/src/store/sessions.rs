@@ -71,6 +71,20 @@ pub fn vaults(read: &Read<'_>, machine: MachineId) -> Result<Vec<PubKey>, StoreE
     read.all(sql, &[&machine], |row| row.get("vault_key"))
 }
 
+/// The vault that spoke for a machine at a time: its newest session's of then.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn vault_at(
+    read: &Read<'_>,
+    machine: MachineId,
+    at: Unix,
+) -> Result<Option<PubKey>, StoreError> {
+    let sql = "SELECT vault_key FROM sessions WHERE machine_id = ?1 AND opened_at <= ?2
+               ORDER BY opened_at DESC, journal_seq DESC LIMIT 1";
+    read.one(sql, &[&machine, &at], |row| row.get("vault_key"))
+}
+
 /// The live sessions of all machines, or of one.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ pub(crate) mod cash_in;
 pub(crate) mod cash_out;
 mod gate;
 mod minute;
+mod revoked;
 mod sessions;
 mod strangers;
 pub(crate) mod verdicts;
