@@ -24,41 +24,33 @@ pub mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{Nonce, TxnId};
 use bitspire_shared::money::{MoneyError, Sats};
 use bitspire_shared::time::Unix;
 use bitspire_shell::secrets::{SecretError, random};
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::broadcast;
-use tokio::time::Instant;
 
 use crate::app::{App, Ring};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::LedgerError;
 use crate::payout::PayoutError;
+use crate::payout::rounds::{ROUND, Rounds};
 use crate::store::legs::{self, KeptLeg, LegState};
 use crate::store::settlements::{self, Distribution};
 use crate::store::{StoreError, Tx, log, machines, rules as rows};
 use crate::wallet::WalletError;
 
-/// How often the database is looked into.
-const ROUND: Duration = Duration::from_secs(5);
 /// Settlements in work at once.
 const AT_ONCE: usize = 8;
 /// For how long a worker has a settlement: longer than one leg's wallets may take to answer.
 const LEASE_S: u64 = 300;
 /// Rounds of a leg without a person's word.
 const ROUNDS: i64 = 3;
-/// The longest rest of a settlement between two tries; the first is [`ROUND`], each is twice the last.
-const LONGEST_REST: Duration = Duration::from_secs(300);
 /// After so many seconds a settlement that is not distributed is told.
 const TOLD_AFTER_S: u64 = 900;
 /// Settlements that one look tells of.
@@ -200,17 +192,13 @@ pub(crate) struct Worker {
     app: Arc<App>,
     /// Whose claims are its own.
     token: String,
-    running: FuturesUnordered<BoxFuture<'static, (SettlementId, Result<(), DistributeError>)>>,
-    busy: HashSet<SettlementId>,
-    /// Settlements that did not come to an end: until when each rests, and for how long.
-    resting: HashMap<SettlementId, (Instant, Duration)>,
+    rounds: Rounds<SettlementId, DistributeError>,
 }
 
 impl Worker {
     fn new(app: Arc<App>) -> Result<Self, SecretError> {
         let token = Nonce::from_bytes(random()?).to_string();
-        let (busy, resting) = (HashSet::new(), HashMap::new());
-        Ok(Self { app, token, running: FuturesUnordered::new(), busy, resting })
+        Ok(Self { app, token, rounds: Rounds::new(AT_ONCE) })
     }
 
     /// Tells what is overdue, lets go on what has a destination now, and begins with every
@@ -221,29 +209,20 @@ impl Worker {
         self.app.store.write(move |tx| release_assigned(tx, now)).await?;
         let open: Result<_, StoreError> = self.app.store.read(settlements::distributable).await;
         let open = open?;
-        self.resting.retain(|id, _| open.contains(id));
-        let moment = Instant::now();
-        for id in open {
-            let rests = self.resting.get(&id).is_some_and(|(until, _)| *until > moment);
-            if rests || self.running.len() >= AT_ONCE || !self.busy.insert(id) {
-                continue;
-            }
-            let (app, token) = (Arc::clone(&self.app), self.token.clone());
-            self.running.push(Box::pin(async move { (id, drive(&app, id, token).await) }));
-        }
+        let (app, token) = (&self.app, &self.token);
+        self.rounds.begin(&open, |id| {
+            let (app, token) = (Arc::clone(app), token.clone());
+            async move { drive(&app, id, token).await }
+        });
         Ok(())
     }
 
     /// Waits for one settlement to end or to rest; `None` where none is in work.
     async fn next_done(&mut self) -> Option<()> {
-        let (id, driven) = self.running.next().await?;
-        self.busy.remove(&id);
+        let (id, driven) = self.rounds.next_done().await?;
         if let Err(error) = driven {
             tracing::error!(event = "distribution_failed", settlement = %id, error = ?error);
         }
-        let last = self.resting.get(&id).map(|(_, rest)| rest.saturating_mul(2));
-        let rest = last.unwrap_or(ROUND).min(LONGEST_REST);
-        self.resting.insert(id, (Instant::now() + rest, rest));
         Some(())
     }
 

@@ -13,24 +13,20 @@
 
 pub(crate) mod attempt;
 pub mod close;
+pub(crate) mod rounds;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::WithdrawId;
 use bitspire_shared::money::Sats;
 use bitspire_shared::rpc::{Push, WithdrawPaid};
 use bitspire_shared::time::Unix;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::broadcast;
-use tokio::time::Instant;
 
 use crate::app::{App, Ring};
 use crate::ledger::{Customer, LedgerError, paid_out};
@@ -43,15 +39,10 @@ use crate::store::withdraws::{self, Purpose, Withdraw, WithdrawState};
 use crate::store::{Read, StoreError, Tx, ledger, machines};
 use crate::wallet::WalletError;
 use attempt::{Attempt, End, Told};
-
-/// How often the database is looked into; a bound invoice is paid at once.
-const ROUND: Duration = Duration::from_secs(5);
+use rounds::{ROUND, Rounds};
 
 /// Payouts under way at once.
 const AT_ONCE: usize = 16;
-
-/// The longest rest of a payout between two tries; the first is [`ROUND`], each is twice the last.
-const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// Why a payout did not go on; the next round tries again.
 #[derive(Debug, Error)]
@@ -127,16 +118,12 @@ async fn rung_for_withdraw(bell: &mut broadcast::Receiver<Ring>) {
 /// Drives payouts side by side, each of them once at a time.
 struct Worker {
     app: Arc<App>,
-    running: FuturesUnordered<BoxFuture<'static, (WithdrawId, Result<(), PayoutError>)>>,
-    busy: HashSet<WithdrawId>,
-    /// Payouts that did not come to an end: until when each rests, and for how long.
-    resting: HashMap<WithdrawId, (Instant, Duration)>,
+    rounds: Rounds<WithdrawId, PayoutError>,
 }
 
 impl Worker {
     fn new(app: Arc<App>) -> Self {
-        let (busy, resting) = (HashSet::new(), HashMap::new());
-        Self { app, running: FuturesUnordered::new(), busy, resting }
+        Self { app, rounds: Rounds::new(AT_ONCE) }
     }
 
     /// Ends what is overdue and begins with every payout that is not final and does not rest.
@@ -153,29 +140,20 @@ impl Worker {
             }
         }
         let open = self.app.store.read(withdraws::bound).await?;
-        self.resting.retain(|id, _| open.contains(id));
-        let moment = Instant::now();
-        for id in open {
-            let rests = self.resting.get(&id).is_some_and(|(until, _)| *until > moment);
-            if rests || self.running.len() >= AT_ONCE || !self.busy.insert(id) {
-                continue;
-            }
-            let app = Arc::clone(&self.app);
-            self.running.push(Box::pin(async move { (id, drive(&app, id).await) }));
-        }
+        let app = &self.app;
+        self.rounds.begin(&open, |id| {
+            let app = Arc::clone(app);
+            async move { drive(&app, id).await }
+        });
         Ok(())
     }
 
     /// Waits for one payout to end or to rest; `None` where none is under way.
     async fn next_done(&mut self) -> Option<()> {
-        let (id, driven) = self.running.next().await?;
-        self.busy.remove(&id);
+        let (id, driven) = self.rounds.next_done().await?;
         if let Err(error) = driven {
             tracing::info!(event = "payout_open", withdraw = %id, error = ?error);
         }
-        let last = self.resting.get(&id).map(|(_, rest)| rest.saturating_mul(2));
-        let rest = last.unwrap_or(ROUND).min(LONGEST_REST);
-        self.resting.insert(id, (Instant::now() + rest, rest));
         Some(())
     }
 

@@ -337,7 +337,7 @@ async fn a_payment_that_is_held_back_delays_nobody() {
     attempts.sort_by_key(|state| *state == PaymentState::Succeeded);
     assert_eq!(attempts, [PaymentState::Pending, PaymentState::Succeeded]);
     worker.look().await.unwrap();
-    assert_eq!(worker.running.len(), 1, "what is under way is not begun again");
+    assert_eq!(worker.rounds.in_work(), 1, "what is under way is not begun again");
 }
 
 /// Loss prevented: an invoice that the wallet paid for something else settles a customer's claim; a
