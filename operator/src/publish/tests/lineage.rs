@@ -126,6 +126,8 @@ async fn test_publish_soft_fails_when_relay_missing() {
     assert!(came.reason.is_some_and(|reason| !reason.is_empty()));
     let _relay = site.relay().await;
     let reader = site.reader().await;
+    let acked = async || site.documents(peer.id).await.fees.filter(|f| f.relay_acked_at.is_some());
+    site.until("a relay has it", acked).await;
     assert_eq!(read(&site, &reader, &peer).await.cash_in.total(), ppm(10_000), "once it is there");
 }
 
