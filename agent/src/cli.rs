@@ -402,6 +402,7 @@ fn in_words(status: &MachineStatus) -> String {
         Some(pins) => lines.push(format!("paired as {}", pins.spire.npub())),
         None => lines.push("not paired".to_owned()),
     }
+    lines.push(format!("vault {}", status.vault));
     if let Some(digits) = &status.digits {
         lines.push(format!("waits for the operator to confirm {digits}"));
     }

@@ -7,6 +7,7 @@
 //! Failure policy: nothing starts on a configuration that does not read as a whole.
 
 mod dispenser;
+mod door;
 mod kinds;
 mod printer;
 
@@ -22,6 +23,7 @@ use bitspire_shell::logging::Format;
 use serde::{Deserialize, Serialize};
 
 pub use self::dispenser::{CommandForm, DispenserConfig, LineParity};
+pub use self::door::DoorConfig;
 pub use self::kinds::{AcceptorKind, DispenserKind};
 pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
 use crate::ipc::SecretText;
@@ -58,6 +60,7 @@ max_cash_in_per_day_minor = 1000000
 cassette_floor_notes = 5
 cashbox_capacity_notes = 600
 offline_after_s = 120
+price_age_s = 120
 answer_s = 60
 presence_s = 90
 
@@ -92,7 +95,7 @@ raw! {
         archive_above_entries: u32, machine_secret_file: Option<PathBuf>,
         claim_url: Option<String>,
         acceptor: Option<RawAcceptor>, dispenser: Option<RawDispenser>,
-        printer: Option<RawPrinter>, policy: RawPolicy, breaker: RawBreaker,
+        printer: Option<RawPrinter>, door: Option<RawDoor>, policy: RawPolicy, breaker: RawBreaker,
     }
     RawAcceptor { kind: AcceptorKind, path: String, baud: Option<u32> }
     RawDispenser {
@@ -103,11 +106,12 @@ raw! {
         port: PrinterPort, path: String, baud: Option<u32>, columns: Option<u8>,
         print: Option<PrintWhen>,
     }
+    RawDoor { path: String, open: Option<String> }
     RawPolicy {
         cash_in: bool, cash_out: bool, cash_out_amounts_minor: Vec<i64>,
         max_note_minor: i64, max_cash_in_minor: i64, max_cash_in_per_day_minor: i64,
         cassette_floor_notes: u32, cashbox_capacity_notes: u32, offline_after_s: u32,
-        answer_s: u32, presence_s: u32,
+        price_age_s: u32, answer_s: u32, presence_s: u32,
     }
     RawBreaker { notes_per_hour: u32, notes_per_day: u32, sats_per_hour: u64, sats_per_day: u64 }
     RawNet { machine_secret_file: Option<PathBuf> }
@@ -146,6 +150,8 @@ pub struct VaultConfig {
     pub dispenser: Option<DispenserConfig>,
     /// The receipt printer, if there is one.
     pub printer: Option<PrinterConfig>,
+    /// The switch at the door, if there is one.
+    pub door: Option<DoorConfig>,
     /// The public address of the operator's service, without a slash at its end: where claim codes
     /// are entered and receipts checked.
     pub claim_url: Option<String>,
@@ -209,6 +215,8 @@ pub struct Policy {
     pub cashbox_capacity_notes: NonZeroU32,
     /// No new transaction when nothing was heard of the service for so many seconds.
     pub offline_after_s: NonZeroU32,
+    /// No sale at a price of which a source had spoken more than so many seconds before its quote.
+    pub price_age_s: NonZeroU32,
     /// Longest time in seconds for which a customer waits for a price or an invoice.
     pub answer_s: NonZeroU32,
     /// Longest time in seconds between a customer's presence and a dispense without their touch.
@@ -314,7 +322,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
 
 fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
     let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, .. } = &raw.vault;
-    let RawVault { breaker, printer, claim_url, .. } = &raw.vault;
+    let RawVault { breaker, printer, door, claim_url, .. } = &raw.vault;
     let RawVault { disk_floor_bytes, archive_after_days, archive_above_entries, .. } = &raw.vault;
     let currency = raw.currency.as_deref().map(|code| {
         let code = code.parse::<Currency>();
@@ -336,6 +344,7 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
         acceptor: acceptor.transpose()?,
         dispenser: dispenser.as_ref().map(dispenser::checked).transpose()?,
         printer: printer.as_ref().map(printer::checked).transpose()?,
+        door: door.as_ref().map(door::checked).transpose()?,
         claim_url: claim_url.as_deref().map(printer::claim_url).transpose()?,
         policy: check_policy(policy, currency)?,
         breaker: Breaker {
@@ -392,6 +401,7 @@ fn check_policy(raw: &RawPolicy, currency: Option<Currency>) -> Result<Policy, C
             raw.cashbox_capacity_notes,
         )?,
         offline_after_s: offline,
+        price_age_s: at_least_one("vault.policy.price_age_s", raw.price_age_s)?,
         answer_s: at_least_one("vault.policy.answer_s", raw.answer_s)?,
         presence_s: at_least_one("vault.policy.presence_s", raw.presence_s)?,
     })
@@ -446,8 +456,11 @@ mod tests {
             ("currency = 'euro'\n", "currency"),
             ("[vault.policy]\nmax_cash_in_minor = 0\n", "max_cash_in_minor"),
             ("[vault.policy]\ncash_out_amounts_minor = [5000, 2000]\n", "cash_out_amounts_minor"),
+            ("[vault.door]\npath = 'gpio17'\n", "vault.door.path"),
+            ("[vault.door]\npath = '/x'\nopen = ' '\n", "vault.door.open"),
             ("[vault.breaker]\nnotes_per_hour = 0\n", "notes_per_hour"),
             ("[vault.breaker]\nsats_per_day = 0\n", "sats_per_day"),
+            ("[vault.policy]\nprice_age_s = 0\n", "price_age_s"),
             ("[vault.policy]\nmax_note_minor = 0\n", "max_note_minor"),
             ("[vault.policy]\nmax_cash_in_per_day_minor = 0\n", "max_cash_in_per_day_minor"),
             (

@@ -8,6 +8,7 @@
 //! [`Hello`](ToVault::Hello) with the same version ends the connection; `net` connects again and
 //! the vault repeats what is still open, under the ids that it has made and journaled.
 
+mod action;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,7 @@ use serde_json::Value;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::service::Touch;
+pub use self::action::CustomerAction;
 
 /// The version of this protocol; both sides must speak the same.
 pub const VERSION: u32 = 1;
@@ -112,46 +113,6 @@ pub struct NetState {
     pub session: bool,
 }
 
-/// What a customer does at the kiosk. Whether it fits the screen is the vault's to know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "action")]
-pub enum CustomerAction {
-    /// Wants to sell notes for sats.
-    StartCashIn,
-    /// Wants notes for sats, to this amount in minor units.
-    StartCashOut {
-        /// One of the amounts on the screen.
-        fiat_minor: i64,
-    },
-    /// Agrees to what the screen shows.
-    Confirm,
-    /// No more notes: asks for the withdraw.
-    Finish,
-    /// Changes their mind.
-    Cancel,
-    /// Types or scans a claim code, to resume a paid sale that waits.
-    ClaimCode {
-        /// As typed.
-        code: SecretText,
-    },
-    /// The kiosk's page is up and shows the given screen: its number as it came with the screen.
-    Seen {
-        /// The screen's number.
-        screen: u64,
-    },
-    /// Opens or closes the receipt of the transaction on the screen.
-    Receipt {
-        /// Whether it is opened.
-        open: bool,
-    },
-    /// Wants that receipt on paper.
-    PrintReceipt,
-    /// Somebody touches the screen for service.
-    Service(Touch),
-    /// A page of the kiosk has gone: nobody knows what the customer sees.
-    Gone,
-}
-
 /// Who has connected to the vault's socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,6 +129,8 @@ pub enum Role {
 pub struct MachineStatus {
     /// The keys that it is paired with.
     pub pins: Option<NetPins>,
+    /// The vault's own key: with it and the spire's an operator signs a rekey.
+    pub vault: PubKey,
     /// The digits to compare with the pairing page, for as long as they wait for that.
     pub digits: Option<String>,
     /// The way to the service; absent while `net` is not connected.
@@ -279,27 +242,31 @@ pub enum ToVault {
     Customer(CustomerAction),
 }
 
+named! {
+    ToVault {
+        Hello => "Hello",
+        Status => "Status",
+        Seed => "Seed",
+        ServicePin => "ServicePin",
+        Rekey => "Rekey",
+        Connected => "Connected",
+        AuthUrl => "AuthUrl",
+        ConnectFailed => "ConnectFailed",
+        ProveSession => "ProveSession",
+        Named => "Named",
+        Reply => "Reply",
+        Push => "Push",
+        Document => "Document",
+        StatePublished => "StatePublished",
+        State => "State",
+        Customer => "Customer",
+    }
+}
+
 /// Which message it is, never what is in it: answers carry LNURLs, screens claim codes.
 impl std::fmt::Debug for ToVault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hello { .. } => "Hello",
-            Self::Status => "Status",
-            Self::Seed { .. } => "Seed",
-            Self::ServicePin { .. } => "ServicePin",
-            Self::Rekey { .. } => "Rekey",
-            Self::Connected { .. } => "Connected",
-            Self::AuthUrl { .. } => "AuthUrl",
-            Self::ConnectFailed { .. } => "ConnectFailed",
-            Self::ProveSession { .. } => "ProveSession",
-            Self::Named { .. } => "Named",
-            Self::Reply { .. } => "Reply",
-            Self::Push { .. } => "Push",
-            Self::Document { .. } => "Document",
-            Self::StatePublished { .. } => "StatePublished",
-            Self::State(_) => "State",
-            Self::Customer(_) => "Customer",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -3,6 +3,24 @@
 //! `vault` owns the serial ports, the journal, policy and the transaction machines, and has no
 //! network; `net` owns relay, bunker, session and kiosk, and has no serial port.
 
+/// Gives each variant of an enum its name, and all names in one list: one that is added is in it.
+macro_rules! named {
+    ($type:ident { $($variant:ident => $name:literal),* $(,)? }) => {
+        impl $type {
+            /// The names of all.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $name),*
+                }
+            }
+        }
+    };
+}
+
 pub mod cli;
 pub mod config;
 pub mod evidence;

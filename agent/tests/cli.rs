@@ -145,6 +145,7 @@ fn pairing_ends_with_the_digits_or_with_the_reason() {
         assert_eq!(ipc::read(stream).unwrap(), Some(ToVault::Status));
         let status = MachineStatus {
             pins: Some(pins),
+            vault: pins.service,
             digits: Some("01234567".into()),
             net: None,
             journal_seq: JournalSeq(1),
@@ -199,6 +200,7 @@ fn a_paired_machine_keeps_its_pin_and_says_how_it_is() {
         assert_eq!(ipc::read(stream).unwrap(), Some(ToVault::Status));
         let status = MachineStatus {
             pins: Some(pins),
+            vault: pins.service,
             digits: None,
             net: None,
             journal_seq: JournalSeq(42),
@@ -208,7 +210,9 @@ fn a_paired_machine_keeps_its_pin_and_says_how_it_is() {
         ipc::write(stream, &ToNet::Status(Box::new(status))).unwrap();
     });
     let (out, _) = text(&agent(folder.path(), &["status"], &[]));
-    for words in [&pins.spire.npub(), "journal at 42", "1 transactions", "does not answer"] {
+    let vault = format!("vault {}", pins.service);
+    for words in [&pins.spire.npub(), &vault, "journal at 42", "1 transactions", "does not answer"]
+    {
         assert!(out.contains(words), "{out}");
     }
     vault_side.join().unwrap();

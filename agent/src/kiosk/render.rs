@@ -172,7 +172,7 @@ fn idle(cash_in: bool, cash_out: &[Fiat], waiting: bool) -> Markup {
                 }
             }
         }
-        @if waiting { (enter_code()) }
+        @if waiting { (enter_code_or_give_back()) }
         (service::door())
     }
 }
@@ -183,6 +183,15 @@ fn enter_code() -> Markup {
         p.soft { "A paid sale waits: enter its claim code to get the notes." }
         input id="code" autocomplete="off" spellcheck="false" aria-label="Claim code";
         button.quiet data-action=(action) data-input="code" { "Continue with the code" }
+    }
+}
+
+/// Notes or sats: whoever has the code may choose.
+fn enter_code_or_give_back() -> Markup {
+    let action = json!({ "action": "give_back" });
+    html! {
+        (enter_code())
+        button.quiet data-action=(action) data-input="code" { "No notes: my sats back" }
     }
 }
 
@@ -223,6 +232,9 @@ const fn reason(why: Why) -> Option<&'static str> {
         Why::Refused(ErrorCode::FeeMismatch) => {
             "The price did not agree with the fees of this machine. Try again later."
         }
+        Why::Refused(ErrorCode::Stale) => {
+            "The operator's service has no fresh price. Try again later."
+        }
         Why::Refused(_) => "The operator's service refuses it. Try again later.",
         Why::NetworkLost => "The machine has lost the way to its operator. Try again later.",
         Why::ScreenBroken => "The screen was gone for a moment. Begin again.",
@@ -262,11 +274,11 @@ fn view(view: &View) -> Markup {
         }
         View::PaidWaiting { rest } => html! {
             h1 { (rest) " wait for you" }
-            (enter_code())
+            (enter_code_or_give_back())
         },
         View::Settled { fiat } => words("Take your notes", &format!("{fiat}. Thank you.")),
         View::Short { owed } => words(
-            &format!("{owed} could not be given"),
+            &format!("{owed} were not given"),
             "The machine owes it to you. Your claim code brings it, in sats.",
         ),
         View::Uncertain => words(

@@ -38,6 +38,12 @@ const fn is_about_the_machine(code: ErrorCode) -> bool {
     matches!(code, Disabled | NotConfirmed | NotInRoster | Revoked | TokenExpired)
 }
 
+/// Whether a price that was refused with `code` is not asked for again: refused for good, or too
+/// old, since the same request brings the same price.
+pub(super) fn no_price(code: ErrorCode) -> bool {
+    matches!(code.kind(), Kind::Permanent | Kind::Misuse) || code == ErrorCode::Stale
+}
+
 /// What a state waits for.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wanted {

@@ -27,6 +27,8 @@ pub enum Input {
     Cancel,
     /// The customer typed or scanned a claim code.
     ClaimEntered(ClaimCode),
+    /// The customer wants sats for the notes that they have not got, and typed their claim code.
+    GiveBack(ClaimCode),
     /// The transaction's screen is not up any more, or was not for a moment.
     ScreenBroken,
     /// The way to the service is gone.
@@ -138,6 +140,7 @@ impl Input {
             Self::Finish => "finish",
             Self::Cancel => "cancel",
             Self::ClaimEntered(_) => "claim_entered",
+            Self::GiveBack(_) => "give_back",
             Self::ScreenBroken => "screen_broken",
             Self::NetworkLost => "network_lost",
             Self::NetworkBack => "network_back",

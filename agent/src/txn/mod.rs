@@ -63,24 +63,6 @@
     )
 )]
 
-/// Gives each variant of an enum its name, and all names in one list: one that is added is in it.
-macro_rules! named {
-    ($type:ident { $($variant:ident => $name:literal),* $(,)? }) => {
-        impl $type {
-            /// The names of all.
-            pub const NAMES: &[&str] = &[$($name),*];
-
-            /// Its name.
-            #[must_use]
-            pub const fn name(&self) -> &'static str {
-                match self {
-                    $(Self::$variant { .. } => $name),*
-                }
-            }
-        }
-    };
-}
-
 mod asking;
 pub mod cash_in;
 pub mod cash_out;

@@ -161,6 +161,7 @@ impl Vault {
             fees,
             recent_rates: &recent_rates,
             band_ppm: BAND_PPM,
+            max_age_s: self.config.policy.price_age_s.get(),
         };
         match check_quote(quote, &own) {
             Ok(quote) => {

@@ -16,6 +16,7 @@ use nostr::Keys;
 use super::alerts::Alerts;
 use super::devices::{Giver, Taker};
 use super::disk::Disk;
+use super::door::Door;
 use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pairing::Attempt;
@@ -50,6 +51,7 @@ pub(super) struct Vault {
     pub(super) journal: Journal,
     pub(super) inspection: Inspection,
     pub(super) disk: Disk,
+    pub(super) door: Option<Door>,
     pub(super) keys: Keys,
     pub(super) key: PubKey,
     pub(super) time: TrustedTime,
@@ -208,6 +210,7 @@ impl Vault {
         self.look_at_screen();
         self.look_at_exit();
         self.look_at_disk();
+        self.look_at_door()?;
         self.look_at_service();
         self.inspect_if_due();
         self.ask_again();

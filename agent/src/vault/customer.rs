@@ -37,7 +37,8 @@ impl Vault {
             CustomerAction::Service(touch) => self.service_touch(touch)?,
             CustomerAction::StartCashIn => self.start_cash_in()?,
             CustomerAction::StartCashOut { fiat_minor } => self.start_cash_out(fiat_minor)?,
-            CustomerAction::ClaimCode { code } => self.claim_code(&code),
+            CustomerAction::ClaimCode { code } => self.claim_code(&code, Input::ClaimEntered),
+            CustomerAction::GiveBack { code } => self.claim_code(&code, Input::GiveBack),
             CustomerAction::Receipt { open } => self.open_receipt(open),
             CustomerAction::PrintReceipt => self.print_receipt(),
             CustomerAction::Confirm | CustomerAction::Finish | CustomerAction::Cancel
@@ -99,7 +100,7 @@ impl Vault {
         self.perform(txid, txn, effects)
     }
 
-    fn claim_code(&mut self, code: &SecretText) {
+    fn claim_code(&mut self, code: &SecretText, wish: fn(ClaimCode) -> Input) {
         if self.code_tries.take(self.mono()).is_err() {
             tracing::warn!(event = "too_many_claim_codes");
             return;
@@ -112,11 +113,16 @@ impl Vault {
             Txn::CashIn(session) => *session.deal(),
         };
         let found = self.txns.iter().find(|(_, txn)| deal(txn).claim_hash == hash);
-        let Some(txid) = found.map(|(txid, _)| *txid) else { return };
+        let Some((txid, txn)) = found.map(|(txid, txn)| (*txid, txn)) else { return };
+        let input = match txn {
+            Txn::CashOut(_) => wish(code),
+            // a cash-in that waits brings sats whatever is wished for
+            Txn::CashIn(_) => Input::ClaimEntered(code),
+        };
         if !self.may_come_on_screen(txid) {
             return;
         }
         self.put_on_screen(txid);
-        self.queue.push_back((txid, Input::ClaimEntered(code)));
+        self.queue.push_back((txid, input));
     }
 }

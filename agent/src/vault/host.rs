@@ -133,6 +133,14 @@ pub trait Host {
     /// [`VaultError::Device`].
     fn printer(&mut self, config: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError>;
 
+    /// What the file of the door's switch holds.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    fn door(&mut self, path: &Path) -> io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+
     /// Waits for the next event until then; what has come already is given at once.
     fn next(&mut self, until: Mono) -> Next;
 

@@ -33,6 +33,7 @@ mod customer;
 mod devices;
 mod disk;
 mod documents;
+mod door;
 mod drive;
 mod exit;
 mod frames;

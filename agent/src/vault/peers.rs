@@ -162,6 +162,7 @@ impl Vault {
         let open = self.txns.values().filter(|txn| txn.stage() != Stage::Closed).count();
         MachineStatus {
             pins: self.net_pins(),
+            vault: self.key,
             digits: self.digits(),
             net: self.peers.state,
             journal_seq: self.journal.head().seq,

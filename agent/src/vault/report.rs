@@ -150,6 +150,9 @@ impl Vault {
                 ),
             );
         }
+        if self.door_is_open() {
+            standing("door_open", "nothing is sold until it is closed".to_owned());
+        }
         if self.service.is_inside() {
             standing("service_mode", "somebody with the PIN is at the machine".to_owned());
         }

@@ -229,6 +229,7 @@ impl Vault {
         blocked(self.fees.is_none(), "no fees have come from the operator");
         blocked(self.inspection.broken().is_some(), "the journal does not hold: see the alerts");
         blocked(self.disk.is_low(), &self.disk_words());
+        blocked(self.door_is_open(), "the machine's door is open: a technician is at work");
         blocked(self.breaker.is_open(), "the breaker is open: a verdict must close it");
         facts.cash_in_blocked = self.cash_in_blocked();
         facts.cash_out_blocked = self.cash_out_blocked();

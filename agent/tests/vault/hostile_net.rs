@@ -5,11 +5,11 @@
 
 use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
 use bitspire_agent::screen::MachineScreen;
-use bitspire_agent::txn::View;
+use bitspire_agent::txn::{View, Why};
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::document::DocumentKind;
 use bitspire_shared::ids::{RequestId, WithdrawId};
-use bitspire_shared::rpc::{DispenseAuthorisation, Quote, SignedText as _};
+use bitspire_shared::rpc::{DispenseAuthorisation, ErrorCode, Quote, SignedText as _};
 use bitspire_shared::seed::Pins;
 use bitspire_shared::time::Unix;
 use nostr::Keys;
@@ -82,6 +82,51 @@ fn a_cheap_quote_for_a_dear_amount_is_not_shown() {
         (terms.fee_sats, terms.wire_sats) = (charge.fee(), charge.wire());
     });
     no_offer(&mut machine, 2_000);
+}
+
+/// Loss prevented: notes sold at the price of an hour ago: kept back on the way, freshly signed, by a
+/// service whose source stands still; or with its age taken away.
+#[test]
+fn an_old_price_is_refused_and_said() {
+    let mut machine = Machine::ready();
+    let too_old = |machine: &mut Machine| {
+        machine.choose(2_000);
+        machine.until("the end of it", |machine| match machine.view() {
+            Some(View::Offer { .. }) => panic!("an offer: {:?}", machine.screen),
+            Some(View::Cancelled { why: Why::Refused(code) }) => *code == ErrorCode::Stale,
+            _ => false,
+        });
+        machine.leave();
+    };
+    machine.service.price_age_s = 121;
+    too_old(&mut machine);
+    machine.until("the alert", |machine| machine.alerts().contains("quote_refused"));
+    machine.open_inlet_refused();
+    machine.service.price_age_s = 0;
+    machine.service.reply = Some(|rpc, body| {
+        if rpc == "get_quote" {
+            body.as_object_mut().unwrap().remove("origins").unwrap();
+        }
+    });
+    too_old(&mut machine);
+    assert!(machine.service.invoices.is_empty());
+    // at the limit it is good
+    machine.service.reply = None;
+    machine.service.price_age_s = 120;
+    machine.sell(2_000);
+}
+
+impl Machine {
+    /// Asks for a cash-in, of which no note is taken.
+    fn open_inlet_refused(&mut self) {
+        self.touch(CustomerAction::StartCashIn);
+        self.until("the end of it", |machine| match machine.view() {
+            Some(View::Feed { room_minor: 1.., .. }) => panic!("a rate: {:?}", machine.screen),
+            Some(View::Returned { why: Why::Refused(code) }) => *code == ErrorCode::Stale,
+            _ => false,
+        });
+        self.leave();
+    }
 }
 
 /// Loss prevented: one paid sale pays out another one, or one of another amount.

@@ -1,11 +1,34 @@
 //! Whole sales, over the real vault.
 
-use bitspire_agent::ipc::{CustomerAction, ToNet};
+use bitspire_agent::ipc::{CustomerAction, SecretText, ToNet};
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::Pace;
 use bitspire_shared::rpc::DispenseOutcome;
 
 use crate::machine::{Machine, QUICK, note};
+
+/// Loss prevented: a customer who has paid and cannot wait gets neither notes nor sats, or both.
+#[test]
+fn a_customer_who_has_paid_may_take_sats_instead() {
+    let mut machine = Machine::ready();
+    machine.sell(2_000);
+    let code = machine.txn_screen().unwrap().claim.clone().unwrap();
+    machine.touch(CustomerAction::Gone);
+    machine.pay();
+    machine.until_view("the sale that waits", |view| matches!(view, View::PaidWaiting { .. }));
+    machine.touch(CustomerAction::GiveBack { code: SecretText::new("aaaa-bbbb".to_owned()) });
+    machine.touch(CustomerAction::GiveBack { code: code.clone() });
+    machine
+        .until_view("the debt", |view| matches!(view, View::Short { owed } if owed.minor == 2_000));
+    assert_eq!(machine.txn_screen().unwrap().claim, Some(code.clone()));
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    let report = machine.service.reports.remove(0);
+    assert_eq!((report.outcome, report.owed_minor), (DispenseOutcome::None, 2_000));
+    // and no notes for it any more
+    machine.touch(CustomerAction::ClaimCode { code });
+    machine.leave();
+    assert_eq!(machine.dispenses(), 0);
+}
 
 /// Loss prevented: a paid customer who gets nothing, or something else than was paid for.
 #[test]

@@ -13,6 +13,7 @@ use super::export::ExportWhat;
 use super::fees::FeesVerb;
 use super::pair::Pair;
 use super::receipt::VerifyReceipt;
+use super::rekey::Rekey;
 use super::verdict::VerdictVerb;
 use crate::http::Fraction;
 use crate::ids::{MachineId, OperatorId, TokenId, UserId};
@@ -124,6 +125,12 @@ pub(super) enum Ask {
         #[command(subcommand)]
         verb: VerdictVerb,
     },
+    /// Sign the statement that moves a machine to another service, or another operator key
+    ///
+    /// Prints one line of JSON for `bitspire-agent rekey --statement FILE`, which somebody with the
+    /// machine's PIN runs on it, once. The operator key that the machine has pinned signs it, so a new
+    /// service with that key can take over machines of one that is lost: with --spire and --vault.
+    Rekey(Rekey),
     /// Publish a machine's documents once more, now
     Republish {
         /// The machine's number

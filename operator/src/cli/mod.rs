@@ -16,6 +16,7 @@ mod export;
 mod fees;
 mod pair;
 mod receipt;
+mod rekey;
 mod relays;
 mod show;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::args::{Ask, BayArg, CassettesVerb, MachineVerb, OperatorVerb, TokenVe
 use super::client::{Answer, Client};
 use super::distribution::{DistributionVerb, PayoutVerb, distribution, payout};
 use super::fees::{FeesVerb, wanted};
+use super::rekey::rekey;
 use super::relays::relays;
 use super::show::{audit, fields, table};
 use super::verdict::verdict;
@@ -140,6 +141,8 @@ enum As {
     Secrets,
     /// Each relay.
     Relays,
+    /// On one line, as JSON.
+    Line,
     /// Each element on a line of its own, as JSON.
     Lines,
 }
@@ -161,6 +164,7 @@ pub(super) fn run(data_dir: &Path, raw: bool, verb: Ask) -> Result<End, CliError
         As::Audit => write!(out, "{}", audit(&answer.body))?,
         As::Secrets => write!(out, "{}", secrets(&answer.body))?,
         As::Relays => write!(out, "{}", relays(&answer.body))?,
+        As::Line => writeln!(out, "{}", answer.body)?,
         As::Lines => {
             for line in answer.body.as_array().into_iter().flatten() {
                 writeln!(out, "{line}")?;
@@ -227,6 +231,7 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
             (client.post(&format!("/dca/machines/{machine}/revoke"), &json!({}))?, As::Fields)
         }
         Ask::Verdict { verb } => (verdict(client, verb)?, As::Fields),
+        Ask::Rekey(asked) => (rekey(client, asked)?, As::Line),
         Ask::Republish { machine } => {
             let path = format!("/dca/machines/{machine}/republish");
             (client.post(&path, &json!({}))?, As::Fields)

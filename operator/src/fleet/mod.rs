@@ -12,6 +12,7 @@ pub mod confirm;
 pub mod identity;
 pub mod machines;
 pub mod pair;
+pub mod rekey;
 pub mod renew;
 pub mod revoke;
 pub mod roster;

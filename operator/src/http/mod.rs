@@ -21,6 +21,7 @@ mod metrics;
 mod page;
 mod pairing;
 pub mod people;
+mod rekey;
 mod reported;
 mod reports;
 mod rollouts;
@@ -76,6 +77,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/health", get(reports::health))
         .route("/dca/machines", get(machines::list).post(machines::add))
         .nest("/dca/machines/{id}", machine)
+        .route("/dca/rekey", post(rekey::sign))
         .route("/dca/super-config", get(documents::platform).put(documents::set_platform))
         .route("/dca/fees/preview", post(rollouts::preview))
         .route("/dca/rollouts", get(rollouts::list).post(rollouts::begin))

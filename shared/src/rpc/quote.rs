@@ -2,8 +2,9 @@
 //!
 //! Promise: a [`CheckedQuote`] was signed by the pinned service for this machine, transaction,
 //! direction and amount; its sums follow from its rate and from the fee document that the machine
-//! applied; its rate is near the ones of the last signed quotes. Its time to live counts from when
-//! the vault asked, on the vault's monotonic clock: that is the caller's.
+//! applied; its rate is near the ones of the last signed quotes, and no source of its price had
+//! spoken longer ago than the machine allows. Its time to live counts from when the vault asked, on
+//! the vault's monotonic clock: that is the caller's.
 //!
 //! Failure policy: each difference is a variant; nothing is corrected, a new quote is asked for.
 
@@ -12,7 +13,7 @@ use thiserror::Error;
 use crate::canonical::CanonicalError;
 use crate::error::{Classified, Kind};
 use crate::ids::{EventId, PubKey, TxnId};
-use crate::money::{Direction, Fiat, Origins, PPM, Rate, Sats};
+use crate::money::{Direction, Fiat, Origin, Origins, PPM, Rate, Sats, SourceName};
 use crate::rpc::body::{Quote, SignedOrigins};
 use crate::rpc::code::ErrorCode;
 use crate::rpc::signed::{QuoteTerms, SignedText};
@@ -50,6 +51,8 @@ pub struct Expectation<'a> {
     pub recent_rates: &'a [Rate],
     /// How far from their median a rate may lie, in parts per million.
     pub band_ppm: u32,
+    /// How long before the quote a source of its price may have spoken, in seconds.
+    pub max_age_s: u32,
 }
 
 /// Why a quote is not used.
@@ -111,6 +114,24 @@ pub enum QuoteError {
         /// The quote's.
         got: Rate,
     },
+    /// A source of the price spoke too long ago.
+    #[error(
+        "quote: expected sources of its price of at most {max_age_s} s, got {source_name} of {age_s} s"
+    )]
+    Age {
+        /// The limit.
+        max_age_s: u32,
+        /// The oldest source.
+        source_name: SourceName,
+        /// Its age.
+        age_s: u16,
+    },
+    /// Nobody signed how old its price is: whoever carried it may have taken that away.
+    #[error("quote: expected the signed ages of its price, at most {max_age_s} s, got none")]
+    NoAge {
+        /// The limit.
+        max_age_s: u32,
+    },
     /// No time to live, or too much.
     #[error("quote: expected a ttl of 1 to 3600 s, got {got}")]
     Ttl {
@@ -126,6 +147,7 @@ impl QuoteError {
         match self {
             Self::Signature(_) => ErrorCode::BadSignature,
             Self::OtherFees { .. } | Self::Sums { .. } => ErrorCode::FeeMismatch,
+            Self::Age { .. } | Self::NoAge { .. } => ErrorCode::Stale,
             Self::OtherTransaction { .. }
             | Self::Amount { .. }
             | Self::Charge(_)
@@ -172,7 +194,7 @@ impl CheckedQuote {
 /// Checks a quote against what the vault itself knows.
 ///
 /// # Errors
-/// The first [`QuoteError`], in the order of its variants but the rate last.
+/// The first [`QuoteError`], in the order of its variants but the ages and the rate last.
 pub fn check_quote(quote: &Quote, own: &Expectation<'_>) -> Result<CheckedQuote, QuoteError> {
     let terms = quote.terms(*own.spire);
     terms.verify(&quote.quote_sig, own.service)?;
@@ -216,8 +238,19 @@ pub fn check_quote(quote: &Quote, own: &Expectation<'_>) -> Result<CheckedQuote,
     if terms.ttl_s == 0 || terms.ttl_s > MAX_TTL_S {
         return Err(QuoteError::Ttl { got: terms.ttl_s });
     }
+    bound_age(&origins, own.max_age_s)?;
     bound_rate(terms.exchange_rate, own.recent_rates, own.band_ppm)?;
     Ok(CheckedQuote { terms, fees, origins })
+}
+
+/// Each source counts: which of them made the price is the service's word alone.
+fn bound_age(origins: &Origins, max_age_s: u32) -> Result<(), QuoteError> {
+    let oldest = origins.iter().max_by_key(|origin| origin.age_s);
+    let Origin { source, age_s } = oldest.ok_or(QuoteError::NoAge { max_age_s })?;
+    if u32::from(age_s) <= max_age_s {
+        return Ok(());
+    }
+    Err(QuoteError::Age { max_age_s, source_name: source, age_s })
 }
 
 /// The median, because one odd rate that once slipped in must not move the bound.
@@ -256,6 +289,7 @@ mod tests {
             fees: fees(),
             recent_rates,
             band_ppm: 50_000,
+            max_age_s: 11,
         }
     }
 
@@ -331,7 +365,24 @@ mod tests {
         let refused = check_quote(&changed, &own).unwrap_err();
         assert_eq!(refused.code(), ErrorCode::BadSignature);
         let silent = Quote { origins: None, ..quote };
-        assert!(check_quote(&silent, &own).unwrap().origins().is_empty(), "an older service");
+        let no_age = Err(QuoteError::NoAge { max_age_s: 11 });
+        assert_eq!(check_quote(&silent, &own), no_age, "taken away on the way");
+    }
+
+    /// Loss prevented: notes sold at the price of an hour ago, freshly signed.
+    #[test]
+    fn a_price_that_is_older_than_the_limit_is_refused() {
+        let good = quote_terms(Direction::CashOut);
+        let (spire, service) = (key(1), key(2));
+        let mut own = expectation(&good, &spire, &service, &[]);
+        let quote = Quote::sign(&good, origins(), &keys(2));
+        assert!(check_quote(&quote, &own).is_ok(), "its oldest source is just young enough");
+        own.max_age_s -= 1;
+        let refused = check_quote(&quote, &own).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Stale);
+        assert!(refused.to_string().contains("bitstamp of 11 s"), "{refused}");
+        let nobody = Quote::sign(&good, Origins::default(), &keys(2));
+        assert_eq!(check_quote(&nobody, &own), Err(QuoteError::NoAge { max_age_s: 10 }));
     }
 
     /// Loss prevented: a service with a broken price source sells at a tenth of the price.

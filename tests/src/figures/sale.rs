@@ -23,7 +23,9 @@ use bitspire_shared::ids::{
     BayId, ChangeId, ClaimCode, Digest, EventId, Nonce, PaymentHash, PubKey, QuoteId, RequestId,
     TxnId,
 };
-use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Fiat, Origins, Rate};
+use bitspire_shared::money::{
+    Currency, Denomination, Direction, FeePpm, Fiat, Origin, Origins, Rate, SourceName,
+};
 use bitspire_shared::rpc::{
     CheckedQuote, DispenseAuthorisation, Expectation, FeesInForce, Invoice, Quote, QuoteTerms,
     SignedText as _, check_quote,
@@ -321,11 +323,10 @@ fn quote(
         fees,
         recent_rates: &[],
         band_ppm: 50_000,
+        max_age_s: 60,
     };
-    Ok((
-        check_quote(&Quote::sign(&terms, Origins::default(), &parties.service), &expectation)?,
-        terms,
-    ))
+    let sources = Origins::new([Origin { source: SourceName::FIXED, age_s: 0 }])?;
+    Ok((check_quote(&Quote::sign(&terms, sources, &parties.service), &expectation)?, terms))
 }
 
 #[cfg(test)]

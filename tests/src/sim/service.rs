@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bitspire_hardware::sim::faulty::SplitMix64;
 use bitspire_shared::ids::{EventId, PaymentHash, PubKey, QuoteId, RequestId, TxnId, WithdrawId};
-use bitspire_shared::money::{Direction, FeePpm, Fiat, Origins, Rate, Sats};
+use bitspire_shared::money::{Direction, FeePpm, Fiat, Origin, Origins, Rate, Sats, SourceName};
 use bitspire_shared::rpc::{
     Ack, CreateInvoice, CreateWithdraw, DispenseAuthorisation, DispenseReport, ErrorCode,
     GetPayment, GetQuote, Invoice, Lnurl, Payment, PaymentState, Quote, QuoteTerms, Reply,
@@ -175,7 +175,7 @@ impl Service {
                 let ask: GetQuote = serde_json::from_value(body).map_err(malformed)?;
                 let terms = self.terms(&ask, chance);
                 self.quotes.insert(terms.quote_id, terms);
-                let quote = Quote::sign(&terms, Origins::default(), &self.parties.service);
+                let quote = Quote::sign(&terms, sources(), &self.parties.service);
                 Reply::ok::<GetQuote>(id, &quote).map_err(internal)
             }
             "create_invoice" => {
@@ -380,4 +380,9 @@ pub(super) fn bytes<const N: usize>(chance: &mut SplitMix64) -> [u8; N] {
         chunk.copy_from_slice(&fresh[..chunk.len()]);
     }
     bytes
+}
+
+/// Where its prices come from.
+fn sources() -> Origins {
+    Origins::new([Origin { source: SourceName::FIXED, age_s: 0 }]).unwrap_or_default()
 }

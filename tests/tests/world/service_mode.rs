@@ -10,6 +10,7 @@ use bitspire_tests::shop;
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::wallet::CustomerWallet;
 use bitspire_tests::world::World;
+use nostr::Keys;
 use serde_json::{Value, json};
 
 const PIN: &str = "271828";
@@ -138,5 +139,38 @@ fn a_machine_is_emptied_and_refilled_and_a_missing_note_is_shown() -> Result<()>
     let machine = world.api("GET", "/dca/machines/1", None)?;
     let reported = &machine["reported"]["cashbox"];
     assert_eq!((&reported["count"], &reported["value"]), (&json!(1), &json!("20.00 EUR")));
+    moves(&world)
+}
+
+/// Loss prevented: a fleet whose service is lost, and a statement of its operator that no machine
+/// reads: what the one command prints, the other takes, and the machine goes by it.
+fn moves(world: &World) -> Result<()> {
+    let keys = |status: &Value| {
+        let pins = &status["pins"];
+        (pins["service"].clone(), pins["operator"].clone(), pins["spire"].clone())
+    };
+    let before = world.status()?;
+    let (service, operator, spire) = keys(&before);
+    // whoever has only the machine's own words, and another service's key
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("a key");
+    let (its, vault) = (text(&spire)?, text(&before["vault"])?);
+    let new = Keys::generate().public_key().to_hex();
+    let words = ["rekey", "--spire", &its, "--vault", &vault, "--service", &new];
+    let mut asks = Command::new(world.program());
+    asks.args(["operator", "--config"]).arg(world.folder().join("operator.toml")).args(words);
+    let printed = String::from_utf8(asks.output()?.stdout)?;
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    let (file, pin) = (world.folder().join("rekey.json"), world.folder().join("pin"));
+    std::fs::write(&file, &printed)?;
+    let takes = || -> Result<bool> {
+        let mut take = Command::new(world.program());
+        take.args(["agent", "--config"]).arg(world.folder().join("machine.toml"));
+        take.args(["rekey", "--statement"]).arg(&file).arg("--service-pin-file").arg(&pin);
+        Ok(take.status()?.success())
+    };
+    assert!(takes()?);
+    let after = keys(&world.status()?);
+    assert_eq!(after, (json!(new), operator, spire), "it was {service}");
+    assert!(!takes()?, "a second time");
     Ok(())
 }

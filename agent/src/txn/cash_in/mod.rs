@@ -29,7 +29,7 @@ use bitspire_shared::rpc::{
 use bitspire_shared::time::Mono;
 use serde::{Deserialize, Serialize};
 
-use super::asking::{Asking, Wanted};
+use super::asking::{Asking, Wanted, no_price};
 use super::deal::{Deal, Now, Order};
 use super::effect::{Alert, Ask, Effect, WithdrawDraft};
 use super::input::Input;
@@ -197,6 +197,7 @@ impl CashIn {
             Input::Tick => self.tick(now, turn),
             Input::Restarted(report) => self.restarted(report.bill, now, turn),
             Input::Accept
+            | Input::GiveBack(_)
             | Input::Invoice { .. }
             | Input::Authorised(_)
             | Input::Reported { .. }
@@ -354,7 +355,7 @@ impl CashIn {
             turn.alert(Alert::Refused { rpc: wanted.ask.rpc(), code });
         }
         self.live.asking.refused(request, code, now.mono);
-        if for_good && matches!(self.state, State::Open | State::Credited) {
+        if no_price(code) && matches!(self.state, State::Open | State::Credited) {
             return self.close(Closing::NoRate { refusal: Some(code) });
         }
         Taken::Done

@@ -12,7 +12,8 @@
 //! Failure policy: without the customer's touch a note moves only while the transaction's screen
 //! has been up without a break and the customer is known to have been there within the last 90 s
 //! (they had not yet paid, took notes or entered the claim code). Otherwise, and after a restart,
-//! it rests in `PaidWaiting`, and after 15 minutes is owed. `Uncertain` is left by the device's own
+//! it rests in `PaidWaiting`, and after 15 minutes, or when whoever has the claim code wants sats
+//! instead, is owed. `Uncertain` is left by the device's own
 //! counts or a verdict only.
 
 mod dispense;
@@ -27,7 +28,7 @@ use bitspire_shared::rpc::{CreateInvoice, ErrorCode, GetPayment, GetQuote};
 use bitspire_shared::time::Mono;
 use serde::{Deserialize, Serialize};
 
-use super::asking::{Asking, Wanted};
+use super::asking::{Asking, Wanted, no_price};
 use super::deal::{Deal, Now, Order};
 use super::effect::{Alert, Ask, Effect};
 use super::input::{DeviceReport, Input};
@@ -132,6 +133,7 @@ impl CashOut {
             Input::Dispensed { no, outcome } => self.dispensed(no, outcome, now, turn),
             Input::Taken => self.taken(now, turn),
             Input::ClaimEntered(code) => self.claim_entered(&code, now, turn),
+            Input::GiveBack(code) => self.give_back(&code, turn),
             Input::Verdict(verdict) => self.verdict(verdict, now, turn),
             Input::Reported { request } => self.reported(request),
             Input::Refused { request, code } => self.refused(request, code, now, turn),
@@ -241,7 +243,7 @@ impl CashOut {
                 (*quote, *accepted, *no) = (None, false, no.saturating_add(1));
                 return Taken::Done;
             }
-            State::Quoted { .. } if for_good => {
+            State::Quoted { .. } if no_price(code) => {
                 self.state = State::Cancelled { why: Why::Refused(code) };
                 return Taken::Done;
             }

@@ -30,6 +30,18 @@ impl CashOut {
         Taken::Done
     }
 
+    /// The customer has changed their mind: no note moves for this sale any more.
+    pub(super) fn give_back(&mut self, code: &ClaimCode, turn: &mut Turn) -> Taken {
+        let State::PaidWaiting { sale, given } = self.state.clone() else { return Taken::Ignored };
+        if !self.deal.claims(code) {
+            return Taken::Ignored;
+        }
+        self.live.code = Some(code.clone());
+        self.live.watched = true;
+        self.owed(sale, given, turn);
+        Taken::Done
+    }
+
     fn resume(&mut self, sale: Sale, mut given: Given, now: Now, turn: &mut Turn) {
         self.live.watched = true;
         self.live.present_at = Some(now.mono);

@@ -2,6 +2,7 @@
 
 mod cash_in;
 mod cash_out;
+mod change_of_mind;
 mod ledger;
 mod random_in;
 mod random_out;
@@ -157,6 +158,7 @@ pub(super) fn quote(direction: Direction, minor: i64, n: u8) -> CheckedQuote {
         fees,
         recent_rates: &[],
         band_ppm: 50_000,
+        max_age_s: 60,
     };
     check_quote(&Quote::sign(&terms, origins(), &keys(SERVICE)), &expectation).unwrap()
 }

@@ -203,6 +203,10 @@ impl World {
                 self.say(Input::Taken, choice);
             }
             State::PaidWaiting { .. } if choice.is_multiple_of(4) => self.verdict(choice),
+            State::PaidWaiting { .. } if choice % 8 == 3 => {
+                self.say(Input::GiveBack(code()), choice);
+                assert_eq!(self.txn.state().name(), "short_dispensed");
+            }
             State::PaidWaiting { .. } => {
                 (self.watched, self.present) = (true, self.ms);
                 self.say(Input::ClaimEntered(code()), choice);
@@ -311,6 +315,7 @@ impl World {
                     Input::Stacked,
                     Input::Returned,
                     Input::ClaimEntered(ClaimCode::from_bytes([0; 16])),
+                    Input::GiveBack(ClaimCode::from_bytes([0; 16])),
                     Input::Accept,
                     Input::DispenseSent { no: 99 },
                     Input::Escrowed { bill: bill(1, 2_000), allowed: true },

@@ -19,6 +19,8 @@ fn inputs(request: RequestId) -> Vec<Input> {
         Input::Cancel,
         Input::ClaimEntered(code()),
         Input::ClaimEntered(ClaimCode::from_bytes([0; 16])),
+        Input::GiveBack(code()),
+        Input::GiveBack(ClaimCode::from_bytes([0; 16])),
         Input::ScreenBroken,
         Input::NetworkLost,
         Input::NetworkBack,

@@ -20,7 +20,7 @@ use bitspire_agent::vault::{self, Pace, Seams, Stop, VaultError};
 use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::ccnet::{self, CcnetSim};
 use bitspire_hardware::sim::ebds::{self, EbdsSim};
-use bitspire_hardware::sim::f56::{F56Sim, Fit};
+use bitspire_hardware::sim::f56::{Cassette, F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_shared::canonical::sha256;
@@ -42,6 +42,9 @@ pub(crate) const LOOK: Duration = Duration::from_millis(10);
 pub(crate) const EPOCH: u64 = 1_800_000_000;
 /// Sats per dollar times 10^9.
 pub(crate) const RATE: u64 = 1_000_000_000_000;
+
+/// What lies in the bays where nothing else is said: (bay, note, count).
+const USUAL: &[(u8, u32, u32)] = &[(1, 20, 100), (2, 50, 100)];
 
 /// Who signs.
 pub(crate) struct Parties {
@@ -119,6 +122,8 @@ pub(crate) struct Machine {
     touched: u64,
     /// Whether the page confirms its screens.
     pub(crate) watching: bool,
+    /// Whether the bunker answers, and agrees.
+    pub(crate) bunker: bool,
     /// All that the vault sent, for tests to look through.
     pub(crate) sent: Vec<ToNet>,
     pub(crate) halt_after: Option<JournalSeq>,
@@ -183,9 +188,25 @@ impl Machine {
 
     /// The same with this validator.
     pub(crate) fn fitted(kind: AcceptorKind, more: &str) -> Self {
+        Self::made_of(kind, Fit { note_ms: 4, ..Fit::default() }, more)
+    }
+
+    /// A machine that is paired, confirmed and for sale, with these notes (value, how many) in its
+    /// bays, of which its books say as many as `booked`.
+    pub(crate) fn ready_with_notes(notes: [(u32, u32); 2], booked: u32) -> Self {
+        let [one, two] = notes.map(|(denomination, notes)| {
+            Some(Cassette { denomination, length: (0xa6, 0x92), notes })
+        });
+        let fit = Fit { cassettes: [one, two, None, None], note_ms: 4, ..Fit::default() };
+        let [(one, _), (two, _)] = notes;
+        let machine = Self::made_of(AcceptorKind::default(), fit, "");
+        machine.made_ready(&[(1, one, booked), (2, two, booked)])
+    }
+
+    fn made_of(kind: AcceptorKind, fit: Fit, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let acceptor = Host::start(validator(kind), Some(&folder.path().join("acceptor")));
-        let dispenser = F56Sim::new(Fit { note_ms: 4, ..Fit::default() });
+        let dispenser = F56Sim::new(fit);
         let dispenser = Host::start(Box::new(dispenser), Some(&folder.path().join("dispenser")));
         Self {
             running: None,
@@ -199,6 +220,7 @@ impl Machine {
             number: 0,
             touched: 0,
             watching: true,
+            bunker: true,
             sent: Vec::new(),
             halt_after: None,
             pace: QUICK,
@@ -213,18 +235,18 @@ impl Machine {
     }
 
     pub(crate) fn ready_with(more: &str) -> Self {
-        Self::with(more).made_ready()
+        Self::with(more).made_ready(USUAL)
     }
 
     pub(crate) fn ready_on(kind: AcceptorKind) -> Self {
-        Self::fitted(kind, "").made_ready()
+        Self::fitted(kind, "").made_ready(USUAL)
     }
 
-    fn made_ready(self) -> Self {
+    fn made_ready(self, bays: &[(u8, u32, u32)]) -> Self {
         let mut machine = self;
         machine.start();
         machine.pair();
-        machine.publish_all(&[(1, 20, 100), (2, 50, 100)]);
+        machine.publish_all(bays);
         machine.wait_for_sale();
         machine
     }
@@ -385,7 +407,7 @@ impl Machine {
                     self.confirm_screen();
                 }
             }
-            ToNet::Connect { pins, .. } => {
+            ToNet::Connect { pins, .. } if self.bunker => {
                 let client = public(&self.parties.client);
                 self.say(&ToVault::Connected { client, spire: pins.spire });
             }
@@ -398,11 +420,10 @@ impl Machine {
     pub(crate) fn given(&self) -> u64 {
         let counters = self.dispenser.counters().unwrap();
         let bays = counters["bays"].as_array().unwrap();
-        let values: BTreeMap<u64, u64> = [(1, 2_000), (2, 5_000)].into();
         bays.iter()
             .map(|bay| {
                 let out = bay["exit"].as_u64().unwrap() + bay["taken"].as_u64().unwrap();
-                out * values.get(&bay["bay"].as_u64().unwrap()).copied().unwrap_or(0)
+                out * bay["denomination"].as_u64().unwrap() * 100
             })
             .sum()
     }

@@ -40,6 +40,8 @@ pub(crate) struct Service {
     pub(crate) quote: Option<fn(&mut QuoteTerms)>,
     /// What becomes of a reply's body after it was signed.
     pub(crate) reply: Option<fn(&str, &mut Value)>,
+    /// Seconds since the source of its prices has spoken.
+    pub(crate) price_age_s: u16,
     pub(crate) clock: u64,
     pub(super) made: u8,
 }
@@ -138,7 +140,8 @@ impl Machine {
                     change(&mut terms);
                 }
                 self.service.quotes.insert(terms.quote_id, terms);
-                let quote = Quote::sign(&terms, sources(), &self.parties.service);
+                let quote =
+                    Quote::sign(&terms, sources(self.service.price_age_s), &self.parties.service);
                 Reply::ok::<GetQuote>(id, &quote).unwrap()
             }
             "create_invoice" => {
@@ -313,6 +316,6 @@ pub(crate) fn fee_pair() -> FeePair {
 }
 
 /// Where its prices come from.
-fn sources() -> Origins {
-    Origins::new([Origin { source: "kraken".parse().unwrap(), age_s: 3 }]).unwrap()
+fn sources(age_s: u16) -> Origins {
+    Origins::new([Origin { source: "kraken".parse().unwrap(), age_s }]).unwrap()
 }

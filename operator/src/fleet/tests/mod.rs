@@ -3,6 +3,7 @@
 pub(crate) mod double;
 mod moving;
 mod pairing;
+mod rekeying;
 mod renewing;
 mod revoking;
 
@@ -18,6 +19,7 @@ use crate::app::App;
 use crate::ids::{MachineId, OperatorId};
 use crate::store::StoreError;
 use crate::store::machines::{self as rows, KeptMachine};
+use crate::store::operators;
 use crate::testing::{World, key};
 use double::Double;
 
