@@ -12,6 +12,7 @@ pub mod demo;
 pub mod figures;
 pub mod http;
 pub mod keys;
+pub mod nsecbunkerd;
 pub mod process;
 pub mod relay;
 pub mod report;

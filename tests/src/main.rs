@@ -14,7 +14,7 @@ use clap::Parser;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-const USAGE: &str = "expected one of: demo, figures, simulate, soak, agent, operator, relay, sim, each with its own arguments";
+const USAGE: &str = "expected one of: demo, figures, simulate, soak, agent, operator, relay, nsecbunkerd, sim, each with its own arguments";
 
 /// Measures bitSpire on this computer: one JSON line a figure
 #[derive(Debug, Parser)]
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Some("operator") => part(|| bitspire_operator::cli::main(rest("bitspire-operator"))),
         Some("sim") => part(|| bitspire_hardware::sim::cli::main(rest("bitspire-sim"))),
         Some("relay") => part(|| bitspire_tests::relay::main(rest("relay"))),
+        Some("nsecbunkerd") => part(|| bitspire_tests::nsecbunkerd::main(rest("nsecbunkerd"))),
         Some("demo") => shown(rest("demo")),
         Some("figures") => measured(rest("figures")),
         Some("simulate") => simulated(rest("simulate")),

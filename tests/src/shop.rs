@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::wait::{PATIENCE, wait_for};
-use crate::world::{CURRENCY, World};
+use crate::world::{BunkerKind, CURRENCY, World};
 
 /// Fees as fractions: the platform's and the operator's, the same in both directions.
 pub const FEES: (&str, &str) = ("0.03", "0.05");
@@ -45,6 +45,12 @@ pub fn start(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
     let admin = operator["bunker_admin_npub"].as_str().context("the bunker's administrator")?;
     tell("the bunker, which holds the keys");
     world.bunker.start_with(&["--admin", admin])?;
+    if world.parts.bunker != BunkerKind::Own {
+        tell("its name for the operator's daemon, which starts again with it");
+        world.name_bunker()?;
+        world.operator.stop()?;
+        world.operator.start()?;
+    }
     wait_for("the operator finds its bunker", PATIENCE, || {
         let shown = world.operator_says(&["operator", "show"]);
         match shown.map_err(|error| format!("{error:#}"))?["bunker_npub"].as_str() {
@@ -114,6 +120,14 @@ pub fn stock(world: &World) -> Result<()> {
         bays.map(|(bay, note, count)| format!("--bay={bay}={note}:{count}")).collect();
     load.extend(bays.iter().map(String::as_str));
     world.operator_says(&load)?;
+    opens(world)
+}
+
+/// Waits until the machine sells.
+///
+/// # Errors
+/// When it does not in time.
+pub fn opens(world: &World) -> Result<()> {
     wait_for("a machine that sells", PATIENCE, || {
         let status = world.status().map_err(|error| format!("{error:#}"))?;
         match sells(&status) {

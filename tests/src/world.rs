@@ -3,6 +3,8 @@
 //! Promise: everything listens on loopback, on ports that nobody else has and that stay the same
 //! over restarts; nothing outside the folder is written.
 
+mod files;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
@@ -15,6 +17,7 @@ use bitspire_agent::config::{AcceptorKind, DispenserKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::files::{machine_toml, operator_toml};
 use crate::customer::Customer;
 use crate::http::Client;
 use crate::process::Process;
@@ -55,11 +58,23 @@ pub enum RelayKind {
     Odd(Habit),
 }
 
+/// Whose bunker holds the keys of operator and machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BunkerKind {
+    /// Our own.
+    #[default]
+    Own,
+    /// nsecbunkerd, as a double speaks for it: one of its versions.
+    Nsecbunkerd(&'static str),
+}
+
 /// What a world is made of, where there is a choice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parts {
     /// The relay.
     pub relay: RelayKind,
+    /// The bunker.
+    pub bunker: BunkerKind,
     /// The note validator.
     pub acceptor: AcceptorKind,
     /// The dispenser.
@@ -153,7 +168,7 @@ impl World {
         let root = folder.path().to_owned();
         let operator_file = root.join("operator.toml");
         let [relay] = free_ports()?;
-        fs::write(&operator_file, operator_toml(&root, relay, kind == RelayKind::Embedded)?)?;
+        fs::write(&operator_file, operator_toml(&root, relay, parts)?)?;
         let machine_file = root.join("machine.toml");
         fs::write(&machine_file, machine_toml(&root, parts)?)?;
         // a service manager makes the runtime folder
@@ -179,6 +194,16 @@ impl World {
             all.extend(words.iter().map(OsString::from));
             all
         };
+        let bunker = match parts.bunker {
+            BunkerKind::Own => part("operator", &operator_file, &["bunker", "serve"]),
+            BunkerKind::Nsecbunkerd(version) => {
+                let mut all: Vec<OsString> = vec!["nsecbunkerd".into(), "--version".into()];
+                let there = format!("ws://127.0.0.1:{relay}");
+                all.extend([version, "--relay", &there].map(OsString::from));
+                all.extend(["--file".into(), root.join("nsecbunkerd.json").into()]);
+                all
+            }
+        };
         let apart = |flag: &str, what: OsString| {
             let port = relay.to_string().into();
             process("relay", vec!["relay".into(), "--port".into(), port, flag.into(), what])
@@ -193,7 +218,7 @@ impl World {
             acceptor: process("acceptor", acceptor),
             dispenser: process("dispenser", sim(parts.dispenser.protocol(), &bays)),
             operator: process("operator", part("operator", &operator_file, &["serve"])),
-            bunker: process("bunker", part("operator", &operator_file, &["bunker", "serve"])),
+            bunker: process("bunker", bunker),
             vault: process("vault", part("agent", &machine_file, &["vault"])),
             net: process("net", part("agent", &machine_file, &["net"])),
             parts,
@@ -209,6 +234,17 @@ impl World {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Names somebody else's bunker in the operator's configuration, as its administrator does.
+    ///
+    /// # Errors
+    /// When it has not said its name, or the file cannot be changed.
+    pub fn name_bunker(&self) -> Result<()> {
+        let id = self.bunker.told("npub")?;
+        let text = fs::read_to_string(&self.operator_file)?;
+        let named = text.replace("\n[bunker]\n", &format!("\n[bunker]\nid = \"{id}\"\n"));
+        Ok(fs::write(&self.operator_file, named)?)
     }
 
     /// Somebody who stands in front of the machine.
@@ -402,80 +438,4 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
         }
     }
     bail!("no {N} free ports between {} and {}", PORTS.start, PORTS.end)
-}
-
-fn operator_toml(root: &Path, relay: u16, embedded: bool) -> Result<String> {
-    let [api, public] = free_ports()?;
-    let (data, bunker) = (root.join("operator"), root.join("bunker"));
-    Ok(format!(
-        r#"data_dir = {data:?}
-
-[log]
-filter = "info"
-format = "text"
-
-[api]
-listen = "127.0.0.1:{api}"
-base_url = "http://127.0.0.1:{api}"
-
-[public]
-listen = "127.0.0.1:{public}"
-base_url = "http://127.0.0.1:{public}"
-
-[relay]
-embedded = {embedded}
-listen = "127.0.0.1:{relay}"
-url = "ws://127.0.0.1:{relay}"
-
-# a machine that is killed again and again asks more often than one that works
-[gate]
-rate_limit_per_min = 600
-burst = 100
-
-[bunker]
-embedded = false
-data_dir = {bunker:?}
-
-[rates.fixed]
-{CURRENCY} = "{RATE}"
-
-[wallets.machine]
-kind = "simulated"
-opening_sats = {OPENING_SATS}
-"#
-    ))
-}
-
-fn machine_toml(root: &Path, parts: Parts) -> Result<String> {
-    let [kiosk] = free_ports()?;
-    let (data, run) = (root.join("machine"), root.join("run"));
-    let (taker, giver) = (parts.acceptor.protocol(), parts.dispenser.protocol());
-    let (acceptor, dispenser) =
-        (root.join(format!("{taker}.tty")), root.join(format!("{giver}.tty")));
-    let bays = parts.bays().len();
-    Ok(format!(
-        r#"data_dir = {data:?}
-runtime_dir = {run:?}
-currency = "{CURRENCY}"
-
-[log]
-filter = "info"
-format = "text"
-
-[kiosk]
-listen = "127.0.0.1:{kiosk}"
-
-[pairing]
-allow_loopback_relays = true
-
-[vault.acceptor]
-kind = "{taker}"
-path = {acceptor:?}
-
-[vault.dispenser]
-kind = "{giver}"
-path = {dispenser:?}
-bays = {bays}
-"#
-    ))
 }

@@ -1,9 +1,8 @@
 //! Other people's clients, from npm: nostr-tools and NDK, as they are.
-//!
-//! Node and npm have to be there; what the clients need is installed from their lock file, without
-//! any script of theirs, into the folder for tests' files.
 
-use std::path::{Path, PathBuf};
+mod installed;
+
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -11,39 +10,17 @@ use bitspire_operator::signer::BunkerAdmin as _;
 use bitspire_shared::ids::PubKey;
 use tokio::process::Command;
 
+use self::installed::installed;
 use crate::world::World;
 
-/// An installation from the network, and a minute of a client's own time-outs.
+/// A minute of a client's own time-outs, and a busy computer.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// What the clients are: their versions, and what they do.
-const FILES: [&str; 3] = ["package.json", "package-lock.json", "clients.mjs"];
 
 async fn run(folder: &Path, program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     output.expect("it takes too long").unwrap_or_else(|error| panic!("{program}: {error}"))
-}
-
-/// The clients, installed where they are not yet as the lock file says.
-async fn installed() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm");
-    std::fs::create_dir_all(&folder).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bunker/npm");
-    let lock = std::fs::read(source.join("package-lock.json")).unwrap();
-    let mark = folder.join("installed-by");
-    let same = std::fs::read(&mark).is_ok_and(|before| before == lock);
-    for file in FILES {
-        std::fs::copy(source.join(file), folder.join(file)).unwrap();
-    }
-    if !same {
-        let install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-        let done = run(&folder, "npm", &install).await;
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        std::fs::write(&mark, lock).unwrap();
-    }
-    folder
 }
 
 async fn url(world: &World, name: &str, policy: i64) -> (PubKey, String) {
@@ -58,7 +35,7 @@ async fn url(world: &World, name: &str, policy: i64) -> (PubKey, String) {
 /// else's.
 #[tokio::test]
 async fn clients_of_nostr_tools_and_ndk_connect_sign_encrypt_and_decrypt() {
-    let folder = installed().await;
+    let folder = installed();
     let world = World::new().await;
     let policy = world.spire_policy().await;
     let (_, tools) = url(&world, "nostr-tools", policy).await;

@@ -1,6 +1,6 @@
-//! Somebody else's relay as a process: stores documents in memory, wants NIP-42, and forgets
-//! everything when it ends; with `--seen` it writes down every event and filter that it is sent, as
-//! whoever runs a relay can. With `--habit` it is one of the odd ones.
+//! Somebody else's relay as a process: stores documents in memory, wants NIP-42 unless it is `--open`,
+//! and forgets everything when it ends; with `--seen` it writes down every event and filter that it
+//! is sent, as whoever runs a relay can. With `--habit` it is one of the odd ones.
 
 pub mod odd;
 
@@ -18,7 +18,8 @@ use nostr::util::BoxedFuture;
 use nostr::{Event, Filter};
 use nostr_relay_builder::LocalRelay;
 use nostr_relay_builder::builder::{
-    PolicyResult, QueryPolicy, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
+    PolicyResult, QueryPolicy, RateLimit, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode,
+    WritePolicy,
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::SignalKind;
@@ -34,6 +35,9 @@ struct Relay {
     /// What is odd about it
     #[arg(long, conflicts_with = "seen")]
     habit: Option<odd::Habit>,
+    /// Takes everything from everybody
+    #[arg(long)]
+    open: bool,
 }
 
 /// Writes down what comes, and takes it.
@@ -103,7 +107,12 @@ fn run(relay: &Relay) -> Result<()> {
         }
         let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
         let builder = RelayBuilder::default().addr(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let mut builder = builder.port(relay.port).nip42(nip42);
+        // its usual 60 events a minute are few where one connection speaks for a whole fleet
+        let limit = RateLimit { max_reqs: 500, notes_per_minute: 60_000 };
+        let mut builder = builder.port(relay.port).rate_limit(limit);
+        if !relay.open {
+            builder = builder.nip42(nip42);
+        }
         if let Some(path) = &relay.seen {
             let seen = Seen::open(path)?;
             builder = builder.write_policy(seen.clone()).query_policy(seen);

@@ -7,6 +7,8 @@ mod clear;
 mod customer;
 mod demo;
 mod disk;
+mod life;
+mod ndk;
 mod processes;
 mod relays;
 mod seeds;

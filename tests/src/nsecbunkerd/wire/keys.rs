@@ -9,7 +9,7 @@ use super::{State, Token, User, Wire, letter, opened, sealed, text};
 impl Wire {
     /// A client's request to a key.
     pub(super) fn sign(&self, state: &mut State, name: &str, event: &Event) -> Vec<Event> {
-        let keys = state.keys[name].0.clone();
+        let keys = state.keys[name].keys();
         let Some(request) = opened(&keys, event) else { return vec![] };
         let request: Value = serde_json::from_str(&request).unwrap();
         let (id, params) = (&request["id"], &request["params"]);

@@ -3,7 +3,7 @@
 use nostr::{Keys, SecretKey, ToBech32 as _};
 use serde_json::{Value, json};
 
-use super::{Policy, State, Token, Wire, text};
+use super::{Held, Policy, State, Token, Wire, text};
 
 impl Wire {
     pub(super) fn call(
@@ -18,9 +18,9 @@ impl Wire {
             "get_keys" => Ok(state
                 .keys
                 .iter()
-                .map(|(name, (keys, _))| match state.open.contains(name) {
+                .map(|(name, held)| match state.open.contains(name) {
                     true => json!({
-                        "name": name, "npub": keys.public_key().to_bech32().unwrap(),
+                        "name": name, "npub": held.keys().public_key().to_bech32().unwrap(),
                         "userCount": 0, "tokenCount": 0,
                     }),
                     false => json!({"name": name}),
@@ -40,14 +40,16 @@ impl Wire {
                 };
                 let npub = keys.public_key().to_bech32().unwrap();
                 // whoever had the name has nothing any more
-                state.keys.insert(name.to_owned(), (keys, passphrase.to_owned()));
+                let secret = keys.secret_key().to_secret_hex();
+                let held = Held { secret, passphrase: passphrase.to_owned() };
+                state.keys.insert(name.to_owned(), held);
                 start(state, name);
                 Ok(json!({"npub": npub}))
             }
             "unlock_key" => {
                 let (name, passphrase) = (text(params, 0), text(params, 1));
                 let known = state.keys.get(name).ok_or("Cannot read properties of undefined")?;
-                if known.1 != passphrase {
+                if known.passphrase != passphrase {
                     return Err("bad decrypt".into());
                 }
                 start(state, name);
@@ -114,7 +116,7 @@ impl Wire {
                 if !state.open.iter().any(|open| open == name) {
                     return Ok(json!([]));
                 }
-                let npub = state.keys[name].0.public_key().to_bech32().unwrap();
+                let npub = state.keys[name].keys().public_key().to_bech32().unwrap();
                 let tokens = state.tokens.iter().rev();
                 Ok(tokens
                     .filter(|token| token.key_name == name && !token.revoked)

@@ -1,42 +1,41 @@
-//! A double of nsecbunkerd: what it does on the wire, its traps included.
+//! What nsecbunkerd says on the wire, its traps included.
 //!
-//! It holds its state in memory and answers by hand-written JSON, with nothing of our own bunker in
-//! it, so that an error of ours is not in both. [`Habits`] tells the versions apart.
+//! It answers by hand-written JSON, with nothing of our own bunker in it, so that an error of ours is
+//! not in both. [`Habits`] tells the versions apart. Two homes share it: the bunker's own tests, and
+//! the process that serves a whole world.
 
 mod keys;
 mod methods;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
 
 use bitspire_shared::ids::PubKey;
-use bitspire_shell::pool::Pool;
 use nostr::nips::{nip04, nip44};
-use nostr::{Event, EventBuilder, Filter, Keys, Kind, PublicKey, Tag};
+use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-
-use crate::world::public;
 
 /// How a version behaves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Habits {
+pub struct Habits {
     /// The kinds on which it takes administrators' requests.
-    pub(crate) kinds: &'static [u16],
-    /// Encryptions that it reads.
-    pub(crate) nip44: bool,
-    pub(crate) nip04: bool,
+    pub kinds: &'static [u16],
+    /// Whether it reads NIP-44.
+    pub nip44: bool,
+    /// Whether it reads NIP-04.
+    pub nip04: bool,
     /// Rules without a kind; otherwise they throw, and the policy stays as it is then.
-    pub(crate) kindless_rules: bool,
+    pub kindless_rules: bool,
     /// `add_policy_rule` and `revoke_token`.
-    pub(crate) additions: bool,
+    pub additions: bool,
     /// The methods `nip44_encrypt` and `nip44_decrypt`.
-    pub(crate) nip44_methods: bool,
-    pub(crate) pong: &'static str,
+    pub nip44_methods: bool,
+    /// What it answers a `ping` of its administrators.
+    pub pong: &'static str,
 }
 
 /// The first versions.
-pub(crate) const UPSTREAM: Habits = Habits {
+pub const UPSTREAM: Habits = Habits {
     kinds: &[24_134],
     nip44: false,
     nip04: true,
@@ -47,7 +46,7 @@ pub(crate) const UPSTREAM: Habits = Habits {
 };
 
 /// A fork that serves machines.
-pub(crate) const FORK: Habits = Habits {
+pub const FORK: Habits = Habits {
     kinds: &[24_134],
     nip44: true,
     nip04: true,
@@ -58,10 +57,11 @@ pub(crate) const FORK: Habits = Habits {
 };
 
 /// A fork that knows one kind alone, takes no rules without a kind but adds them.
-pub(crate) const ODD_FORK: Habits =
+pub const ODD_FORK: Habits =
     Habits { kinds: &[24_133], nip04: false, kindless_rules: false, pong: "pong", ..FORK };
 
-#[derive(Debug)]
+/// A client of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct User {
     id: i64,
     key_name: String,
@@ -71,7 +71,7 @@ struct User {
     conditions: Vec<(String, Option<String>)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
     id: i64,
     key_name: String,
@@ -82,104 +82,66 @@ struct Token {
     revoked: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Policy {
     id: i64,
     name: String,
     rules: Vec<(String, Option<String>)>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    /// With their passphrases; what is on its disk.
-    keys: HashMap<String, (Keys, String)>,
+/// A key as it lies on the disk; the real one encrypts it with the passphrase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    secret: String,
+    passphrase: String,
+}
+
+impl Held {
+    fn keys(&self) -> Keys {
+        Keys::parse(&self.secret).unwrap()
+    }
+}
+
+/// What it knows. What is skipped it forgets when it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    keys: BTreeMap<String, Held>,
     /// Names; in memory alone.
+    #[serde(skip)]
     open: Vec<String>,
     /// How often a key was started: more than once answers twice.
-    pub(crate) responders: HashMap<String, u32>,
+    #[serde(skip)]
+    pub responders: BTreeMap<String, u32>,
     users: Vec<User>,
     tokens: Vec<Token>,
     policies: Vec<Policy>,
     /// Every method that an administrator asked for.
-    pub(crate) asked: Vec<String>,
+    #[serde(skip)]
+    pub asked: Vec<String>,
     /// This call is carried out, and its reply lost.
-    pub(crate) lose_reply: Option<&'static str>,
+    #[serde(skip)]
+    pub lose_reply: Option<&'static str>,
     /// Keys whose profile it has told the world.
-    pub(crate) published: Vec<String>,
+    pub published: Vec<String>,
 }
 
-/// The running bunker.
-pub(crate) struct Nsecbunkerd {
-    pub(crate) id: PubKey,
-    keys: Keys,
-    admin: PubKey,
-    habits: Habits,
-    relays: Vec<String>,
-    state: Arc<Mutex<State>>,
-    task: Option<JoinHandle<()>>,
-}
-
-impl Drop for Nsecbunkerd {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+impl State {
+    /// All keys are locked, as after each start.
+    pub fn lock(&mut self) {
+        self.open.clear();
+        self.responders.clear();
     }
 }
 
-impl Nsecbunkerd {
-    pub(crate) async fn start(habits: Habits, admin: PubKey, relays: &[String]) -> Self {
-        let keys = Keys::generate();
-        let mut bunker = Self {
-            id: public(&keys),
-            keys,
-            admin,
-            habits,
-            relays: relays.to_vec(),
-            state: Arc::default(),
-            task: None,
-        };
-        bunker.run().await;
-        bunker
-    }
-
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-
-    /// All keys are locked afterwards.
-    pub(crate) async fn restart(&mut self) {
-        self.task.take().unwrap().abort();
-        {
-            let mut state = self.state();
-            state.open.clear();
-            state.responders.clear();
-        }
-        self.run().await;
-    }
-
-    async fn run(&mut self) {
-        let pool = Pool::connect(self.keys.clone(), &self.relays, Arc::new(|_: &str| true));
-        let pool = pool.await.unwrap();
-        let kinds = [24_133, 24_134].map(Kind::from);
-        pool.subscribe("all", Filter::new().kinds(kinds).limit(0)).await;
-        let wire = Wire { keys: self.keys.clone(), admin: self.admin, habits: self.habits };
-        let state = self.state.clone();
-        self.task = Some(tokio::spawn(async move {
-            while let Some(event) = pool.next().await {
-                let replies = wire.hear(&mut state.lock().unwrap(), &event);
-                for reply in replies {
-                    pool.send(&reply).await;
-                }
-            }
-        }));
-    }
-}
-
-struct Wire {
-    keys: Keys,
-    admin: PubKey,
-    habits: Habits,
+/// Its own key, its administrator, its version.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// What it answers its administrators with.
+    pub keys: Keys,
+    /// Who may administer it.
+    pub admin: PubKey,
+    /// Its version.
+    pub habits: Habits,
 }
 
 fn opened(keys: &Keys, event: &Event) -> Option<String> {
@@ -210,7 +172,8 @@ fn text(params: &Value, at: usize) -> &str {
 }
 
 impl Wire {
-    fn hear(&self, state: &mut State, event: &Event) -> Vec<Event> {
+    /// What it says to an event, in this order.
+    pub fn hear(&self, state: &mut State, event: &Event) -> Vec<Event> {
         let to: Vec<_> = event.tags.public_keys().copied().collect();
         let legacy = event.content.contains("?iv=");
         if (legacy && !self.habits.nip04) || (!legacy && !self.habits.nip44) {
@@ -221,7 +184,8 @@ impl Wire {
             return if ours { self.administer(state, event) } else { vec![] };
         }
         // a locked key hears nothing
-        let named = state.open.iter().find(|name| to.contains(&state.keys[*name].0.public_key()));
+        let named =
+            state.open.iter().find(|name| to.contains(&state.keys[*name].keys().public_key()));
         let Some(name) = named.cloned() else { return vec![] };
         let responders = state.responders[&name];
         (0..responders).flat_map(|_| self.sign(state, &name, event)).collect()
