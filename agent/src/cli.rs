@@ -13,6 +13,7 @@ mod pin;
 mod receipt;
 mod rekey;
 mod replay;
+mod secrets;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -37,8 +38,10 @@ use self::pin::ServicePin;
 use self::receipt::Receipt;
 use self::rekey::Rekey;
 use self::replay::Replay;
+use self::secrets::{AuditVerb, SecretsVerb};
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
+use crate::refused::Refused;
 use crate::supervise::{self, Program};
 use crate::vault;
 
@@ -106,6 +109,12 @@ enum Verb {
     /// entries and those around it, proof that they belong to the chain, its screens, the devices'
     /// last frames, configuration, versions
     Evidence(Evidence),
+    /// Change the secret that the machine's keys are sealed with
+    #[command(subcommand)]
+    Secrets(SecretsVerb),
+    /// Look at what lies on the machine's disk
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -189,6 +198,8 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::Evidence(evidence) => evidence.run(&config.vault, &loaded.shown)?,
         Verb::Receipt(receipt) => receipt.run(&config.vault)?,
         Verb::Replay(replay) => replay.run(&config.vault.journal())?,
+        Verb::Secrets(verb) => verb.run(&config)?,
+        Verb::Audit(verb) => verb.run(&config)?,
         Verb::Vault => run_vault(&config)?,
         Verb::Net => until_stopped(&config, |stop| {
             let ready = |kiosk| {
@@ -295,7 +306,8 @@ fn seed(pair: SeedArgs) -> anyhow::Result<SecretText> {
     };
     let text = SecretText::new(text.trim().to_owned());
     // its end and its relays are the vault's to judge
-    Seed::parse(text.expose(), Unix(0), Loopback::Allowed)?;
+    Seed::parse(text.expose(), Unix(0), Loopback::Allowed)
+        .map_err(|error| Refused::from(&error))?;
     Ok(text)
 }
 
@@ -361,7 +373,7 @@ fn pair_with(socket: &Path, seed_url: &SecretText, pin_file: Option<&Path>) -> a
                 println!("paired as {}", pins.spire.npub());
                 break;
             }
-            Some(ToNet::SeedRefused { reason }) => bail!("not paired: {reason}"),
+            Some(ToNet::SeedRefused(refused)) => return Err(refused.into()),
             Some(_) => {}
             None => bail!("the vault closed the connection: look at its log, then try again"),
         }

@@ -27,6 +27,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 pub use self::action::CustomerAction;
+use crate::refused::Refused;
 
 /// The version of this protocol; both sides must speak the same.
 pub const VERSION: u32 = 1;
@@ -190,10 +191,7 @@ pub enum ToVault {
         url: SecretText,
     },
     /// The bunker did not take the secret: nothing is pinned.
-    ConnectFailed {
-        /// In words for the screen.
-        reason: String,
-    },
+    ConnectFailed(Refused),
     /// `net` opens a session and needs the vault's proof.
     ProveSession {
         /// The session's key, made by `net`, in its memory only.
@@ -291,10 +289,7 @@ pub enum ToNet {
         pins: NetPins,
     },
     /// Why a seed was refused; nothing is stored.
-    SeedRefused {
-        /// In words.
-        reason: String,
-    },
+    SeedRefused(Refused),
     /// What became of a [`ToVault::ServicePin`].
     ServicePin {
         /// Why not, in words; it is set without.
@@ -360,7 +355,7 @@ impl std::fmt::Debug for ToNet {
         f.write_str(match self {
             Self::Hello { .. } => "Hello",
             Self::Connect { .. } => "Connect",
-            Self::SeedRefused { .. } => "SeedRefused",
+            Self::SeedRefused(_) => "SeedRefused",
             Self::ServicePin { .. } => "ServicePin",
             Self::Rekeyed { .. } => "Rekeyed",
             Self::Paired { .. } => "Paired",

@@ -21,6 +21,7 @@ macro_rules! named {
     };
 }
 
+pub mod at_rest;
 pub mod cli;
 pub mod config;
 pub mod evidence;
@@ -31,6 +32,7 @@ pub mod kiosk;
 pub mod last_word;
 pub mod net;
 pub mod policy;
+pub mod refused;
 pub mod replay;
 pub mod screen;
 pub mod service;

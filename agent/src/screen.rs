@@ -6,6 +6,8 @@
 use bitspire_shared::money::{Currency, Fiat};
 use serde::{Deserialize, Serialize};
 
+use crate::ipc::SecretText;
+use crate::refused::Refused;
 use crate::service::ServiceView;
 use crate::txn::Screen;
 
@@ -24,10 +26,10 @@ pub struct Numbered {
 pub enum MachineScreen {
     /// Devices and network are coming up.
     Starting,
-    /// Nobody has paired it yet.
+    /// Nobody's machine.
     Unpaired {
-        /// Why the last seed was refused.
-        refused: Option<String>,
+        /// What it does about a seed.
+        seed: SeedView,
     },
     /// Paired; the operator compares these digits with the pairing page.
     AwaitingConfirmation {
@@ -56,4 +58,25 @@ pub enum MachineScreen {
     NotesLeft(Screen),
     /// Service mode.
     Service(ServiceView),
+}
+
+/// What a machine that is not paired does about a seed; the seed itself stands on no screen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum SeedView {
+    /// A machine that was never paired: one can be scanned or pasted here.
+    Wanted {
+        /// Why the last one was refused.
+        refused: Option<Refused>,
+    },
+    /// One is on its way through its bunker.
+    Connecting {
+        /// Where the bunker waits for a person; it may log in.
+        auth_url: Option<SecretText>,
+    },
+    /// The machine was paired before: only the vault's own user brings one, on the command line.
+    CommandLine {
+        /// Why the last one was refused.
+        refused: Option<Refused>,
+    },
 }

@@ -7,10 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use bitspire_agent::ipc::{self, MachineStatus, NetPins, Role, ToNet, ToVault, VERSION};
+use bitspire_agent::refused::Refused;
 use bitspire_shared::ids::{JournalSeq, PubKey};
 use bitspire_shared::money::Currency;
+use bitspire_shared::sealed::Purpose;
 use bitspire_shared::seed::{BunkerSecret, BunkerUri, Loopback, Pins, Seed, parse_relay};
 use bitspire_shared::time::Unix;
+use bitspire_shell::secrets::{Keyring, write_private};
 use nostr::Keys;
 
 /// Runs the program in a folder of its own; nothing of this test's environment reaches it.
@@ -72,6 +75,8 @@ fn the_commands_are_these() {
         &["replay", "--help"],
         &["receipt", "--help"],
         &["evidence", "--help"],
+        &["secrets", "rotate", "--help"],
+        &["audit", "keys", "--help"],
     ] {
         let output = agent(folder.path(), arguments, &[]);
         assert!(output.status.success());
@@ -165,12 +170,16 @@ fn pairing_ends_with_the_digits_or_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let vault_side = vault(folder.path(), None, |stream| {
         let _: Option<ToVault> = ipc::read(stream).unwrap();
-        let reason = "the seed was redeemed already".to_owned();
-        ipc::write(stream, &ToNet::SeedRefused { reason }).unwrap();
+        let refused = Refused::new("seed_redeemed", "the seed was redeemed already".to_owned());
+        ipc::write(stream, &ToNet::SeedRefused(refused)).unwrap();
     });
     let output = agent(folder.path(), &["pair"], &[("BITSPIRE_SEED_URL", &seed_url)]);
     let (_, err) = text(&output);
-    assert!(!output.status.success() && err.contains("redeemed already"), "{err}");
+    assert!(
+        !output.status.success()
+            && err.contains("error[seed_redeemed]: not paired: the seed was redeemed already"),
+        "{err}"
+    );
     assert!(!err.contains(&seed_url));
     vault_side.join().unwrap();
 }
@@ -185,8 +194,8 @@ fn a_paired_machine_keeps_its_pin_and_says_how_it_is() {
     let vault_side = vault(folder.path(), Some(pins), |stream| {
         let heard = ipc::read(stream).unwrap();
         assert!(matches!(heard, Some(ToVault::Seed { .. })), "the first word: {heard:?}");
-        let reason = "this machine is paired already".to_owned();
-        ipc::write(stream, &ToNet::SeedRefused { reason }).unwrap();
+        let refused = Refused::new("paired_already", "this machine is paired already".into());
+        ipc::write(stream, &ToNet::SeedRefused(refused)).unwrap();
     });
     let pin = folder.path().join("pin");
     std::fs::write(&pin, "271828").unwrap();
@@ -216,6 +225,67 @@ fn a_paired_machine_keeps_its_pin_and_says_how_it_is() {
         assert!(out.contains(words), "{out}");
     }
     vault_side.join().unwrap();
+}
+
+/// Loss prevented: a machine secret that somebody has read and that cannot be changed, or whose change
+/// takes the machine's keys with it; a secret on the disk of which nobody is told.
+#[test]
+fn the_machine_secret_is_changed_and_every_secret_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let vault = folder.join("vault");
+    let own = vault.join("machine-secret");
+    let ring = Keyring::open(&vault, None).unwrap();
+    let keys = ring.make("vault", Purpose::VaultKey).unwrap();
+    let before = std::fs::read(&own).unwrap();
+    let (_, err) = text(&agent(folder, &["secrets", "rotate", "vault"], &[]));
+    assert!(err.contains("its keys are in use"), "{err}");
+    drop(ring);
+    let (out, err) = text(&agent(folder, &["secrets", "rotate", "vault"], &[]));
+    assert!(out.contains("every key is sealed with the new"), "{out}{err}");
+    assert_ne!(std::fs::read(&own).unwrap(), before);
+    let held = |credential: Option<&Path>| {
+        Keyring::open(&vault, credential).unwrap().load("vault", Purpose::VaultKey).unwrap()
+    };
+    assert_eq!(held(None), Some(keys.clone()));
+    // to a credential, which the configuration names from then on
+    let handed = folder.join("handed");
+    write_private(&handed, &[9; 32]).unwrap();
+    let path = handed.to_str().unwrap();
+    let (out, err) = text(&agent(folder, &["secrets", "rotate", "vault", "--to", path], &[]));
+    assert!(out.contains("let vault.machine_secret_file name it"), "{out}{err}");
+    assert!(!own.exists());
+    assert_eq!(held(Some(&handed)), Some(keys.clone()));
+    let named = [("BITSPIRE_VAULT__MACHINE_SECRET_FILE", path)];
+    let refused = agent(folder, &["secrets", "rotate", "vault"], &named);
+    assert!(text(&refused).1.contains("--to FILE"), "{refused:?}");
+
+    let hidden = [keys.secret_key().to_secret_hex(), seed(&pins())];
+    let told = |code: i32| {
+        let output = agent(folder, &["audit", "keys"], &named);
+        let (out, err) = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{out}{err}");
+        assert!(!hidden.iter().any(|secret| out.contains(secret)), "{out}");
+        out
+    };
+    // where it was made for this test is no place of ours
+    let out = told(1);
+    assert!(out.contains("FOUND") && out.contains("handed: not a file of ours"), "{out}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("handed");
+    std::fs::rename(&handed, &moved).unwrap();
+    let named = [("BITSPIRE_VAULT__MACHINE_SECRET_FILE", moved.to_str().unwrap())];
+    let output = agent(folder, &["audit", "keys"], &named);
+    let (out, err) = text(&output);
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("sealed  0600") && out.contains("vault.sealed: the vault's key"), "{out}");
+    assert!(out.contains("clear   0600") && out.contains("handed: what the vault's keys"), "{out}");
+
+    // nor does the configuration say more than where it lies
+    let named = [named[0], ("BITSPIRE_SEED_URL", hidden[1].as_str())];
+    let (out, _) = text(&agent(folder, &["config", "show"], &named));
+    assert!(out.contains("machine_secret_file") && !out.contains("spire-seed"), "{out}");
+    assert!(!out.contains(&"09".repeat(32)), "{out}");
 }
 
 /// Loss prevented: a unit that waits for a word which never comes is killed in the middle of a sale.

@@ -60,6 +60,19 @@ fn a_fleet_starts_answers_and_stops() {
     let audit = run(folder, &["audit"]);
     assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));
     assert!(said(&audit).contains("looked at,    0 differ"), "{}", said(&audit));
+    // every secret at rest, and what should not be there
+    let keys = run(folder, &["audit", "keys"]);
+    assert_eq!(keys.status.code(), Some(0), "{}", said(&keys));
+    assert!(said(&keys).contains("service.sealed"), "{}", said(&keys));
+    std::fs::write(folder.join("backup.txt"), "nsec1...").unwrap();
+    let found = run(folder, &["audit", "keys"]);
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    assert!(said(&found).contains("backup.txt: not a file of ours"), "{}", said(&found));
+    std::fs::remove_file(folder.join("backup.txt")).unwrap();
+    let rotate = ["secrets", "rotate", "service"];
+    let early = run(folder, &rotate);
+    assert_eq!(early.status.code(), Some(1));
+    assert!(said(&early).contains("keys are in use"), "{}", said(&early));
     // the same folder a second time
     let second = run(folder, &["serve"]);
     assert_eq!(second.status.code(), Some(1));
@@ -69,6 +82,12 @@ fn a_fleet_starts_answers_and_stops() {
     let status = daemon.0.wait().unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(run(folder, &["machine", "list"]).status.code(), Some(3));
+    // it is the same service under another machine secret
+    let rotated = run(folder, &rotate);
+    assert!(rotated.status.success(), "{}", said(&rotated));
+    let (_daemon, _) = started(folder, &["serve"]);
+    assert!(said(&run(folder, &["machine", "list"])).contains("Bar"));
+    assert_eq!(run(folder, &["audit", "keys"]).status.code(), Some(0));
 }
 
 /// A value that a command printed, by its name.

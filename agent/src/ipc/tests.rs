@@ -43,7 +43,7 @@ fn long_broken_and_unknown_frames_end_the_connection() {
     let mut unknown = vec![0, 0, 0, 14];
     unknown.extend_from_slice(b"{\"type\":\"pay\"}");
     assert!(matches!(read::<ToVault>(&mut &unknown[..]), Err(IpcError::NoMessage(_))));
-    let long = ToVault::ConnectFailed { reason: "x".repeat(MAX_FRAME) };
+    let long = ToVault::ConnectFailed(Refused::new("bunker_refused", "x".repeat(MAX_FRAME)));
     assert!(matches!(encode(&long), Err(IpcError::TooLong { .. })));
 }
 

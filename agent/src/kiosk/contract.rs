@@ -14,7 +14,8 @@ use tower::ServiceExt as _;
 
 use super::tests::{HOST, world};
 use super::*;
-use crate::screen::MachineScreen;
+use crate::refused::Refused;
+use crate::screen::{MachineScreen, SeedView};
 use crate::service::{Counted, Held, HeldBay, Inside, Page, Ruling, ServiceView, Touch};
 use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
@@ -140,8 +141,17 @@ fn next_screen(screen: &MachineScreen) -> Option<MachineScreen> {
         Screen { claim: Some(secret()), view: view.clone(), receipt }
     };
     Some(match screen {
-        MachineScreen::Starting => MachineScreen::Unpaired { refused: Some("used".into()) },
-        MachineScreen::Unpaired { .. } => {
+        MachineScreen::Starting => MachineScreen::Unpaired {
+            seed: SeedView::Wanted { refused: Some(Refused::new("seed_expired", "late".into())) },
+        },
+        MachineScreen::Unpaired { seed: SeedView::Wanted { refused } } => {
+            MachineScreen::Unpaired { seed: SeedView::CommandLine { refused: refused.clone() } }
+        }
+        MachineScreen::Unpaired { seed: SeedView::CommandLine { .. } } => {
+            let auth_url = Some(SecretText::new("https://bunker.example/x".into()));
+            MachineScreen::Unpaired { seed: SeedView::Connecting { auth_url } }
+        }
+        MachineScreen::Unpaired { seed: SeedView::Connecting { .. } } => {
             MachineScreen::AwaitingConfirmation { digits: "12345678".into() }
         }
         MachineScreen::AwaitingConfirmation { .. } => {

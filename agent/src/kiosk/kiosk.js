@@ -4,14 +4,16 @@
 const token = location.hash.slice(1);
 const main = document.getElementById("screen");
 
-async function send(action) {
-  const answer = await fetch("/action", {
+async function post(path, body) {
+  const answer = await fetch(path, {
     method: "POST",
     headers: { "content-type": "application/json", "x-kiosk-token": token },
-    body: JSON.stringify(action),
+    body: JSON.stringify(body),
   });
   if (!answer.ok) throw new Error(await answer.text());
 }
+
+const send = (action) => post("/action", action);
 
 // What was typed stays in its field when the same form is drawn again, and where its digits go.
 let field = null;
@@ -78,6 +80,39 @@ main.addEventListener("click", async (event) => {
     await send(action);
   } catch {
     button.disabled = false;
+  }
+});
+
+// A seed leaves its field as it is sent.
+main.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-seed]");
+  if (!button || button.disabled) return;
+  const input = document.getElementById(button.dataset.seed);
+  const said = main.querySelector("[data-said]");
+  const seed = input.value.trim();
+  input.value = "";
+  input.focus();
+  if (seed === "") return;
+  button.disabled = true;
+  for (const words of main.querySelectorAll("[data-why], [data-said]")) words.hidden = true;
+  try {
+    await post("/seed", { seed_url: seed });
+  } catch (error) {
+    said.textContent = `Not taken: ${error.message || error}`;
+    said.hidden = false;
+  }
+  button.disabled = false;
+});
+
+// A scanner types wherever the focus is, and ends with Enter.
+document.addEventListener("keydown", (event) => {
+  const input = main.querySelector("input[data-typed]");
+  if (!input) return;
+  if (event.key === "Enter" && event.target === input) {
+    event.preventDefault();
+    main.querySelector("button[data-seed]").click();
+  } else if (event.target !== input && event.key.length === 1) {
+    input.focus();
   }
 });
 

@@ -14,6 +14,7 @@
 
 #[cfg(test)]
 mod contract;
+mod first_boot;
 mod render;
 mod service;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use axum::{Json, Router};
 use bitspire_shared::ids::to_hex;
 use bitspire_shell::secrets::{SecretError, random};
 use futures_util::{Stream, StreamExt as _};
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -42,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::render::render;
 pub use self::text::text;
-use crate::ipc::{CustomerAction, SecretText};
+use crate::ipc::{CustomerAction, SecretText, ToVault};
 use crate::screen::Numbered;
 
 /// What the page may load: itself.
@@ -63,7 +65,7 @@ pub struct Kiosk {
     token: SecretText,
     address: SocketAddr,
     screens: watch::Receiver<Option<Numbered>>,
-    actions: mpsc::Sender<CustomerAction>,
+    to_vault: mpsc::Sender<ToVault>,
 }
 
 impl std::fmt::Debug for Kiosk {
@@ -73,17 +75,18 @@ impl std::fmt::Debug for Kiosk {
 }
 
 impl Kiosk {
-    /// A kiosk reached at `address`, which shows `screens` and passes `actions` on.
+    /// A kiosk reached at `address`, which shows `screens` and passes on what people do there:
+    /// [`ToVault::Customer`] and [`ToVault::Seed`].
     ///
     /// # Errors
     /// [`SecretError::Random`]: without a token nothing is served.
     pub fn new(
         address: SocketAddr,
         screens: watch::Receiver<Option<Numbered>>,
-        actions: mpsc::Sender<CustomerAction>,
+        to_vault: mpsc::Sender<ToVault>,
     ) -> Result<Self, SecretError> {
         let token = SecretText::new(to_hex(&random::<32>()?));
-        Ok(Self { token, address, screens, actions })
+        Ok(Self { token, address, screens, to_vault })
     }
 
     /// Where it is reached.
@@ -123,6 +126,7 @@ fn router(kiosk: Arc<Kiosk>, stop: CancellationToken) -> Router {
     let guarded = Router::new()
         .route("/events", get(events))
         .route("/action", post(action))
+        .route("/seed", post(first_boot::seed))
         .route_layer(from_fn_with_state(shared.clone(), with_token));
     Router::new()
         .route("/", get(page))
@@ -193,7 +197,7 @@ async fn events(
     State(shared): State<Shared>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let screens = WatchStream::new(shared.kiosk.screens.clone());
-    let page = Page(shared.kiosk.actions.clone());
+    let page = Page(shared.kiosk.to_vault.clone());
     let screens = screens.map(move |screen| {
         // goes with the stream
         let Page(_) = &page;
@@ -208,28 +212,44 @@ async fn events(
 }
 
 /// A page that listens; when it is gone, the vault hears so.
-struct Page(mpsc::Sender<CustomerAction>);
+struct Page(mpsc::Sender<ToVault>);
 
 impl Drop for Page {
     fn drop(&mut self) {
-        if self.0.try_send(CustomerAction::Gone).is_err() {
+        if self.0.try_send(ToVault::Customer(CustomerAction::Gone)).is_err() {
             tracing::warn!(event = "kiosk_page_gone_untold");
         }
     }
 }
 
 async fn action(State(shared): State<Shared>, request: Request) -> Response {
-    if request.headers().get(header::ORIGIN).is_none() {
-        return refused(StatusCode::FORBIDDEN, "expected this machine's own Origin");
+    match posted(request, MAX_BODY, "expected a customer's action as JSON").await {
+        Ok(action) => shared.pass_on(ToVault::Customer(action)),
+        Err(refused) => refused,
     }
-    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_BODY).await else {
-        return refused(StatusCode::PAYLOAD_TOO_LARGE, "expected a short action");
+}
+
+/// What the machine's own page has posted.
+async fn posted<T: DeserializeOwned>(
+    request: Request,
+    longest: usize,
+    expected: &'static str,
+) -> Result<T, Response> {
+    if request.headers().get(header::ORIGIN).is_none() {
+        return Err(refused(StatusCode::FORBIDDEN, "expected this machine's own Origin"));
+    }
+    let Ok(body) = axum::body::to_bytes(request.into_body(), longest).await else {
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "expected a shorter text"));
     };
-    let Ok(action) = serde_json::from_slice::<CustomerAction>(&body) else {
-        return refused(StatusCode::BAD_REQUEST, "expected a customer's action as JSON");
-    };
-    match shared.kiosk.actions.try_send(action) {
-        Ok(()) => (StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response(),
-        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the machine is busy, press again"),
+    // what is wrong with it could quote it
+    serde_json::from_slice(&body).map_err(|_| refused(StatusCode::BAD_REQUEST, expected))
+}
+
+impl Shared {
+    fn pass_on(&self, message: ToVault) -> Response {
+        match self.kiosk.to_vault.try_send(message) {
+            Ok(()) => (StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response(),
+            Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the machine is busy, press again"),
+        }
     }
 }

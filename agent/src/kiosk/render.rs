@@ -11,7 +11,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use qrcode::{EcLevel, QrCode, render::svg};
 use serde_json::json;
 
-use super::service;
+use super::{first_boot, service};
 use crate::ipc::{CustomerAction, SecretText};
 use crate::screen::MachineScreen;
 use crate::txn::{Screen, View, Why};
@@ -69,6 +69,11 @@ fn qr(text: &str) -> Markup {
     code(&text.to_uppercase(), EcLevel::M)
 }
 
+/// A code of a text whose letters' case counts.
+pub(super) fn exact_qr(text: &str) -> Markup {
+    code(text, EcLevel::M)
+}
+
 fn code(text: &str, level: EcLevel) -> Markup {
     match QrCode::with_error_correction_level(text, level) {
         Ok(code) => {
@@ -99,11 +104,7 @@ fn claim(screen: &Screen) -> Markup {
 pub fn render(screen: &MachineScreen) -> Markup {
     match screen {
         MachineScreen::Starting => words("One moment", "The machine is starting."),
-        MachineScreen::Unpaired { refused } => html! {
-            (words("Not paired", "This machine waits for its operator: \
-                bitspire-agent pair --seed-url …"))
-            @if let Some(reason) = refused { p.warn { (reason) } }
-        },
+        MachineScreen::Unpaired { seed } => first_boot::render(seed),
         MachineScreen::AwaitingConfirmation { digits } => html! {
             h1 { "Type these digits" }
             p.digits { (digits) }

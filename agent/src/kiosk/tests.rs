@@ -16,33 +16,51 @@ use crate::txn::{OnPaper, Screen, SlipState, View, Why};
 
 pub(super) struct World {
     pub(super) routes: Router,
-    token: String,
-    screens: watch::Sender<Option<Numbered>>,
-    actions: mpsc::Receiver<CustomerAction>,
+    pub(super) token: String,
+    pub(super) screens: watch::Sender<Option<Numbered>>,
+    pub(super) from_page: mpsc::Receiver<ToVault>,
 }
 
 pub(super) fn world() -> World {
     let (screens, shown) = watch::channel(None);
-    let (send, actions) = mpsc::channel(1);
+    let (send, from_page) = mpsc::channel(1);
     let kiosk = Kiosk::new("127.0.0.1:8448".parse().unwrap(), shown, send).unwrap();
     let token = kiosk.url().expose().split('#').nth(1).unwrap().to_owned();
     let routes = router(Arc::new(kiosk), CancellationToken::new());
-    World { routes, token, screens, actions }
+    World { routes, token, screens, from_page }
 }
 
 impl World {
     async fn press(&self, headers: &[(&str, &str)], body: &str) -> StatusCode {
-        let mut request = Request::post("/action");
+        self.post("/action", headers, body).await
+    }
+
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> StatusCode {
+        self.answer(path, headers, body).await.status()
+    }
+
+    pub(super) async fn answer(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
+        let mut request = Request::post(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::from(body.to_owned())).unwrap();
-        self.routes.clone().oneshot(request).await.unwrap().status()
+        self.routes.clone().oneshot(request).await.unwrap()
     }
 }
 
 pub(super) const HOST: (&str, &str) = ("host", "127.0.0.1:8448");
-const ORIGIN: (&str, &str) = ("origin", "http://127.0.0.1:8448");
+pub(super) const ORIGIN: (&str, &str) = ("origin", "http://127.0.0.1:8448");
 const START: &str = r#"{"action":"start_cash_in"}"#;
 
 /// Loss prevented: a web page elsewhere, or a name pointed at loopback, presses the buttons.
@@ -62,12 +80,12 @@ async fn only_the_machines_own_page_with_this_boots_token_acts() {
     ] {
         assert_eq!(world.press(&headers, START).await, status, "{headers:?}");
     }
-    assert!(world.actions.try_recv().is_err(), "nothing came through");
+    assert!(world.from_page.try_recv().is_err(), "nothing came through");
     let good = [HOST, ORIGIN, own];
     assert_eq!(world.press(&good, "{\"action\":\"pay\"}").await, StatusCode::BAD_REQUEST);
     assert_eq!(world.press(&good, START).await, StatusCode::ACCEPTED);
     assert_eq!(world.press(&good, START).await, StatusCode::SERVICE_UNAVAILABLE, "one at a time");
-    assert_eq!(world.actions.recv().await, Some(CustomerAction::StartCashIn));
+    assert_eq!(world.from_page.recv().await, Some(ToVault::Customer(CustomerAction::StartCashIn)));
 }
 
 /// Loss prevented: a claim code on a stream that anybody on the machine can read.
@@ -86,9 +104,9 @@ async fn screens_are_shown_to_the_token_only() {
     let first = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
     assert!(first.contains("\"number\":7") && first.contains("One moment"), "{first}");
     // a page that goes is told: a passer-by could stand before the next one
-    assert!(world.actions.try_recv().is_err());
+    assert!(world.from_page.try_recv().is_err());
     drop(stream);
-    assert_eq!(world.actions.recv().await, Some(CustomerAction::Gone));
+    assert_eq!(world.from_page.recv().await, Some(ToVault::Customer(CustomerAction::Gone)));
 }
 
 fn screen(view: View) -> String {
@@ -286,6 +304,9 @@ async fn what_the_page_sends_for_service_is_read() {
         (r#"{"action":"service","do":"test","form":7,"reason":""}"#, Touch::Test { form: 7 }),
     ] {
         assert_eq!(world.press(&good, body).await, StatusCode::ACCEPTED, "{body}");
-        assert_eq!(world.actions.recv().await, Some(CustomerAction::Service(touch)));
+        assert_eq!(
+            world.from_page.recv().await,
+            Some(ToVault::Customer(CustomerAction::Service(touch)))
+        );
     }
 }

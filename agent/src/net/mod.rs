@@ -11,6 +11,7 @@
 //! Failure policy: a disk or a key that cannot be used ends the process with its reason; everything
 //! on the network is tried again.
 
+mod codes;
 mod documents;
 mod gate;
 mod life;
@@ -46,14 +47,15 @@ use self::store::Store;
 pub use self::store::StoreError;
 use self::times::Times;
 use crate::config::NetConfig;
-use crate::ipc::{CustomerAction, NetPins, SecretText, ToNet, ToVault};
+use crate::ipc::{NetPins, SecretText, ToNet, ToVault};
 use crate::kiosk::Kiosk;
 use crate::last_word::LastWord;
+use crate::refused::Refused;
 use crate::screen::{MachineScreen, Numbered};
 
 /// Messages that may stand in line for the vault.
 const TO_VAULT: usize = 256;
-/// A customer's actions that may stand in line; the kiosk says "busy" beyond.
+/// What may stand in line from the screen; the kiosk says "busy" beyond.
 const PRESSED: usize = 8;
 
 /// Why the process ends.
@@ -175,7 +177,7 @@ const fn starting() -> Numbered {
 async fn open_kiosk(
     config: &NetConfig,
     screens: watch::Receiver<Option<Numbered>>,
-    actions: mpsc::Sender<CustomerAction>,
+    actions: mpsc::Sender<ToVault>,
 ) -> Result<(Kiosk, TcpListener), NetError> {
     let address = config.kiosk_listen;
     let listen = |source| NetError::Listen { address, source };
@@ -185,15 +187,15 @@ async fn open_kiosk(
     Ok((kiosk, listener))
 }
 
-/// Takes the customer's actions to the vault.
+/// Takes what comes from the screen to the vault.
 async fn pass_on(
-    mut pressed: mpsc::Receiver<CustomerAction>,
+    mut pressed: mpsc::Receiver<ToVault>,
     to_vault: mpsc::Sender<ToVault>,
     stop: CancellationToken,
 ) {
     let work = async {
-        while let Some(action) = pressed.recv().await {
-            if to_vault.send(ToVault::Customer(action)).await.is_err() {
+        while let Some(message) = pressed.recv().await {
+            if to_vault.send(message).await.is_err() {
                 return;
             }
         }
@@ -295,7 +297,9 @@ impl Net {
             }
             // the command line's
             ToNet::ServicePin { .. } | ToNet::Rekeyed { .. } => {}
-            ToNet::SeedRefused { reason } => tracing::warn!(event = "seed_refused", reason),
+            ToNet::SeedRefused(Refused { code, words }) => {
+                tracing::warn!(event = "seed_refused", code = code.as_str(), words);
+            }
             ToNet::Screen { number, screen } => match serde_json::from_value(screen) {
                 Ok(screen) => {
                     self.screens.send_replace(Some(Numbered { number, screen }));
@@ -318,9 +322,10 @@ impl Net {
                 ToVault::Connected { client, spire }
             }
             Err(error) => {
-                let reason = error.words();
-                tracing::warn!(event = "pairing_failed", %spire, reason);
-                ToVault::ConnectFailed { reason }
+                let refused = Refused::from(&error);
+                let Refused { code, words } = &refused;
+                tracing::warn!(event = "pairing_failed", %spire, code = code.as_str(), words);
+                ToVault::ConnectFailed(refused)
             }
         };
         self.tell(message).await;

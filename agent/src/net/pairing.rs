@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PubKey;
-use bitspire_shared::nip46::client::{Ask, CallError, SignerState};
+use bitspire_shared::nip46::client::{Ask, CallError};
 use bitspire_shared::nip46::message::Method;
 use bitspire_shared::seed::{BunkerError, BunkerLink, parse_relay};
 use bitspire_shell::pool::{Pool, PoolError};
@@ -68,38 +68,6 @@ impl Classified for PairError {
                 Kind::Permanent
             }
         }
-    }
-}
-
-impl PairError {
-    /// What the screen says.
-    pub(super) fn words(&self) -> String {
-        if let Self::Signer(SignerError::Call(CallError::NoReply { method, state })) = self {
-            // nothing tries a seed by itself
-            let look = match state {
-                SignerState::Locked => "unlock its key, or start it",
-                _ => "check it and the seed's relays",
-            };
-            return format!(
-                "the bunker did not answer {method}: {look}; then pair again with the same seed"
-            );
-        }
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            words.push_str(": ");
-            words.push_str(&error.to_string());
-            cause = error.source();
-        }
-        match self {
-            Self::Signer(SignerError::Call(CallError::Rejected { reply, .. }))
-                if reply.to_ascii_lowercase().contains("expired") =>
-            {
-                words.push_str("; the seed's time is over: make a new seed and pair again");
-            }
-            _ => {}
-        }
-        words
     }
 }
 

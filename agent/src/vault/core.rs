@@ -37,6 +37,7 @@ use crate::policy::breaker::Breaker;
 use crate::policy::intake::Intake;
 use crate::policy::pin::Tries;
 use crate::policy::price::Rates;
+use crate::refused::Refused;
 use crate::service::Session;
 use crate::txn::{Input, Now, Txn};
 
@@ -60,8 +61,8 @@ pub(super) struct Vault {
     pub(super) attempt: Option<Attempt>,
     /// Whether it was paired and is not any more.
     pub(super) let_go: bool,
-    /// Why the last seed was refused, or what its bunker waits for.
-    pub(super) seed_words: Option<String>,
+    /// Why the last seed was refused.
+    pub(super) seed_refused: Option<Refused>,
 
     pub(super) fees: Option<(FeesInForce, FeesDocument)>,
     pub(super) cassettes: Option<CassettesInForce>,

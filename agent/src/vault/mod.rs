@@ -49,6 +49,7 @@ mod receipts;
 mod report;
 mod requests;
 mod screens;
+mod seed;
 mod server;
 mod service;
 mod settings;

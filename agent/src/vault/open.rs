@@ -100,7 +100,7 @@ impl Vault {
             pairing,
             attempt: None,
             let_go: journal.setting(Pairing::KEY)?.is_some_and(|kept| kept.is_null()),
-            seed_words: None,
+            seed_refused: None,
             fees,
             cassettes,
             last_sets: load::<LastSets>(&journal)?.unwrap_or_default(),

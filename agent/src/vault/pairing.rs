@@ -19,6 +19,7 @@ use super::core::Vault;
 use super::receipts::{Named, Receipts};
 use super::report::Reports;
 use super::requests::Owner;
+use super::seed::SeedRefused;
 use super::server::PeerId;
 use super::service::Done;
 use super::settings::{CassettesInForce, FeesInForce, Pairing, Setting as _};
@@ -26,6 +27,8 @@ use super::time::TrustedTime;
 use crate::ipc::{NetPins, SecretText, ToNet};
 use crate::journal::{CashMove, CountChange, Entry, Stage};
 use crate::policy::price::Rates;
+use crate::refused::Refused;
+use crate::screen::SeedView;
 use crate::txn::Input;
 
 /// The longest session, and how far trusted time may stand behind, in seconds.
@@ -41,6 +44,8 @@ pub(super) struct Attempt {
     pins: Pins,
     bunker_url: SecretText,
     relays: Vec<String>,
+    /// Where the bunker waits for a person.
+    auth_url: Option<SecretText>,
 }
 
 impl Attempt {
@@ -53,23 +58,15 @@ impl Attempt {
     }
 }
 
-fn paired_already(pins: &Pins, what_to_do: &str) -> String {
-    format!("this machine is paired already, as {}: {what_to_do}", pins.spire.npub())
-}
-
-/// Whether a seed with pins `new` may follow on a pairing: another key of the machine's own, and
-/// nothing else.
-fn may_follow(before: &Pins, new: &Pins) -> Result<(), String> {
+/// Whether a machine with the pins `before` takes a seed with `new` without a reset: another key of
+/// the same operator, for the same service and currency.
+fn may_follow(before: &Pins, new: &Pins) -> Result<(), SeedRefused> {
     if new.spire == before.spire {
-        return Err(paired_already(before, "this seed is for that very pairing: make a new one"));
+        return Err(SeedRefused::ThisPairing(before.spire));
     }
     match *new == (Pins { spire: new.spire, ..*before }) {
         true => Ok(()),
-        false => Err(paired_already(
-            before,
-            "this seed is of another operator, service or currency: reset the pairing at the \
-             machine first",
-        )),
+        false => Err(SeedRefused::AnotherOperator(before.spire)),
     }
 }
 
@@ -99,70 +96,73 @@ impl Vault {
                 let link = BunkerLink { uri: seed.bunker().clone(), secret };
                 let bunker_url = SecretText::new(link.expose().to_string());
                 let relays = seed.relays().iter().map(ToString::to_string).collect();
-                let attempt = Attempt { from, pins, bunker_url, relays };
+                let attempt = Attempt { from, pins, bunker_url, relays, auth_url: None };
                 tracing::info!(event = "seed_taken", spire = %pins.spire);
-                self.seed_words = None;
+                self.seed_refused = None;
                 self.to_net(attempt.message());
-                self.attempt = Some(attempt);
+                if let Some(before) = self.attempt.replace(attempt).filter(|one| one.from != from) {
+                    let refused = SeedRefused::Replaced.into();
+                    self.peers.send(before.from, ToNet::SeedRefused(refused));
+                }
             }
-            Err(reason) => self.refuse_seed(from, reason),
+            Err(error) => self.refuse_seed(from, error.into()),
         }
     }
 
-    fn checked_seed(&self, seed_url: &SecretText) -> Result<(Seed, Pins), String> {
+    fn checked_seed(&self, seed_url: &SecretText) -> Result<(Seed, Pins), SeedRefused> {
         let by_own_user = self.config.dir.join(LEAVE).exists();
         if let Some(pairing) = self.pairing.as_ref().filter(|_| !by_own_user) {
-            return Err(paired_already(
-                &pairing.pins,
-                "run `bitspire-agent pair` on it, as the user that its vault runs as, with a new \
-                 seed of its operator",
-            ));
+            return Err(SeedRefused::Paired(pairing.pins.spire));
         }
         if self.let_go && !by_own_user {
-            return Err("this machine was paired before: run `bitspire-agent pair` on it, as the \
-                        user that its vault runs as"
-                .to_owned());
+            return Err(SeedRefused::PairedBefore);
         }
         // before anything was signed for us, the system's clock is all there is
         let now = self.time.known(self.mono()).unwrap_or_else(|| self.clock.now());
-        let seed = Seed::parse(seed_url.expose(), now, self.config.loopback);
-        let seed = seed.map_err(|error| match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        })?;
-        let pins = seed.pins().map_err(|missing| missing.to_string())?;
+        let seed = Seed::parse(seed_url.expose(), now, self.config.loopback)?;
+        let pins = seed.pins()?;
         if let Some(pairing) = &self.pairing {
             may_follow(&pairing.pins, &pins)?;
         }
         if let Some(own) = self.config.currency.filter(|own| *own != pins.currency) {
-            let got = pins.currency;
-            return Err(format!("expected a seed for {own}, as this machine is set up, got {got}"));
+            return Err(SeedRefused::Currency { own, got: pins.currency });
         }
         if !self.peers.has_net() {
-            return Err("the network process is not running: start it, then pair again".to_owned());
+            return Err(SeedRefused::NoNet);
         }
         Ok((seed, pins))
     }
 
-    fn refuse_seed(&mut self, to: PeerId, reason: String) {
-        tracing::warn!(event = "seed_refused", reason);
+    fn refuse_seed(&mut self, to: PeerId, refused: Refused) {
+        let Refused { code, words } = &refused;
+        tracing::warn!(event = "seed_refused", code = code.as_str(), words);
         if self.pairing.is_none() {
-            self.seed_words = Some(reason.clone());
+            self.seed_refused = Some(refused.clone());
         }
-        self.peers.send(to, ToNet::SeedRefused { reason });
+        self.peers.send(to, ToNet::SeedRefused(refused));
+    }
+
+    /// What the screen of a machine that is not paired says.
+    pub(super) fn seed_view(&self) -> SeedView {
+        let refused = self.seed_refused.clone();
+        match &self.attempt {
+            Some(attempt) => SeedView::Connecting { auth_url: attempt.auth_url.clone() },
+            None if self.let_go => SeedView::CommandLine { refused },
+            None => SeedView::Wanted { refused },
+        }
     }
 
     /// The bunker did not take the secret.
-    pub(super) fn connect_failed(&mut self, reason: String) {
+    pub(super) fn connect_failed(&mut self, refused: Refused) {
         if let Some(attempt) = self.attempt.take() {
-            self.refuse_seed(attempt.from, reason);
+            self.refuse_seed(attempt.from, refused);
         }
     }
 
     /// The bunker waits for a person.
-    pub(super) fn auth_url(&mut self, url: &SecretText) {
-        if self.attempt.is_some() {
-            self.seed_words = Some(format!("the bunker waits for you at {}", url.expose()));
+    pub(super) fn auth_url(&mut self, url: SecretText) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.auth_url = Some(url);
         }
     }
 
@@ -184,7 +184,7 @@ impl Vault {
         let pairing = Pairing { pins, client, confirmed: false, state_published: false, settled };
         self.keep(&pairing)?;
         self.pairing = Some(pairing);
-        self.seed_words = None;
+        self.seed_refused = None;
         if again {
             self.forget_the_spire();
         }
@@ -296,7 +296,7 @@ impl Vault {
         let (key, value) = (Pairing::KEY.to_owned(), serde_json::Value::Null);
         self.append(Entry::Setting { key, value, cash })?;
         let (now, unix) = (self.mono(), self.now().unix);
-        (self.pairing, self.attempt, self.seed_words) = (None, None, None);
+        (self.pairing, self.attempt, self.seed_refused) = (None, None, None);
         self.let_go = true;
         (self.fees, self.cassettes) = (None, None);
         self.early.clear();

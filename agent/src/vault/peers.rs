@@ -128,8 +128,8 @@ impl Vault {
                 tracing::warn!(event = "not_for_the_command_line", peer = from);
             }
             ToVault::Connected { client, spire } => self.connected(client, spire)?,
-            ToVault::ConnectFailed { reason } => self.connect_failed(reason),
-            ToVault::AuthUrl { url } => self.auth_url(&url),
+            ToVault::ConnectFailed(refused) => self.connect_failed(refused),
+            ToVault::AuthUrl { url } => self.auth_url(url),
             ToVault::ProveSession { session, expires_at } => {
                 self.prove_session(session, expires_at);
             }

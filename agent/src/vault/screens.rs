@@ -186,7 +186,7 @@ impl Vault {
             return screen;
         }
         let Some(pairing) = &self.pairing else {
-            return MachineScreen::Unpaired { refused: self.seed_words.clone() };
+            return MachineScreen::Unpaired { seed: self.seed_view() };
         };
         if let Some(digits) = self.digits() {
             return MachineScreen::AwaitingConfirmation { digits };

@@ -1,7 +1,7 @@
 //! A machine that goes to another operator or service.
 
 use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
-use bitspire_agent::screen::MachineScreen;
+use bitspire_agent::screen::{MachineScreen, SeedView};
 use bitspire_agent::service::{Page, Touch};
 use bitspire_agent::txn::View;
 use bitspire_shared::document::DocumentKind;
@@ -59,7 +59,10 @@ fn a_machine_that_lets_go_of_its_pairing_is_anothers_once_it_is_counted() {
     machine.disconnect();
     assert!(machine.connect());
     machine.until("nobody's machine", |machine| {
-        matches!(machine.screen, Some(MachineScreen::Unpaired { refused: None }))
+        matches!(
+            machine.screen,
+            Some(MachineScreen::Unpaired { seed: SeedView::CommandLine { refused: None } })
+        )
     });
     // neither a restart nor its former operator brings it back
     machine.stop();
@@ -79,8 +82,9 @@ fn a_machine_that_lets_go_of_its_pairing_is_anothers_once_it_is_counted() {
     let seed_url = Machine::seed_of(&machine.pins());
     machine.say(&ToVault::Seed { seed_url });
     machine.until("a refusal", |machine| {
-        matches!(&machine.screen, Some(MachineScreen::Unpaired { refused: Some(why) })
-            if why.contains("paired before"))
+        matches!(&machine.screen,
+            Some(MachineScreen::Unpaired { seed: SeedView::CommandLine { refused: Some(why) } })
+                if why.code.as_str() == "paired_before")
     });
     std::fs::write(machine.data_dir().join("may-pair"), "").unwrap();
     machine.pair();
@@ -117,19 +121,18 @@ fn a_revoked_machine_is_paired_again_by_its_operator_and_goes_on_where_it_was() 
     let others = |n: u8| Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
     let new = Pins { spire: public(&others(11)), ..before };
     let by_net = refusal(&machine, Machine::seed_of(&new));
-    assert!(
-        by_net.contains("paired already") && by_net.contains("user that its vault"),
-        "{by_net}"
-    );
+    assert_eq!(by_net.code.as_str(), "paired_already", "{by_net}");
+    assert!(by_net.words.contains("user that its vault"), "{by_net}");
     let leave = machine.data_dir().join("may-pair");
     std::fs::write(&leave, "").unwrap();
-    for (pins, words) in [
-        (before, "for that very pairing"),
-        (Pins { operator: public(&others(12)), ..new }, "another operator, service or currency"),
-        (Pins { service: public(&others(13)), ..new }, "another operator, service or currency"),
+    for (pins, code) in [
+        (before, "seed_of_this_pairing"),
+        (Pins { operator: public(&others(12)), ..new }, "seed_of_another_operator"),
+        (Pins { service: public(&others(13)), ..new }, "seed_of_another_operator"),
     ] {
         let refused = refusal(&machine, Machine::seed_of(&pins));
-        assert!(refused.contains("paired already") && refused.contains(words), "{refused}");
+        assert_eq!(refused.code.as_str(), code, "{refused}");
+        assert!(refused.words.contains("paired already"), "{refused}");
     }
     assert_eq!(machine.status().pins.unwrap().spire, before.spire);
 

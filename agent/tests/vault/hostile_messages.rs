@@ -5,7 +5,8 @@
 use bitspire_agent::ipc::{
     BunkerState, CustomerAction, NetState, Role, SecretText, ToNet, ToVault, VERSION,
 };
-use bitspire_agent::screen::MachineScreen;
+use bitspire_agent::refused::Refused;
+use bitspire_agent::screen::{MachineScreen, SeedView};
 use bitspire_agent::service::{Page, Touch};
 use bitspire_agent::txn::View;
 use bitspire_shared::document::DocumentKind;
@@ -105,7 +106,7 @@ const CASES: &[(&str, Case)] = &[
         ]
     }),
     ("AuthUrl", |_| vec![ToVault::AuthUrl { url: text("https://give.me/your-pin") }]),
-    ("ConnectFailed", |_| vec![ToVault::ConnectFailed { reason: "https://give.me/notes".into() }]),
+    ("ConnectFailed", |_| vec![refused("https://give.me/notes")]),
     ("ProveSession", |_| {
         let session = public(&stranger());
         vec![ToVault::ProveSession { session, expires_at: LATER }]
@@ -286,12 +287,21 @@ fn no_message_of_a_hostile_net_moves_anything() {
     assert_eq!(machine.dispenses(), 1);
 }
 
+fn refused(words: &str) -> ToVault {
+    ToVault::ConnectFailed(Refused::new("seed_redeemed", words.into()))
+}
+
 /// Loss prevented: a machine that is pinned to whom its bunker has refused, or that shows whoever
 /// stands there where to log in for somebody else.
 #[test]
 fn a_bunker_that_waits_or_refuses_pins_nothing() {
     let words = |machine: &Machine| match &machine.screen {
-        Some(MachineScreen::Unpaired { refused }) => refused.clone().unwrap_or_default(),
+        Some(MachineScreen::Unpaired { seed: SeedView::Connecting { auth_url } }) => {
+            auth_url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default()
+        }
+        Some(MachineScreen::Unpaired { seed: SeedView::Wanted { refused } }) => {
+            refused.as_ref().map(|refused| refused.words.clone()).unwrap_or_default()
+        }
         other => panic!("{other:?}"),
     };
     let mut machine = Machine::new();
@@ -299,13 +309,13 @@ fn a_bunker_that_waits_or_refuses_pins_nothing() {
     machine.start();
     machine.until("the first screen", |machine| machine.screen.is_some());
     machine.say(&ToVault::AuthUrl { url: text("https://bunker.example/1") });
-    machine.say(&ToVault::ConnectFailed { reason: "of nothing".into() });
+    machine.say(&refused("of nothing"));
     assert_eq!((machine.status().pins, words(&machine)), (None, String::new()));
     let pins = machine.pins();
     machine.say(&ToVault::Seed { seed_url: Machine::seed_of(&pins) });
     machine.say(&ToVault::AuthUrl { url: text("https://bunker.example/2") });
     machine.until("where to log in", |machine| words(machine).contains("bunker.example/2"));
-    machine.say(&ToVault::ConnectFailed { reason: "the secret is used up".into() });
+    machine.say(&refused("the secret is used up"));
     machine.until("why not", |machine| words(machine).contains("used up"));
     let client = public(&machine.parties.client);
     machine.say(&ToVault::Connected { client, spire: pins.spire });

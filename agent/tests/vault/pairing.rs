@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use bitspire_agent::ipc::{self, CustomerAction, SecretText, ToNet, ToVault};
-use bitspire_agent::screen::MachineScreen;
+use bitspire_agent::refused::Refused;
+use bitspire_agent::screen::{MachineScreen, SeedView};
 use bitspire_agent::txn::View;
 use bitspire_shared::document::CassettesState;
 use bitspire_shared::ids::{EventId, Nonce};
@@ -18,11 +19,11 @@ use serde_json::{Value, json};
 
 use crate::machine::{Machine, public, usd};
 
-pub(crate) fn refusal(machine: &Machine, seed_url: SecretText) -> String {
+pub(crate) fn refusal(machine: &Machine, seed_url: SecretText) -> Refused {
     let mut stream = machine.control();
     ipc::write(&mut stream, &ToVault::Seed { seed_url }).unwrap();
     match ipc::read::<ToNet>(&mut stream).unwrap() {
-        Some(ToNet::SeedRefused { reason }) => reason,
+        Some(ToNet::SeedRefused(refused)) => refused,
         other => panic!("{other:?}"),
     }
 }
@@ -45,12 +46,22 @@ fn only_a_whole_seed_for_this_machine_pairs() {
     machine.start();
     let pins = machine.pins();
     let euros = Pins { currency: "EUR".parse().unwrap(), ..pins };
-    assert!(refusal(&machine, Machine::seed_of(&euros)).contains("EUR"));
-    let reason = refusal(&machine, without_keys(&Machine::seed_of(&pins)));
-    assert!(reason.contains("not in service"), "{reason}");
-    assert!(refusal(&machine, SecretText::new("spire-seed:v2:x".into())).contains("v2"));
+    let text = |text: &str| SecretText::new(text.to_owned());
+    for (seed, code, words) in [
+        (Machine::seed_of(&euros), "seed_currency", "EUR"),
+        (without_keys(&Machine::seed_of(&pins)), "seed_without_keys", "not in service"),
+        (text("spire-seed:v2:x"), "seed_version", "v2"),
+        (text("spire-seed:v1:"), "seed_truncated", "copy it again"),
+        (text("lightning:lnbc1"), "seed_not_one", "pairing page"),
+    ] {
+        let refused = refusal(&machine, seed);
+        assert_eq!(refused.code.as_str(), code, "{refused}");
+        assert!(refused.words.contains(words), "{refused}");
+    }
     machine.until("the reason on the screen", |machine| {
-        matches!(&machine.screen, Some(MachineScreen::Unpaired { refused: Some(_) }))
+        matches!(&machine.screen,
+            Some(MachineScreen::Unpaired { seed: SeedView::Wanted { refused: Some(why) } })
+                if why.code.as_str() == "seed_not_one")
     });
     // a bunker that was never asked cannot have agreed
     let client = public(&machine.parties.client);
@@ -64,6 +75,46 @@ fn only_a_whole_seed_for_this_machine_pairs() {
     assert_eq!(mode(machine.data_dir()), 0o700);
     machine.pair();
     assert!(machine.status().pins.is_some());
+}
+
+/// Loss prevented: an operator in front of a machine that seems to do nothing, who brings one seed
+/// after the other until nobody knows which one counts.
+#[test]
+fn a_seed_under_way_is_shown_and_each_ones_end_is_told() {
+    let mut machine = Machine::new();
+    machine.start();
+    machine.service.silent = true;
+    let seed_url = Machine::seed_of(&machine.pins());
+    let mut first = machine.control();
+    ipc::write(&mut first, &ToVault::Seed { seed_url: seed_url.clone() }).unwrap();
+    let is = |machine: &Machine, is: fn(&SeedView) -> bool| match &machine.screen {
+        Some(MachineScreen::Unpaired { seed }) => is(seed),
+        _ => false,
+    };
+    let under_way = |seed: &SeedView| matches!(seed, SeedView::Connecting { auth_url: None });
+    machine.until("a seed under way", |machine| is(machine, under_way));
+    machine.say(&ToVault::AuthUrl { url: SecretText::new("https://bunker.example/1".into()) });
+    machine.until("the bunker's address", |machine| {
+        is(machine, |seed| matches!(seed, SeedView::Connecting { auth_url: Some(_) }))
+    });
+    // the same at the screen: whoever brought the first one is told
+    machine.say(&ToVault::Seed { seed_url });
+    match ipc::read::<ToNet>(&mut first).unwrap() {
+        Some(ToNet::SeedRefused(refused)) => assert_eq!(refused.code.as_str(), "seed_replaced"),
+        other => panic!("{other:?}"),
+    }
+    machine.until("the second one", |machine| is(machine, under_way));
+    let refused = Refused::new("bunker_no_reply", "nobody answers".into());
+    machine.say(&ToVault::ConnectFailed(refused));
+    machine.until("its end", |machine| {
+        is(machine, |seed| {
+            matches!(seed, SeedView::Wanted { refused: Some(why) }
+                if why.code.as_str() == "bunker_no_reply")
+        })
+    });
+    assert_eq!(machine.status().pins, None);
+    machine.service.silent = false;
+    machine.pair();
 }
 
 /// Loss prevented: sales before a person has compared the two ends' keys.

@@ -10,46 +10,15 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use bitspire_shell::secrets::audit::{HANDED_OVER, Kept, OURS, Secret};
 use serde::Serialize;
 
 use crate::app::App;
 use crate::config::{Config, Wallet};
 use crate::store::operators::{self, SignerKind};
 use crate::store::{Read, StoreError, machines};
-
-/// How a secret is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kept {
-    /// Encrypted with the machine secret.
-    Sealed,
-    /// In the clear, for its owner alone.
-    Clear,
-    /// As hashes, of which nothing can be made.
-    Hashed,
-    /// No secret is in it.
-    None,
-    /// Nobody knows.
-    Unknown,
-}
-
-/// One secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Secret {
-    /// The file.
-    pub file: PathBuf,
-    /// What is in it.
-    pub what: String,
-    /// How it is kept.
-    pub kept: Kept,
-    /// Its permission bits, in octal.
-    pub mode: String,
-    /// What is wrong with it.
-    pub finding: Option<String>,
-}
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -126,7 +95,7 @@ fn look(config: &Config, local: &[String]) -> (Vec<Secret>, Vec<String>) {
     ];
     for (path, what) in named {
         if let Some(path) = path {
-            secrets.push(secret(path, what.to_owned(), Kept::Clear, 0o037));
+            secrets.push(Secret::at(path, what.to_owned(), Kept::Clear, HANDED_OVER));
         }
     }
     for (id, wallet) in &config.wallets {
@@ -140,7 +109,12 @@ fn look(config: &Config, local: &[String]) -> (Vec<Secret>, Vec<String>) {
             | Wallet::Nwc { key_file, .. } => vec![key_file],
         };
         for path in files {
-            secrets.push(secret(path, format!("what opens wallet {id}"), Kept::Clear, 0o037));
+            secrets.push(Secret::at(
+                path,
+                format!("what opens wallet {id}"),
+                Kept::Clear,
+                HANDED_OVER,
+            ));
         }
     }
     secrets.sort_by(|one, other| one.file.cmp(&other.file));
@@ -157,10 +131,12 @@ fn list(folder: &Path, local: &[String], secrets: &mut Vec<Secret>) -> io::Resul
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
         let (what, kept) = known(&name, local);
-        let foreign = if kept == Kept::None { 0 } else { 0o077 };
-        let mut found = secret(&path, what, kept, foreign);
+        let foreign = if kept == Kept::None { 0 } else { OURS };
+        let mut found = Secret::at(&path, what, kept, foreign);
         if kept == Kept::Unknown {
             found.finding = Some("not a file of ours: see what it is, and remove it".into());
+        } else if name == "machine-secret.next" {
+            found.finding = Some("a rotation was cut off: run `secrets rotate` again".into());
         } else if name.starts_with("operator-")
             && name.ends_with(".sealed")
             && !local.contains(&name)
@@ -203,6 +179,7 @@ fn known(name: &str, local: &[String]) -> (String, Kept) {
     let database = ["-wal", "-shm"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem);
     let (what, kept) = match database {
         "machine-secret" => ("what the keys beside it are sealed with", Kept::Clear),
+        "machine-secret.next" => ("what they are being sealed with", Kept::Clear),
         "api.cookie" => ("the token of the command line, anew at each start", Kept::Clear),
         "operator.db" => ("the books; links of open payouts; tokens as hashes", Kept::Clear),
         "relay.db" => ("documents as ciphertext", Kept::None),
@@ -215,21 +192,4 @@ fn known(name: &str, local: &[String]) -> (String, Kept) {
         _ => ("unknown", Kept::Unknown),
     };
     (what.to_owned(), kept)
-}
-
-/// A file, its mode held against bits that nobody but its owner may have.
-fn secret(path: &Path, what: String, kept: Kept, foreign: u32) -> Secret {
-    let (mode, finding) = match fs::metadata(path) {
-        Ok(metadata) => {
-            let mode = metadata.permissions().mode() & 0o777;
-            // the folder keeps others out of what a database writes beside itself
-            let shut = path.parent().and_then(|folder| fs::metadata(folder).ok());
-            let shut = shut.is_some_and(|folder| folder.permissions().mode() & 0o077 == 0);
-            let open = mode & foreign != 0 && !shut;
-            let finding = open.then(|| "others may read it: chmod 600".to_owned());
-            (format!("{mode:04o}"), finding)
-        }
-        Err(error) => ("-".to_owned(), Some(format!("cannot be looked at: {error}"))),
-    };
-    Secret { file: path.to_owned(), what, kept, mode, finding }
 }

@@ -116,7 +116,7 @@ const fn shard(id: BunkerKeyId) -> i64 {
 }
 
 /// A key is sealed under its name, in a space apart from the files of the keyring.
-fn record(name: &str) -> String {
+pub(super) fn record(name: &str) -> String {
     format!("keys/{name}")
 }
 

@@ -26,6 +26,7 @@ mod decide;
 mod held;
 mod limits;
 mod replies;
+mod rotate;
 mod serve;
 
 use std::fs;
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use self::core::Core;
 use self::held::Held;
 pub use self::limits::BunkerStats;
+pub use self::rotate::rotate;
 use crate::config::Config;
 use crate::store::bunker as rows;
 use crate::store::{OpenError, StoreError};
@@ -146,6 +148,8 @@ impl Classified for BunkerError {
 pub struct Bunker {
     core: Arc<Core>,
     relays: Vec<String>,
+    /// Held, so that nobody seals the keys with another secret meanwhile.
+    _keyring: Keyring,
 }
 
 impl Bunker {
@@ -172,7 +176,7 @@ impl Bunker {
         let id = PubKey::new(transport.public_key())?;
         write_id(&data_dir, id)?;
         let core = Core::new(db, keyring.secret().clone(), transport, id, held, clock);
-        Ok(Self { core: Arc::new(core), relays })
+        Ok(Self { core: Arc::new(core), relays, _keyring: keyring })
     }
 
     /// The transport key: authenticates to relays, takes the administrators' requests.

@@ -14,6 +14,7 @@ use super::fees::FeesVerb;
 use super::pair::Pair;
 use super::receipt::VerifyReceipt;
 use super::rekey::Rekey;
+use super::secrets::SecretsVerb;
 use super::verdict::VerdictVerb;
 use crate::http::Fraction;
 use crate::ids::{MachineId, OperatorId, TokenId, UserId};
@@ -50,6 +51,11 @@ pub(super) enum Command {
     Bunker {
         #[command(subcommand)]
         verb: BunkerVerb,
+    },
+    /// Change the secret that keys are sealed with
+    Secrets {
+        #[command(subcommand)]
+        verb: SecretsVerb,
     },
     /// Look at the configuration
     Config {

@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::str::FromStr;
 
+use bitspire_shared::time::Unix;
 use clap::{ArgGroup, Args, Subcommand};
 use nostr::types::url::form_urlencoded::byte_serialize;
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use super::client::{Answer, Client};
 use super::show::{cell, fields, table};
 use super::verbs::ended;
 use super::{CliError, End};
+use crate::signer::iso;
 
 /// Verbs of the bunker that the running daemon carries out.
 #[derive(Debug, Subcommand)]
@@ -36,6 +39,64 @@ pub(super) enum BunkerAsk {
         /// The key's name
         key: String,
     },
+    /// Make a key in it, under a name that no key has
+    CreateKey {
+        /// Its name: 1 to 100 visible characters
+        key: String,
+    },
+    /// Make a policy: what clients may do
+    CreatePolicy {
+        /// Its name
+        name: String,
+        /// A rule; may be repeated
+        #[arg(long = "rule", value_name = RULE, required = true)]
+        rules: Vec<RuleArg>,
+        /// The last second at which it allows anything [default: none]
+        #[arg(long, value_name = TIME, value_parser = time)]
+        ends: Option<Unix>,
+    },
+    /// Allow one thing more by a policy
+    AddRule {
+        /// The policy, by its id in `bunker policies`
+        policy: i64,
+        /// The rule
+        #[arg(value_name = RULE)]
+        rule: RuleArg,
+    },
+    /// Change how often a rule may be used, from the next request on; what was used counts
+    CapRule {
+        /// The policy, by its id in `bunker policies`
+        policy: i64,
+        /// The rule, with its cap
+        #[arg(value_name = RULE)]
+        rule: RuleArg,
+    },
+    /// Change the end of a policy, from the next request on
+    #[command(group = ArgGroup::new("when").required(true))]
+    EndPolicy {
+        /// The policy, by its id in `bunker policies`
+        policy: i64,
+        /// The last second at which it allows anything
+        #[arg(long, group = "when", value_name = TIME, value_parser = time)]
+        at: Option<Unix>,
+        /// It has no end
+        #[arg(long, group = "when")]
+        never: bool,
+    },
+    /// Make a token for one client, and print the bunker's address with it, once: a secret
+    CreateToken {
+        /// The key's name
+        key: String,
+        /// Whom it is for
+        #[arg(long, value_name = "NAME")]
+        client: String,
+        /// What the client may do: a policy's id in `bunker policies`
+        #[arg(long, value_name = "ID")]
+        policy: i64,
+        /// How long it can be used, and the client with it
+        #[arg(long, value_name = "N")]
+        hours: u32,
+    },
     /// Cut a client off, take a token back, or both for everything of one key
     ///
     /// It counts at the next request. The machine stays in the fleet: `revoke MACHINE` takes it out.
@@ -48,6 +109,49 @@ pub(super) enum BunkerAsk {
         #[arg(long, default_value_t = 40)]
         limit: u32,
     },
+}
+
+const RULE: &str = "METHOD[:KIND][=CAP]";
+const TIME: &str = "2026-12-31T00:00:00Z";
+
+/// `sign_event:21000=100`, `sign_event:all`, `nip44_encrypt`: method, kind, how often at most.
+#[derive(Clone, Debug)]
+pub(super) struct RuleArg(Value);
+
+impl FromStr for RuleArg {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (what, cap) = match text.split_once('=') {
+            Some((what, cap)) => (what, Some(cap)),
+            None => (text, None),
+        };
+        let (method, kind) = match what.split_once(':') {
+            Some((method, "all")) => (method, Some(json!("all"))),
+            Some((method, kind)) => {
+                let kind: u16 = kind.parse().map_err(|_| "expected a kind, 0 to 65535, or all")?;
+                (method, Some(json!(kind)))
+            }
+            None => (what, None),
+        };
+        match (method, &kind) {
+            ("sign_event", Some(_)) | ("nip44_encrypt" | "nip44_decrypt", None) => {}
+            _ => return Err("expected sign_event:KIND, nip44_encrypt or nip44_decrypt"),
+        }
+        let cap: Option<u64> =
+            cap.map(str::parse).transpose().map_err(|_| "expected a number behind =")?;
+        let mut rule = json!({ "method": method });
+        if let Some(kind) = kind {
+            rule["kind"] = kind;
+        }
+        if let Some(cap) = cap {
+            rule["max_usage_count"] = cap.into();
+        }
+        Ok(Self(rule))
+    }
+}
+
+fn time(text: &str) -> Result<Unix, &'static str> {
+    iso::parse(text).ok_or("expected a time in UTC such as 2026-12-31T00:00:00Z")
 }
 
 /// What is revoked.
@@ -126,6 +230,28 @@ fn ask(client: &Client, verb: BunkerAsk) -> Result<(Answer, Words), CliError> {
         BunkerAsk::Keys => (client.get("/bunker/keys")?, |body| table(body, KEYS)),
         BunkerAsk::Unlock { key } => (client.post(&of(&key, "unlock"), &json!({}))?, fields),
         BunkerAsk::Policies => (client.get("/bunker/policies")?, policies),
+        BunkerAsk::CreateKey { key } => {
+            (client.post("/bunker/keys", &json!({ "name": key }))?, fields)
+        }
+        BunkerAsk::CreatePolicy { name, rules, ends } => {
+            let rules: Value = rules.into_iter().map(|RuleArg(rule)| rule).collect();
+            let body = json!({ "name": name, "rules": rules, "expires_at": ends });
+            (client.post("/bunker/policies", &body)?, fields)
+        }
+        BunkerAsk::AddRule { policy, rule: RuleArg(rule) } => {
+            (client.post(&format!("/bunker/policies/{policy}/rules"), &rule)?, fields)
+        }
+        BunkerAsk::CapRule { policy, rule: RuleArg(rule) } => {
+            (client.post(&format!("/bunker/policies/{policy}/cap"), &rule)?, fields)
+        }
+        BunkerAsk::EndPolicy { policy, at, .. } => {
+            let body = json!({ "expires_at": at });
+            (client.post(&format!("/bunker/policies/{policy}/end"), &body)?, fields)
+        }
+        BunkerAsk::CreateToken { key, client: name, policy, hours } => {
+            let body = json!({ "client_name": name, "policy": policy, "hours": hours });
+            (client.post(&of(&key, "tokens"), &body)?, fields)
+        }
         BunkerAsk::Tokens { key } => (client.get(&of(&key, "tokens"))?, |body| table(body, TOKENS)),
         BunkerAsk::Users { key } => (client.get(&of(&key, "users"))?, |body| table(body, USERS)),
         BunkerAsk::Revoke(Revoke { user, token, key }) => {
@@ -171,6 +297,28 @@ fn audit(body: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Loss prevented: a rule that allows more than whoever typed it meant.
+    #[test]
+    fn a_rule_says_its_kind_and_its_cap() {
+        let read = |text: &str| text.parse().map(|RuleArg(rule)| rule);
+        assert_eq!(
+            read("sign_event:21000=100"),
+            Ok(json!({"method": "sign_event", "kind": 21_000, "max_usage_count": 100}))
+        );
+        assert_eq!(read("sign_event:all"), Ok(json!({"method": "sign_event", "kind": "all"})));
+        assert_eq!(read("nip44_decrypt"), Ok(json!({"method": "nip44_decrypt"})));
+        for unclear in [
+            "sign_event",
+            "sign_event:",
+            "sign_event:65536",
+            "nip44_encrypt:1",
+            "connect",
+            "sign_event:1=x",
+        ] {
+            assert!(read(unclear).is_err(), "{unclear}");
+        }
+    }
 
     /// Loss prevented: an operator who cannot see that a policy allows more than it should, or that
     /// it is used up.

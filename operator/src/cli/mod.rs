@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! Promise: every verb but `serve`, `bunker serve`, `config` and `verify-receipt` talks to the running daemon
+//! Promise: every verb but `serve`, `bunker serve`, `secrets`, `config` and `verify-receipt` talks to the running daemon
 //! over its API on this computer, with the cookie that the daemon wrote at its start; so each act passes the same checks
 //! and ends in the same audit log as one from the page.
 //!
@@ -18,6 +18,7 @@ mod pair;
 mod receipt;
 mod rekey;
 mod relays;
+mod secrets;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,12 @@ enum CliError {
     /// The daemon's API.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A new secret is missing.
+    #[error("{key} hands the secret over: make a new one and name it with --to FILE")]
+    NewSecret {
+        /// The configured value.
+        key: &'static str,
+    },
     /// A secret in a file.
     #[error(transparent)]
     Secret(#[from] bitspire_shell::secrets::SecretError),
@@ -101,6 +108,7 @@ impl CliError {
     fn code(&self) -> u8 {
         match self {
             Self::Config(_)
+            | Self::NewSecret { .. }
             | Self::Text { .. }
             | Self::Machine(_)
             | Self::Seed(pair::SeedFileError::Open { .. }) => 2,
@@ -177,6 +185,7 @@ fn run(cli: Cli) -> Result<End, CliError> {
             }
             Ok(End::Done)
         }
+        Command::Secrets { verb } => secrets::run(&loaded()?.0, verb),
         Command::Pair(asked) => pair::run(&Client::new(&loaded()?.0.data_dir)?, json, asked),
         Command::Export { what } => export::export(&Client::new(&loaded()?.0.data_dir)?, what),
         Command::Ask(ask) => verbs::run(&loaded()?.0.data_dir, json, ask),

@@ -51,6 +51,11 @@ fn exit_codes_tell_what_went_wrong() {
     assert_eq!(run(&["machine", "lst"]), code(2));
     assert_eq!(run(&["--config", "/nowhere/operator.toml", "config", "check"]), code(2));
     assert_eq!(run(&["machine", "list"]), code(3), "there is no cookie");
+    let secret = folder.path().join("operator.toml");
+    std::fs::write(&secret, "machine_secret_file = '/run/credentials/secret'\n").unwrap();
+    let named = secret.display().to_string();
+    let rotate = ["--config", &named, "secrets", "rotate", "service"];
+    assert_eq!(run(&rotate), code(2), "a new secret is missing");
     std::fs::write(folder.path().join("api.cookie"), "http://127.0.0.1:1 x\n").unwrap();
     assert_eq!(run(&["machine", "list"]), code(3), "nobody listens");
 }
@@ -84,4 +89,24 @@ fn a_receipt_is_checked_without_a_daemon_or_a_configuration() {
     assert_eq!(run(&["--json", &forged]), code(1));
     assert_eq!(run(&["--file", "/nowhere/receipt"]), code(2));
     assert_eq!(run(&["--spire", "nobody", example]), code(2));
+}
+
+/// Loss prevented: a wallet's key, or a passphrase, in the output that somebody sends along with a
+/// question.
+#[test]
+fn the_configuration_says_where_secrets_lie_and_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    bitspire_shell::secrets::write_private(&key, b"0f1e2d3c4b5a").unwrap();
+    let file = folder.path().join("operator.toml");
+    let path = key.display();
+    let text = format!(
+        "machine_secret_file = '{path}'\n[bunker]\npassphrase_file = '{path}'\n\
+         [wallets.bar]\nkind = 'phoenixd'\nurl = 'http://127.0.0.1:9740'\nkey_file = '{path}'\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let (_, loaded) = load(Some(file), Some(folder.path())).unwrap();
+    let shown = show_config(&loaded.shown);
+    assert!(shown.matches(&path.to_string()).count() >= 3, "{shown}");
+    assert!(!shown.contains("0f1e2d3c4b5a"), "{shown}");
 }

@@ -23,12 +23,12 @@ use crate::store::StoreError;
 const ENTRIES: u32 = 40;
 
 /// The bunker's administration, for whoever may see it.
-fn admin<'a>(api: &'a Api, caller: &Caller) -> Result<&'a dyn BunkerAdmin, ApiError> {
+pub(super) fn admin<'a>(api: &'a Api, caller: &Caller) -> Result<&'a dyn BunkerAdmin, ApiError> {
     caller.needs(Role::Super)?;
     Ok(fleet::bunker(&api.app)?.admin())
 }
 
-fn asked<T>(step: &'static str, answer: Result<T, SignerError>) -> Result<T, ApiError> {
+pub(super) fn asked<T>(step: &'static str, answer: Result<T, SignerError>) -> Result<T, ApiError> {
     answer.map_err(|source| FleetError::Bunker { step, source }.into())
 }
 
@@ -123,6 +123,21 @@ pub(super) async fn users(
     Ok(Json(users.iter().map(user).collect()))
 }
 
+/// Writes down that this is about to be asked of the bunker.
+pub(super) async fn note(
+    api: &Api,
+    caller: &Caller,
+    what: &'static str,
+    subject: &str,
+) -> Result<(), ApiError> {
+    let (actor, about) = (caller.actor.clone(), format!("bunker:{subject}"));
+    let now = api.app.clock.now();
+    let written =
+        api.app.store.write(move |tx| fleet::audit(tx, now, &actor, what, &about, Value::Null));
+    let () = written.await.map_err(|error: StoreError| error)?;
+    Ok(())
+}
+
 /// One of the three.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,12 +160,7 @@ pub(super) async fn revoke(
         Revoke::Token(id) => format!("token {id}"),
         Revoke::Key(name) => format!("key {name}"),
     };
-    let (actor, about) = (caller.actor.clone(), format!("bunker:{subject}"));
-    let written = api
-        .app
-        .store
-        .write(move |tx| fleet::audit(tx, now, &actor, "bunker.revoke", &about, Value::Null));
-    let () = written.await.map_err(|error: StoreError| error)?;
+    note(&api, &caller, "bunker.revoke", &subject).await?;
     let one = |step, answer: Result<(), SignerError>| match answer {
         Ok(()) => Step { step, ok: true, detail: subject.clone() },
         Err(error) => Step { step, ok: false, detail: format!("{subject}: {}", in_words(&error)) },

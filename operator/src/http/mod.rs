@@ -11,6 +11,7 @@ pub mod auth;
 mod body;
 mod books;
 mod bunker;
+mod bunker_make;
 mod distribution;
 mod documents;
 pub mod error;
@@ -104,11 +105,14 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/audit", post(reports::audit))
         .route("/audit/keys", get(account::secrets))
         .route("/bunker", get(bunker::status))
-        .route("/bunker/keys", get(bunker::keys))
+        .route("/bunker/keys", get(bunker::keys).post(bunker_make::key))
         .route("/bunker/keys/{name}/unlock", post(bunker::unlock))
-        .route("/bunker/keys/{name}/tokens", get(bunker::tokens))
+        .route("/bunker/keys/{name}/tokens", get(bunker::tokens).post(bunker_make::token))
         .route("/bunker/keys/{name}/users", get(bunker::users))
-        .route("/bunker/policies", get(bunker::policies))
+        .route("/bunker/policies", get(bunker::policies).post(bunker_make::policy))
+        .route("/bunker/policies/{id}/rules", post(bunker_make::rule))
+        .route("/bunker/policies/{id}/end", post(bunker_make::end))
+        .route("/bunker/policies/{id}/cap", post(bunker_make::cap))
         .route("/bunker/revoke", post(bunker::revoke))
         .route("/bunker/audit", get(bunker::audit))
         .route("/operators", get(staff::operators))

@@ -163,6 +163,35 @@ pub struct BunkerRule {
     pub kind: Option<u16>,
 }
 
+/// A rule that is to be made or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRule {
+    /// What it allows.
+    pub rule: BunkerRule,
+    /// How often at most; `None` is without end.
+    pub most: Option<u64>,
+}
+
+impl From<BunkerRule> for NewRule {
+    fn from(rule: BunkerRule) -> Self {
+        Self { rule, most: None }
+    }
+}
+
+/// What is changed about a policy that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyChange {
+    /// Its end; `None` is without end.
+    Ends(Option<Unix>),
+    /// How often one of its rules may be used.
+    Cap {
+        /// The rule.
+        rule: BunkerRule,
+        /// At most, what was used already included.
+        most: u64,
+    },
+}
+
 /// How often a rule was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uses {
@@ -236,10 +265,18 @@ pub trait BunkerAdmin: Send + Sync + 'static {
     fn revoke_user(&self, id: String) -> SignerResult<'_, ()>;
     /// All policies.
     fn policies(&self) -> SignerResult<'_, Vec<BunkerPolicy>>;
-    /// Makes a policy; its id is found by listing.
-    fn create_policy(&self, name: String, rules: Vec<BunkerRule>) -> SignerResult<'_, ()>;
+    /// Makes a policy; its id is found by listing. Ends and caps count where the bunker holds them
+    /// ([`Abilities::enforces_policies`]).
+    fn create_policy(
+        &self,
+        name: String,
+        rules: Vec<NewRule>,
+        expires_at: Option<Unix>,
+    ) -> SignerResult<'_, ()>;
     /// Adds a rule to a policy, where the bunker can ([`Abilities::adds_rules`]).
-    fn add_rule(&self, policy_id: i64, rule: BunkerRule) -> SignerResult<'_, ()>;
+    fn add_rule(&self, policy_id: i64, rule: NewRule) -> SignerResult<'_, ()>;
+    /// Changes a policy that is there, where the bunker can; it counts at the next request.
+    fn change_policy(&self, policy_id: i64, change: PolicyChange) -> SignerResult<'_, ()>;
     /// Makes a token; it is found by listing.
     fn create_token(
         &self,

@@ -9,7 +9,7 @@
 use bitspire_shared::error::{Classified, Kind};
 use thiserror::Error;
 
-use super::{BunkerAdmin, BunkerRule, SignerError};
+use super::{BunkerAdmin, BunkerRule, NewRule, SignerError};
 
 /// Why there is no such policy.
 #[derive(Debug, Error)]
@@ -61,7 +61,7 @@ pub async fn ensure_policy(
     let found = match find(admin, name, rules).await? {
         Some(found) => found,
         None => {
-            let made = admin.create_policy(name.to_owned(), rules.to_vec()).await;
+            let made = admin.create_policy(name.to_owned(), new_rules(rules), None).await;
             // half of it may be there all the same
             match (find(admin, name, rules).await?, made) {
                 (Some(found), _) => found,
@@ -75,7 +75,7 @@ pub async fn ensure_policy(
         Found::Lacks(id, missing) => (id, missing),
     };
     for rule in &missing {
-        match admin.add_rule(id, rule.clone()).await {
+        match admin.add_rule(id, rule.clone().into()).await {
             Err(error) if error.unknown_method() => {
                 let missing = named(&missing);
                 return Err(PolicyError::Differs { name, missing, beyond: String::new() });
@@ -93,6 +93,10 @@ pub async fn ensure_policy(
         }
         None => Err(not_there().into()),
     }
+}
+
+fn new_rules(rules: &[BunkerRule]) -> Vec<NewRule> {
+    rules.iter().cloned().map(NewRule::from).collect()
 }
 
 const fn not_there() -> SignerError {

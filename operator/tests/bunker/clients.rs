@@ -1,7 +1,10 @@
 //! Clients that are let in, use a key, and are cut off.
 
-use bitspire_operator::signer::{BunkerAdmin as _, RemoteSigner as _, SignerError};
+use bitspire_operator::signer::{
+    BunkerAdmin as _, BunkerRule, PolicyChange, RemoteSigner as _, SignerError,
+};
 use bitspire_shared::nip46::policy::Policy;
+use bitspire_shared::time::Unix;
 use nostr::nips::nip44;
 use nostr::{EventBuilder, Keys, Kind, NostrSigner as _};
 use nostr_connect::prelude::{NostrConnect, NostrConnectURI};
@@ -166,6 +169,24 @@ async fn a_changed_policy_counts_at_the_next_signature() {
     let listed = raw.ask(world.id, 24_133, &rules, now()).await;
     assert!(listed["result"].as_str().unwrap().contains("\"expires_at\":\"2100-01-01T00:00:00Z\""));
     assert_eq!(listed["result"].as_str().unwrap().matches("\"current_usage_count\":1").count(), 2);
+    // a cap and an end, too; what was used counts and is never taken back
+    let cap = |most| {
+        let rule = BunkerRule { method: "sign_event".to_owned(), kind: Some(1) };
+        world.admin.change_policy(id, PolicyChange::Cap { rule, most })
+    };
+    cap(1).await.unwrap();
+    reason(remote.sign(world.event(key, 1, "y")).await);
+    cap(2).await.unwrap();
+    remote.sign(world.event(key, 1, "y")).await.unwrap();
+    assert!(reason(cap(1).await).contains("used 2 times"));
+    let end = |at| world.admin.change_policy(id, PolicyChange::Ends(at));
+    end(Some(Unix(now() - 1))).await.unwrap();
+    reason(remote.sign(world.event(key, 7, "y")).await);
+    end(None).await.unwrap();
+    remote.sign(world.event(key, 7, "y")).await.unwrap();
+    let (rule, most) = (BunkerRule { method: "nip44_encrypt".to_owned(), kind: None }, 1);
+    let absent = world.admin.change_policy(id, PolicyChange::Cap { rule, most }).await;
+    assert!(reason(absent).contains("no such rule"));
 }
 
 /// Loss prevented: software of others cannot use our bunker, so a machine of another make stays out.

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bitspire_operator::bunker;
 use bitspire_operator::signer::{BunkerAdmin as _, RemoteSigner as _};
 use bitspire_shared::ids::from_hex;
+use bitspire_shared::sealed::{MachineSecret, Purpose, Sealed};
+use bitspire_shell::secrets::{Rotation, SecretError};
 use nostr::Keys;
 use nostr::nips::nip19::ToBech32 as _;
 use rusqlite::Connection;
@@ -76,6 +79,11 @@ async fn a_key_that_does_not_open_is_locked_and_the_others_go_on() {
     let refused = db.execute("UPDATE keys SET name = 'x'", []).unwrap_err();
     assert!(refused.to_string().contains("never overwritten"), "{refused}");
     assert!(db.execute("DELETE FROM keys", []).is_err());
+    // another envelope under the same secret would be another key
+    let swap = "UPDATE keys SET sealed = (SELECT sealed FROM keys WHERE name = 'spire')
+                WHERE name = 'swapped'";
+    let refused = db.execute(swap, []).unwrap_err();
+    assert!(refused.to_string().contains("never overwritten"), "{refused}");
     assert!(db.execute("UPDATE grants SET revoked_at = 5", []).is_ok());
     assert!(db.execute("UPDATE grants SET revoked_at = NULL", []).is_err(), "revoked for good");
     assert!(
@@ -110,4 +118,51 @@ async fn a_key_that_does_not_open_is_locked_and_the_others_go_on() {
     assert!(refused["error"].as_str().unwrap().contains("does not open"), "{refused}");
     let open = admin.ask(world.id, 24_134, &unlock("spire"), now).await;
     assert_eq!(open["result"], "{\"success\":true}");
+}
+
+/// Loss prevented: a bunker's secret that somebody has read and that cannot be changed; a change that
+/// was cut off, after which every machine's key is locked.
+#[tokio::test]
+async fn the_bunkers_secret_is_changed_and_its_keys_stay() {
+    let mut world = World::new().await;
+    let (spire, _, remote) = world.paired().await;
+    let folder = world.folder.path().to_owned();
+    let own = folder.join("machine-secret");
+    let now = world.time.now();
+    let rotate = |folder: &Path, from: Option<&Path>, to: Option<&Path>| {
+        let (folder, from, to) =
+            (folder.to_owned(), from.map(Path::to_owned), to.map(Path::to_owned));
+        let work = move || bunker::rotate(&folder, from.as_deref(), to.as_deref(), now);
+        tokio::task::spawn_blocking(work)
+    };
+    let running = rotate(&folder, None, None).await.unwrap().unwrap_err();
+    assert!(format!("{running:?}").contains("Locked"), "{running:?}");
+    let files = Rotation::begin(&folder, None, None);
+    assert!(matches!(files, Err(SecretError::InUse { .. })), "{files:?}");
+    assert!(!folder.join("machine-secret.next").exists(), "nothing was begun");
+    world.stop_bunker().await;
+    let before = fs::read(&own).unwrap();
+    let envelope = || {
+        let db = Connection::open(folder.join("bunker.db")).unwrap();
+        let query = "SELECT sealed FROM keys WHERE name = 'spire'";
+        db.query_row(query, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let sealed = envelope();
+    // cut off right after it began
+    drop(Rotation::begin(&folder, None, None).unwrap());
+    let next = fs::read(folder.join("machine-secret.next")).unwrap();
+    rotate(&folder, None, None).await.unwrap().unwrap();
+    assert_eq!(fs::read(&own).unwrap(), next, "it went on where it stopped");
+    assert_ne!(next, before);
+    assert_ne!(envelope(), sealed);
+    world.start_bunker(vec![]).await;
+    remote.sign(world.event(spire, 30_078, "x")).await.unwrap();
+    world.stop_bunker().await;
+    // and once more: nobody who has the first secret opens a thing
+    rotate(&folder, None, None).await.unwrap().unwrap();
+    let old = MachineSecret::from_slice(&before).unwrap();
+    let text: Sealed = envelope().parse().unwrap();
+    assert!(old.open(Purpose::BunkerKey, "keys/spire", &text).is_err());
+    world.start_bunker(vec![]).await;
+    remote.sign(world.event(spire, 30_078, "y")).await.unwrap();
 }

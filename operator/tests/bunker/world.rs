@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitspire_operator::bunker::{Bunker, BunkerConfig, BunkerStats};
 use bitspire_operator::signer::admin::{AdminClient, AdminConfig};
 use bitspire_operator::signer::remote::{Remote, RemoteConfig};
-use bitspire_operator::signer::{BunkerAdmin as _, BunkerRule, SignerError};
+use bitspire_operator::signer::{BunkerAdmin as _, BunkerRule, NewRule, SignerError};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::nip46::policy::Policy;
 use bitspire_shared::seed::BunkerSecret;
@@ -154,7 +154,8 @@ impl World {
         let rules = rules
             .iter()
             .map(|rule| BunkerRule { method: rule.method.as_str().to_owned(), kind: rule.kind });
-        self.admin.create_policy(Policy::SPIRE.to_owned(), rules.collect()).await.unwrap();
+        let rules = rules.map(NewRule::from).collect();
+        self.admin.create_policy(Policy::SPIRE.to_owned(), rules, None).await.unwrap();
         self.policy_id(Policy::SPIRE).await
     }
 

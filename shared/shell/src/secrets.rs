@@ -7,16 +7,22 @@
 //! Failure policy: a wrong, missing or readable-by-others secret is a clear stop, never a silent
 //! new identity: a secret is made only where nothing sealed lies beside it yet.
 
-use std::fs::{self, File, OpenOptions};
+pub mod audit;
+mod rotate;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::sealed::{MachineSecret, NONCE_LEN, Purpose, SealError, Sealed};
 use nostr::Keys;
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+pub use self::rotate::Rotation;
 
 /// Why a secret cannot be used.
 #[derive(Debug, Error)]
@@ -68,6 +74,32 @@ pub enum SecretError {
         /// Which file.
         path: PathBuf,
     },
+    /// Another process works with these keys.
+    #[error("{folder}: its keys are in use; stop the process that uses them, then try again")]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A change of the machine secret was cut off.
+    #[error(
+        "{path}: a rotation of the machine secret was cut off, or runs; run `secrets rotate` again, \
+         as it was run: it goes on where it stopped, and every key is still there"
+    )]
+    Rotating {
+        /// What lies there until it ends.
+        path: PathBuf,
+    },
+    /// One rotation was cut off and another was asked for.
+    #[error(
+        "{path}: another rotation was cut off; end it first: with --to if it had one, else without"
+    )]
+    OtherRotation {
+        /// What lies there until it ends.
+        path: PathBuf,
+    },
+    /// The new secret is the old one.
+    #[error("expected another machine secret than the one in use, got the same")]
+    SameSecret,
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system: {0}")]
     Random(getrandom::Error),
@@ -113,7 +145,12 @@ const FOREIGN_TO_A_CREDENTIAL: u32 = 0o037;
 pub struct Keyring {
     folder: PathBuf,
     secret: MachineSecret,
+    /// Held shared: whoever seals with another secret wants the folder for itself.
+    _in_use: Arc<File>,
 }
+
+/// The folder's own secret, where no credential is named.
+const OWN: &str = "machine-secret";
 
 /// Ending of a sealed file.
 const SEALED: &str = "sealed";
@@ -128,33 +165,33 @@ impl Keyring {
         // databases beside the keys hold bearer secrets: nobody else has to look in here
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|e| io_error(folder, "cannot make the folder", e))?;
-        let own = folder.join("machine-secret");
+        let in_use = File::open(folder).map_err(|e| io_error(folder, "cannot be opened", e))?;
+        let next = folder.join(rotate::NEXT);
+        match in_use.try_lock_shared() {
+            Ok(()) if next.exists() => return Err(SecretError::Rotating { path: next }),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(SecretError::Rotating { path: next }),
+            Err(TryLockError::Error(e)) => return Err(io_error(folder, "cannot be locked", e)),
+        }
+        let own = folder.join(OWN);
         let path = credential.unwrap_or(&own);
-        let secret = match fs::metadata(path) {
-            Ok(metadata) => {
-                let mode = metadata.permissions().mode() & 0o777;
-                let foreign = if credential.is_some() { FOREIGN_TO_A_CREDENTIAL } else { 0o077 };
-                if mode & foreign != 0 {
-                    return Err(SecretError::Exposed { path: path.to_owned(), mode });
-                }
-                Zeroizing::new(fs::read(path).map_err(|e| io_error(path, "cannot be read", e))?)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        let secret = match credential_bytes(path, credential.is_some()) {
+            Err(SecretError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 if let Some(sealed) = first_sealed(folder)? {
                     return Err(SecretError::Missing { path: path.to_owned(), sealed });
                 }
                 if credential.is_some() {
-                    return Err(io_error(path, "the credential is not there", e));
+                    return Err(io_error(path, "the credential is not there", source));
                 }
                 let fresh = Zeroizing::new(random::<32>()?);
                 write_private(path, fresh.as_slice())?;
                 Zeroizing::new(fresh.to_vec())
             }
-            Err(e) => return Err(io_error(path, "cannot be looked at", e)),
+            read => read?,
         };
         let secret = MachineSecret::from_slice(&secret)
             .map_err(|source| SecretError::Seal { path: path.to_owned(), source })?;
-        Ok(Self { folder: folder.to_owned(), secret })
+        Ok(Self { folder: folder.to_owned(), secret, _in_use: Arc::new(in_use) })
     }
 
     /// The secret, to seal rows of a database with.
@@ -260,6 +297,17 @@ impl Keyring {
     }
 }
 
+/// A machine secret's bytes; `handed_over` by a service manager, or a file of ours.
+fn credential_bytes(path: &Path, handed_over: bool) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let metadata = fs::metadata(path).map_err(|e| io_error(path, "cannot be looked at", e))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let foreign = if handed_over { FOREIGN_TO_A_CREDENTIAL } else { 0o077 };
+    if mode & foreign != 0 {
+        return Err(SecretError::Exposed { path: path.to_owned(), mode });
+    }
+    fs::read(path).map(Zeroizing::new).map_err(|e| io_error(path, "cannot be read", e))
+}
+
 fn io_error(path: &Path, what: &'static str, source: io::Error) -> SecretError {
     SecretError::Io { path: path.to_owned(), what, source }
 }
@@ -296,9 +344,14 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
         .map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)?;
+    sync_folder(path)
+}
+
+/// Flushes the folder that `path` is in: what its name stands for is on the disk then.
+fn sync_folder(path: &Path) -> Result<(), SecretError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or(Path::new(".")));
-    folder.and_then(|folder| folder.sync_all()).map_err(failed)
+    folder.and_then(|folder| folder.sync_all()).map_err(|e| io_error(path, "cannot be flushed", e))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! what is missing before the machine can be in service. Nothing is trusted on first use.
 
 mod bunker;
+mod codes;
 mod pins;
 #[cfg(test)]
 mod tests;

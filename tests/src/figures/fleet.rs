@@ -189,7 +189,7 @@ async fn hand_over(folder: &Path, bunker: PubKey, relay: String, keys: Vec<Keys>
         made??;
     }
     let rule = BunkerRule { method: "sign_event".into(), kind: Some(21_000) };
-    admin.create_policy("figures".into(), vec![rule]).await?;
+    admin.create_policy("figures".into(), vec![rule.into()], None).await?;
     let policy = admin.policies().await?.first().context("the policy")?.id;
     for n in 0..REVOKED {
         let name = name(1 + n * (MACHINES / REVOKED));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitspire_agent::ipc::CustomerAction;
+use bitspire_agent::ipc::{CustomerAction, ToVault};
 use bitspire_agent::kiosk::Kiosk;
 use bitspire_agent::screen::{MachineScreen, Numbered};
 use bitspire_tests::customer::Customer;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Boot {
     screens: watch::Sender<Option<Numbered>>,
-    actions: mpsc::Receiver<CustomerAction>,
+    actions: mpsc::Receiver<ToVault>,
     stop: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -52,11 +52,12 @@ async fn sees_screens_touches_and_finds_the_machine_again() {
     let (word, html) = sees(&["Out of", "One moment"]).await.unwrap().unwrap();
     assert_eq!(word, "One moment");
     assert!(html.contains("The machine is starting"), "{html}");
-    assert_eq!(actions.recv().await, Some(CustomerAction::Seen { screen: 7 }));
+    assert_eq!(actions.recv().await, Some(ToVault::Customer(CustomerAction::Seen { screen: 7 })));
     let touching = customer.clone();
     let touch = move || touching.touches(&json!({"action": "start_cash_out", "fiat_minor": 2_000}));
     tokio::task::spawn_blocking(touch).await.unwrap().unwrap();
-    assert_eq!(actions.recv().await, Some(CustomerAction::StartCashOut { fiat_minor: 2_000 }));
+    let start = CustomerAction::StartCashOut { fiat_minor: 2_000 };
+    assert_eq!(actions.recv().await, Some(ToVault::Customer(start)));
 
     // another boot: another token
     stop.cancel();

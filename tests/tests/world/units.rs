@@ -39,6 +39,16 @@ fn each_unit_is_locked_up() {
     }
 }
 
+/// Loss prevented: a crash that writes every key in memory onto the disk.
+#[test]
+fn no_unit_dumps_its_memory() {
+    for (unit, _) in UNITS {
+        let text = fs::read_to_string(folder().join(unit)).unwrap();
+        let limits: Vec<&str> = text.lines().filter(|line| line.starts_with("LimitCORE")).collect();
+        assert_eq!(limits, ["LimitCORE=0"], "{unit}");
+    }
+}
+
 /// Loss prevented: a unit with a misspelt line, which the service manager passes over in silence.
 #[test]
 fn each_unit_is_understood() {

@@ -1,6 +1,7 @@
 //! Pairing: what the bunker may do, what stays on the disk.
 
 use super::*;
+use crate::refused::Refused;
 
 /// Loss prevented: a machine that cannot be paired; a secret or key that a stolen disk gives away;
 /// a restart that needs the secret again.
@@ -39,44 +40,50 @@ async fn a_machine_pairs_once_and_comes_back_without_the_secret() {
 }
 
 /// What the vault hears of a seed that cannot pair; nothing is in force by it.
-async fn refusal(world: &World, talk: &mut Talk, seed: ToNet) -> String {
+async fn refusal(world: &World, talk: &mut Talk, seed: ToNet) -> Refused {
     talk.send(seed).await;
-    let reason = talk.wait(|message| match message {
-        ToVault::ConnectFailed { reason } => Some(reason.clone()),
+    let refused = talk.wait(|message| match message {
+        ToVault::ConnectFailed(refused) => Some(refused.clone()),
         ToVault::Connected { .. } => panic!("connected"),
         _ => None,
     });
-    let reason = reason.await;
-    assert!(!reason.contains(SECRET));
+    let refused = refused.await;
+    assert!(!refused.words.contains(SECRET));
     assert_eq!(store::Store::open(&world.data(), None).unwrap().current().unwrap(), None);
-    reason
+    refused
 }
 
 /// What it hears when the bunker behaves like this.
-async fn failure(manner: Manner) -> (World, Talk, String) {
+async fn failure(manner: Manner) -> (World, Talk, Refused) {
     let mut world = World::new(manner).await;
     world.start_net();
     let mut talk = world.vault.accept(None).await;
-    let reason = refusal(&world, &mut talk, world.connect()).await;
-    (world, talk, reason)
+    let refused = refusal(&world, &mut talk, world.connect()).await;
+    (world, talk, refused)
 }
 
 /// Loss prevented: a machine that says "error" to an operator who stands in front of it; one that
 /// keeps a half of a pairing, or loses the key that a bunker has taken the seed for.
 #[tokio::test]
 async fn each_failure_has_its_words_and_a_refused_seed_leaves_nothing() {
-    for (manner, words, kept) in [
-        (Manner::Silent, "unlock", true),
-        (Manner::Redeemed, "redeemed already", false),
-        (Manner::Expired, "time is over", false),
-        (Manner::OtherKey, "pair again with its own seed", true),
-        (Manner::NoNip44, "use a bunker that has it", true),
-        (Manner::OtherText, "does not give back what nip44_encrypt took", true),
-        (Manner::ForAnother, "check it and the seed's relays; then pair again", true),
-        (Manner::Late, "unlock", true),
+    for (manner, code, words, kept) in [
+        (Manner::Silent, "bunker_no_reply", "unlock", true),
+        (Manner::Redeemed, "seed_redeemed", "redeemed already", false),
+        (Manner::Expired, "seed_expired", "time is over", false),
+        (Manner::OtherKey, "bunker_other_key", "pair again with its own seed", true),
+        (Manner::NoNip44, "bunker_lacks_method", "use a bunker that has it", true),
+        (Manner::OtherText, "bunker_lied", "does not give back what nip44_encrypt took", true),
+        (
+            Manner::ForAnother,
+            "bunker_no_reply",
+            "check it and the seed's relays; then pair again",
+            true,
+        ),
+        (Manner::Late, "bunker_no_reply", "unlock", true),
     ] {
-        let (mut world, mut talk, reason) = failure(manner).await;
-        assert!(reason.contains(words), "{manner:?}: {reason}");
+        let (mut world, mut talk, refused) = failure(manner).await;
+        assert!(refused.words.contains(words), "{manner:?}: {refused}");
+        assert_eq!(refused.code.as_str(), code, "{manner:?}: {refused}");
         let files = std::fs::read_dir(world.data()).unwrap().map(|file| file.unwrap().file_name());
         let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
         files.sort();
@@ -96,7 +103,7 @@ async fn pairs(world: &mut World, talk: &mut Talk) {
     talk.send(world.connect()).await;
     talk.wait(|message| match message {
         ToVault::Connected { .. } => Some(()),
-        ToVault::ConnectFailed { reason } => panic!("{reason}"),
+        ToVault::ConnectFailed(refused) => panic!("{refused}"),
         _ => None,
     })
     .await;
@@ -122,8 +129,9 @@ async fn a_seed_whose_relay_is_away_pairs_once_it_is_there() {
     world.start_net();
     let mut talk = world.vault.accept(None).await;
     let away = world.connect_by(free_port());
-    let reason = refusal(&world, &mut talk, away).await;
-    assert!(reason.contains("check it and the seed's relays; then pair again"), "{reason}");
+    let refused = refusal(&world, &mut talk, away).await;
+    assert_eq!(refused.code.as_str(), "bunker_no_reply", "{refused}");
+    assert!(refused.words.contains("check it and the seed's relays; then pair again"), "{refused}");
     pairs(&mut world, &mut talk).await;
 }
 
@@ -136,7 +144,7 @@ async fn a_seed_that_was_redeemed_before_a_crash_can_be_used_again() {
     talk.send(world.connect()).await;
     let connected = |message: &ToVault| match message {
         ToVault::Connected { client, .. } => Some(*client),
-        ToVault::ConnectFailed { reason } => panic!("{reason}"),
+        ToVault::ConnectFailed(refused) => panic!("{refused}"),
         _ => None,
     };
     let first = talk.wait(connected).await;

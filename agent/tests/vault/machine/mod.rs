@@ -407,7 +407,7 @@ impl Machine {
                     self.confirm_screen();
                 }
             }
-            ToNet::Connect { pins, .. } if self.bunker => {
+            ToNet::Connect { pins, .. } if self.bunker && !self.service.silent => {
                 let client = public(&self.parties.client);
                 self.say(&ToVault::Connected { client, spire: pins.spire });
             }

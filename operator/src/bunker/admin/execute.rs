@@ -116,7 +116,9 @@ impl Prepared {
                 }
                 Call::RevokeUser { id } | Call::ExtendUser { id, .. } => format!("user {id}"),
                 Call::CreatePolicy { name, .. } => format!("policy {name}"),
-                Call::AddRule { policy, .. } => format!("policy {policy}"),
+                Call::AddRule { policy, .. }
+                | Call::EndPolicy { policy, .. }
+                | Call::CapRule { policy, .. } => format!("policy {policy}"),
                 Call::RevokeToken { id } => format!("token {id}"),
                 _ => String::new(),
             },
@@ -194,6 +196,13 @@ impl Prepared {
                     add_rule(tx, policy, rule, now)?;
                     ok()
                 }
+                Call::EndPolicy { policy, expires_at } => {
+                    match rows::end_policy(tx, policy, expires_at, now)? {
+                        true => ok(),
+                        false => Err(format!("there is no policy {policy}")),
+                    }
+                }
+                Call::CapRule { policy, rule, most } => cap_rule(tx, policy, rule, most, now)?,
                 Call::RevokeToken { id } => {
                     if rows::token(tx, id)?.is_none() {
                         return Ok(Err(format!("there is no token {id}")));
@@ -272,6 +281,31 @@ fn create_token(
     let id = rows::insert_token(tx, &row)?;
     let text = Zeroizing::new(secret.expose().to_owned());
     Ok(Ok((json!(["ok"]).to_string(), After::Token(id, text))))
+}
+
+/// A use is never taken back: a cap below what was used already is refused.
+fn cap_rule(
+    tx: &Tx<'_>,
+    policy: PolicyId,
+    rule: NewRule,
+    most: u64,
+    now: Unix,
+) -> Result<Outcome, StoreError> {
+    let rules = rows::rules_of(tx, policy)?;
+    let same = |one: &&crate::store::Kept<_, rows::Rule>| {
+        (one.method, one.kind) == (rule.method, rule.kind)
+    };
+    let same: Vec<_> = rules.iter().filter(same).collect();
+    if same.is_empty() {
+        return Ok(Err(format!("policy {policy} has no such rule: add it")));
+    }
+    if let Some(used) = same.iter().map(|one| one.current_usage_count).find(|used| *used > most) {
+        return Ok(Err(format!("it was used {used} times already: expected at least as many")));
+    }
+    for one in same {
+        rows::cap_rule(tx, policy, one.id, most, now)?;
+    }
+    Ok(Ok((json!(["ok"]).to_string(), After::Nothing)))
 }
 
 fn add_rule(tx: &Tx<'_>, policy_id: PolicyId, rule: NewRule, now: Unix) -> Result<(), StoreError> {

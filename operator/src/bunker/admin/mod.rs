@@ -7,8 +7,9 @@
 //! administrators from memory alone: until it is used, revoked, 15 minutes old, or the process ends.
 //!
 //! Beyond what nsecbunkerd has: `get_keys [skip, name?]` comes in pages, since a message holds 64 kB;
-//! `revoke_token`, `add_policy_rule`, `extend_user`, which gives a client more time, `describe`, and
-//! `get_audit [limit]`, which reads what was asked.
+//! `revoke_token`, `add_policy_rule`, `end_policy` and `cap_policy_rule`, which change a policy that is
+//! there, `extend_user`, which gives a client more time, `describe`, and `get_audit [limit]`, which
+//! reads what was asked.
 //!
 //! Failure policy: a request that cannot be carried out changes nothing and its error says why. A
 //! database that fails means silence: whether it happened has to be looked up.

@@ -51,6 +51,8 @@ pub(super) enum Call {
     CreateToken { key: String, client: String, policy: PolicyId, hours: Option<u32> },
     Tokens { key: String },
     AddRule { policy: PolicyId, rule: NewRule },
+    EndPolicy { policy: PolicyId, expires_at: Option<Unix> },
+    CapRule { policy: PolicyId, rule: NewRule, most: u64 },
     RevokeToken { id: BunkerTokenId },
     Audit { limit: u32 },
 }
@@ -78,7 +80,18 @@ impl Call {
             "get_policies" => Self::Policies,
             "create_new_token" => params.create_token()?,
             "get_key_tokens" => Self::Tokens { key: params.name(0, "a key's name")? },
-            "add_policy_rule" => params.add_rule()?,
+            "add_policy_rule" => {
+                let (policy, rule) =
+                    params.rule("{policyId, rule: {method, kind?, maxUsageCount?}}")?;
+                Self::AddRule { policy, rule }
+            }
+            "end_policy" => params.end_policy()?,
+            "cap_policy_rule" => {
+                let what = "{policyId, rule: {method, kind?, maxUsageCount}}";
+                let (policy, rule) = params.rule(what)?;
+                let most = rule.max.ok_or_else(|| params.expected(what))?;
+                Self::CapRule { policy, rule, most }
+            }
             "revoke_token" => Self::RevokeToken { id: params.token()? },
             "get_audit" => {
                 let limit = params.number(0, "how many entries")?.unwrap_or(MAX_AUDIT);
@@ -172,18 +185,37 @@ impl Params<'_> {
         Ok(Call::CreateToken { key, client, policy: PolicyId(policy), hours })
     }
 
-    fn add_rule(&self) -> Result<Call, String> {
+    fn rule(&self, form: &str) -> Result<(PolicyId, NewRule), String> {
         #[derive(Deserialize)]
         struct Wire {
             #[serde(rename = "policyId")]
             policy: i64,
             rule: WireRule,
         }
-        let what = "JSON: {policyId, rule: {method, kind?, maxUsageCount?}}";
-        let json = self.get(0).ok_or_else(|| self.expected(what))?;
-        let wire: Wire = serde_json::from_str(json).map_err(|_| self.expected(what))?;
+        let what = || self.expected(&format!("JSON: {form}"));
+        let json = self.get(0).ok_or_else(what)?;
+        let wire: Wire = serde_json::from_str(json).map_err(|_| what())?;
         let rule = wire.rule.read().map_err(|what| self.expected(what))?;
-        Ok(Call::AddRule { policy: PolicyId(wire.policy), rule })
+        Ok((PolicyId(wire.policy), rule))
+    }
+
+    /// No end is said as `null`: one that was left out would grant more.
+    fn end_policy(&self) -> Result<Call, String> {
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(rename = "policyId")]
+            policy: i64,
+            expires_at: Value,
+        }
+        let what = "JSON: {policyId, expires_at: null, or such as 2026-12-31T00:00:00Z}";
+        let wire = self.get(0).and_then(|json| serde_json::from_str::<Wire>(json).ok());
+        let Wire { policy, expires_at } = wire.ok_or_else(|| self.expected(what))?;
+        let expires_at = match expires_at {
+            Value::Null => None,
+            Value::String(text) => Some(iso::parse(&text).ok_or_else(|| self.expected(what))?),
+            _ => return Err(self.expected(what)),
+        };
+        Ok(Call::EndPolicy { policy: PolicyId(policy), expires_at })
     }
 
     fn extend_user(&self) -> Result<Call, String> {
@@ -350,6 +382,15 @@ mod tests {
             ("revoke_user", json!([])),
             ("extend_user", json!([1])),
             ("extend_user", json!([json!({"userId": 1, "expires_at": "soon"}).to_string()])),
+            ("end_policy", json!([json!({"policyId": 1}).to_string()])),
+            ("end_policy", json!([json!({"policyId": 1, "expires_at": "soon"}).to_string()])),
+            ("end_policy", json!([json!({"policyId": 1, "expires_at": 5}).to_string()])),
+            (
+                "cap_policy_rule",
+                json!([
+                    json!({"policyId": 1, "rule": {"method": "sign_event", "kind": 1}}).to_string()
+                ]),
+            ),
             ("revoke_token", json!(["x"])),
             ("make_coffee", json!([])),
         ] {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::signer::local::LocalSigner;
 use crate::signer::{
-    Abilities, Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
-    RemoteSigner, SetupError, SignerError, SignerResult,
+    Abilities, Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerToken, BunkerUser, NewRule,
+    PolicyChange, RemoteSigner, SetupError, SignerError, SignerResult, Uses,
 };
 use crate::testing::key;
 
@@ -180,17 +180,41 @@ impl BunkerAdmin for Double {
         self.call("policies", |state| state.policies.clone())
     }
 
-    fn create_policy(&self, name: String, rules: Vec<BunkerRule>) -> SignerResult<'_, ()> {
+    fn create_policy(
+        &self,
+        name: String,
+        rules: Vec<NewRule>,
+        expires_at: Option<Unix>,
+    ) -> SignerResult<'_, ()> {
         self.call("create_policy", move |state| {
             let id = i64::try_from(state.policies.len()).unwrap() + 1;
-            state.policies.push(BunkerPolicy { id, name, rules, ..BunkerPolicy::default() });
+            let uses = rules.iter().map(|rule| Uses { so_far: 0, most: rule.most }).collect();
+            let rules = rules.into_iter().map(|rule| rule.rule).collect();
+            state.policies.push(BunkerPolicy { id, name, rules, uses, expires_at });
         })
     }
 
-    fn add_rule(&self, policy_id: i64, rule: BunkerRule) -> SignerResult<'_, ()> {
+    fn add_rule(&self, policy_id: i64, rule: NewRule) -> SignerResult<'_, ()> {
         self.call("add_rule", move |state| {
             for policy in state.policies.iter_mut().filter(|policy| policy.id == policy_id) {
-                policy.rules.push(rule.clone());
+                policy.rules.push(rule.rule.clone());
+                policy.uses.push(Uses { so_far: 0, most: rule.most });
+            }
+        })
+    }
+
+    fn change_policy(&self, policy_id: i64, change: PolicyChange) -> SignerResult<'_, ()> {
+        self.call("change_policy", move |state| {
+            let policies = state.policies.iter_mut();
+            for policy in policies.filter(|policy| policy.id == policy_id) {
+                match &change {
+                    PolicyChange::Ends(end) => policy.expires_at = *end,
+                    PolicyChange::Cap { rule, most } => {
+                        for (at, _) in policy.rules.iter().enumerate().filter(|(_, r)| *r == rule) {
+                            policy.uses[at].most = Some(*most);
+                        }
+                    }
+                }
             }
         })
     }
@@ -247,7 +271,7 @@ impl BunkerAdmin for Double {
             revokes_tokens: true,
             adds_rules: true,
             ends_grants: false,
-            enforces_policies: false,
+            enforces_policies: !state.foreign,
             keeps_audit: false,
         })
     }

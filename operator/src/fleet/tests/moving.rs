@@ -7,7 +7,9 @@ use zeroize::Zeroizing;
 
 use super::double::{Double, Fault};
 use super::*;
-use crate::audit::keys::{Kept, keys as secrets};
+use bitspire_shell::secrets::audit::Kept;
+
+use crate::audit::keys::keys as secrets;
 use crate::fleet::{FleetError, account};
 use crate::store::operators::{self, SignerKind};
 

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::super::{
-    Abilities, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser,
-    SignerError, SignerResult, Uses, iso,
+    Abilities, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerRule, BunkerToken, BunkerUser, NewRule,
+    PolicyChange, SignerError, SignerResult, Uses, iso,
 };
 use super::{AdminClient, Effect};
 
@@ -107,6 +107,19 @@ impl WireToken {
             redeemed_by: self.redeemed_by,
         })
     }
+}
+
+/// A rule as it goes out; the name of its cap differs from call to call. A rule for every kind is
+/// said, never left to be understood.
+fn written(NewRule { rule, most }: &NewRule, cap: &str) -> Value {
+    let mut written = json!(rule);
+    if rule.method == "sign_event" && rule.kind.is_none() {
+        written["kind"] = "all".into();
+    }
+    if let Some(most) = most {
+        written[cap] = (*most).into();
+    }
+    written
 }
 
 impl BunkerAdmin for AdminClient {
@@ -223,14 +236,37 @@ impl BunkerAdmin for AdminClient {
         })
     }
 
-    fn create_policy(&self, name: String, rules: Vec<BunkerRule>) -> SignerResult<'_, ()> {
-        let policy = json!({"name": name, "rules": rules});
+    fn create_policy(
+        &self,
+        name: String,
+        rules: Vec<NewRule>,
+        expires_at: Option<Unix>,
+    ) -> SignerResult<'_, ()> {
+        let rules: Value = rules.iter().map(|rule| written(rule, "use_count")).collect();
+        let mut policy = json!({"name": name, "rules": rules});
+        if let Some(end) = expires_at {
+            policy["expires_at"] = end.to_iso().into();
+        }
         Box::pin(self.change("create_new_policy", vec![policy.to_string().into()]))
     }
 
-    fn add_rule(&self, policy_id: i64, rule: BunkerRule) -> SignerResult<'_, ()> {
-        let param = json!({"policyId": policy_id, "rule": rule});
+    fn add_rule(&self, policy_id: i64, rule: NewRule) -> SignerResult<'_, ()> {
+        let param = json!({"policyId": policy_id, "rule": written(&rule, "maxUsageCount")});
         Box::pin(self.change("add_policy_rule", vec![param.to_string().into()]))
+    }
+
+    fn change_policy(&self, policy_id: i64, change: PolicyChange) -> SignerResult<'_, ()> {
+        let (method, param) = match change {
+            PolicyChange::Ends(end) => {
+                let end = end.map(Unix::to_iso);
+                ("end_policy", json!({"policyId": policy_id, "expires_at": end}))
+            }
+            PolicyChange::Cap { rule, most } => {
+                let rule = written(&NewRule { rule, most: Some(most) }, "maxUsageCount");
+                ("cap_policy_rule", json!({"policyId": policy_id, "rule": rule}))
+            }
+        };
+        Box::pin(self.change(method, vec![param.to_string().into()]))
     }
 
     fn create_token(

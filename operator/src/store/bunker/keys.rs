@@ -40,6 +40,14 @@ pub fn insert(tx: &Tx<'_>, key: &Key) -> Result<BunkerKeyId, StoreError> {
     key.insert_into(tx)
 }
 
+/// Replaces a key's envelope by one under another machine secret.
+///
+/// # Errors
+/// [`StoreError`]; also where the secret is the same.
+pub fn reseal(tx: &Tx<'_>, id: BunkerKeyId, sealed: &str) -> Result<(), StoreError> {
+    tx.run_one("keys", "UPDATE keys SET sealed = ?2 WHERE id = ?1", &[&id, &sealed.to_owned()])
+}
+
 /// All keys.
 ///
 /// # Errors

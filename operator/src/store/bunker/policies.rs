@@ -55,6 +55,37 @@ pub fn insert_rule(tx: &Tx<'_>, rule: &Rule, now: Unix) -> Result<RuleId, StoreE
     rule.insert_into(tx)
 }
 
+/// Gives a policy another end; `None` is without end. Whether it is there.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn end_policy(
+    tx: &Tx<'_>,
+    id: PolicyId,
+    expires_at: Option<Unix>,
+    now: Unix,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE policies SET expires_at = ?2, updated_at = ?3 WHERE id = ?1";
+    Ok(tx.run(sql, &[&id, &expires_at, &now])? == 1)
+}
+
+/// Gives a rule another cap.
+///
+/// # Errors
+/// [`StoreError`]; a check where more was used.
+pub fn cap_rule(
+    tx: &Tx<'_>,
+    policy: PolicyId,
+    rule: RuleId,
+    most: u64,
+    now: Unix,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE policies SET updated_at = ?2 WHERE id = ?1";
+    tx.run_one("policies", sql, &[&policy, &now])?;
+    let sql = "UPDATE rules SET max_usage_count = ?2 WHERE id = ?1";
+    tx.run_one("rules", sql, &[&rule, &Some(most)])
+}
+
 /// All policies.
 ///
 /// # Errors

@@ -20,6 +20,7 @@
 //! was asked is an [`Action::Ignored`], to be counted; it never ends a wait.
 
 mod answer;
+mod codes;
 mod connect;
 #[cfg(test)]
 mod sequences;
