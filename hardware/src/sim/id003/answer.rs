@@ -54,6 +54,15 @@ impl Id003Sim {
         if let Some(state) = self.pay_state() {
             return self.send_frame(&state.frame(), out);
         }
+        let open = self.escrow.as_ref().is_some_and(|escrow| escrow.decided_at.is_none());
+        match (status, open) {
+            (Status::Escrow(_), false) => {
+                self.escrow = Some(Decision { told_at: now, decided_at: None });
+            }
+            (Status::Escrow(_) | Status::Holding, true) | (_, false) => {}
+            // it was given back before anything was decided
+            (_, true) => self.escrow = None,
+        }
         match self.trouble {
             Some(Trouble { kind: path::TroubleKind::Code(code), .. }) => {
                 let raw = Frame::new(code, &[]);
@@ -130,6 +139,10 @@ impl Id003Sim {
             }
             _ => return false,
         };
+        let decides = !matches!(request, Request::Hold | Request::Wait);
+        if let Some(escrow) = self.escrow.as_mut().filter(|_| decides) {
+            escrow.decided_at = Some(now);
+        }
         true
     }
 

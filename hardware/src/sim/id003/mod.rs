@@ -8,6 +8,9 @@
 //! Failure policy: a bad frame, or a command while it is off or deaf, is answered with silence; a
 //! command that does not fit the state with 4B; a control action that does not fit with an error.
 //!
+//! The counters tell beside the notes when the host was first told of the last note in escrow
+//! (`escrow_at_ms` of the simulator's clock), and when STACK or RETURN came (`decided_at_ms`).
+//!
 //! # Control actions (`{"action": NAME, ...}`)
 //! | action | arguments | what happens |
 //! |---|---|---|
@@ -126,9 +129,16 @@ pub struct Id003Sim {
     boxes: Option<Boxes>,
     reject_next: Option<RejectReason>,
     customer_takes: bool,
+    escrow: Option<Decision>,
     silent_replies: u64,
     deaf_frames: u64,
     damaged_replies: u64,
+}
+
+/// When the host was first told of the last note in escrow, and when it decided.
+struct Decision {
+    told_at: Mono,
+    decided_at: Option<Mono>,
 }
 
 struct Settings {
@@ -179,6 +189,7 @@ impl Id003Sim {
             boxes: None,
             reject_next: None,
             customer_takes: true,
+            escrow: None,
             silent_replies: 0,
             deaf_frames: 0,
             damaged_replies: 0,
@@ -265,6 +276,8 @@ impl SimDevice for Id003Sim {
             "rejected": self.tally.rejected,
             "removed": self.tally.removed,
             "acknowledged": self.tally.acknowledged,
+            "escrow_at_ms": self.escrow.as_ref().map(|escrow| escrow.told_at.0),
+            "decided_at_ms": self.escrow.as_ref().and_then(|e| e.decided_at).map(|at| at.0),
         });
         if let (Some(fields), Some(own)) = (counters.as_object_mut(), self.box_counters()) {
             fields.extend(own);

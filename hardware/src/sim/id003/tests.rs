@@ -168,6 +168,33 @@ fn interrupt_mode_announces_each_change() {
     assert_eq!(bench.status(), Status::Accepting);
 }
 
+/// Loss prevented: a figure for the host's decisions that leaves out the time in which it held the
+/// note, or is that of another note.
+#[test]
+fn it_tells_when_the_host_decided() {
+    let mut bench = Bench::open(Options::default());
+    let times = |bench: &Bench| {
+        let counters = bench.sim.counters();
+        (counters["escrow_at_ms"].as_u64(), counters["decided_at_ms"].as_u64())
+    };
+    assert_eq!(times(&bench), (None, None));
+    bench.insert_20();
+    let told = times(&bench).0.unwrap();
+    assert_eq!(bench.ask(Request::Hold), Some(Reply::Ack.frame()));
+    bench.wait(2_000);
+    assert_eq!(bench.status(), Status::Holding);
+    assert_eq!(times(&bench), (Some(told), None));
+    assert_eq!(bench.ask(Request::Return), Some(Reply::Ack.frame()));
+    let decided = times(&bench).1.unwrap();
+    assert!(decided >= told + 2_000, "{decided}");
+    bench.wait(3_000);
+    bench.insert_20();
+    assert!(times(&bench).0.unwrap() > decided && times(&bench).1.is_none());
+    // nobody decides: the device gives it back by itself
+    bench.wait(11_000);
+    assert_eq!(times(&bench), (None, None));
+}
+
 /// Loss prevented: a key that does something else than it says, or nothing at all.
 #[test]
 fn every_key_is_an_action() {
