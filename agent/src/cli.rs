@@ -27,7 +27,7 @@ use anyhow::{Context as _, bail};
 use bitspire_shared::seed::{Loopback, Seed};
 use bitspire_shared::time::Unix;
 use bitspire_shell::config::{self as shell_config, names_private_key};
-use bitspire_shell::{logging, unit};
+use bitspire_shell::{crash, logging, unit};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -159,6 +159,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    let _armed = crash::arm();
     match command(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -24,6 +24,9 @@ use crate::wait::{PATIENCE, wait_for};
 /// How much of a log an error shows.
 const TAIL: usize = 30;
 
+/// Where a program finds the places at which it dies.
+const DEADLY: &str = "FAILPOINTS";
+
 /// A part of the world.
 #[derive(Debug)]
 pub struct Process {
@@ -33,6 +36,7 @@ pub struct Process {
     folder: PathBuf,
     child: Option<Child>,
     said: Vec<String>,
+    deadly: Option<String>,
 }
 
 impl Process {
@@ -45,7 +49,17 @@ impl Process {
         folder: &Path,
     ) -> Self {
         let (program, folder) = (program.to_owned(), folder.to_owned());
-        Self { name, program, arguments, folder, child: None, said: Vec::new() }
+        let (child, said, deadly) = (None, Vec::new(), None);
+        Self { name, program, arguments, folder, child, said, deadly }
+    }
+
+    /// From its next start on it dies when it reaches this place (see `bitspire_shell::crash`) after
+    /// having passed it so many times; or nowhere any more.
+    pub fn dies_at(&mut self, place: Option<(&str, u32)>) {
+        self.deadly = place.map(|(place, passes)| match passes {
+            0 => format!("{place}=return"),
+            _ => format!("{place}={passes}*off->return"),
+        });
     }
 
     /// Starts it and waits for a line that is `ready` or begins with it.
@@ -110,7 +124,12 @@ impl Process {
             file.with_context(|| format!("{}: cannot be written", path.display()))
         };
         let (mut copy, log): (File, File) = (append("out")?, append("log")?);
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        match &self.deadly {
+            Some(deadly) => command.env(DEADLY, deadly),
+            None => command.env_remove(DEADLY),
+        };
+        let mut child = command
             .args(&self.arguments)
             .args(more)
             .stdin(Stdio::null())
@@ -166,6 +185,25 @@ impl Process {
         let status = self.end(Signal::SIGKILL)?;
         if status.signal() != Some(Signal::SIGKILL as i32) {
             bail!("{}", self.trouble(&format!("had ended by itself: {status}")));
+        }
+        Ok(())
+    }
+
+    /// Collects it after it died at `place`.
+    ///
+    /// # Errors
+    /// When it goes on, or ended in another way or elsewhere.
+    pub fn died_at(&mut self, place: &str) -> Result<()> {
+        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
+        let status = wait_for(self.name, PATIENCE, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })?;
+        let said = fs::read_to_string(self.file("log")).unwrap_or_default();
+        let there = said.lines().next_back() == Some(&format!("crash point {place}"));
+        if status.signal() != Some(Signal::SIGABRT as i32) || !there {
+            bail!("{}", self.trouble(&format!("did not die at {place}: {status}")));
         }
         Ok(())
     }

@@ -264,6 +264,12 @@ impl Body {
         }
     }
 
+    /// What it is called among the [places to die at](bitspire_shell::crash): by the state that it
+    /// brings, or by its kind.
+    pub(super) fn name(&self) -> &str {
+        self.txn().map_or(self.kind(), |txn| &txn.name)
+    }
+
     /// The transaction that the entry belongs to.
     pub(super) const fn txid(&self) -> Option<TxnId> {
         match self {

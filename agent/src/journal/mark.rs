@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::JournalSeq;
+use bitspire_shell::crash;
 
 use super::Head;
 use super::error::JournalError;
@@ -44,6 +45,8 @@ impl Mark {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).map_err(failed)?;
+        // a run that died right after it made the file may have left its name unflushed
+        super::sync_folder(&path)?;
         let mut slots = Vec::new();
         let length = file.metadata().map_err(failed)?.len();
         for no in 0..2u64 {
@@ -75,8 +78,12 @@ impl Mark {
         let failed = |source| JournalError::Files { path: self.path.clone(), source };
         self.file
             .write_all_at(&slot(head), self.next * SLOT as u64)
-            .and_then(|()| self.file.sync_data())
+            .and_then(|()| {
+                crash::point("mark.before_flush", "slot");
+                self.file.sync_data()
+            })
             .map_err(failed)?;
+        crash::point("mark.after_flush", "slot");
         self.next = 1 - self.next;
         self.last = Some(head);
         Ok(())

@@ -44,6 +44,7 @@ use std::path::{Path, PathBuf};
 use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::ids::{Digest, JournalHead, JournalSeq};
 use bitspire_shared::time::Unix;
+use bitspire_shell::crash;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 
 use self::entry::Body;
@@ -248,6 +249,7 @@ impl Journal {
         body: &Body,
     ) -> Result<(Holdings, u64), JournalError> {
         let doing = "writing an entry";
+        crash::point("journal.before_write", body.name());
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -289,7 +291,9 @@ impl Journal {
                 ])
             })
             .map_err(db(doing))?;
+        crash::point("journal.before_flush", body.name());
         tx.commit().map_err(db("flushing an entry"))?;
+        crash::point("journal.after_flush", body.name());
         Ok((holdings, epoch))
     }
 }

@@ -26,6 +26,7 @@ use bitspire_shared::time::Mono;
 use bitspire_shell::secrets::{SecretError, random};
 
 use super::server::PeerId;
+use super::wire::Wire;
 use super::{Peer, VaultError};
 use crate::config::{AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig, PrinterPort};
 use crate::ipc::ToVault;
@@ -164,11 +165,13 @@ pub(super) struct Process {
     /// Given up first of all: whoever waits to put something in is let go, so that its thread ends.
     events: Option<Receiver<Event>>,
     inspection: Option<JoinHandle<()>>,
+    wire: Wire,
 }
 
 impl Process {
     pub(super) fn new(sender: SyncSender<Event>, events: Receiver<Event>) -> Self {
-        Self { epoch: Instant::now(), sender, events: Some(events), inspection: None }
+        let (epoch, wire) = (Instant::now(), Wire::default());
+        Self { epoch, sender, events: Some(events), inspection: None, wire }
     }
 
     fn end_inspection(&mut self) {
@@ -208,7 +211,8 @@ impl Host for Process {
         let events = self.sender.clone();
         // a vault that has ended takes no events
         let sink = Box::new(move |event| drop(events.send(Event::Acceptor(event))));
-        let (name, line) = ("acceptor", serial(&config.path));
+        let name = "acceptor";
+        let line = self.wire.line(name, serial(&config.path));
         Ok(match config.kind {
             AcceptorKind::Ccnet => {
                 let baud = config.baud.unwrap_or(CCNET_BAUD);
@@ -237,7 +241,8 @@ impl Host for Process {
         let events = self.sender.clone();
         // a vault that has ended takes no events
         let sink = Box::new(move |event| drop(events.send(Event::Dispenser(event))));
-        let (name, line) = ("dispenser", serial(&config.path));
+        let name = "dispenser";
+        let line = self.wire.line(name, serial(&config.path));
         Ok(match config.kind.lcdm() {
             None => {
                 let engine = F56::<ByJournal>::new(currency);
@@ -283,5 +288,10 @@ impl Host for Process {
         let thread = thread::Builder::new().name("journal check".to_owned()).spawn(look)?;
         self.inspection = Some(thread);
         Ok(())
+    }
+
+    fn reached(&mut self, place: Place<'_>) -> bool {
+        self.wire.reached(place);
+        true
     }
 }

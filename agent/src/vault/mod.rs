@@ -58,6 +58,7 @@ mod stock;
 mod time;
 mod trial;
 mod verdicts;
+mod wire;
 
 use std::io;
 use std::path::PathBuf;

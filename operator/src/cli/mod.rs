@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use bitspire_shell::clock::Clock;
 use bitspire_shell::config::{ConfigError, Loaded, environment, show as show_config};
-use bitspire_shell::{logging, unit};
+use bitspire_shell::{crash, logging, unit};
 use clap::Parser as _;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -137,6 +137,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let _armed = crash::arm();
     match run(cli) {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Found) => ExitCode::from(1),

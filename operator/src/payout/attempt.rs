@@ -15,12 +15,13 @@ use std::time::Duration;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::time::Unix;
+use bitspire_shell::crash;
 use serde_json::{Value, json};
 
 use super::PayoutError;
 use crate::app::App;
 use crate::ids::PaymentId;
-use crate::store::payments::{self, Payment, PaymentState, Resolution};
+use crate::store::payments::{self, Payment, PaymentState, Resolution, SubjectKind};
 use crate::store::{Kept, StoreError, Tx, log};
 use crate::wallet::{FailureRule, PayState, Wallet, WalletError};
 
@@ -124,7 +125,13 @@ async fn ask(wallet: &dyn Wallet, attempt: &Attempt, now: Unix) -> Result<Said, 
         return Ok(if attempt.fresh { Said::NeverAsked } else { Said::Absent });
     }
     let extra = attempt.extra.clone();
+    let whom = match payment.subject {
+        SubjectKind::Withdraw => "withdraw",
+        SubjectKind::Leg => "leg",
+    };
+    crash::point("payout.before_pay", whom);
     let paid = wallet.pay(payment.bolt11.clone(), payment.fee_limit_sats, extra).await;
+    crash::point("payout.after_pay", whom);
     paid.map(Said::State)
 }
 

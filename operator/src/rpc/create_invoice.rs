@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bitspire_shared::money::{Direction, Fiat};
 use bitspire_shared::rpc::{CreateInvoice, ErrorCode, Invoice, Reply};
 use bitspire_shared::settlement::Stamp;
+use bitspire_shell::crash;
 use serde_json::Value;
 
 use super::Rpc;
@@ -54,10 +55,12 @@ pub(super) async fn answer(
         expiry_s: rpc.app.config.invoice_expiry_s,
         extra: extra.clone(),
     };
+    crash::point("invoice.before_make", "cash_out");
     let made = wallet(rpc, &route.hit.wallet_id)?
         .make_invoice(request)
         .await
         .map_err(|error| refusal(ErrorCode::WalletUnavailable, error.to_string()))?;
+    crash::point("invoice.after_make", "cash_out");
     check(&made, &quote)?;
     let desk = rpc.desk.clone();
     rpc.app

@@ -15,6 +15,7 @@ use bitspire_shared::ids::{PaymentHash, PushId, TxnId};
 use bitspire_shared::rpc::Push;
 use bitspire_shared::settlement::Settled;
 use bitspire_shared::time::Unix;
+use bitspire_shell::crash;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::MissedTickBehavior;
@@ -140,7 +141,10 @@ impl Rpc {
             Ok::<_, StoreError>(session.or(spire))
         });
         let Some(reader) = reader.await? else { return Ok(true) };
-        Ok(self.line.push(reader, push_id, push).await? > 0)
+        crash::point("outbox.before_send", name);
+        let sent = self.line.push(reader, push_id, push).await?;
+        crash::point("outbox.after_send", name);
+        Ok(sent > 0)
     }
 
     /// The push as it travels; `None` where there is nothing to be told any more.

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod logging;
 pub mod pool;
 pub mod secrets;

@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-type Part = fn(&mut World) -> &mut Process;
+pub(crate) type Part = fn(&mut World) -> &mut Process;
 
 /// How long a sale may take in all, a death in the middle included.
 const SALE: Duration = Duration::from_secs(90);
@@ -34,6 +34,20 @@ const REST: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(2);
 /// Between two looks of whoever ends the part: much shorter than an entry takes.
 const GLANCE: Duration = Duration::from_micros(100);
+
+/// A place in the programs, and how often it is passed before.
+pub(crate) type Place = (&'static str, u32);
+
+/// How the part dies in a sale.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    /// It does not.
+    Never,
+    /// By SIGKILL from outside, when the sale's so manyth entry is seen in the journal.
+    Entry(i64),
+    /// By itself, there.
+    Place(Place),
+}
 
 /// A world in which a part dies.
 struct Scene {
@@ -55,6 +69,22 @@ pub(crate) fn dies_at_each_entry(name: &'static str, kind: RelayKind, part: Part
     });
 }
 
+/// Sells in each direction once for each of its places, with the part dying there.
+pub(crate) fn dies_at_each_place(
+    name: &'static str,
+    part: Part,
+    places: [(Direction, &'static [Place]); 2],
+) {
+    std::thread::scope(|scope| {
+        for (direction, places) in places {
+            scope.spawn(move || {
+                let scene = Scene::open(name, RelayKind::Embedded, part);
+                scene.dies_at_each_place(direction, places);
+            });
+        }
+    });
+}
+
 impl Scene {
     fn open(name: &'static str, kind: RelayKind, part: Part) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_bitspire-world"));
@@ -71,23 +101,38 @@ impl Scene {
         let entries = self.undisturbed(direction);
         let mut uncertain = 0;
         for entry in 1..=entries {
-            // one that ended before, as when a device had trouble, says nothing of this entry
-            let reached = (0..5).find_map(|_| {
-                let (_, state, fell) = self.sale(direction, Some(entry));
-                fell.then_some(state)
-            });
-            let state = reached.unwrap_or_else(|| panic!("{direction}: no sale has entry {entry}"));
+            let state = self.death(direction, Death::Entry(entry));
             uncertain += usize::from(state == "uncertain");
         }
         let name = self.name;
         eprintln!("{name} died at {entries} entries of {direction}; {uncertain} left uncertain");
     }
 
+    fn dies_at_each_place(mut self, direction: Direction, places: &[Place]) {
+        let mut uncertain = 0;
+        for place in places {
+            let state = self.death(direction, Death::Place(*place));
+            uncertain += usize::from(state == "uncertain");
+        }
+        let (name, many) = (self.name, places.len());
+        eprintln!("{name} died at {many} places of {direction}; {uncertain} left uncertain");
+    }
+
+    /// The state in which a sale ended in which the part died so.
+    fn death(&mut self, direction: Direction, death: Death) -> String {
+        // one that ended before, as when a device had trouble, says nothing of this death
+        let reached = (0..5).find_map(|_| {
+            let (_, state, fell) = self.sale(direction, death);
+            fell.then_some(state)
+        });
+        reached.unwrap_or_else(|| panic!("{direction}: no sale comes to {death:?}"))
+    }
+
     /// The entries that a sale writes when nothing happens.
     fn undisturbed(&mut self, direction: Direction) -> i64 {
         // the machine may still hear of the last death while it begins
         for _ in 0..5 {
-            let (entries, state, _) = self.sale(direction, None);
+            let (entries, state, _) = self.sale(direction, Death::Never);
             if ["settled", "redeemed"].contains(&state.as_str()) {
                 return entries;
             }
@@ -96,9 +141,15 @@ impl Scene {
     }
 
     /// One sale; the entries that it wrote, the state that it ended in, and whether the part died.
-    fn sale(&mut self, direction: Direction, dies_at: Option<i64>) -> (i64, String, bool) {
-        let what = format!("{direction}, {} dies at {dies_at:?}", self.name);
+    fn sale(&mut self, direction: Direction, death: Death) -> (i64, String, bool) {
+        let what = format!("{direction}, {}: {death:?}", self.name);
         let Self { part, world, customer, wallet, .. } = self;
+        if let Death::Place(place) = death {
+            part(world).stop().unwrap();
+            part(world).dies_at(Some(place));
+            start(world, *part);
+            part(world).dies_at(None);
+        }
         wait_for(&format!("{what}: a machine that sells"), PATIENCE, || {
             let status = world.status().map_err(|error| format!("{error:#}"))?;
             let idle = heading(&customer.screen()).contains(IDLE);
@@ -120,7 +171,7 @@ impl Scene {
         let mut ended_at = None;
         std::thread::scope(|scope| {
             let folder = world.folder().to_owned();
-            if let Some(entry) = dies_at {
+            if let Death::Entry(entry) = death {
                 scope.spawn({
                     let (fell, over) = (&fell, &over);
                     move || {
@@ -138,10 +189,13 @@ impl Scene {
             }
             let deadline = Instant::now() + SALE;
             loop {
+                if matches!(death, Death::Place(_)) && !raised && !part(world).running() {
+                    fell.store(true, Ordering::SeqCst);
+                }
                 if fell.load(Ordering::SeqCst) && !raised {
-                    part(world).kill9().unwrap();
+                    collect(world, *part, death);
                     at_start = Some((dispenses(world), shopper.codes_entered));
-                    raise(world, *part);
+                    start(world, *part);
                     raised = true;
                 }
                 shopper.look(world, &journal).unwrap();
@@ -152,7 +206,7 @@ impl Scene {
                     && shopper.bolt11.is_none()
                     && heading(&customer.screen()).contains(IDLE);
                 let ended = txn["stage"] == "closed" || txn["name"] == "uncertain" || unseen;
-                if ended && (raised || dies_at.is_none()) {
+                if ended && (raised || matches!(death, Death::Never)) {
                     break;
                 }
                 let long = ended && ended_at.get_or_insert_with(Instant::now).elapsed() > REST;
@@ -176,8 +230,8 @@ impl Scene {
         });
         if fell.load(Ordering::SeqCst) && !raised {
             // at the very end
-            part(world).kill9().unwrap();
-            raise(world, *part);
+            collect(world, *part, death);
+            start(world, *part);
         }
         if world.counters(&world.dispenser).unwrap()["notes_at_exit"] == true {
             // nobody leaves without their notes
@@ -282,8 +336,16 @@ fn given(world: &World) -> i64 {
     notes.iter().map(|(value, many)| value * many * bitspire_tests::sale::MINOR).sum()
 }
 
-/// Starts the part again.
-fn raise(world: &mut World, part: Part) {
+/// The dead part is dead as it should be.
+fn collect(world: &mut World, part: Part, death: Death) {
+    match death {
+        Death::Place((place, _)) => part(world).died_at(place).unwrap(),
+        Death::Never | Death::Entry(_) => part(world).kill9().unwrap(),
+    }
+}
+
+/// Starts the part.
+fn start(world: &mut World, part: Part) {
     if part(world).name() == "vault" {
         world.start_vault().unwrap();
     } else {

@@ -128,6 +128,36 @@ fn io_crates_are_named_in_one_module_each() {
     assert!(offenders.is_empty(), "{offenders:#?}");
 }
 
+/// Packages with their features, as they are built for one program; no dev-dependencies.
+fn built_as(package: &str) -> String {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let tree = std::process::Command::new(cargo)
+        .args(["tree", "--locked", "--edges", "no-dev", "--prefix", "none"])
+        .args(["--format", "{p} features [{f}]", "--package", package])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "cargo tree: {tree:?}");
+    String::from_utf8(tree.stdout).unwrap()
+}
+
+/// Loss prevented: a machine that whoever sets its environment can let die between a record and its
+/// effect.
+#[test]
+fn shipped_programs_have_no_places_to_die_at() {
+    let with = |built: &str| (built.contains("crash-points"), built.contains("\nfail v"));
+    assert_eq!(with(&built_as("bitspire-tests")), (true, true), "the tree is read wrongly");
+    for package in ["bitspire-agent", "bitspire-operator", "bitspire-hardware"] {
+        assert_eq!(with(&built_as(package)), (false, false), "{package}");
+    }
+    // and where the feature is on all the same, a build without debug assertions has none
+    let text = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let release = text.split("[profile.release]").nth(1).unwrap();
+    let release = release.split("\n[").next().unwrap();
+    assert!(release.contains("opt-level") && !release.contains("debug-assertions"), "{release}");
+    assert!(bitspire_shell::crash::PRESENT, "these tests are built without places to die at");
+}
+
 /// Loss prevented: a stray folder at the top level becomes a second home for something.
 #[test]
 fn the_top_level_holds_what_it_should() {
