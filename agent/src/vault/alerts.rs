@@ -10,6 +10,7 @@ use bitspire_shared::rpc;
 use bitspire_shared::time::{Mono, Unix};
 
 use super::core::Vault;
+use crate::last_word::LastWord;
 use crate::txn::Alert;
 
 /// How long something that happened is said.
@@ -66,6 +67,14 @@ impl Vault {
         }
         self.alerts.0.insert(key, (now.unix, now.mono));
         self.reports.soon(now.mono);
+    }
+
+    /// The vault before this one ended for a reason, and nobody but the screen could say so.
+    pub(super) fn tell_last_word(&mut self, word: Option<LastWord>) {
+        if let Some(LastWord { reasons }) = word {
+            // the first is for customers
+            self.raise("vault_had_ended", reasons.get(1..).unwrap_or_default().join(" "));
+        }
     }
 
     pub(super) fn txn_alert(&mut self, txid: TxnId, alert: &Alert) {

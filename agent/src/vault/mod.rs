@@ -234,6 +234,7 @@ pub fn run_with(config: &Config, seams: Seams, stop: &Stop) -> Result<(), VaultE
     });
     let (result, parts) = match opened {
         Ok((mut vault, server)) => {
+            vault.tell_last_word(LastWord::read(&config.last_word));
             LastWord::forget(&config.last_word);
             bitspire_shell::unit::ready();
             stop.arm(sender);
