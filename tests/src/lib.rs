@@ -13,6 +13,7 @@ pub mod figures;
 pub mod http;
 pub mod keys;
 pub mod nsecbunkerd;
+pub mod power;
 pub mod process;
 pub mod relay;
 pub mod report;

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use bitspire_tests::demo::Demo;
 use bitspire_tests::figures;
+use bitspire_tests::power::Power;
 use bitspire_tests::sim::Simulate;
 use bitspire_tests::soak::Soak;
 use clap::Parser;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-const USAGE: &str = "expected one of: demo, figures, simulate, soak, agent, operator, relay, nsecbunkerd, sim, each with its own arguments";
+const USAGE: &str = "expected one of: demo, figures, simulate, power, soak, agent, operator, relay, nsecbunkerd, sim, each with its own arguments";
 
 /// Measures bitSpire on this computer: one JSON line a figure
 #[derive(Debug, Parser)]
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Some("demo") => shown(rest("demo")),
         Some("figures") => measured(rest("figures")),
         Some("simulate") => simulated(rest("simulate")),
+        Some("power") => cut(rest("power")),
         Some("soak") => soaked(rest("soak")),
         _ => {
             eprintln!("{}: {USAGE}", program.to_string_lossy());
@@ -83,6 +85,16 @@ fn soaked(arguments: Vec<OsString>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("soak: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cut(arguments: Vec<OsString>) -> ExitCode {
+    match Power::parse_from(own(arguments)).run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("power: {error:#}");
             ExitCode::FAILURE
         }
     }

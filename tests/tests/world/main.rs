@@ -9,6 +9,7 @@ mod demo;
 mod disk;
 mod life;
 mod ndk;
+mod power;
 mod processes;
 mod relays;
 mod seeds;
