@@ -19,6 +19,9 @@ use place::{Disk, ends_for_its_journal, inject, status_says};
 /// What anybody reads at a machine whose journal cannot be used.
 const CLOSED: &str = "Out of service";
 
+/// The disk, in KiB.
+const KIB: u32 = 1_024;
+
 /// A machine that sells, its journal on a disk of its own.
 fn open(kib: u32, floor: u32) -> (World, Disk, Customer) {
     let program = Path::new(env!("CARGO_BIN_EXE_bitspire-world"));
@@ -68,13 +71,26 @@ fn position(world: &World) -> u64 {
     world.status().unwrap()["journal_seq"].as_u64().unwrap()
 }
 
+/// The operator reads that in the machine's last report.
+fn operator_hears(world: &World, code: &str, words: &str) {
+    wait_for(&format!("the operator hears of {code}"), PATIENCE, || {
+        let machines = world.api("GET", "/dca/machines", None).map_err(|e| format!("{e:#}"))?;
+        let machines = machines.to_string();
+        match machines.contains(code) && machines.contains(words) {
+            true => Ok(()),
+            false => Err(machines),
+        }
+    })
+    .unwrap();
+}
+
 /// Loss prevented: a disk that fills up in the middle of a sale, so that nobody knows what was paid;
 /// or a machine that stays closed although there is room again.
 #[test]
 fn sales_end_before_the_disk_is_full_and_the_running_one_is_finished() {
-    let (world, disk, customer) = open(3_072, 1_000_000);
+    let (world, disk, customer) = open(KIB, 300_000);
     let bolt11 = wants_notes(&customer);
-    disk.fill_up_to(700_000);
+    disk.fill_up_to(250_000);
     status_says(&world, "nearly full");
     pays(&world, &bolt11).unwrap();
     customer.sees(&["Take your notes"], PATIENCE).unwrap();
@@ -82,12 +98,7 @@ fn sales_end_before_the_disk_is_full_and_the_running_one_is_finished() {
     assert_eq!(given(&world), 1);
     closed(&customer, "nearly full");
     assert!(customer.touches(&json!({"action": "start_cash_in"})).is_ok(), "it has no effect");
-    wait_for("the operator hears of it", PATIENCE, || {
-        let machines = world.api("GET", "/dca/machines", None).map_err(|e| format!("{e:#}"))?;
-        let machines = machines.to_string();
-        if machines.contains("disk_low") { Ok(()) } else { Err(machines) }
-    })
-    .unwrap();
+    operator_hears(&world, "disk_low", "make room");
     disk.make_room();
     customer.sees(&[IDLE], PATIENCE).unwrap();
     assert_eq!(verify(&world, &disk).0, Some(0));
@@ -97,7 +108,7 @@ fn sales_end_before_the_disk_is_full_and_the_running_one_is_finished() {
 /// record, a screen that says to wait where nobody is coming.
 #[test]
 fn a_disk_that_takes_nothing_more_ends_trade_and_loses_nothing() {
-    let (mut world, disk, customer) = open(3_072, 0);
+    let (mut world, disk, customer) = open(KIB, 0);
     let bolt11 = wants_notes(&customer);
     let code = claim_code(&customer.screen()).unwrap().to_owned();
     let before = position(&world);
@@ -114,6 +125,7 @@ fn a_disk_that_takes_nothing_more_ends_trade_and_loses_nothing() {
     world.start_vault().unwrap();
     assert!(position(&world) >= before);
     assert_eq!(verify(&world, &disk).0, Some(0));
+    operator_hears(&world, "vault_had_ended", "is full: make room");
     customer.sees(&[IDLE], PATIENCE).unwrap();
     let enter = json!({"action": "claim_code", "code": code});
     wait_for("the notes that were paid for", PATIENCE, || {
@@ -137,13 +149,14 @@ fn a_disk_that_takes_nothing_more_ends_trade_and_loses_nothing() {
     world.start_vault().unwrap();
     assert!(position(&world) >= before);
     assert_eq!(verify(&world, &disk).0, Some(0));
+    operator_hears(&world, "vault_had_ended", "fails or may not be written");
 }
 
 /// Loss prevented: a machine that trades on a journal that is damaged, cut off or behind what it has
 /// done already, and pays somebody twice.
 #[test]
 fn a_damaged_or_shortened_journal_is_not_traded_on() {
-    let (mut world, disk, customer) = open(3_072, 0);
+    let (mut world, disk, customer) = open(KIB, 0);
     let bolt11 = wants_notes(&customer);
     let log = fs::metadata(disk.file("journal.db-wal")).unwrap().len();
     pays(&world, &bolt11).unwrap();
@@ -193,4 +206,5 @@ fn a_damaged_or_shortened_journal_is_not_traded_on() {
     assert_eq!(disk.run(&["mount", "-o", "remount,rw", &folder]).0, Some(0));
     world.start_vault().unwrap();
     customer.sees(&[IDLE], PATIENCE).unwrap();
+    operator_hears(&world, "vault_had_ended", "fails or may not be written");
 }
