@@ -77,27 +77,41 @@ pub(super) fn start_ms(world: &World, vault: &mut Process, net: &mut Process) ->
 
 /// Memory in MB and processor time in percent, of all together.
 fn resting(processes: [&mut Process; 2]) -> Result<(f64, f64)> {
-    let mut ids = Vec::new();
-    for process in processes {
-        ids.push(process.id().with_context(|| format!("{} runs no more", process.name()))?);
-    }
-    // at rest when a second has passed without work
-    wait_for("a machine at rest", Duration::from_secs(60), || {
-        let before = ticks(&ids).map_err(|error| error.to_string())?;
-        thread::sleep(Duration::from_secs(1));
-        match ticks(&ids).map_err(|error| error.to_string())? - before {
-            0 | 1 => Ok(()),
-            busy => Err(format!("{busy} ticks in a second")),
-        }
-    })?;
+    let ids = ids(processes)?;
+    at_rest(&ids)?;
     let before = ticks(&ids)?;
     thread::sleep(REST);
     let worked = f64::from(ticks(&ids)? - before) / TICKS;
+    Ok((memory_mb(&ids)?, worked / REST.as_secs_f64() * 100.0))
+}
+
+/// Their ids; all must run.
+pub(super) fn ids(processes: [&mut Process; 2]) -> Result<Vec<u32>> {
+    let id = |process: &mut Process| {
+        process.id().with_context(|| format!("{} runs no more", process.name()))
+    };
+    processes.into_iter().map(id).collect()
+}
+
+/// Waits until a second has passed without work.
+pub(super) fn at_rest(ids: &[u32]) -> Result<()> {
+    wait_for("a machine at rest", Duration::from_secs(60), || {
+        let before = ticks(ids).map_err(|error| error.to_string())?;
+        thread::sleep(Duration::from_secs(1));
+        match ticks(ids).map_err(|error| error.to_string())? - before {
+            0 | 1 => Ok(()),
+            busy => Err(format!("{busy} ticks in a second")),
+        }
+    })
+}
+
+/// Resident memory of all together in MB, shared pages once.
+pub(super) fn memory_mb(ids: &[u32]) -> Result<f64> {
     let mut kilobytes = 0;
-    for id in &ids {
+    for id in ids {
         kilobytes += shared_out_kb(*id)?;
     }
-    Ok((f64::from(kilobytes) * 1_024.0 / 1_000_000.0, worked / REST.as_secs_f64() * 100.0))
+    Ok(f64::from(kilobytes) * 1_024.0 / 1_000_000.0)
 }
 
 /// Ticks of processor time that the processes have used.

@@ -6,12 +6,14 @@
 mod agent;
 mod binary;
 mod bunker;
+mod busy;
 mod codec;
 mod engine;
 mod fleet;
 mod gate;
 mod heartbeat;
 mod history;
+mod recovery;
 mod rpc;
 mod sale;
 
@@ -62,7 +64,7 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 12] = [
+const ALL: [(&[&str], Measure); 14] = [
     (&["authorised_to_first_byte_ms"], sale::measure),
     (
         &[
@@ -87,6 +89,8 @@ const ALL: [(&[&str], Measure); 12] = [
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
     (&["agent_ready_1m_ms"], history::measure),
+    (&["escrow_decision_ms", "agent_rss_sale_mb", "wakeups_per_s"], busy::measure),
+    (&["recovery_ms"], recovery::measure),
     (&["bunker_signs_per_s", "bunker_signs_per_s_of_path", "bunker_sign_p99_ms"], bunker::measure),
     (&["operator_ready_at_10k_ms", "revoke_at_10k_ms", "revoke_at_10k_ms_p50"], fleet::measure),
     (&["gate_junk_per_s", "gate_good_per_s"], gate::measure),
