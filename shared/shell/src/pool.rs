@@ -2,7 +2,8 @@
 //!
 //! Promise: an event that comes out of [`Pool::next`] passed the caller's frame filter *before*
 //! any signature was checked, then id and signature were verified, and it comes out once however
-//! many relays carry it. Subscriptions stay open: one that a relay closes is asked for again.
+//! many relays carry it. Subscriptions stay open: one that a relay closes, or that was made while a
+//! relay was down, is asked for again.
 //!
 //! Failure policy: lost notifications are counted and answered by subscribing again (stored kinds
 //! come back, ephemeral ones are the sender's to retry); a relay that is down, or closes a
@@ -10,6 +11,7 @@
 //! Kinds 20000-29999 are sent without waiting, since relays need not answer them (NIP-01).
 
 mod backoff;
+mod inbox;
 mod line;
 mod said;
 #[cfg(test)]
@@ -24,16 +26,17 @@ use nostr::JsonUtil as _;
 use nostr_relay_pool::{RelayOptions, RelayPoolNotification};
 use nostr_sdk::{
     Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, RelayMessage, RelayUrl,
-    SubscriptionId,
+    SubscriptionId, Url,
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use bitspire_shared::error::{Classified, Kind};
 
 use self::backoff::Backoff;
+use self::inbox::{Again, Inbox};
 use self::line::{Filtered, Line, Lines, chance};
 pub use self::line::{RelayHealth, RelayState};
 
@@ -45,9 +48,6 @@ pub type FrameFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 const AFTER_AUTH: Duration = Duration::from_millis(200);
 /// Events of ephemeral kinds that can be sent again to a relay that wanted to know us first.
 const KEPT: usize = 64;
-
-/// Things put off at once, at most: far more subscriptions and unanswered events than there are.
-const MOST_DUE: usize = 1_024;
 
 /// Why an event is not known to be with a relay.
 #[derive(Debug, Error)]
@@ -93,43 +93,6 @@ enum Answered {
     Failed,
 }
 
-/// What is to be done again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Again {
-    /// A subscription that a relay closed.
-    Ask(RelayUrl, SubscriptionId),
-    /// An event that a relay did not take from a stranger, or so soon.
-    Send(RelayUrl, EventId),
-}
-
-/// What only the reading task touches.
-struct Inbox {
-    notifications: broadcast::Receiver<RelayPoolNotification>,
-    /// What is to be done again, and when.
-    due: Vec<(Instant, Again)>,
-    /// Subscriptions that a relay keeps closing.
-    closed: HashMap<(RelayUrl, SubscriptionId), Backoff>,
-}
-
-impl Inbox {
-    /// The next thing that is due; it stays so until it is [`done`](Self::done).
-    fn next_due(&self) -> Option<Again> {
-        self.due.iter().min_by_key(|(at, _)| *at).map(|(_, what)| what.clone())
-    }
-
-    /// Does `what` after `rest`: once, however often a relay asks for it, and no relay can make the
-    /// list long.
-    fn later(&mut self, rest: Duration, what: Again) {
-        if self.due.len() < MOST_DUE && self.due.iter().all(|(_, due)| *due != what) {
-            self.due.push((Instant::now() + rest, what));
-        }
-    }
-
-    fn done(&mut self, what: &Again) {
-        self.due.retain(|(_, due)| due != what);
-    }
-}
-
 /// One of the last events of ephemeral kinds.
 struct Sent {
     event: Event,
@@ -169,7 +132,7 @@ impl Pool {
             .opts(ClientOptions::new().automatic_authentication(true))
             .build();
         let notifications = client.notifications();
-        let inbox = Inbox { notifications, due: Vec::new(), closed: HashMap::new() };
+        let inbox = Inbox::new(notifications);
         for url in relays {
             // the rests are the transport's
             let options =
@@ -208,8 +171,32 @@ impl Pool {
     }
 
     async fn ask(&self, id: SubscriptionId, filter: Filter) {
-        if let Err(error) = self.client.subscribe_with_id(id.clone(), filter, None).await {
-            tracing::info!(event = "relay_subscribe_failed", subscription = %id, %error);
+        match self.client.subscribe_with_id(id.clone(), filter, None).await {
+            // the SDK forgets it for these: it asks after a reconnect for what it once sent
+            Ok(output) => output.failed.keys().for_each(|relay| self.lines.in_vain(relay.into())),
+            Err(error) => {
+                tracing::info!(event = "relay_subscribe_failed", subscription = %id, %error);
+                for (relay, _) in self.client.relays().await {
+                    self.lines.in_vain((&relay).into());
+                }
+            }
+        }
+    }
+
+    /// Puts what is wanted of relays that are connected anew, or were asked in vain, on the list:
+    /// whatever became of it on an earlier connection.
+    async fn want_of_fresh(&self, inbox: &mut Inbox) {
+        let relays = self.client.relays().await;
+        let wanted = self.wanted.lock().await;
+        // nothing is waited for from here on: a caller who stops waiting loses none of them
+        let fresh = self.lines.take_fresh();
+        let fresh = |relay: &&RelayUrl| fresh.contains(<&Url>::from(*relay).as_str());
+        for relay in relays.keys().filter(fresh) {
+            for id in wanted.keys() {
+                let what = Again::Ask(relay.clone(), id.clone());
+                inbox.done(&what);
+                inbox.later(AFTER_AUTH, what);
+            }
         }
     }
 
@@ -223,12 +210,26 @@ impl Pool {
                 received = inbox.notifications.recv() => received,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let Some(what) = inbox.next_due() else { continue };
-                    match &what {
-                        Again::Ask(relay, id) => self.ask_again(relay, id).await,
-                        Again::Send(relay, id) => self.send_again(relay, id).await,
-                    }
+                    let again = match &what {
+                        Again::Ask(relay, id) => {
+                            inbox.asked(relay, id);
+                            let sent = self.ask_again(relay, id).await;
+                            (!sent).then(|| inbox.rest(relay, id))
+                        }
+                        Again::Send(relay, id) => {
+                            self.send_again(relay, id).await;
+                            None
+                        }
+                    };
                     // last, so that a caller who stops waiting in between loses nothing
                     inbox.done(&what);
+                    if let Some(rest) = again {
+                        inbox.later(rest, what);
+                    }
+                    continue;
+                }
+                () = self.lines.freshened() => {
+                    self.want_of_fresh(&mut inbox).await;
                     continue;
                 }
             };
@@ -259,20 +260,20 @@ impl Pool {
                     event = "relay_closed_subscription", %relay, subscription = %id,
                     reason = said::words(&message)
                 );
-                if !self.wanted.lock().await.contains_key(&id) {
-                    return;
+                {
+                    let wanted = self.wanted.lock().await;
+                    inbox.closed.retain(|(_, id), _| wanted.contains_key(id));
+                    if !wanted.contains_key(&id) {
+                        return;
+                    }
                 }
                 // one that wants to know us first is asked by the SDK as soon as it does, and here
                 // again, should it never say so
                 if !said::asks_who_we_are(&message) {
                     self.line(&relay).refused(said::words(&message));
                 }
-                let place = (relay.clone(), id.clone());
-                let rest = inbox.closed.entry(place).or_default().failed(Duration::ZERO, chance());
+                let rest = inbox.rest(&relay, &id);
                 inbox.later(rest, Again::Ask(relay, id));
-            }
-            RelayMessage::EndOfStoredEvents(id) => {
-                inbox.closed.remove(&(relay, id.into_owned()));
             }
             RelayMessage::Ok { event_id, status, message } => {
                 let answered = said::of_event(status, &message);
@@ -311,13 +312,15 @@ impl Pool {
         self.lines.of(relay.into())
     }
 
-    async fn ask_again(&self, relay: &RelayUrl, id: &SubscriptionId) {
-        let Some(filter) = self.wanted.lock().await.get(id).cloned() else { return };
-        let Ok(relay) = self.client.relay(relay).await else { return };
+    /// Whether it was sent, or need not be: what a relay that is down misses, it is asked for once
+    /// it is back.
+    async fn ask_again(&self, relay: &RelayUrl, id: &SubscriptionId) -> bool {
+        let Some(filter) = self.wanted.lock().await.get(id).cloned() else { return true };
+        let Ok(relay) = self.client.relay(relay).await else { return true };
         let asked = relay.subscribe_with_id(id.clone(), filter, Default::default()).await;
-        if let Err(error) = asked {
-            tracing::info!(event = "relay_subscribe_failed", subscription = %id, %error);
-        }
+        let Err(error) = asked else { return true };
+        tracing::info!(event = "relay_subscribe_failed", subscription = %id, %error);
+        !self.line(relay.url()).is_up()
     }
 
     /// Notifications lost because they were not read in time, since the start.
@@ -335,10 +338,8 @@ impl Pool {
         let (mut up, mut all) = (Vec::new(), Vec::new());
         let mut reasons = Vec::new();
         for (url, relay) in self.client.relays().await {
-            if let Some(most) = self.too_long_for(&url, event) {
-                let words = format!("the event is longer than the {most} bytes that it takes");
+            if let Some(words) = self.too_long_for(&url, event) {
                 reasons.push(format!("{url}: {words}"));
-                self.line(&url).refused(words);
             } else {
                 if relay.is_connected() {
                     up.push(url.clone());
@@ -367,20 +368,31 @@ impl Pool {
     }
 
     /// What `relay` says of itself (NIP-11, `max_message_length`): it is not sent longer messages,
-    /// for which some relays would drop the connection.
-    pub fn set_most_bytes(&self, relay: &str, bytes: usize) {
+    /// for which some relays would drop the connection; `None` where it names no bound.
+    pub fn set_most_bytes(&self, relay: &str, bytes: Option<usize>) {
         if let Ok(relay) = RelayUrl::parse(relay) {
             let mut most = self.most_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-            most.insert(relay, bytes);
+            match bytes {
+                Some(bytes) => most.insert(relay, bytes),
+                None => most.remove(&relay),
+            };
         }
     }
 
-    /// The most bytes that `relay` takes, where the message with `event` has more.
-    fn too_long_for(&self, relay: &RelayUrl, event: &Event) -> Option<usize> {
-        let most = self.most_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = most.get(relay).copied()?;
+    /// Why `relay` does not get `event`, where the message with it is longer than it takes; the
+    /// relay's health tells it too.
+    fn too_long_for(&self, relay: &RelayUrl, event: &Event) -> Option<String> {
+        let most = {
+            let most = self.most_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            most.get(relay).copied()?
+        };
         // ["EVENT",..]
-        (event.as_json().len().saturating_add(10) > most).then_some(most)
+        if event.as_json().len().saturating_add(10) <= most {
+            return None;
+        }
+        let words = format!("the event is longer than the {most} bytes that it takes");
+        self.line(relay).refused(words.clone());
+        Some(words)
     }
 
     /// Hands an event of an ephemeral kind to every connected relay without waiting for an answer;
@@ -396,7 +408,7 @@ impl Pool {
         }
         let mut handed = 0;
         for (url, relay) in self.client.relays().await {
-            if !relay.is_connected() || self.too_long_for(&url, event).is_some() {
+            if self.too_long_for(&url, event).is_some() || !relay.is_connected() {
                 continue;
             }
             match relay.send_msg(ClientMessage::event(event.clone())) {

@@ -2,12 +2,13 @@
 //!
 //! Promise: between two tries lies a rest (see [`Backoff`]), which a waiting customer may shorten to
 //! [`FIRST`] but nobody to less. Incoming frames are filtered as text. What the relay did last is
-//! known: connected, took an event, refused one and in which words.
+//! known: connected, took an event, refused one and in which words. A connection that came about is
+//! told once to whoever reads: nothing that was asked before holds on it.
 //!
 //! Failure policy: a connection that cannot be made is the next rest; without random bytes each
 //! rest is the whole one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ struct Been {
     connected: Option<Instant>,
     ok: Option<Instant>,
     refused: Option<(Instant, String)>,
+    /// Connected, or asked in vain while connected, since somebody looked.
+    fresh: bool,
 }
 
 /// One relay.
@@ -112,6 +115,12 @@ impl Line {
     fn up(&self) {
         let mut been = self.been();
         (been.state, been.connected) = (RelayState::Connected, Some(Instant::now()));
+        been.fresh = true;
+    }
+
+    /// Whether it is connected, which the SDK may learn a moment later.
+    pub(super) fn is_up(&self) -> bool {
+        self.been().state == RelayState::Connected
     }
 
     /// The connection has ended, or did not come about.
@@ -158,22 +167,52 @@ impl Line {
 
 /// All relays of a pool, by address.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lines(Arc<Mutex<BTreeMap<String, Arc<Line>>>>);
+pub(super) struct Lines {
+    all: Arc<Mutex<BTreeMap<String, Arc<Line>>>>,
+    /// One of them is fresh.
+    changed: Arc<Notify>,
+}
 
 impl Lines {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Line>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn of(&self, url: &Url) -> Arc<Line> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.entry(url.as_str().to_owned()).or_default().clone()
+        self.all().entry(url.as_str().to_owned()).or_default().clone()
+    }
+
+    /// What was asked of `url` did not get there. Where it is down, its next connection is fresh.
+    pub(super) fn in_vain(&self, url: &Url) {
+        let line = self.of(url);
+        let mut been = line.been();
+        if been.state == RelayState::Connected {
+            been.fresh = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for a relay of which nothing is asked yet; there is one until
+    /// [`take_fresh`](Self::take_fresh), also for who stopped waiting. For one reader.
+    pub(super) async fn freshened(&self) {
+        while !self.all().values().any(|line| line.been().fresh) {
+            self.changed.notified().await;
+        }
+    }
+
+    /// The addresses of relays of which nothing is asked yet; it is now.
+    pub(super) fn take_fresh(&self) -> BTreeSet<String> {
+        let fresh = |line: &Line| std::mem::take(&mut line.been().fresh);
+        let all = self.all();
+        all.iter().filter(|(_, line)| fresh(line)).map(|(relay, _)| relay.clone()).collect()
     }
 
     pub(super) fn hurry(&self) {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.values().for_each(|line| line.hurry());
+        self.all().values().for_each(|line| line.hurry());
     }
 
     pub(super) fn health(&self) -> Vec<RelayHealth> {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|(relay, line)| line.health(relay)).collect()
+        self.all().iter().map(|(relay, line)| line.health(relay)).collect()
     }
 }
 
@@ -215,6 +254,7 @@ impl WebSocketTransport for Filtered {
             let opened = DefaultWebsocketTransport.connect(url, mode, timeout).await;
             let (sink, stream) = opened.inspect_err(|_| line.down())?;
             line.up();
+            self.lines.changed.notify_one();
             let (filter, ends) = (self.keep.clone(), Ends(line));
             let kept = stream.filter(move |frame| {
                 let _ = &ends;

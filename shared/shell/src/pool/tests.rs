@@ -9,6 +9,7 @@ use nostr_relay_builder::builder::{
 };
 use nostr_relay_builder::{LocalRelay, MockRelay};
 
+use super::inbox::MOST_DUE;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,8 +55,8 @@ async fn what_the_frame_filter_refuses_never_comes_out() {
 /// flood all others.
 #[test]
 fn what_is_put_off_is_put_off_once_and_stays_bounded() {
-    let notifications = broadcast::channel(1).1;
-    let mut inbox = Inbox { notifications, due: Vec::new(), closed: HashMap::new() };
+    let notifications = tokio::sync::broadcast::channel(1).1;
+    let mut inbox = Inbox::new(notifications);
     let relay = RelayUrl::parse("ws://127.0.0.1:1").unwrap();
     let ask = |n: usize| Again::Ask(relay.clone(), SubscriptionId::new(n.to_string()));
     for n in 0..3 * MOST_DUE {
@@ -67,6 +68,56 @@ fn what_is_put_off_is_put_off_once_and_stays_bounded() {
     assert_eq!(inbox.next_due(), Some(ask(7)));
     inbox.done(&ask(7));
     assert_eq!(inbox.next_due(), Some(ask(0)));
+}
+
+/// Loss prevented: a machine that starts while its relay is down, and hears of no payment and no
+/// document until somebody starts it again.
+#[tokio::test]
+async fn what_was_asked_while_a_relay_was_down_is_asked_once_it_is_there() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let url = vec![format!("ws://{address}")];
+    let keep: FrameFilter = Arc::new(|_: &str| true);
+    let reader = Pool::connect(Keys::generate(), &url, keep.clone()).await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    while reader.health().iter().all(|line| line.failures == 0) {
+        assert!(Instant::now() < until, "{:?}", reader.health());
+        tokio::task::yield_now().await;
+    }
+    let keys = Keys::generate();
+    reader.subscribe("all", Filter::new().author(keys.public_key())).await;
+    let relay = LocalRelay::new(RelayBuilder::default().port(address.port()));
+    relay.run().await.unwrap();
+    let writer = connected(&url, keep).await;
+    let event = note(&keys, "here");
+    writer.publish(&event).await.unwrap();
+    assert_eq!(next(&reader).await.id, event.id);
+}
+
+/// Loss prevented: a relay that answers each subscription and closes it at once is asked again every
+/// two seconds by each machine, for ever; or one that closes once a day is rested from like it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_alone_does_not_end_the_rests() {
+    let pool = Pool::connect(Keys::generate(), &[], Arc::new(|_: &str| true)).await.unwrap();
+    pool.subscribe("a", Filter::new()).await;
+    let relay = RelayUrl::parse("ws://127.0.0.1:1").unwrap();
+    let id = SubscriptionId::new("a");
+    let mut inbox = pool.inbox.lock().await;
+    let mut failures = Vec::new();
+    for lived in [1, 1, 1, 3_600] {
+        inbox.asked(&relay, &id);
+        let answer = RelayMessage::EndOfStoredEvents(std::borrow::Cow::Borrowed(&id));
+        pool.heard(&mut inbox, relay.clone(), answer).await;
+        tokio::time::advance(Duration::from_secs(lived)).await;
+        let closed = RelayMessage::Closed {
+            subscription_id: std::borrow::Cow::Borrowed(&id),
+            message: "error: no".into(),
+        };
+        pool.heard(&mut inbox, relay.clone(), closed).await;
+        failures.push(inbox.closed[&(relay.clone(), id.clone())].0.failures());
+    }
+    assert_eq!(failures, [1, 2, 3, 1]);
 }
 
 /// Loss prevented: an event that two relays carry is handled twice.
