@@ -3,7 +3,8 @@
 //! Promise: what the vault signed is kept as evidence whatever it says, also for a machine that was
 //! revoked. A report that agrees with the sale books notes and debt once, and lets the sats be
 //! distributed. Anything else books nothing and holds the settlement for a person: a report of a
-//! sale that was never paid, one that contradicts itself, a second and different end.
+//! sale that was never paid, one that contradicts itself, a second and different end, and any report
+//! of a machine that an alarm has stopped: of two journals nobody knows yet which one is true.
 //!
 //! An uncertain end books the notes that may have left the bays into suspense, and leaves the sats
 //! where they are, held. A later report of the sale, after a verdict or the device's own word, takes
@@ -29,6 +30,7 @@ use crate::ids::{MachineId, SettlementId};
 use crate::ledger::{DispenseBooking, EntryKind, LedgerError, dispensed};
 use crate::settle::AWAITS_REPORT;
 use crate::store::claims::{NewOwed, OwedReason};
+use crate::store::machines::DisabledBy;
 use crate::store::quotes::{self, Quote};
 use crate::store::settlements::{self, Consequences, Distribution, Reported, SettlementStatus};
 use crate::store::{Json, Kept, StoreError, Tx, cassettes, ledger, log, verdicts};
@@ -86,6 +88,10 @@ fn take(
     });
     let meaning = match &settlement {
         None => Meaning::Doubtful("no payment of this transaction is on record".into()),
+        // also where it was revoked since: a person enables it, or closes the sale
+        Some(_) if machine.disabled_by == Some(DisabledBy::Alarm) => {
+            Meaning::Doubtful("an alarm has stopped the machine: a person looks first".into())
+        }
         Some(settlement) => read(tx, route, settlement, report)?,
     };
     let subject = format!("machine:{}", machine.id);

@@ -213,6 +213,40 @@ async fn a_report_that_does_not_add_up_waits_for_a_person() {
     world.books_hold().await;
 }
 
+/// Loss prevented: a copy of a vault, whose journal was told apart from the true one, says of a sale
+/// that its notes were not given, and they are paid for a second time.
+#[tokio::test]
+async fn a_report_under_an_alarm_moves_nothing() {
+    let (world, mut machine) = trading().await;
+    loaded(&world).await;
+    let (full, none) = (DispenseOutcome::Full, DispenseOutcome::None);
+    let mut sales = Vec::new();
+    for (outcome, given, owed) in [(none, 0, 1_000), (full, 1, 0), (none, 0, 1_000)] {
+        let sale = offered(&mut machine, 1_000).await;
+        pay(&world, &sale.invoice, None);
+        machine.push().await;
+        sales.push((sale, outcome, given, owed));
+    }
+    let (id, now) = (world.machine_id, world.app.clock.now());
+    world.write(move |tx| machines::suspect(tx, id, "two journals", now)).await;
+    for (n, (sale, outcome, given, owed)) in sales.iter().enumerate() {
+        if n == 2 {
+            // whoever speaks then is told so, and what is under way still counts
+            world.write(move |tx| machines::revoke(tx, id, now)).await;
+        }
+        let body = report(&mut machine, sale, *outcome, &[(2, 1, *given)], *owed);
+        let _ = machine.ask(body).await;
+        let kept = settlement(&world, sale).await;
+        assert_eq!(kept.distribution, Distribution::Held, "{outcome:?}");
+        assert_eq!(kept.hold_reason.as_deref(), Some("doubtful_report"), "{outcome:?}");
+        assert_eq!(kept.dispense_outcome, None);
+        assert_eq!(debts(&world, sale).await, []);
+    }
+    assert_eq!(world.audited("report.doubtful").await, 3, "kept as evidence");
+    assert_eq!(world.balance(Account::Owed(world.machine_id)).await, 0);
+    world.books_hold().await;
+}
+
 /// Loss prevented: notes for a payment that came too late, was too little, or more than asked.
 #[tokio::test]
 async fn late_and_little_is_owed_whole_and_more_is_owed_back() {
