@@ -188,6 +188,8 @@ fn filter(machines: &[(PubKey, PubKey)]) -> Filter {
             SingleLetterTag::lowercase(Alphabet::D),
             machines.iter().map(|(spire, _)| DTag { kind, spire: *spire }.to_string()),
         )
+        // one each; unasked, some relays give fewer
+        .limit(machines.len())
 }
 
 /// The machines that are paired, have a key, and an operator with one.

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 /// Machines in one subscription, at most.
 const MOST_MACHINES: usize = 250;
+/// Machines in one subscription, at least: one relay with odd limits must not make subscriptions
+/// many at all others. What is too much for it comes by them.
+const LEAST_MACHINES: usize = 25;
 /// What a machine takes in a subscription's filter, in bytes: its key, its `d` tag, its operator's
 /// key, each with quotes and comma.
 const MACHINE_BYTES: usize = 67 + 96 + 67;
@@ -27,7 +30,8 @@ pub struct Limits {
     pub message_bytes: Option<usize>,
     /// Subscriptions of a connection (`max_subscriptions`).
     pub subscriptions: Option<usize>,
-    /// Stored events in the answer to a filter (`max_limit`; `default_limit` where it is lower).
+    /// Stored events in the answer to a filter (`max_limit`; what it gives unasked does not matter,
+    /// each filter asks for as many as it wants).
     pub answers: Option<usize>,
 }
 
@@ -66,12 +70,12 @@ impl Limits {
     }
 
     /// Machines whose documents one subscription may ask for, so that it is taken and answered in
-    /// full: each has one stored document.
+    /// full: each has one stored document. A relay that takes fewer than 25 is warned of only.
     #[must_use]
     pub fn machines_in_one(&self) -> usize {
         let fit = |bytes: usize| bytes.saturating_sub(FILTER_BYTES) / MACHINE_BYTES;
         let by_bytes = self.message_bytes.map_or(MOST_MACHINES, fit);
-        by_bytes.min(self.answers.unwrap_or(MOST_MACHINES)).clamp(1, MOST_MACHINES)
+        by_bytes.min(self.answers.unwrap_or(MOST_MACHINES)).clamp(LEAST_MACHINES, MOST_MACHINES)
     }
 }
 
@@ -98,7 +102,7 @@ impl Information {
             limits: Limits {
                 message_bytes: positive("max_message_length"),
                 subscriptions: positive("max_subscriptions"),
-                answers: least(positive("max_limit"), positive("default_limit")),
+                answers: positive("max_limit"),
             },
             work_bits: limits["min_pow_difficulty"].as_u64().unwrap_or(0),
             auth_required: is("auth_required"),
@@ -135,6 +139,12 @@ impl Information {
             all.push(format!(
                 "it takes messages of at most {bytes} bytes: a long list of open changes of \
                  cassettes goes by other relays only; have one that takes {LONG_DOCUMENT}"
+            ));
+        }
+        if let Some(most) = self.limits.answers.filter(|most| *most < LEAST_MACHINES) {
+            all.push(format!(
+                "it answers with at most {most} events, {LEAST_MACHINES} are asked for at once: the \
+                 states of other machines come by other relays only"
             ));
         }
         if let Some(most) = self.limits.subscriptions.filter(|most| *most < MACHINE_SUBSCRIPTIONS) {
@@ -175,15 +185,21 @@ mod tests {
     fn what_does_not_fit_is_told() {
         let said = Information::read(&json!({
             "name": "Relay\u{1b}[2J", "software": "git+https://x", "version": "1.2",
-            "limitation": {"max_message_length": 16_384, "max_subscriptions": 2, "max_limit": 5_000,
+            "limitation": {"max_message_length": 16_384, "max_subscriptions": 2, "max_limit": 10,
                 "default_limit": 100, "min_pow_difficulty": 20, "auth_required": true,
                 "payment_required": true, "restricted_writes": true}
         }));
         assert_eq!(said.name.as_deref(), Some("Relay[2J"));
         assert_eq!(said.software.as_deref(), Some("git+https://x 1.2"));
-        assert_eq!(said.limits.answers, Some(100));
+        assert_eq!(said.limits.answers, Some(10), "each filter names its own limit");
         let told = said.warnings().join("\n");
-        for part in ["takes money", "20 bits of work", "16384 bytes", "2 subscriptions"] {
+        for part in [
+            "takes money",
+            "20 bits of work",
+            "16384 bytes",
+            "2 subscriptions",
+            "at most 10 events",
+        ] {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert!(said.auth_required, "which is answered, and no reason to worry");
@@ -202,7 +218,10 @@ mod tests {
         let at = |limits| limited(limits).limits.machines_in_one();
         assert_eq!(at(json!({"max_limit": 100})), 100);
         assert_eq!(at(json!({"max_message_length": 16_384})), 70);
-        assert_eq!(at(json!({"max_message_length": 1})), 1);
+        // odd ones, which would make subscriptions many at all relays
+        assert_eq!(at(json!({"max_message_length": 1})), 25);
+        assert_eq!(at(json!({"max_limit": 1})), 25);
+        assert_eq!(at(json!({"default_limit": 1})), 250);
         let few = limited(json!({"max_subscriptions": 3, "max_limit": 100}));
         assert_eq!(few.too_few_subscriptions(300), None);
         assert!(few.too_few_subscriptions(301).unwrap().contains("need 4"));
@@ -219,7 +238,7 @@ mod tests {
             let any = json!({"name": text, "limitation": {"max_limit": number, "max_subscriptions":
                 text, "min_pow_difficulty": number, "auth_required": number}});
             let read = Information::read(&any);
-            prop_assert!(read.limits.machines_in_one() >= 1);
+            prop_assert!(read.limits.machines_in_one() >= LEAST_MACHINES);
             let _ = read.warnings();
         }
     }

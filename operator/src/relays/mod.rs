@@ -27,6 +27,8 @@ use crate::outgoing::{Ask, Server};
 const AGAIN: Duration = Duration::from_secs(3_600);
 /// The longest document that is read.
 const MOST_BYTES: usize = 64 << 10;
+/// No relay that carries events takes so few: a lower bound is an error of its document.
+const LEAST_MESSAGE: usize = 4_096;
 /// What NIP-11 is asked for as.
 const ACCEPT: &str = "application/nostr+json";
 
@@ -106,9 +108,9 @@ async fn ask_all(app: &App) {
         for warning in known.warnings.iter().filter(|_| before.as_ref() != Some(&known.warnings)) {
             tracing::warn!(event = "relay_does_not_fit", relay, warning);
         }
-        let most = known.information.as_ref().and_then(|said| said.limits.message_bytes);
-        if let Some(most) = most {
-            app.each_pool(|pool| pool.set_most_bytes(relay, most));
+        if let Some(said) = &known.information {
+            // also where it has taken its bound back
+            app.each_pool(|pool| pool.set_most_bytes(relay, most_bytes(&said.limits)));
         }
         // a relay that is away now keeps the limits that it had
         let kept = app.relays.of(relay).filter(|kept| kept.information.is_some());
@@ -119,6 +121,11 @@ async fn ask_all(app: &App) {
             _ => app.relays.set(relay, known),
         }
     }
+}
+
+/// The longest message that a relay is sent.
+fn most_bytes(limits: &Limits) -> Option<usize> {
+    limits.message_bytes.filter(|bytes| *bytes >= LEAST_MESSAGE)
 }
 
 /// Asks one relay what it says of itself, at `now`.
@@ -158,6 +165,13 @@ mod tests {
 
     use super::*;
     use crate::outgoing::testing::Host;
+
+    /// Loss prevented: a relay whose document has an odd number in it is sent nothing any more.
+    #[test]
+    fn an_odd_bound_counts_for_nothing() {
+        let at = |message_bytes| most_bytes(&Limits { message_bytes, ..Limits::default() });
+        assert_eq!([at(None), at(Some(4_095)), at(Some(4_096))], [None, None, Some(4_096)]);
+    }
 
     /// Loss prevented: a relay is asked for its page instead of its document, and never warned of; or
     /// one without a document is taken for one without limits that somebody had read.
