@@ -1,7 +1,7 @@
 //! Prices: sources, and the rule by which their answers become one rate.
 //!
 //! Promise: a rate names each source that it came from and how old each answer was; an answer that
-//! is too old counts for nothing. The median of the fresh ones is taken, without those that are far
+//! is too old counts for nothing, and so does one that lies as far ahead of a clock set back. The median of the fresh ones is taken, without those that are far
 //! from it, because one odd source must not set the price; the spread moves it in the operator's
 //! favour, in either direction. No floating point.
 //!
@@ -113,7 +113,7 @@ pub struct Origin {
     pub source: SourceName,
     /// Its answer.
     pub rate_nano: u64,
-    /// Seconds between its answer and the quote.
+    /// Seconds between its answer and the quote, by our clock.
     pub age_s: u64,
 }
 
@@ -183,11 +183,13 @@ impl Rates {
             .iter()
             .filter_map(|source| Some((source.name(), source.sample(currency, now)?)))
             .collect();
-        let Some(age_s) = samples.iter().map(|(_, sample)| now.since(sample.at)).min() else {
+        let Some(age_s) = samples.iter().map(|(_, sample)| now.distance(sample.at)).min() else {
             return Err(RateError::Unknown { currency });
         };
-        let mut agree: Vec<_> =
-            samples.into_iter().filter(|(_, sample)| now.since(sample.at) <= max_age_s).collect();
+        let mut agree: Vec<_> = samples
+            .into_iter()
+            .filter(|(_, sample)| now.distance(sample.at) <= max_age_s)
+            .collect();
         let fresh = agree.len();
         let stale = || RateError::Stale { currency, age_s, max_age_s };
         let first = median(&mut agree).ok_or_else(stale)?;
@@ -199,7 +201,7 @@ impl Rates {
         let origin = |(source, sample): (SourceName, Sample)| Origin {
             source,
             rate_nano: sample.rate.nano(),
-            age_s: now.since(sample.at),
+            age_s: now.distance(sample.at),
         };
         Ok(Price { rate, origins: agree.into_iter().map(origin).collect() })
     }
@@ -270,6 +272,9 @@ mod tests {
         let currency = "EUR".parse().unwrap();
         let stale = price(vec![Says("a", 7, 939)]);
         assert_eq!(stale, Err(RateError::Stale { currency, age_s: 61, max_age_s: 60 }));
+        let set_back = price(vec![Says("a", 7, 1_061)]);
+        assert_eq!(set_back, Err(RateError::Stale { currency, age_s: 61, max_age_s: 60 }));
+        assert_eq!(price(vec![Says("a", 7, 1_060)]), Ok(7), "clocks are set by a little");
         assert_eq!(price(vec![]), Err(RateError::Unknown { currency }));
         assert_eq!(price(vec![Says("a", 1_000, 1_000), Says("b", 1_020, 1_000)]), Ok(1_000));
     }
