@@ -96,6 +96,8 @@ pub struct App {
     pub config: Config,
     /// The wall clock.
     pub clock: Clock,
+    /// When this process began, by that clock: what nobody could say before is not late yet.
+    pub started_at: Unix,
     /// The database.
     pub store: Store,
     /// The service key: answers RPC, signs quotes and authorisations.
@@ -155,6 +157,7 @@ impl App {
         let wallets = wallet::open(&config.wallets, simulated.as_ref(), &clock)?;
         let roster = Arc::new(Roster::new(clock.clone()));
         Ok(Arc::new(Self {
+            started_at: clock.now(),
             config,
             clock,
             refusals: Arc::default(),

@@ -4,7 +4,8 @@
 //! it, and is written down before the first machine changes. A stage begins when each machine of the
 //! one before has said that it applies its fees. A machine with a key that does not say so in its
 //! time, one whose fees somebody changed meanwhile, and one that cannot take them halt the roll-out:
-//! what lies behind stays as it is, what lies ahead is not touched. It goes on over restarts.
+//! what lies behind stays as it is, what lies ahead is not touched. Fees that are published anew as
+//! they were are followed. It goes on over restarts, after which machines are heard first.
 //!
 //! States: running -> done | halted | stopped (by a person).
 //!
@@ -26,14 +27,17 @@ use crate::app::{App, Ring};
 use crate::fleet::machines::find;
 use crate::fleet::{FleetError, audit, pair_fees};
 use crate::http::error::in_words;
-use crate::ids::{MachineId, OperatorId, RolloutId};
-use crate::store::documents;
+use crate::ids::{DocumentId, MachineId, OperatorId, RolloutId};
+use crate::store::documents::{self, KeptDocument};
 use crate::store::machines::{self, KeptMachine};
 use crate::store::rollouts::{self, Rollout, RolloutState, Staged};
 use crate::store::{Kept, Read, StoreError, Tx, log, operators};
 
 /// Between two looks at what is on its way: machines say what they apply when they report.
 const LOOK: Duration = Duration::from_secs(5);
+/// Seconds after a start in which no machine is late: each has its heartbeat to say what it applied
+/// while nobody listened.
+const HEARD_S: u64 = 120;
 /// The most stages of one roll-out.
 const MAX_STAGES: usize = 20;
 
@@ -244,10 +248,14 @@ enum Step {
 }
 
 /// One look at one roll-out, and what follows from it.
-fn step(tx: &Tx<'_>, rollout: &Kept<RolloutId, Rollout>, now: Unix) -> Result<Step, FleetError> {
+fn step(
+    tx: &Tx<'_>,
+    rollout: &Kept<RolloutId, Rollout>,
+    (started, now): (Unix, Unix),
+) -> Result<Step, FleetError> {
     let staged = rollouts::machines(tx, rollout.id)?;
     for one in staged.iter().filter(|one| one.waits) {
-        if let Some(why) = trouble(tx, rollout, one, now)? {
+        if let Some(why) = trouble(tx, rollout, one, (started, now))? {
             return Ok(Step::Halt(why));
         }
     }
@@ -255,7 +263,7 @@ fn step(tx: &Tx<'_>, rollout: &Kept<RolloutId, Rollout>, now: Unix) -> Result<St
         let Some(document) = one.document_id else {
             return write(tx, rollout, staged.iter().filter(|it| it.stage == one.stage), now);
         };
-        let applied = documents::find(tx, document)?.is_some_and(|it| it.applied_at.is_some());
+        let applied = stands(tx, document)?.is_some_and(|it| it.applied_at.is_some());
         if one.waits && !applied {
             return Ok(Step::Waits);
         }
@@ -263,16 +271,29 @@ fn step(tx: &Tx<'_>, rollout: &Kept<RolloutId, Rollout>, now: Unix) -> Result<St
     Ok(Step::Done)
 }
 
+/// A stage's document, or what took its place with the same fees of the operator: it was published
+/// anew, or the platform's changed.
+fn stands(read: &Read<'_>, document: DocumentId) -> Result<Option<KeptDocument>, StoreError> {
+    let Some(was) = documents::find(read, document)? else { return Ok(None) };
+    if was.applied_at.is_some() || was.superseded_at.is_none() {
+        return Ok(Some(was));
+    }
+    let own =
+        |it: &KeptDocument| it.fees().map(|fees| (fees.cash_in_operator, fees.cash_out_operator));
+    let wanted = documents::wanted(read, was.machine_id, was.kind)?;
+    Ok(Some(wanted.filter(|wanted| own(wanted) == own(&was)).unwrap_or(was)))
+}
+
 /// Why a machine whose fees are written will not come to them.
 fn trouble(
     read: &Read<'_>,
     rollout: &Rollout,
     one: &Staged,
-    now: Unix,
+    (started, now): (Unix, Unix),
 ) -> Result<Option<String>, FleetError> {
     let (Some(document), Some(at)) = (one.document_id, one.written_at) else { return Ok(None) };
     let name = fees::named(&find(read, one.machine_id, None)?);
-    let Some(document) = documents::find(read, document)? else {
+    let Some(document) = stands(read, document)? else {
         return Ok(Some(format!("{name}: its document is not there any more")));
     };
     if document.applied_at.is_some() {
@@ -281,7 +302,7 @@ fn trouble(
     if document.superseded_at.is_some() {
         return Ok(Some(format!("{name}: its fees were changed again before it applied these")));
     }
-    let late = now.since(at) > u64::from(rollout.wait_s);
+    let late = now.since(at) > u64::from(rollout.wait_s) && now.since(started) > HEARD_S;
     Ok(late.then(|| format!("{name}: it did not say within {} s that it applies", rollout.wait_s)))
 }
 
@@ -332,11 +353,11 @@ fn write<'a>(
 /// [`FleetError`]; what was not done is done at the next look.
 pub(super) async fn look(app: &App) -> Result<(), FleetError> {
     loop {
-        let now = app.clock.now();
+        let (started, now) = (app.started_at, app.clock.now());
         let moved = app.store.write(move |tx| {
             let mut moved = false;
             for rollout in rollouts::running(tx)? {
-                let (state, reason) = match step(tx, &rollout, now)? {
+                let (state, reason) = match step(tx, &rollout, (started, now))? {
                     Step::Waits => continue,
                     Step::Wrote => {
                         moved = true;

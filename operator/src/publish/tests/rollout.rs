@@ -126,6 +126,57 @@ async fn a_roll_out_is_done_when_the_last_machine_applies_it() {
     assert!(matches!(again, Err(FleetError::Invalid { .. })), "nothing would change: {again:?}");
 }
 
+/// Loss prevented: a roll-out that stops because somebody sent a machine its fees once more, or
+/// because the platform's changed; or that counts others' fees as its own.
+#[tokio::test]
+async fn fees_that_are_published_anew_do_not_halt_a_roll_out() {
+    let site = Site::new().await;
+    let (first, last) = (site.paired("till").await, site.paired("bar").await);
+    site.tag(&first, &["trial"]).await;
+    let operator = site.operator().await;
+    let id = begin(site.app(), "cli", operator, wish(&["trial"], true)).await.unwrap();
+    look(site.app()).await.unwrap();
+    let (machine, now) = (first.id, site.app().clock.now());
+    let again = site.app().store.write(move |tx| {
+        let machine = machines::find(tx, machine)?.unwrap();
+        fees::want(tx, &machine, now)
+    });
+    again.await.unwrap();
+    look(site.app()).await.unwrap();
+    assert_eq!(site.state(id).await, (RolloutState::Running, None));
+    site.applies(&first).await;
+    assert_eq!(site.fee(&last).await, 20_000, "the new version counts");
+    fees::set_platform(site.app(), "cli", None, Some(ppm(10_000))).await.unwrap();
+    look(site.app()).await.unwrap();
+    assert_eq!(site.state(id).await, (RolloutState::Running, None));
+    fees::set(site.app(), "cli", None, last.id, None, Some(ppm(30_000))).await.unwrap();
+    look(site.app()).await.unwrap();
+    assert_eq!(site.state(id).await.0, RolloutState::Halted);
+}
+
+/// Loss prevented: a service that was away for longer than machines have, and halts a roll-out
+/// before it has heard one of them.
+#[tokio::test]
+async fn machines_are_heard_after_a_restart_before_they_are_late() {
+    let site = Site::new().await;
+    let _till = site.paired("till").await;
+    let operator = site.operator().await;
+    let id = begin(site.app(), "cli", operator, wish(&[], true)).await.unwrap();
+    look(site.app()).await.unwrap();
+    let Site { world, port, bunker } = site;
+    // nobody looks while it is away
+    world.app.stop.cancel();
+    world.app.tasks.close();
+    world.app.tasks.wait().await;
+    world.pass(u64::from(WAIT_S) + 1);
+    let site = Site { world, port, bunker }.restarted().await;
+    look(site.app()).await.unwrap();
+    assert_eq!(site.state(id).await, (RolloutState::Running, None));
+    site.world.pass(121);
+    look(site.app()).await.unwrap();
+    assert_eq!(site.state(id).await.0, RolloutState::Halted);
+}
+
 /// Loss prevented: fees above the cap on some of the machines; a change by hand that a roll-out takes
 /// back without a word.
 #[tokio::test]
