@@ -10,11 +10,13 @@ use std::path::PathBuf;
 
 use bitspire_shared::money::{Currency, Fiat};
 use bitspire_shared::time::Unix;
+use bitspire_shell::clock::Clock;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::{CliError, End};
+use crate::http::books::{DAY_S, MAX_DAYS, date, day_of};
 
 /// Rows that one question brings.
 const PAGE: usize = 1_000;
@@ -117,16 +119,7 @@ pub(super) fn export(client: &Client, what: ExportWhat) -> Result<End, CliError>
             rows.write(SETTLEMENTS, &all)?;
         }
         ExportWhat::Balances { from, until, rows } => {
-            let mut path = "/dca/balances?".to_owned();
-            for (name, day) in [("from", from), ("until", until)] {
-                if let Some(day) = day {
-                    let _ = write!(path, "{name}={day}&");
-                }
-            }
-            rows.write(
-                BALANCES,
-                &list(client.get(path.trim_end_matches(['&', '?']))?.body, &path)?,
-            )?;
+            rows.write(BALANCES, &balances(client, from.as_deref(), until.as_deref())?)?;
         }
         ExportWhat::Liabilities(rows) => {
             let path = "/dca/liabilities";
@@ -162,6 +155,39 @@ fn pages(client: &Client, path: &str) -> Result<Vec<Value>, CliError> {
         after = last["id"].as_i64().ok_or(CliError::Answer { path: asked })?;
         all.extend(page);
     }
+}
+
+/// Closing balances, as many days at once as the service answers.
+fn balances(
+    client: &Client,
+    from: Option<&str>,
+    until: Option<&str>,
+) -> Result<Vec<Value>, CliError> {
+    let day = |text| day_of(text).map_err(CliError::Day);
+    let from = match from {
+        Some(text) => day(text)?,
+        None => {
+            let path = "/dca/ledger?after=0&limit=1";
+            let first = list(client.get(path)?.body, path)?;
+            let Some(first) = first.first() else { return Ok(Vec::new()) };
+            let at = first["at"].as_u64();
+            at.ok_or_else(|| CliError::Answer { path: path.to_owned() })? / DAY_S
+        }
+    };
+    let until = until.map(day).transpose()?.unwrap_or(Clock::system().now().0 / DAY_S);
+    let mut all = Vec::new();
+    for (first, last) in spans(from, until) {
+        let path = format!("/dca/balances?from={}&until={}", date(first), date(last));
+        all.extend(list(client.get(&path)?.body, &path)?);
+    }
+    Ok(all)
+}
+
+/// The days from `from` to `until`, in parts of which each fits into one answer.
+fn spans(from: u64, until: u64) -> impl Iterator<Item = (u64, u64)> {
+    let step = usize::try_from(MAX_DAYS).unwrap_or(usize::MAX);
+    let last = move |first: u64| first.saturating_add(MAX_DAYS.saturating_sub(1)).min(until);
+    (from..=until).step_by(step).map(move |first| (first, last(first)))
 }
 
 const POSTINGS: &[&str] =
@@ -353,6 +379,20 @@ mod tests {
         let told = books(&entries(), false);
         assert!(told.starts_with("2027-01-15 * dispensed 3:ab:9\n    ; entry: 7\n"), "{told}");
         assert!(!told.contains("open"), "{told}");
+    }
+
+    /// Loss prevented: days that an export leaves out or has twice, or more than the service answers.
+    #[test]
+    fn days_are_asked_for_once_and_in_parts() {
+        for (from, until) in [(5, 5), (5, 35), (5, 36), (5, 700), (6, 5)] {
+            let mut next = from;
+            for (first, last) in spans(from, until) {
+                assert_eq!(first, next);
+                assert!(last >= first && last - first < MAX_DAYS, "{first} to {last}");
+                next = last + 1;
+            }
+            assert_eq!(next, (until + 1).max(from));
+        }
     }
 
     /// Loss prevented: a machine's name that a spreadsheet runs; an amount with a comma in two cells.

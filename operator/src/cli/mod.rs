@@ -93,6 +93,9 @@ enum CliError {
     /// The receipt.
     #[error(transparent)]
     Receipt(#[from] bitspire_shared::receipt::ReceiptError),
+    /// A day that is none.
+    #[error("{0}")]
+    Day(String),
     /// An answer of another shape.
     #[error("{path}: expected a list in the daemon's answer: is it of another version?")]
     Answer {

@@ -1,8 +1,8 @@
 //! What a person decides about a distribution that does not go on by itself.
 //!
 //! Promise: a held settlement is released only when its machine has reported how the sale ended; a
-//! leg whose payment may still succeed is nobody's to end; each decision is in the audit log with
-//! its reason.
+//! leg whose payment may still succeed is nobody's to end; the platform's fee is the platform's
+//! alone to end; each decision is in the audit log with its reason.
 //!
 //! Failure policy: [`HandsError`]; nothing was written.
 
@@ -11,7 +11,7 @@ use bitspire_shared::rpc::DispenseOutcome;
 use serde_json::json;
 use thiserror::Error;
 
-use super::NO_SUPER_WALLET;
+use super::{NO_SUPER_WALLET, go_on};
 use crate::app::{App, Ring};
 use crate::fleet::{self, FleetError, machines};
 use crate::ids::{LegId, OperatorId, SettlementId};
@@ -50,6 +50,9 @@ pub enum HandsError {
         /// Where it stands.
         state: LegState,
     },
+    /// The platform's fee is not its operator's to end.
+    #[error("leg {0} is the platform's fee: expected the platform's own word, not an operator's")]
+    Platform(LegId),
     /// No reason for the log.
     #[error("expected a reason, for the audit log")]
     NoReason,
@@ -74,6 +77,8 @@ pub struct Word {
     pub actor: String,
     /// Whose machines they may touch.
     pub operator: Option<OperatorId>,
+    /// Whether they speak for the platform.
+    pub platform: bool,
     /// Why.
     pub reason: String,
 }
@@ -157,7 +162,7 @@ pub async fn release(app: &App, id: SettlementId, word: Word) -> Result<(), Hand
                 return Err(refused(&found, needs));
             }
             log(tx, &word, "settlement.release", &found, None, now)?;
-            settlements::release(tx, id)?;
+            go_on(tx, id)?;
             Ok(found.payment_hash)
         })
         .await;
@@ -184,7 +189,7 @@ pub async fn resume(app: &App, id: SettlementId, word: Word) -> Result<(), Hands
                 }
             }
             log(tx, &word, "settlement.resume", &found, None, now)?;
-            settlements::release(tx, id)?;
+            go_on(tx, id)?;
             Ok(found.payment_hash)
         })
         .await;
@@ -205,7 +210,7 @@ pub enum How {
 /// Ends a leg by a person's word, and lets its settlement go on to its end.
 ///
 /// # Errors
-/// [`HandsError`]: a leg that is bound or has ended.
+/// [`HandsError`]: a leg that is bound or has ended; the platform's fee by an operator's word.
 pub async fn end_leg(app: &App, id: LegId, how: How, word: Word) -> Result<LegId, HandsError> {
     let (word, now) = (with_reason(word)?, app.clock.now());
     let done: Result<_, HandsError> = app
@@ -216,13 +221,16 @@ pub async fn end_leg(app: &App, id: LegId, how: How, word: Word) -> Result<LegId
                 Err(HandsError::NoSettlement(_)) => return Err(HandsError::NoLeg(id)),
                 found => found?,
             };
+            if leg.kind == LegKind::SuperFee && !word.platform {
+                return Err(HandsError::Platform(id));
+            }
             let latest = legs::latest(tx, leg.settlement_id)?.iter().any(|last| last.id == id);
             if !latest || !matches!(leg.state, LegState::Planned | LegState::Failed) {
                 return Err(HandsError::Leg { id, state: leg.state });
             }
             let ended = end(tx, &found, &leg, how, &word, now)?;
             if matches!(found.distribution, Distribution::Held | Distribution::Errored) {
-                settlements::release(tx, found.id)?;
+                go_on(tx, found.id)?;
             }
             Ok((ended, found.payment_hash))
         })

@@ -6,11 +6,13 @@
 //! written before its wallet is asked to pay, and what the wallet said is durable together with the
 //! books. A leg is paid again never, and tried again only when the wallet has said "failed" for that
 //! very hash, as final as its kind gives it. Legs are independent. No leg takes sats that customers
-//! were promised.
+//! were promised, or that another leg may still take: a machine's settlements are in work one after
+//! the other.
 //!
 //! States of a settlement: pending -> processing -> processed, or errored where a leg has failed in
 //! each of its rounds, or held where the platform has fees and no wallet. processing is a lease: a
-//! crashed worker's runs out and another takes over; what it left behind is found in the rows.
+//! crashed worker's ends when the one process that may have the database starts, or runs out, and
+//! another takes over; what it left behind is found in the rows.
 //!
 //! Failure policy: an unreachable wallet, a refusal and a lost answer leave a leg as it is, with the
 //! reason beside it, and the settlement in work. What has not ended after a quarter of an hour is
@@ -25,6 +27,7 @@ pub mod rules;
 pub(crate) mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{Nonce, TxnId};
@@ -34,6 +37,7 @@ use bitspire_shell::secrets::{SecretError, random};
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::app::{App, Ring};
 use crate::ids::{MachineId, OperatorId, SettlementId};
@@ -42,7 +46,7 @@ use crate::payout::PayoutError;
 use crate::payout::rounds::{ROUND, Rounds};
 use crate::store::legs::{self, KeptLeg, LegState};
 use crate::store::settlements::{self, Distribution};
-use crate::store::{StoreError, Tx, log, machines, rules as rows};
+use crate::store::{Read, StoreError, Tx, log, machines, rules as rows};
 use crate::wallet::WalletError;
 
 /// Settlements in work at once.
@@ -53,8 +57,10 @@ const LEASE_S: u64 = 300;
 const ROUNDS: i64 = 3;
 /// After so many seconds a settlement that is not distributed is told.
 const TOLD_AFTER_S: u64 = 900;
-/// Settlements that one look tells of.
-const TOLD: u32 = 100;
+/// Settlements that one look tells of, or lets go on.
+const AT_A_LOOK: u32 = 100;
+/// So far apart are two looks for what is to be told.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a settlement is held whose platform fee has no wallet to go to.
 pub const NO_SUPER_WALLET: &str = "no_super_wallet";
@@ -114,13 +120,13 @@ pub enum DistributeError {
     },
     /// The wallet holds too little beside what customers were promised.
     #[error(
-        "distribution: expected {needed} sats beside the {promised} that customers were promised, \
-         the wallet has {balance}; it goes on when there is more"
+        "distribution: expected {needed} sats beside the {promised} that customers were promised \
+         or other legs take, the wallet has {balance}; it goes on when there is more"
     )]
     NoRoom {
         /// The leg and what routing may cost.
         needed: Sats,
-        /// What customers have a right to, with the routing.
+        /// What customers have a right to, and what other legs may take, with the routing.
         promised: Sats,
         /// What the wallet has.
         balance: Sats,
@@ -169,7 +175,7 @@ pub fn start(app: &Arc<App>) -> Result<(), SecretError> {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(ROUND) => {}
                 () = rung_for_settlement(&mut bell) => {}
-                Some(()) = worker.next_done() => {}
+                Some(_) = worker.next_done() => {}
             }
         }
         // what was asked of a wallet is answered, if it comes in time
@@ -187,43 +193,61 @@ async fn rung_for_settlement(bell: &mut broadcast::Receiver<Ring>) {
     }
 }
 
-/// Drives settlements side by side, each of them once at a time.
+/// Drives settlements side by side, one of each machine at a time.
 pub(crate) struct Worker {
     app: Arc<App>,
     /// Whose claims are its own.
     token: String,
-    rounds: Rounds<SettlementId, DistributeError>,
+    /// Whether the leases of dead workers were ended.
+    began: bool,
+    /// When it last looked for what is to be told.
+    told: Option<Instant>,
+    rounds: Rounds<SettlementId, MachineId, DistributeError>,
 }
 
 impl Worker {
     fn new(app: Arc<App>) -> Result<Self, SecretError> {
         let token = Nonce::from_bytes(random()?).to_string();
-        Ok(Self { app, token, rounds: Rounds::new(AT_ONCE) })
+        Ok(Self { app, token, began: false, told: None, rounds: Rounds::new(AT_ONCE) })
     }
 
     /// Tells what is overdue, lets go on what has a destination now, and begins with every
     /// settlement that may be distributed and does not rest.
     async fn look(&mut self) -> Result<(), DistributeError> {
-        let now = self.app.clock.now();
-        self.app.store.write(move |tx| tell_overdue(tx, now)).await?;
-        self.app.store.write(move |tx| release_assigned(tx, now)).await?;
-        let open: Result<_, StoreError> = self.app.store.read(settlements::distributable).await;
-        let open = open?;
-        let (app, token) = (&self.app, &self.token);
-        self.rounds.begin(&open, |id| {
-            let (app, token) = (Arc::clone(app), token.clone());
-            async move { drive(&app, id, token).await }
-        });
+        let (store, now) = (&self.app.store, self.app.clock.now());
+        if !self.began {
+            store.write(settlements::end_leases).await?;
+            self.began = true;
+        }
+        if self.told.is_none_or(|last| last.elapsed() >= TOLD_EVERY) {
+            if !store.read(move |read| overdue(read, now)).await?.is_empty() {
+                store.write(move |tx| tell_overdue(tx, now)).await?;
+            }
+            self.told = Some(Instant::now());
+        }
+        if !store.read(move |read| assignable(read, now)).await?.is_empty() {
+            store.write(move |tx| release_assigned(tx, now)).await?;
+        }
+        let open: Result<Vec<_>, StoreError> = store.read(settlements::distributable).await;
+        self.begin(&open?);
         Ok(())
     }
 
+    fn begin(&mut self, open: &[(SettlementId, MachineId)]) {
+        let (app, token) = (&self.app, &self.token);
+        self.rounds.begin(open, |id| {
+            let (app, token) = (Arc::clone(app), token.clone());
+            async move { drive(&app, id, token).await }
+        });
+    }
+
     /// Waits for one settlement to end or to rest; `None` where none is in work.
-    async fn next_done(&mut self) -> Option<()> {
+    async fn next_done(&mut self) -> Option<SettlementId> {
         let (id, driven) = self.rounds.next_done().await?;
         if let Err(error) = driven {
             tracing::error!(event = "distribution_failed", settlement = %id, error = ?error);
         }
-        Some(())
+        Some(id)
     }
 
     async fn finish(&mut self) {
@@ -341,30 +365,36 @@ fn subject(machine: MachineId) -> String {
     format!("machine:{machine}")
 }
 
+/// Lets a held or errored settlement be distributed (again); where it comes to wait once more, that is
+/// told once more.
+fn go_on(tx: &Tx<'_>, id: SettlementId) -> Result<(), StoreError> {
+    settlements::release(tx, id)?;
+    log::forget_of(tx, WAITING, &id.to_string()).map(|_| ())
+}
+
+/// Settlements that waited for the platform's wallet, where there is one now.
+fn assignable(read: &Read<'_>, now: Unix) -> Result<Vec<SettlementId>, StoreError> {
+    match plan::shares(rows::of_super(read, now)?.as_ref()) {
+        Some(_) => settlements::held_for(read, NO_SUPER_WALLET, AT_A_LOOK),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// Settlements that waited for the platform's wallet go on when there is one.
 fn release_assigned(tx: &Tx<'_>, now: Unix) -> Result<(), StoreError> {
-    let waiting = legs::unassigned(tx)?;
-    if waiting.is_empty() || plan::shares(rows::of_super(tx, now)?.as_ref()).is_none() {
-        return Ok(());
-    }
-    for id in waiting {
-        let settlement = settlements::find(tx, id)?;
-        let waits = settlement.is_some_and(|kept| {
-            kept.distribution == Distribution::Held
-                && kept.hold_reason.as_deref() == Some(NO_SUPER_WALLET)
-        });
-        if waits {
-            settlements::release(tx, id)?;
-        }
-    }
-    Ok(())
+    assignable(tx, now)?.into_iter().try_for_each(|id| go_on(tx, id))
+}
+
+/// What is not distributed in time and of which nobody was told how it stands.
+fn overdue(read: &Read<'_>, now: Unix) -> Result<Vec<settlements::Overdue>, StoreError> {
+    let since = Unix(now.0.saturating_sub(TOLD_AFTER_S));
+    settlements::overdue(read, (since, now), WAITING, AT_A_LOOK)
 }
 
 /// No accepted payment stays undistributed without a word about it.
 fn tell_overdue(tx: &Tx<'_>, now: Unix) -> Result<(), StoreError> {
-    let since = Unix(now.0.saturating_sub(TOLD_AFTER_S));
     let for_ever = Unix(i64::MAX.unsigned_abs());
-    for late in settlements::overdue(tx, since, WAITING, TOLD)? {
+    for late in overdue(tx, now)? {
         let settlements::Overdue { id, machine, state } = late;
         if log::use_nonce(tx, WAITING, &format!("{id} {state}"), for_ever)? {
             let detail = json!({ "settlement": id, "state": state });

@@ -19,7 +19,7 @@ use crate::ledger::{Earner, leg_paid};
 use crate::payout::attempt::{Attempt, End, PATIENCE, Told, inquire, judge};
 use crate::payout::fee_limit;
 use crate::store::legs::{self, KeptLeg, LegKind, LegState};
-use crate::store::payments::{self, NewPayment, Subject};
+use crate::store::payments::{self, NewPayment, Subject, SubjectKind};
 use crate::store::rules::Destination;
 use crate::store::{
     Read, StoreError, Tx, claims, ledger, machines, quotes, settlements, withdraws,
@@ -127,19 +127,21 @@ async fn bound(
     Ok(payment?.map(|payment| Attempt { payment, fresh: true, extra }))
 }
 
-/// Holds the wallet against the leg and all that its machine's customers have a right to.
+/// Holds the wallet against the leg, all that its machine's customers have a right to, and the legs
+/// that are under way: this one is not yet.
 async fn room(
     app: &App,
     work: &Work,
     payer: &dyn Wallet,
     amount: Sats,
 ) -> Result<(), DistributeError> {
+    let machine = work.machine;
+    // before the balance: what is paid in between counts twice then, never not at all
+    let promised = app.store.read(move |read| promised(read, machine)).await?;
     let balance: Msat = in_time(payer.id(), payer.balance())
         .await
         .map_err(|error| DistributeError::Pay(error.into()))?;
     let balance = balance.to_sats_floor();
-    let machine = work.machine;
-    let promised = app.store.read(move |read| promised(read, machine)).await?;
     let needed = amount.plus(fee_limit(amount))?;
     if promised.plus(needed)? <= balance {
         return Ok(());
@@ -147,15 +149,15 @@ async fn room(
     Err(DistributeError::NoRoom { needed, promised, balance })
 }
 
-/// What a machine's customers were promised or are owed, and what routing it may cost.
+/// What a machine's customers were promised or are owed and what routing it may cost, with what other
+/// legs may still take.
 fn promised(read: &Read<'_>, machine: crate::ids::MachineId) -> Result<Sats, DistributeError> {
     let withdraws = withdraws::unpaid(read, machine)?;
     let owed = claims::unassigned(read, machine)?;
     let promised = withdraws.plus(owed)?.plus(quotes::reserved(read, machine)?)?;
-    match promised {
-        Sats::ZERO => Ok(promised),
-        _ => Ok(promised.plus(fee_limit(promised))?),
-    }
+    let routing = if promised == Sats::ZERO { Sats::ZERO } else { fee_limit(promised) };
+    let legs = payments::under_way(read, machine, SubjectKind::Leg)?;
+    Ok(promised.plus(routing)?.plus(legs)?)
 }
 
 /// An invoice of the receiving wallet for exactly the leg.

@@ -2,12 +2,15 @@
 //!
 //! Promise: a change is signed by the owner's key before it is written, is told in the log at once,
 //! takes effect after a delay (none before the first sale) and can be cancelled until then. A wallet
-//! that it names is of this instance, is no machine's, and is in nobody else's rules.
+//! that it names is of this instance, is no machine's, is not another operator's by the configuration,
+//! and is in nobody else's rules that count or will.
 //!
 //! The owner's key is the operator's key, which lives in the bunker; for the platform's fee it is
 //! that of the instance's first operator.
 //!
 //! Failure policy: [`RulesError`]; nothing was written.
+
+use std::collections::BTreeMap;
 
 use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::ids::PubKey;
@@ -67,6 +70,19 @@ pub struct Wish {
     pub machine: Option<MachineId>,
     /// All of the fee; nothing leaves it in the machine's wallet, or with the operator's own rules.
     pub shares: Vec<Share>,
+}
+
+/// A wish, and what it is held against beside the database.
+#[derive(Clone)]
+struct Asked {
+    actor: String,
+    /// Whose rules the asker may change; `None` is everybody's.
+    own: Option<OperatorId>,
+    wish: Wish,
+    /// Seconds until a change counts.
+    delay: u64,
+    /// Whose a wallet is, by the operator's name.
+    owners: BTreeMap<String, String>,
 }
 
 /// A change that may be made.
@@ -146,19 +162,20 @@ pub async fn change(
         }
     }
     let (now, delay) = (app.clock.now(), app.config.rules_delay_s);
-    let (who, asked) = (actor.to_owned(), wish.clone());
-    let check = app.store.read(move |read| check(read, &who, own, &asked, now, delay));
-    let granted: Granted = check.await?;
+    let owners = app.config.wallet_operators.clone();
+    let asked = Asked { actor: actor.to_owned(), own, wish, delay, owners };
+    let first = asked.clone();
+    let granted: Granted = app.store.read(move |read| check(read, &first, now)).await?;
     let failed = |source| FleetError::Bunker { step: STEP, source };
     let signer = app.signer(granted.key);
     let signer = signer.ok_or(failed(SignerError::NotSent { method: "sign_event" }))?;
     let signed = signer.sign(unsigned(&granted)?).await.map_err(failed)?;
-    let (who, signed) = (actor.to_owned(), signed.as_json());
+    let signed = signed.as_json();
     let written: Result<KeptRules, RulesError> = app
         .store
         .write(move |tx| {
             // the bunker took its time: whatever changed meanwhile counts
-            let still = self::check(tx, &who, own, &wish, now, delay)?;
+            let still = check(tx, &asked, now)?;
             if still.rules != granted.rules || still.key != granted.key {
                 return Err(invalid("shares", "the state that was signed", "another one"));
             }
@@ -199,22 +216,23 @@ fn subject(rules: &RuleSet) -> String {
     }
 }
 
-fn check(
-    read: &Read<'_>,
-    actor: &str,
-    own: Option<OperatorId>,
-    wish: &Wish,
-    now: Unix,
-    delay: u64,
-) -> Result<Granted, RulesError> {
+fn check(read: &Read<'_>, asked: &Asked, now: Unix) -> Result<Granted, RulesError> {
+    let Asked { wish, own, .. } = asked;
     let (operator_id, machine_id) = match (wish.scope, wish.machine) {
         (Scope::Super, None) => (None, None),
-        (Scope::Operator, None) => (Some(machines::operator_for(read, own, wish.operator)?), None),
-        (Scope::Machine, Some(id)) => (Some(machines::find(read, id, own)?.operator_id), Some(id)),
+        (Scope::Operator, None) => (Some(machines::operator_for(read, *own, wish.operator)?), None),
+        (Scope::Machine, Some(id)) => (Some(machines::find(read, id, *own)?.operator_id), Some(id)),
         (Scope::Machine, None) => return Err(invalid("machine", "the machine's number", "none")),
         (_, Some(id)) => return Err(invalid("machine", "none for this scope", id)),
     };
     shares(wish)?;
+    let all = operators::list(read)?;
+    let signs = match operator_id {
+        Some(id) => all.into_iter().find(|one| one.id == id),
+        None => all.into_iter().next(),
+    };
+    let signs = signs.ok_or(FleetError::NoIdentity)?;
+    let standing = rules::standing(read, now)?;
     for share in &wish.shares {
         // whose a Lightning address is nobody here can tell
         let Destination::Wallet(wallet) = &share.to else { continue };
@@ -222,22 +240,20 @@ fn check(
             let got = format!("{wallet}, which is machine {}'s", machine.id);
             return Err(invalid("shares", "a wallet that is no machine's", got));
         }
+        if asked.owners.get(wallet).is_some_and(|owner| *owner != signs.name) {
+            let expected = format!("a wallet of {:?} or of nobody in particular", signs.name);
+            let got = format!("{wallet}, which is another operator's");
+            return Err(invalid("shares", expected, got));
+        }
         let names = |other: &KeptRules| {
-            other.cancelled_at.is_none()
-                && other.operator_id != operator_id
-                && other.shares.0.iter().any(|one| one.to == share.to)
+            other.operator_id != operator_id && other.shares.0.iter().any(|one| one.to == share.to)
         };
-        if rules::list(read, None)?.iter().any(names) {
+        if standing.iter().any(names) {
             let got = format!("{wallet}, which is in somebody else's rules");
             return Err(invalid("shares", "a wallet of your own", got));
         }
     }
-    let all = operators::list(read)?;
-    let signs = match operator_id {
-        Some(id) => all.into_iter().find(|one| one.id == id),
-        None => all.into_iter().next(),
-    };
-    let key = signs.and_then(|one| one.pubkey).ok_or(FleetError::NoIdentity)?;
+    let key = signs.pubkey.ok_or(FleetError::NoIdentity)?;
     // before the first sale nothing can be led away
     let sold = !settlements::newest(read, operator_id, None, None, 1)?.is_empty();
     let rules = RuleSet {
@@ -246,9 +262,9 @@ fn check(
         machine_id,
         shares: Json(wish.shares.clone()),
         signed: String::new(),
-        actor: actor.to_owned(),
+        actor: asked.actor.clone(),
         created_at: now,
-        in_force_at: if sold { now.after(delay) } else { now },
+        in_force_at: if sold { now.after(asked.delay) } else { now },
         cancelled_at: None,
         cancelled_by: None,
     };

@@ -21,11 +21,11 @@ use crate::store::withdraws::WithdrawState;
 use crate::store::{Read, StoreError, claims, ledger, machines, operators, settlements, withdraws};
 
 /// Seconds of a day.
-const DAY_S: u64 = 86_400;
+pub(crate) const DAY_S: u64 = 86_400;
 /// The most rows of one answer.
 const MAX_ROWS: u32 = 1_000;
 /// The most days of one answer.
-const MAX_DAYS: u64 = 3_660;
+pub(crate) const MAX_DAYS: u64 = 31;
 
 /// Refuses whoever may see a part of the instance only.
 async fn whole(api: &Api, caller: &Caller) -> Result<(), ApiError> {
@@ -91,19 +91,27 @@ pub(super) struct Days {
     until: Option<String>,
 }
 
-/// The day of a date such as 2026-01-31, counted from 1970-01-01.
-fn day(field: &'static str, text: &str) -> Result<u64, ApiError> {
-    let wrong = || {
-        let words = format!("{field}: expected a day such as 2026-01-31 from 1970 on, got {text}");
-        ApiError::new(StatusCode::BAD_REQUEST, words).with("field", field.into())
-    };
+/// The date of a day that is counted from 1970-01-01, such as 2026-01-31.
+pub(crate) fn date(day: u64) -> String {
+    Unix(day.saturating_mul(DAY_S)).to_iso().chars().take(10).collect()
+}
+
+/// The day of a date, counted from 1970-01-01; in words where it is none.
+pub(crate) fn day_of(text: &str) -> Result<u64, String> {
+    let wrong = || format!("expected a day such as 2026-01-31 from 1970 on, got {text}");
     // by the calendar that writes dates here: the day whose date it is
     let year: u64 = text.get(..4).and_then(|year| year.parse().ok()).ok_or_else(wrong)?;
     let first = year.checked_sub(1_970).ok_or_else(wrong)?.saturating_mul(365);
     let leap = year.saturating_sub(1_969) / 4;
     let near = first.saturating_add(leap).saturating_sub(30);
-    let is = |day: &u64| Unix(day.saturating_mul(DAY_S)).to_iso().get(..10) == Some(text);
-    (near..near.saturating_add(430)).find(is).ok_or_else(wrong)
+    (near..near.saturating_add(430)).find(|day| date(*day) == text).ok_or_else(wrong)
+}
+
+fn day(field: &'static str, text: &str) -> Result<u64, ApiError> {
+    day_of(text).map_err(|words| {
+        let words = format!("{field}: {words}");
+        ApiError::new(StatusCode::BAD_REQUEST, words).with("field", field.into())
+    })
 }
 
 /// Whose machine's an account is, where it is one's.
@@ -135,7 +143,7 @@ fn closing(moved: &[ledger::Moved], from: u64, until: u64) -> Vec<Value> {
             let balance = balances.entry((one.account, one.unit)).or_default();
             *balance = balance.saturating_add(one.amount);
         }
-        let date: String = Unix(day.saturating_mul(DAY_S)).to_iso().chars().take(10).collect();
+        let date = date(day);
         for ((account, unit), balance) in balances.iter().filter(|(_, balance)| **balance != 0) {
             rows.push(json!({
                 "day": date, "account": account.to_string(), "machine_id": machine_of(*account),
@@ -155,14 +163,19 @@ pub(super) async fn balances(
     let from = days.from.as_deref().map(|text| day("from", text)).transpose()?;
     let until = days.until.as_deref().map(|text| day("until", text)).transpose()?;
     let until = until.unwrap_or(api.app.clock.now().0 / DAY_S);
-    let moved: Result<_, StoreError> = api.app.store.read(ledger::moved_by_day).await;
-    let moved = moved?;
-    let from = from.or_else(|| moved.first().map(|one| one.day)).unwrap_or(until);
-    if until.saturating_sub(from) > MAX_DAYS {
+    // without a first day: as many as one answer has
+    let last = MAX_DAYS.saturating_sub(1);
+    let from = from.unwrap_or(until.saturating_sub(last));
+    if until.saturating_sub(from) > last {
         let words = format!("from: expected at most {MAX_DAYS} days at once");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, words).with("field", "from".into()));
     }
-    Ok(Json(closing(&moved, from, until).into()))
+    let rows: Result<Vec<Value>, StoreError> = api
+        .app
+        .store
+        .read(move |read| Ok(closing(&ledger::moved_by_day(read, from, until)?, from, until)))
+        .await;
+    Ok(Json(rows?.into()))
 }
 
 /// What customers were promised or are owed, oldest first.

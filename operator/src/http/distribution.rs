@@ -35,6 +35,7 @@ impl From<HandsError> for ApiError {
             HandsError::Fleet(error) => return error.into(),
             HandsError::NoSettlement(_) | HandsError::NoLeg(_) => StatusCode::NOT_FOUND,
             HandsError::Settlement { .. } | HandsError::Leg { .. } => StatusCode::CONFLICT,
+            HandsError::Platform(_) => StatusCode::FORBIDDEN,
             HandsError::NoReason => StatusCode::BAD_REQUEST,
             HandsError::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -160,7 +161,6 @@ pub(super) async fn open(
         .app
         .store
         .read(move |read| {
-            let own = machines::list(read, caller.operator)?;
             let mut open = Vec::new();
             for state in [
                 Distribution::Errored,
@@ -168,10 +168,8 @@ pub(super) async fn open(
                 Distribution::Processing,
                 Distribution::Pending,
             ] {
-                for kept in settlements::by_distribution(read, state, LISTED)? {
-                    if own.iter().any(|machine| machine.id == kept.machine_id) {
-                        open.push(whole(read, kept.id, caller.operator)?);
-                    }
+                for kept in settlements::by_distribution(read, state, caller.operator, LISTED)? {
+                    open.push(whole(read, kept.id, caller.operator)?);
                 }
             }
             Ok(open)
@@ -188,7 +186,8 @@ pub(super) struct Reason {
 }
 
 fn word(caller: Caller, reason: String) -> Word {
-    Word { actor: caller.actor, operator: caller.operator, reason }
+    let platform = caller.operator.is_none() || caller.role == Role::Super;
+    Word { actor: caller.actor, operator: caller.operator, platform, reason }
 }
 
 pub(super) async fn release(

@@ -9,7 +9,7 @@ mod account;
 mod at_machine;
 pub mod auth;
 mod body;
-mod books;
+pub(crate) mod books;
 mod bunker;
 mod bunker_make;
 mod distribution;

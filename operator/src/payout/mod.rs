@@ -118,7 +118,8 @@ async fn rung_for_withdraw(bell: &mut broadcast::Receiver<Ring>) {
 /// Drives payouts side by side, each of them once at a time.
 struct Worker {
     app: Arc<App>,
-    rounds: Rounds<WithdrawId, PayoutError>,
+    /// Each withdraw has a lane of its own.
+    rounds: Rounds<WithdrawId, WithdrawId, PayoutError>,
 }
 
 impl Worker {
@@ -140,6 +141,7 @@ impl Worker {
             }
         }
         let open = self.app.store.read(withdraws::bound).await?;
+        let open: Vec<_> = open.into_iter().map(|id| (id, id)).collect();
         let app = &self.app;
         self.rounds.begin(&open, |id| {
             let app = Arc::clone(app);

@@ -20,7 +20,7 @@ pub fn hold_open_sales(tx: &Tx<'_>, machine: MachineId, now: Unix) -> Result<usi
     for invoice in invoices::open(tx, Some(machine))? {
         invoices::set_state(tx, invoice.payment_hash, InvoiceState::Cancelled)?;
     }
-    let held = settlements::by_distribution(tx, Distribution::Held, u32::MAX)?;
+    let held = settlements::by_distribution(tx, Distribution::Held, None, u32::MAX)?;
     let unreported = held.into_iter().filter(|settlement| {
         settlement.machine_id == machine
             && settlement.direction == Direction::CashOut

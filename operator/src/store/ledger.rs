@@ -248,15 +248,16 @@ pub struct Moved {
     pub amount: i64,
 }
 
-/// What moved in each account on each day, oldest first: closing balances are its sums.
+/// What moved in each account on each day until `until`, oldest first: closing balances are its sums.
+/// What moved before `from` is summed up there.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn moved_by_day(read: &Read<'_>) -> Result<Vec<Moved>, StoreError> {
-    let sql = "SELECT at / 86400 AS day, account, unit, sum(amount) AS amount
+pub fn moved_by_day(read: &Read<'_>, from: u64, until: u64) -> Result<Vec<Moved>, StoreError> {
+    let sql = "SELECT max(at / 86400, ?1) AS day, account, unit, sum(amount) AS amount
                FROM ledger_postings JOIN ledger_entries ON id = entry_id
-               GROUP BY day, account, unit ORDER BY day";
-    read.all(sql, &[], |row| {
+               WHERE at / 86400 <= ?2 GROUP BY day, account, unit ORDER BY day";
+    read.all(sql, &[&from, &until], |row| {
         let Posting { account, unit, amount } = read_posting(row)?;
         Ok(Moved { day: row.get("day")?, account, unit, amount })
     })

@@ -169,16 +169,6 @@ pub fn page(read: &Read<'_>, after: LegId, limit: u32) -> Result<Vec<KeptLeg>, S
     read.all(sql, &[&after, &limit], Leg::kept)
 }
 
-/// Settlements with a leg that waits for a destination.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn unassigned(read: &Read<'_>) -> Result<Vec<SettlementId>, StoreError> {
-    let sql = "SELECT DISTINCT settlement_id FROM legs WHERE state IN ('planned', 'bound')
-               AND rule_id IS NULL ORDER BY settlement_id";
-    read.all(sql, &[], |row| row.get("settlement_id"))
-}
-
 /// Says where the legs of a settlement go that wait for a destination.
 ///
 /// # Errors

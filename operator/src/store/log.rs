@@ -150,6 +150,17 @@ pub fn use_nonce(
     Ok(tx.run(sql, &[&scope, &nonce, &expires_at])? == 1)
 }
 
+/// Forgets the nonces of `scope` that consist of `word`, a space and more, so that they count anew.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn forget_of(tx: &Tx<'_>, scope: &str, word: &str) -> Result<u64, StoreError> {
+    // what follows a space begins after it, and an exclamation mark comes next
+    let sql = "DELETE FROM used_nonces WHERE scope = ?1 AND nonce >= ?2 || ' '
+               AND nonce < ?2 || '!'";
+    tx.run(sql, &[&scope, &word])
+}
+
 /// Forgets nonces whose carriers have expired.
 ///
 /// # Errors

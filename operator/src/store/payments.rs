@@ -172,6 +172,21 @@ pub fn open(read: &Read<'_>) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError
     read.all(sql, &[], Payment::kept)
 }
 
+/// What the attempts of `kind` that are not final may still take out of a machine's wallet, with the
+/// routing.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn under_way(
+    read: &Read<'_>,
+    machine: MachineId,
+    kind: SubjectKind,
+) -> Result<Sats, StoreError> {
+    let sql = "SELECT coalesce(sum(amount_sats + fee_limit_sats), 0) AS sats FROM payments
+               WHERE state IN ('pending', 'unknown') AND machine_id = ?1 AND subject = ?2";
+    Ok(read.one(sql, &[&machine, &kind], |row| row.get("sats"))?.unwrap_or_default())
+}
+
 /// At most `limit` attempts after `after`, oldest first: for the auditor.
 ///
 /// # Errors

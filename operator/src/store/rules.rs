@@ -121,6 +121,19 @@ pub fn list(read: &Read<'_>, operator: Option<OperatorId>) -> Result<Vec<KeptRul
     read.all(sql, &[&operator], RuleSet::kept)
 }
 
+/// Every rule set that counts at `at`, or will: not cancelled, and no newer one counts in its place.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn standing(read: &Read<'_>, at: Unix) -> Result<Vec<KeptRules>, StoreError> {
+    let sql = "SELECT * FROM rules r WHERE cancelled_at IS NULL AND NOT EXISTS (
+                   SELECT 1 FROM rules n WHERE n.scope = r.scope
+                   AND n.operator_id IS r.operator_id AND n.machine_id IS r.machine_id
+                   AND n.cancelled_at IS NULL AND n.in_force_at <= ?1
+                   AND (n.in_force_at, n.id) > (r.in_force_at, r.id)) ORDER BY id";
+    read.all(sql, &[&at], RuleSet::kept)
+}
+
 fn newest(
     read: &Read<'_>,
     scope: Scope,

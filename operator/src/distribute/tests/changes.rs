@@ -71,6 +71,34 @@ async fn rules_that_cannot_hold_are_refused() {
     assert_eq!(world.audited("rules.change").await, 1);
 }
 
+/// Loss prevented: an operator's fees go to a wallet that the configuration gives to another one; or a
+/// wallet that nobody's rules name any more is nobody's for ever.
+#[tokio::test]
+async fn a_wallet_is_in_the_rules_of_its_owner() {
+    let more = "[wallets.ours]\nkind = 'simulated'\noperator = 'Test'\n\
+                [wallets.theirs]\nkind = 'simulated'\noperator = 'Somebody'\n";
+    let world = World::with(more).await;
+    let all = 1_000_000;
+    for scope in [Scope::Operator, Scope::Super] {
+        let refused = change(&world, wish(scope, vec![to("theirs", all)])).await.unwrap_err();
+        assert!(refused.to_string().contains("another operator's"), "{refused}");
+    }
+    change(&world, wish(Scope::Operator, vec![to("ours", all)])).await.unwrap();
+    change(&world, wish(Scope::Super, vec![to("mine", all)])).await.unwrap();
+    let taken = change(&world, wish(Scope::Operator, vec![to("mine", all)])).await.unwrap_err();
+    assert!(taken.to_string().contains("your own"), "{taken}");
+    // before the first sale it counts at once: the other one is superseded
+    change(&world, wish(Scope::Super, vec![to("platform", all)])).await.unwrap();
+    change(&world, wish(Scope::Operator, vec![to("mine", all)])).await.unwrap();
+    // what waits counts too
+    world.full().await;
+    change(&world, wish(Scope::Super, vec![to("other", all)])).await.unwrap();
+    for wallet in ["platform", "other"] {
+        let taken = change(&world, wish(Scope::Operator, vec![to(wallet, all)])).await;
+        assert!(taken.unwrap_err().to_string().contains("your own"), "{wallet}");
+    }
+}
+
 /// Loss prevented: a machine that has rules of its own is paid by the others', or for ever.
 #[tokio::test]
 async fn a_machines_own_rules_count_until_they_are_taken_back() {

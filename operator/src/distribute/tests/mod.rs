@@ -4,6 +4,7 @@ mod changes;
 mod pay_requests;
 mod people;
 mod seeds;
+mod side_by_side;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ use crate::store::legs::LegKind;
 use crate::store::operators::{self, Operator};
 use crate::store::rules::{Destination, RuleSet, Scope, Share};
 use crate::store::settlements::{Consequences, Settlement, SettlementStatus};
-use crate::store::{Json, Read, ledger};
+use crate::store::{Json, ledger};
 use crate::wallet::simulated::{Behaviour, SimulatedNode};
 use crate::wallet::{InvoiceRequest, Wallet as _};
 
@@ -95,12 +96,20 @@ pub(crate) fn in_force(
     rows::insert(tx, &set).map(|_| ())
 }
 
-/// What one worker does once, to its end. Workers of one life are one.
+/// What one worker does once for each settlement, to its end. Workers of one life are one; that there
+/// are others at the same time is not known to them.
 pub(crate) async fn round(app: &Arc<App>, life: u32) {
     let mut worker = Worker::new(Arc::clone(app)).unwrap();
     worker.token = format!("worker {life}");
+    worker.began = true;
     worker.look().await.unwrap();
-    worker.finish().await;
+    let open: Result<Vec<_>, StoreError> = app.store.read(settlements::distributable).await;
+    let mut open = open.unwrap();
+    // those of one machine come one after the other
+    while let Some(done) = worker.next_done().await {
+        open.retain(|(id, _)| *id != done);
+        worker.begin(&open);
+    }
 }
 
 impl World {
@@ -322,7 +331,8 @@ impl World {
     }
 
     fn word(&self) -> Word {
-        Word { actor: "cli".into(), operator: None, reason: "looked into it".into() }
+        let (actor, reason) = ("cli".into(), "looked into it".into());
+        Word { actor, operator: None, platform: true, reason }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people are told, and what they decide.
 
 use super::*;
+use crate::store::Kept;
 
 /// Loss prevented: a leg that is given up after one failure, one that is tried for ever without a
 /// word, and one that a person ends while its payment may still succeed.
@@ -60,6 +61,62 @@ async fn what_a_person_has_paid_is_not_paid_again() {
     assert_eq!(world.balance(Account::Operator(world.operator)).await, -500);
     assert_eq!(world.holds("platform").await, 0);
     world.books_are_the_wallets().await;
+}
+
+/// Loss prevented: an operator keeps the platform's fee, by their own word that it need not be paid or
+/// was.
+#[tokio::test]
+async fn an_operator_does_not_end_the_platforms_leg() {
+    let world = World::new().await;
+    let id = world.full().await;
+    world.round().await;
+    let leg = world.legs(id).await.remove(0);
+    assert_eq!((leg.kind, leg.state), (LegKind::SuperFee, LegState::Planned));
+    let own = Word { operator: Some(world.operator), platform: false, ..world.word() };
+    for how in [How::Void, How::ByHand] {
+        let refused = hands::end_leg(world.app(), leg.id, how, own.clone()).await;
+        assert!(matches!(refused, Err(hands::HandsError::Platform(_))), "{refused:?}");
+    }
+    assert_eq!(world.states(id).await, [LegState::Planned]);
+    hands::end_leg(world.app(), leg.id, How::Void, world.word()).await.unwrap();
+    assert_eq!(world.states(id).await, [LegState::Void]);
+}
+
+/// Loss prevented: what a person has let go on comes to wait again, and nobody hears of it any more.
+#[tokio::test]
+async fn a_state_that_comes_back_is_told_again() {
+    let world = World::ruled().await;
+    let id = world.full().await;
+    let told = async || {
+        let rows = world.read(|read| log::audit_tail(read, None, 10_000)).await;
+        let errored = |row: &&Kept<_, log::Audit>| {
+            row.action == WAITING && row.detail.0["state"] == "errored"
+        };
+        rows.iter().filter(errored).count()
+    };
+    world.node().script([Behaviour::Fail; 9]);
+    for _ in 0..3 {
+        world.round().await;
+    }
+    world.pass(TOLD_AFTER_S + 1);
+    for again in [1, 2] {
+        assert_eq!(world.settlement(id).await.distribution, Distribution::Errored);
+        world.round().await;
+        assert_eq!(told().await, again);
+        hands::resume(world.app(), id, world.word()).await.unwrap();
+        world.node().script([Behaviour::Fail; 3]);
+        world.round().await;
+    }
+}
+
+/// Loss prevented: a payment of a time when the clock was ahead is told of years late.
+#[tokio::test]
+async fn what_came_before_the_clock_was_put_back_is_told() {
+    let world = World::new().await;
+    world.sold(10_000, None).await;
+    world.now.fetch_sub(3_600, Ordering::SeqCst);
+    world.round().await;
+    assert_eq!(world.audited(WAITING).await, 1);
 }
 
 /// Loss prevented: sats that stay where they are and nobody hears of it; or an alert that comes

@@ -6,31 +6,61 @@
 use bitspire_shared::time::Unix;
 
 use super::{Distribution, Settlement};
-use crate::ids::{MachineId, SettlementId};
+use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::store::row::Kept;
 use crate::store::{Read, StoreError, Tx};
 
-/// At most `limit` settlements whose distribution stands at `at`, oldest first.
+/// At most `limit` settlements of an operator (`None`: of anybody) whose distribution stands at
+/// `at`, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn by_distribution(
     read: &Read<'_>,
     at: Distribution,
+    operator: Option<OperatorId>,
     limit: u32,
 ) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
-    let sql = "SELECT * FROM settlements WHERE distribution = ?1 ORDER BY id LIMIT ?2";
-    read.all(sql, &[&at, &limit], Settlement::kept)
+    let sql = "SELECT * FROM settlements WHERE distribution = ?1 AND (?2 IS NULL OR machine_id IN
+                   (SELECT id FROM machines WHERE operator_id = ?2)) ORDER BY id LIMIT ?3";
+    read.all(sql, &[&at, &operator, &limit], Settlement::kept)
 }
 
-/// Every settlement that is to be distributed or in work, oldest first.
+/// At most `limit` settlements that are held for `reason`, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn distributable(read: &Read<'_>) -> Result<Vec<SettlementId>, StoreError> {
-    let sql = "SELECT id FROM settlements WHERE distribution IN ('pending', 'processing')
-               ORDER BY id";
-    read.all(sql, &[], |row| row.get("id"))
+pub fn held_for(
+    read: &Read<'_>,
+    reason: &str,
+    limit: u32,
+) -> Result<Vec<SettlementId>, StoreError> {
+    // the first condition is the index's own
+    let sql = "SELECT id FROM settlements
+               WHERE distribution IN ('pending', 'processing', 'held', 'errored')
+                   AND distribution = 'held' AND hold_reason = ?1 ORDER BY id LIMIT ?2";
+    read.all(sql, &[&reason, &limit], |row| row.get("id"))
+}
+
+/// Every settlement that is to be distributed or in work, with its machine, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn distributable(read: &Read<'_>) -> Result<Vec<(SettlementId, MachineId)>, StoreError> {
+    let sql = "SELECT id, machine_id FROM settlements
+               WHERE distribution IN ('pending', 'processing') ORDER BY id";
+    read.all(sql, &[], |row| Ok((row.get("id")?, row.get("machine_id")?)))
+}
+
+/// Ends every lease: for the start of the one process that may have the database, when whoever took
+/// them is dead.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn end_leases(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let sql = "UPDATE settlements SET lease_until = 0
+               WHERE distribution IN ('pending', 'processing') AND distribution = 'processing'";
+    tx.run(sql, &[]).map(|_| ())
 }
 
 /// Takes a settlement to work on: pending, one's own already, or left by a worker whose lease has run
@@ -98,25 +128,26 @@ pub struct Overdue {
     pub state: String,
 }
 
-/// Settlements from before `since` whose distribution has not ended, and of which nobody was told in
-/// `scope` how they stand now; oldest first, at most `limit`.
+/// Settlements from before `since`, or by a clock that was ahead of `now`, whose distribution has not
+/// ended, and of which nobody was told in `scope` how they stand now; oldest first, at most `limit`.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn overdue(
     read: &Read<'_>,
-    since: Unix,
+    (since, now): (Unix, Unix),
     scope: &str,
     limit: u32,
 ) -> Result<Vec<Overdue>, StoreError> {
     read.all(
         "SELECT id, machine_id, distribution || coalesce(': ' || hold_reason, '') AS state
          FROM settlements s
-         WHERE distribution IN ('pending', 'processing', 'held', 'errored') AND settled_at < ?1
+         WHERE distribution IN ('pending', 'processing', 'held', 'errored')
+             AND (settled_at < ?1 OR settled_at > ?4)
              AND NOT EXISTS (SELECT 1 FROM used_nonces WHERE scope = ?2 AND nonce = s.id || ' '
                  || distribution || coalesce(': ' || hold_reason, ''))
          ORDER BY id LIMIT ?3",
-        &[&since, &scope, &limit],
+        &[&since, &scope, &limit, &now],
         |row| {
             Ok(Overdue {
                 id: row.get("id")?,
