@@ -1,9 +1,12 @@
 //! Another machine secret for the same keys.
 //!
 //! Promise: whatever is cut off, every key opens with one of the two secrets, and both are there:
-//! the new one is on the disk before the first key is sealed with it, each key is written beside,
+//! the new one is flushed before the first key is sealed with it, each key is written beside,
 //! flushed and renamed, and the old one goes when no key needs it any more. Running it again goes on
 //! where it stopped. Nothing changes where a single key opens with neither.
+//!
+//! A new secret that is handed over lies where whoever hands it over has put it, which may be memory:
+//! they keep it on a disk before they begin.
 //!
 //! States: `machine-secret.next` lies in the folder from the first change to the last. It holds the
 //! new secret, or nothing where that is a file of somebody else's.
@@ -101,6 +104,12 @@ impl Rotation {
         };
         for path in rotation.sealed()? {
             rotation.sealed_anew(&path)?;
+        }
+        if let Some(path) = to {
+            // whoever wrote it may not have flushed it
+            let flushed = File::open(path).and_then(|file| file.sync_all());
+            flushed.map_err(|e| io_error(path, "cannot be flushed", e))?;
+            sync_folder(path)?;
         }
         if ready.is_none() {
             write_private(&next, lies_ready)?;
