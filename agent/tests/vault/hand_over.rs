@@ -1,13 +1,17 @@
 //! A machine that goes to another operator or service.
 
+use std::num::NonZeroU32;
+
 use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
 use bitspire_agent::screen::{MachineScreen, SeedView};
 use bitspire_agent::service::{Page, Touch};
 use bitspire_agent::txn::View;
 use bitspire_shared::document::DocumentKind;
 use bitspire_shared::ids::Nonce;
+use bitspire_shared::receipt::SignedReceipt;
+use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::seed::Pins;
-use bitspire_shared::statement::{SignedStatement, Statement};
+use bitspire_shared::statement::{SignedStatement, Statement, VerdictKind};
 use bitspire_shared::time::Unix;
 use nostr::Keys;
 use serde_json::json;
@@ -170,6 +174,55 @@ fn a_revoked_machine_is_paired_again_by_its_operator_and_goes_on_where_it_was() 
     machine.sell(2_000);
     machine.pay();
     machine.until("the notes", |machine| machine.given() == 2_000);
+}
+
+/// Loss prevented: a customer who has paid a machine that never heard of it and was revoked: no leave,
+/// no notes, and a sale that nobody can end or pay back.
+#[test]
+fn a_sale_paid_before_a_revoke_is_owed_by_a_verdict_after_another_pairing() {
+    let mut machine = ready();
+    machine.stop();
+    machine.config.vault.heartbeat_s = NonZeroU32::MIN;
+    machine.start();
+    machine.wait_for_sale();
+    machine.name_vault();
+    let (hash, spire) = (machine.sell(2_000), public(&machine.parties.spire));
+    let txid = machine.last_txn();
+    machine.service.silent = true;
+    machine.service.paid = true;
+    // what was held by the revoke is signed for no other key
+    machine.service.reply = Some(|rpc, body| {
+        if rpc == "get_payment" {
+            body.as_object_mut().unwrap().remove("authorisation");
+        }
+    });
+    let others = |n: u8| Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
+    std::fs::write(machine.data_dir().join("may-pair"), "").unwrap();
+    (machine.parties.spire, machine.parties.client) = (others(11), others(14));
+    machine.service.silent = false;
+    machine.sent.clear();
+    machine.pair();
+    let doubted = |machine: &Machine| {
+        let open = machine.last_report()["open_transactions"][0].clone();
+        let doubt = &open["doubt"];
+        open["state"] == "invoiced" && doubt["rest_minor"] == 2_000 && doubt["unknown_minor"] == 0
+    };
+    machine.until("the doubt", |machine| doubted(machine));
+    machine.name_vault();
+    machine.verdict(Some(txid), VerdictKind::Owed, 2_000);
+    machine.until("the report of the debt", |machine| {
+        machine.service.reports.last().is_some_and(|report| {
+            (report.payment_hash, report.outcome, report.owed_minor)
+                == (hash, DispenseOutcome::None, 2_000)
+        })
+    });
+    machine.until("no open sale", |machine| machine.status().open_txns == 0);
+    assert_eq!(machine.dispenses(), 0);
+    // what the customer takes along is of the machine that they dealt with
+    machine.until("a receipt", |machine| machine.on_paper().is_some());
+    let receipt = SignedReceipt::read(&machine.on_paper().unwrap().text).unwrap();
+    let receipt = receipt.check_of(&spire).unwrap();
+    assert_eq!((receipt.txid, receipt.is_claimable()), (txid, true));
 }
 
 /// Loss prevented: a machine whose service is lost, and with it the way for the operator's word; or

@@ -331,6 +331,8 @@ fn amount(machine: &Machine, report: &StateReport, wish: Wish) -> Result<i64, Fl
         (Direction::CashOut, "paid_waiting", VerdictKind::Owed | VerdictKind::DispenseRest) => {
             fixed(rest)
         }
+        // paid, and this pairing cannot give the leave: it was another one's
+        (Direction::CashOut, "invoiced", VerdictKind::Owed) => fixed(rest),
         (Direction::CashIn, "uncertain", VerdictKind::Owed) if rest > 0 => fixed(rest),
         (Direction::CashOut, "uncertain", VerdictKind::Owed | VerdictKind::DispenseRest) => {
             let least = rest.saturating_sub(doubt.unknown_minor).max(1);

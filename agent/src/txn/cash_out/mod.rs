@@ -62,6 +62,8 @@ pub(super) struct Live {
     present_at: Option<Mono>,
     quote_until: Option<Mono>,
     invoice_until: Option<Mono>,
+    /// The service has the payment and gives no leave, as it last said; asked again after a restart.
+    paid_without_leave: bool,
     /// When it came into its state.
     since: Mono,
     asking: Asking,

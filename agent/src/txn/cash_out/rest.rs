@@ -135,6 +135,14 @@ impl CashOut {
             State::PaidWaiting { given, .. } => {
                 (given, 0, "paid; nobody was seen at the machine since".to_owned())
             }
+            State::Invoiced { .. } if self.live.paid_without_leave => {
+                let evidence = "paid, and the service gives no leave".to_owned();
+                return Some(Doubt {
+                    rest_minor: self.deal.fiat.minor,
+                    unknown_minor: 0,
+                    evidence,
+                });
+            }
             _ => return None,
         };
         Some(Doubt { rest_minor: given.rest(self.deal.fiat), unknown_minor, evidence })

@@ -101,6 +101,7 @@ impl CashOut {
             return Taken::Ignored;
         };
         self.live.asking.answered(request);
+        self.live.paid_without_leave = state == PaymentState::Settled;
         match state {
             PaymentState::Pending => {
                 // not paid when asked: whoever pays from now on stands here now
@@ -116,7 +117,7 @@ impl CashOut {
                     _ => State::Expired,
                 };
             }
-            // paid, but without leave: the leave will come, or a verdict
+            // paid, but without leave: the leave will come, or a verdict about what is told as in doubt
             PaymentState::Settled | PaymentState::Unknown => {}
         }
         Taken::Done

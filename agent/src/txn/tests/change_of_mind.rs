@@ -1,6 +1,6 @@
 //! Sats instead of notes, after the payment.
 
-use bitspire_shared::rpc::DispenseOutcome;
+use bitspire_shared::rpc::{DispenseOutcome, Doubt, PaymentState};
 
 use super::cash_out::Sale;
 use super::*;
@@ -55,4 +55,33 @@ fn nobody_else_gives_back_and_nothing_that_may_have_moved() {
         sale.say(Input::GiveBack(code()));
         assert!(matches!(sale.effects[..], [Effect::Ignored { .. }]), "in {before}");
     }
+}
+
+/// Loss prevented: a sale that is paid and that no leave ever comes for, of which nobody can decide; a
+/// debt for one that is not paid.
+#[test]
+fn a_paid_sale_without_leave_is_in_doubt_also_after_a_restart() {
+    let mut sale = Sale::invoiced();
+    let answer = |sale: &mut Sale, state| {
+        let request = asked(&sale.effects, "get_payment");
+        sale.say(Input::Payment { request, state, wire_sats: None });
+        sale.wait(60_000);
+    };
+    let of = |sale: &Sale| {
+        sale.txn
+            .in_doubt()
+            .map(|Doubt { rest_minor, unknown_minor, .. }| (rest_minor, unknown_minor))
+    };
+    answer(&mut sale, PaymentState::Pending);
+    assert_eq!(of(&sale), None);
+    sale.say(Input::Tick);
+    answer(&mut sale, PaymentState::Settled);
+    assert_eq!(of(&sale), Some((10_000, 0)));
+    sale.restart(DispenseFate::Unknown);
+    assert_eq!(of(&sale), None, "the next answer says so again");
+    answer(&mut sale, PaymentState::Settled);
+    assert_eq!(of(&sale), Some((10_000, 0)));
+    sale.say(Input::Verdict(verdict(VerdictKind::Owed, 10_000)));
+    assert_eq!((sale.name(), of(&sale)), ("short_dispensed", None));
+    assert!(!moves(&sale.effects));
 }

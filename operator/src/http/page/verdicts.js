@@ -28,6 +28,7 @@ const LAST = "Count the bays, and look into the reject bin and at the exit befor
 
 function choices(sale) {
   if (sale.direction === "cash_in") return [TAKEN, NOT_TAKEN];
+  if (sale.state === "invoiced") return [OWED];
   return sale.state === "paid_waiting" ? [OWED, SETTLED, REST, RESUME] : [OWED, SETTLED, REST];
 }
 

@@ -9,7 +9,7 @@ use crate::store::quotes;
 use crate::store::settlements::{self, Distribution, SettlementStatus};
 
 /// What a revoke does in its transaction; how many paid sales it holds.
-async fn revoke(world: &World) -> usize {
+pub(super) async fn revoke(world: &World) -> usize {
     let (id, now) = (world.machine_id, world.app.clock.now());
     let held = world.write(move |tx| {
         machines::revoke(tx, id, now)?;
@@ -26,7 +26,7 @@ async fn notice(world: &World) {
 }
 
 /// The same machine, its vault and journal, under the key of another pairing.
-async fn paired_again(world: &World, before: &Peer) -> Peer {
+pub(super) async fn paired_again(world: &World, before: &Peer) -> Peer {
     // later than what was agreed on before, and than the last session's request
     world.advance(2);
     let spire = Keys::generate();

@@ -6,6 +6,7 @@ use nostr::UnsignedEvent;
 use zeroize::Zeroizing;
 
 use super::cash_out::{Sale, debts, loaded, offered, pay, settlement};
+use super::revoked::{paired_again, revoke};
 use super::*;
 use crate::audit;
 use crate::fleet::FleetError;
@@ -263,5 +264,35 @@ async fn a_sale_that_waits_is_settled_without_notes() {
         (kept.dispense_outcome, kept.distribution),
         (Some(DispenseOutcome::Full), Distribution::Pending,)
     );
+    world.books_hold().await;
+}
+
+/// Loss prevented: sats of a customer whose machine was revoked before it heard of the payment: held
+/// for ever, with a claim to nothing.
+#[tokio::test]
+async fn a_sale_paid_before_a_revoke_is_owed_after_another_pairing() {
+    let (world, mut machine, operator) = decidable().await;
+    let sale = offered(&mut machine, 4_000).await;
+    pay(&world, &sale.invoice, None);
+    machine.push().await;
+    revoke(&world).await;
+    let mut anew = paired_again(&world, &machine).await;
+    let beat = said(&mut anew, Some((&sale, "invoiced", doubt(4_000, 0))), &[]);
+    anew.ask(beat).await.unwrap();
+    for (kind, amount) in [
+        (VerdictKind::Owed, Some(2_000)),
+        (VerdictKind::Settled, None),
+        (VerdictKind::Resume, None),
+        (VerdictKind::DispenseRest, Some(4_000)),
+    ] {
+        assert!(decide(&world, wish(&sale, kind, amount)).await.is_err(), "{kind:?}");
+    }
+    let verdict = decide(&world, wish(&sale, VerdictKind::Owed, None)).await.unwrap();
+    assert_eq!(verdict.amount_minor, 4_000);
+    let now = world.app.clock.now();
+    assert_eq!(told(&mut anew, &operator, now).await.spire(), key(&anew.spire));
+    let done = report(&mut anew, &sale, DispenseOutcome::None, Some(0), 4_000);
+    anew.ask(done).await.unwrap();
+    assert_eq!(debts(&world, &sale).await, [("undispensed".to_owned(), 42_000)]);
     world.books_hold().await;
 }
