@@ -72,9 +72,14 @@ impl Vault {
                 }
             }
             Owner::Confirmed => {
-                let waits = matches!(&reply, Reply::Error { code: ErrorCode::NotConfirmed, .. });
+                // no such invoice: said of its own by a service that serves this machine; every other
+                // refusal may come before anybody has compared anything
+                let serves = match &reply {
+                    Reply::Ok { .. } => true,
+                    Reply::Error { code, .. } => *code == ErrorCode::Invalid,
+                };
                 self.reports.asked_confirmed(self.mono());
-                if !waits {
+                if serves {
                     self.confirmed()?;
                 }
             }
