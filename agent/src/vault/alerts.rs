@@ -53,12 +53,12 @@ pub(super) fn short(text: &str) -> String {
 impl Vault {
     /// Says something to the operator.
     pub(super) fn raise(&mut self, code: &'static str, detail: String) {
-        tracing::warn!(event = "alert", code, detail);
         let now = self.now();
         let key = (code, short(&detail));
         if self.alerts.0.contains_key(&key) {
             return;
         }
+        tracing::warn!(event = "alert", code, detail);
         if self.alerts.0.len() >= MOST {
             let oldest = self.alerts.0.iter().min_by_key(|(_, (_, at))| *at);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
@@ -67,6 +67,12 @@ impl Vault {
         }
         self.alerts.0.insert(key, (now.unix, now.mono));
         self.reports.soon(now.mono);
+    }
+
+    /// Says something that happened again: with the time of this time.
+    pub(super) fn raise_anew(&mut self, code: &'static str, detail: String) {
+        self.alerts.0.remove(&(code, short(&detail)));
+        self.raise(code, detail);
     }
 
     /// The vault before this one ended for a reason, and nobody but the screen could say so.

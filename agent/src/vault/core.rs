@@ -16,7 +16,7 @@ use nostr::Keys;
 use super::alerts::Alerts;
 use super::devices::{Giver, Taker};
 use super::disk::Disk;
-use super::door::Door;
+use super::door::{Door, Switch};
 use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pairing::Attempt;
@@ -53,6 +53,7 @@ pub(super) struct Vault {
     pub(super) inspection: Inspection,
     pub(super) disk: Disk,
     pub(super) door: Option<Door>,
+    pub(super) switch: Switch,
     pub(super) keys: Keys,
     pub(super) key: PubKey,
     pub(super) time: TrustedTime,

@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::core::Vault;
 use super::customer::code_tries;
 use super::devices::{Giver, Taker};
-use super::door::Door;
+use super::door::{Door, Switch};
 use super::host::{Host, Next};
 use super::inspect::Inspection;
 use super::pin::Pin;
@@ -139,6 +139,7 @@ impl Vault {
             inspection: Inspection::due_at(Mono(seams.pace.first_inspect)),
             disk: Default::default(),
             door: load::<Door>(&journal)?,
+            switch: Switch::default(),
             journal,
             config,
         })

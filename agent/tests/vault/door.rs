@@ -44,9 +44,29 @@ fn an_open_door_stops_new_sales_and_is_on_record() {
     std::fs::remove_file(&path).unwrap();
     machine.until("a switch that is broken", |machine| machine.alerts().contains("door_unknown"));
     machine.wait_for_sale();
+    // a switch that breaks while the door stands open closes the shop no longer than it works
+    shows("1");
+    machine.until("no sale", |machine| out_of_service(machine, "door"));
+    std::fs::remove_file(&path).unwrap();
+    machine.wait_for_sale();
+    shows("1");
+    machine.until("no sale again", |machine| out_of_service(machine, "door"));
+    // each opening is told with its own time
+    let opened = |machine: &Machine| {
+        let alerts = machine.last_report()["alerts"].as_array().cloned().unwrap_or_default();
+        let mut opened = alerts.iter().filter(|alert| alert["code"] == "door_opened");
+        opened.find_map(|alert| alert["since"].as_u64())
+    };
+    let first = opened(&machine).unwrap();
+    shows("0");
+    machine.wait_for_sale();
+    machine.service.clock += 60;
+    machine.all_heard();
+    shows("1");
+    machine.until("the second opening", |machine| opened(machine).is_some_and(|at| at > first));
     machine.stop();
     let journal = machine.journal();
     let seen = journal.iter().filter(|entry| entry.body.contains("\"key\":\"door\""));
     let seen: Vec<bool> = seen.map(|entry| entry.body.contains("\"open\":true")).collect();
-    assert_eq!(seen, [false, true, false]);
+    assert_eq!(seen, [false, true, false, true, false, true]);
 }
