@@ -73,13 +73,15 @@ struct Made {
 #[derive(Debug)]
 pub(super) struct Receipts {
     named: Option<Named>,
+    /// That of an earlier pairing, of which a receipt was made in this run.
+    earlier: Option<Named>,
     made: Option<Made>,
 }
 
 impl Receipts {
     /// With what an earlier run has kept.
     pub(super) const fn of(named: Option<Named>) -> Self {
-        Self { named, made: None }
+        Self { named, earlier: None, made: None }
     }
 }
 
@@ -160,17 +162,38 @@ impl Vault {
     }
 
     fn sign_receipt(&mut self, receipt: &Receipt) -> Option<String> {
-        let Some(named) = &self.receipts.named else {
-            tracing::warn!(event = "receipt_without_a_named_vault", txn = %receipt.txid);
-            return None;
+        let signed = match self.naming(receipt.spire) {
+            Ok(Some(naming)) => receipt.sign(naming, &self.keys).map_err(|e| e.to_string()),
+            Ok(None) => {
+                tracing::warn!(event = "receipt_without_a_named_vault", txn = %receipt.txid);
+                return None;
+            }
+            Err(error) => Err(error.to_string()),
         };
-        match receipt.sign(named.naming, &self.keys) {
+        match signed {
             Ok(signed) => Some(signed.text()),
             Err(error) => {
                 self.raise("receipt_not_made", format!("{}: {error}", receipt.txid));
                 None
             }
         }
+    }
+
+    /// The statement of the machine that a receipt is of. A sale of an earlier pairing keeps its key,
+    /// and only the journal has what was said under that.
+    fn naming(&mut self, spire: PubKey) -> Result<Option<VaultNaming>, JournalError> {
+        let Receipts { named, earlier, .. } = &self.receipts;
+        let mut known = named.iter().chain(earlier);
+        if let Some(known) = known.find(|known| known.spire == spire) {
+            return Ok(Some(known.naming));
+        }
+        if self.pairing.as_ref().is_some_and(|pairing| pairing.pins.spire == spire) {
+            // it comes with the next session
+            return Ok(None);
+        }
+        let found = named_in(&Reader::open(&self.config.journal())?, spire)?;
+        self.receipts.earlier = found.map(|naming| Named { spire, naming });
+        Ok(found)
     }
 
     /// The receipt as the screen has it.

@@ -16,7 +16,7 @@ use crate::machine::{Machine, note, public};
 
 impl Machine {
     /// `net` brings the statement that goes to the service with a session.
-    fn name_vault(&mut self) {
+    pub(crate) fn name_vault(&mut self) {
         let (spire, vault) = (public(&self.parties.spire), self.service.vault.unwrap());
         let nonce = Nonce::from_bytes([5; 16]);
         let said = Statement::Vault { spire, vault, nonce, not_after: Unix(1_800_000_600) };
@@ -26,7 +26,7 @@ impl Machine {
         self.all_heard();
     }
 
-    fn on_paper(&self) -> Option<&OnPaper> {
+    pub(crate) fn on_paper(&self) -> Option<&OnPaper> {
         self.txn_screen().and_then(|screen| screen.receipt.as_deref())
     }
 
