@@ -41,12 +41,13 @@ use self::replay::Replay;
 use self::secrets::{AuditVerb, SecretsVerb};
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
+use crate::net::AUTH_WAIT_MS;
 use crate::refused::Refused;
 use crate::supervise::{self, Program};
 use crate::vault;
 
-/// How long a bunker may take to be paired with, a person at its end included.
-const PAIRING: Duration = Duration::from_secs(180);
+/// How long a bunker may take to say anything: longer than it may wait for a person.
+const PAIRING: Duration = Duration::from_millis(AUTH_WAIT_MS + 60_000);
 /// How long the vault may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -353,11 +354,20 @@ impl Drop for Leave {
 fn pair_with(socket: &Path, seed_url: &SecretText, pin_file: Option<&Path>) -> anyhow::Result<()> {
     let (mut stream, pins) = control(socket)?;
     match pins {
-        Some(pins) => eprintln!(
-            "this machine is paired, as {}: a new seed of the same operator pairs it again, with its \
-             books, its open sales and its PIN",
-            pins.spire.npub()
-        ),
+        Some(pins) => {
+            eprintln!(
+                "this machine is paired, as {}: a new seed of the same operator pairs it again, with \
+                 its books, its open sales and its PIN",
+                pins.spire.npub()
+            );
+            // one whose pairing was never confirmed may have none; any other keeps its own
+            if let Some(file) = pin_file
+                && let Some(pin) = pin::new(Some(file))?
+                && let Err(error) = pin::set(socket, pin, None)
+            {
+                eprintln!("{error:#}");
+            }
+        }
         None => match pin::new(pin_file)? {
             Some(pin) => pin::set(socket, pin, None)?,
             None => eprintln!(
@@ -373,6 +383,9 @@ fn pair_with(socket: &Path, seed_url: &SecretText, pin_file: Option<&Path>) -> a
             Some(ToNet::Paired { pins }) => {
                 println!("paired as {}", pins.spire.npub());
                 break;
+            }
+            Some(ToNet::AuthUrl { url }) => {
+                println!("the bunker waits for a person: open {}", url.expose());
             }
             Some(ToNet::SeedRefused(refused)) => return Err(refused.into()),
             Some(_) => {}

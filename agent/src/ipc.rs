@@ -288,6 +288,12 @@ pub enum ToNet {
         /// What will be pinned once the bunker has taken the secret.
         pins: NetPins,
     },
+    /// The bunker waits for a person to open this address: for whoever brought the seed by the command
+    /// line.
+    AuthUrl {
+        /// It may log in.
+        url: SecretText,
+    },
     /// Why a seed was refused; nothing is stored.
     SeedRefused(Refused),
     /// What became of a [`ToVault::ServicePin`].
@@ -355,6 +361,7 @@ impl std::fmt::Debug for ToNet {
         f.write_str(match self {
             Self::Hello { .. } => "Hello",
             Self::Connect { .. } => "Connect",
+            Self::AuthUrl { .. } => "AuthUrl",
             Self::SeedRefused(_) => "SeedRefused",
             Self::ServicePin { .. } => "ServicePin",
             Self::Rekeyed { .. } => "Rekeyed",

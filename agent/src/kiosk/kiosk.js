@@ -94,7 +94,8 @@ main.addEventListener("click", async (event) => {
   input.focus();
   if (seed === "") return;
   button.disabled = true;
-  for (const words of main.querySelectorAll("[data-why], [data-said]")) words.hidden = true;
+  // what the vault said stays: where it says the same again, the screen is not drawn again
+  said.hidden = true;
   try {
     await post("/seed", { seed_url: seed });
   } catch (error) {

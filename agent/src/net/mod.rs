@@ -43,6 +43,7 @@ use self::life::Life;
 pub use self::life::LifeError;
 use self::link::FromVault;
 use self::pairing::{PairError, Wanted};
+pub(crate) use self::signer::AUTH_WAIT_MS;
 use self::store::Store;
 pub use self::store::StoreError;
 use self::times::Times;
@@ -296,7 +297,8 @@ impl Net {
                 self.live(pins).await?;
             }
             // the command line's
-            ToNet::ServicePin { .. } | ToNet::Rekeyed { .. } => {}
+            // for the command line
+            ToNet::ServicePin { .. } | ToNet::Rekeyed { .. } | ToNet::AuthUrl { .. } => {}
             ToNet::SeedRefused(Refused { code, words }) => {
                 tracing::warn!(event = "seed_refused", code = code.as_str(), words);
             }

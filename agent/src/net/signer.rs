@@ -324,6 +324,9 @@ impl Worker {
     }
 }
 
+/// How long a bunker may wait for a person, in milliseconds.
+pub(crate) const AUTH_WAIT_MS: u64 = 5 * 60_000;
+
 /// What the client of a pairing is told: the secret only while pairing.
 pub(super) fn config(
     pairing: &store::Pairing,
@@ -334,6 +337,6 @@ pub(super) fn config(
         user: pairing.pins.spire,
         secret,
         perms: String::new(),
-        auth_wait_ms: 5 * 60_000,
+        auth_wait_ms: AUTH_WAIT_MS,
     }
 }

@@ -161,8 +161,12 @@ impl Vault {
 
     /// The bunker waits for a person.
     pub(super) fn auth_url(&mut self, url: SecretText) {
-        if let Some(attempt) = &mut self.attempt {
-            attempt.auth_url = Some(url);
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.auth_url = Some(url.clone());
+        let from = attempt.from;
+        // the screen shows it to who stands there
+        if !self.peers.is_net(from) {
+            self.peers.send(from, ToNet::AuthUrl { url });
         }
     }
 

@@ -8,6 +8,7 @@ use bitspire_agent::screen::{MachineScreen, SeedView};
 use bitspire_agent::txn::View;
 use bitspire_shared::document::CassettesState;
 use bitspire_shared::ids::{EventId, Nonce};
+use bitspire_shared::rpc::ErrorCode;
 use bitspire_shared::seed::{Pins, confirmation_digits};
 use bitspire_shared::statement::Statement;
 use bitspire_shared::time::Unix;
@@ -97,6 +98,11 @@ fn a_seed_under_way_is_shown_and_each_ones_end_is_told() {
     machine.until("the bunker's address", |machine| {
         is(machine, |seed| matches!(seed, SeedView::Connecting { auth_url: Some(_) }))
     });
+    // to whoever brought the seed as well: the screen may be elsewhere
+    match ipc::read::<ToNet>(&mut first).unwrap() {
+        Some(ToNet::AuthUrl { url }) => assert_eq!(url.expose(), "https://bunker.example/1"),
+        other => panic!("{other:?}"),
+    }
     // the same at the screen: whoever brought the first one is told
     machine.say(&ToVault::Seed { seed_url });
     match ipc::read::<ToNet>(&mut first).unwrap() {
@@ -136,6 +142,15 @@ fn nothing_is_sold_before_the_digits_were_compared() {
     machine.stop();
     machine.start();
     assert_eq!(machine.status().digits, Some(digits), "a restart confirms nothing");
+    for code in [ErrorCode::NotConfirmed, ErrorCode::RateLimited, ErrorCode::Revoked] {
+        machine.service.refuses = Some(code);
+        machine.sent.clear();
+        machine.until("another question after the answer to this one", |machine| {
+            let asks = |message: &&ToNet| matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "get_payment");
+            machine.sent.iter().filter(asks).count() > 2
+        });
+        assert!(machine.status().digits.is_some(), "{code} confirms nothing");
+    }
     machine.service.confirmed = true;
     machine.wait_for_sale();
     assert_eq!(machine.status().digits, None);

@@ -34,6 +34,8 @@ pub(crate) struct Service {
     /// Whether it answers at all.
     pub(crate) silent: bool,
     pub(crate) confirmed: bool,
+    /// What it says to everything but a report while it is not confirmed.
+    pub(crate) refuses: Option<ErrorCode>,
     pub(crate) vault: Option<PubKey>,
     pub(crate) fees: Option<EventId>,
     /// What becomes of a quote before it is signed.
@@ -130,7 +132,7 @@ impl Machine {
     fn answer(&mut self, id: RequestId, rpc_name: &str, body: Value) -> Reply {
         let refused = |code| Reply::error(Some(id), code, "no");
         if !self.service.confirmed && rpc_name != "report_state" {
-            return refused(ErrorCode::NotConfirmed);
+            return refused(self.service.refuses.unwrap_or(ErrorCode::NotConfirmed));
         }
         match rpc_name {
             "get_quote" => {
