@@ -224,7 +224,10 @@ impl Id003Sim {
                     self.phase = Phase::Idle;
                 }
             }
-            (Extension::EmergencyStop, Phase::Out(Out { from, stage, .. })) => {
+            (
+                Extension::EmergencyStop,
+                Phase::Out(Out { from, stage: stage @ (Stage::Paying | Stage::Bezel(_)), .. }),
+            ) => {
                 if let Stage::Bezel(code) = stage {
                     count(&mut self.tally.cashbox, code);
                 }
