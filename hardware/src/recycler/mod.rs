@@ -5,7 +5,9 @@
 //! those of the [dispenser](crate::dispenser) port: a note is stacked, paid out or moved to the
 //! cashbox only with a proof that its intent is durable. The device's own counts of its boxes are
 //! told when it comes up, and whenever they have changed: whoever keeps books holds them against
-//! the last record, which is how it learns what became of a movement that a crash has cut off.
+//! the last record, which is how it learns how many notes a movement that a crash has cut off has
+//! taken out of a box. Counts do not tell a note that was given from one that went to the cashbox:
+//! who has it stays uncertain, but for what `Followed` says was taken.
 //!
 //! Failure policy: where counts and customer's hand do not add up, the outcome is
 //! [`DispenseOutcome::Unknowable`](crate::dispenser::DispenseOutcome::Unknowable); nothing is paid
@@ -52,6 +54,17 @@ pub enum RecyclerEvent {
     Out(DispenserEvent),
     /// The notes in each box as the device counts them: at the start, and after each change.
     Counts(BTreeMap<BayId, u32>),
+    /// A movement has ended, or is out of sight again, that was met running, or that was told as
+    /// unknowable; the counts that it led to come after this. Notes that are gone by them, beyond
+    /// those taken, are with a customer or in the cashbox: the books must hold them as uncertain.
+    Followed {
+        /// Notes that the device was heard to say were taken, since it was met: at least so many.
+        taken: u32,
+        /// It was heard to say that a note came back.
+        gave_back: bool,
+        /// What was seen to go wrong.
+        fault: Option<DeviceFault>,
+    },
     /// An emptying has ended.
     Emptied {
         /// The box.

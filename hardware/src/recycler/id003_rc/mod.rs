@@ -15,15 +15,18 @@
 //!                                           +--------- 26, 25, 2F <ACK> -> 20 ... 1A -> <A2>
 //!    emptying: <A2> -> <4B 00 box> -> 50 -> 21 COLLECTING -> 22 COLLECTED -> 1A -> <A2>
 //!    4C RECYCLER ERROR: <1A> says which; the payout has ended there -> <A2>; Fault, until it is over
-//!    a payout met running (the host died): followed to its end, every 23 acknowledged -> <A2>, Counts
+//!    a payout met running (the host died): followed to its end, every 23 acknowledged -> Followed,
+//!       <A2>, Counts; a state of the validator's own ends that: the line is the validator's again
 //! ```
 //!
 //! A lost answer to PAY OUT needs no memory: the state is asked for, and where the device still rests
-//! with the counts of before, nothing has moved. It is never said twice.
+//! with the counts of before, nothing has moved. It is never said twice. An order that was
+//! acknowledged is carried out or unknown, however long the device seems to rest.
 //!
 //! Failure policy: notes that left a box and were neither taken nor put back by the device's word
-//! make the outcome `Unknowable`; so does a line that is lost, or a device that is silent for a
-//! minute, while notes go out. A payout that ends short is final, with its fault.
+//! (26 after our 4D) make the outcome `Unknowable`; so does a line that is lost, or a device that is
+//! silent for a minute, while notes go out. Before the order, the same is `NotStarted`. A payout that
+//! ends short is final, with its fault.
 //!
 //! Source: the recycler extension of JCM ID-003, see [`crate::frame::id003::recycler`].
 
@@ -308,7 +311,7 @@ impl<A: Authority> Engine for Id003Rc<A> {
     }
 
     fn on_link_down(&mut self, why: &str, now: Mono) -> Output<RecyclerEvent> {
-        self.cut_off(why);
+        self.cut_off(why, now);
         self.state.down(why);
         self.decoder.clear();
         let back = self.validator.take_back(now);
@@ -375,6 +378,7 @@ impl<A: Authority> Engine for Id003Rc<A> {
             RecyclerEvent::Emptied { outcome, .. } => {
                 !matches!(outcome, EmptyOutcome::Moved { fault: None, .. })
             }
+            RecyclerEvent::Followed { fault, .. } => fault.is_some(),
             RecyclerEvent::Counts(_) => false,
         }
     }

@@ -4,10 +4,22 @@ use super::*;
 
 /// A note that nobody takes is called back after this.
 const STAY_MS: u64 = 60_000;
-/// How long a device may rest after PAY OUT before that counts as not taken.
+/// How long a device may rest after an order without an answer before that counts as not taken.
 const TAKEN_MS: u64 = 1_000;
 /// Without an answer, or in a state that says nothing of the notes, for so long: nobody knows.
 pub(super) const LOST_MS: u64 = 60_000;
+
+/// Whether the note at the bezel was called back (4D).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    No,
+    /// It was said; the device may have taken it or not.
+    Said,
+    /// The device does not do it for this note (4B).
+    Refused,
+    /// The device has said that the note came back (26).
+    Done,
+}
 
 /// How far a movement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +50,20 @@ pub(super) struct Moving {
     pub(super) current: bool,
     /// It was said to, and what it says since then counts.
     ordered_at: Mono,
+    /// The device has acknowledged the order, so it rests only before or after it.
+    pub(super) acked: bool,
+    /// A state of the movement was seen since the order.
+    seen: bool,
     stays_since: Option<Mono>,
-    /// The note at the bezel was called back.
-    pub(super) called_back: bool,
+    pub(super) recall: Recall,
     /// When the state last said something of the notes.
     pub(super) known_at: Mono,
-    /// The device took a note back by itself, or by our word.
+    /// The device took a note back (26), by itself or by our word.
     pub(super) gave_back: bool,
+    /// The recycler's trouble (4C) was asked for.
+    explained: bool,
+    /// It has moved notes, or may have, and nobody was told its outcome.
+    pub(super) untold: bool,
     /// CLEAR has been said; if the trouble lasts, the validator's RESET is next.
     pub(super) cleared: bool,
     /// What stopped it.
@@ -63,9 +82,13 @@ impl Moving {
             current: false,
             ordered_at: now,
             stays_since: None,
-            called_back: false,
+            acked: false,
+            seen: false,
+            recall: Recall::No,
             known_at: now,
             gave_back: false,
+            explained: false,
+            untold: false,
             cleared: false,
             fault: None,
             last_word: "nothing".to_owned(),
@@ -74,7 +97,14 @@ impl Moving {
 
     /// One that is met running.
     pub(super) fn met(now: Mono) -> Self {
-        Self { stage: Stage::Watch, ..Self::new(now) }
+        Self { stage: Stage::Watch, untold: true, ..Self::new(now) }
+    }
+
+    /// What is left of one whose outcome was told: the device's trouble.
+    pub(super) fn settled(self, now: Mono) -> Self {
+        let Self { state, explained, cleared, fault, last_word, .. } = self;
+        let met = Self { untold: false, ..Self::met(now) };
+        Self { state, explained, cleared, fault, last_word, ..met }
     }
 
     pub(super) fn ordered(&mut self, now: Mono) {
@@ -87,40 +117,53 @@ impl Moving {
     pub(super) fn on_state(&mut self, state: PayState, now: Mono) {
         let news = self.state != Some(state);
         self.last_word = state.to_string();
-        (self.state, self.current) = (Some(state), true);
+        (self.state, self.current, self.seen) = (Some(state), true, true);
+        self.untold |= news && state.wants_ack();
+        if state == PayState::PayStay {
+            self.stays_since.get_or_insert(now);
+        } else {
+            self.stays_since = None;
+            // the note that it was refused for waits no more
+            if self.recall == Recall::Refused {
+                self.recall = Recall::No;
+            }
+        }
         // a note that was called back and still waits is not known to go either way
-        if !(state == PayState::PayStay && self.called_back) {
+        if state != PayState::PayStay || self.recall == Recall::No {
             self.known_at = now;
         }
         match state {
-            PayState::PayStay => {
-                self.stays_since.get_or_insert(now);
+            PayState::PayValid if news => self.paid = self.paid.saturating_add(1),
+            PayState::Error if self.stage == Stage::Watch && !self.explained => {
+                self.stage = Stage::Trouble;
             }
-            _ => self.stays_since = None,
-        }
-        if state == PayState::PayValid && news {
-            self.paid = self.paid.saturating_add(1);
-        }
-        if state == PayState::Error && self.stage == Stage::Watch && self.fault.is_none() {
-            self.stage = Stage::Trouble;
-        }
-        match state {
-            PayState::ReturnToBox | PayState::ReturnPayOutNote(_) => self.gave_back = true,
-            PayState::ReturnError => {
+            // 25 is not one: the box counts that note again
+            PayState::ReturnPayOutNote(_) => {
                 self.gave_back = true;
-                self.fail(FaultKind::Jam, state.to_string());
+                if self.recall == Recall::Said {
+                    self.recall = Recall::Done;
+                }
             }
+            // the note is on its way back and will not come there
+            PayState::ReturnError => self.fail(FaultKind::Jam, state.to_string()),
             _ => {}
         }
+    }
+
+    /// What the trouble (4C) is, as far as the device tells.
+    pub(super) fn explain(&mut self, kind: FaultKind, detail: String) {
+        self.explained = true;
+        self.fail(kind, detail);
+        self.stage = Stage::After;
     }
 
     /// Any other state: whether the movement is over.
     pub(super) fn on_other(&mut self, status: Status, now: Mono) {
         self.last_word = status.to_string();
         match status {
-            // a moment after the order it may not have begun
+            // a moment after the order it may not have begun; where it has acknowledged it, it will
             Status::Disabled | Status::Idling
-                if self.state.is_some() || now.since(self.ordered_at) >= TAKEN_MS =>
+                if self.seen || !self.acked && now.since(self.ordered_at) >= TAKEN_MS =>
             {
                 self.stage = Stage::After;
             }
@@ -143,7 +186,7 @@ impl Moving {
     /// Whether the note at the bezel is to be called back now.
     pub(super) fn wants_back(&self, now: Mono) -> bool {
         let stays = self.stays_since.is_some_and(|since| now.since(since) >= STAY_MS);
-        stays && !self.called_back
+        stays && self.recall == Recall::No
     }
 
     /// Whether a state says that it is said until it is acknowledged.

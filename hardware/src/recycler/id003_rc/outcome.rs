@@ -1,6 +1,6 @@
 //! What came of a movement: counts before and after, held against what the device said.
 
-use super::moving::Stage;
+use super::moving::{Recall, Stage};
 use super::*;
 
 impl<A: Authority> Id003Rc<A> {
@@ -26,6 +26,7 @@ impl<A: Authority> Id003Rc<A> {
     pub(super) fn on_counts(&mut self, counts: [u16; BOXES], now: Mono) {
         self.recount = false;
         (self.refused, self.complained) = (0, false);
+        self.tell_followed();
         self.tell_counts(counts);
         match std::mem::replace(&mut self.work, Work::None) {
             Work::None => {}
@@ -40,7 +41,11 @@ impl<A: Authority> Id003Rc<A> {
                 };
                 let bay = wish.as_ref().bay;
                 let notes = left(before, counts, bay);
-                let Moving { fault, .. } = moving.clone();
+                let still = held(counts, bay);
+                let fault = moving.fault.clone().or_else(|| {
+                    let detail = format!("{still} notes are still in box {bay}: look at it");
+                    (still > 0).then_some(DeviceFault { kind: FaultKind::ServiceNeeded, detail })
+                });
                 self.after_trouble(moving, now);
                 self.tell_emptied(bay, EmptyOutcome::Moved { notes: u32::from(notes), fault });
             }
@@ -67,7 +72,7 @@ impl<A: Authority> Id003Rc<A> {
     fn on_payment_counts(&mut self, payment: Payment<A>, counts: [u16; BOXES], now: Mono) {
         let Payment { plan, mut done, bay, notes, mut moving } = payment;
         let Some(before) = moving.before else {
-            let held = at(bay).and_then(|at| counts.get(at)).copied().unwrap_or(0);
+            let held = held(counts, bay);
             if held < u16::from(notes) {
                 let detail = format!("box {bay} holds {held} notes, {notes} were to come from it");
                 self.end_work(now);
@@ -93,7 +98,7 @@ impl<A: Authority> Id003Rc<A> {
         let short = result.taken.unwrap_or(0) < u32::from(notes);
         let fault = moving.fault.clone().or_else(|| {
             short.then(|| {
-                let detail = if moving.called_back {
+                let detail = if moving.recall != Recall::No {
                     "nobody took the note at the bezel".to_owned()
                 } else {
                     format!("it stopped short of its own accord: {}", moving.last_word)
@@ -117,7 +122,7 @@ impl<A: Authority> Id003Rc<A> {
     /// The line goes back to the validator, unless the recycler is in trouble.
     fn after_trouble(&mut self, moving: Moving, now: Mono) {
         if moving.state == Some(PayState::Error) {
-            self.work = Work::Follow(moving);
+            self.work = Work::Follow(moving.settled(now));
             self.follow_on();
         } else {
             self.end_work(now);
@@ -136,7 +141,21 @@ impl<A: Authority> Id003Rc<A> {
         }
     }
 
+    /// Tells what was seen of a movement that is followed, before the counts that it has led to.
+    pub(super) fn tell_followed(&mut self) {
+        let Work::Follow(moving) = &mut self.work else { return };
+        if !std::mem::take(&mut moving.untold) {
+            return;
+        }
+        self.out.events.push(RecyclerEvent::Followed {
+            taken: u32::from(std::mem::take(&mut moving.paid)),
+            gave_back: std::mem::take(&mut moving.gave_back),
+            fault: moving.fault.clone(),
+        });
+    }
+
     pub(super) fn end_following(&mut self, now: Mono) {
+        self.tell_followed();
         self.recount = true;
         if std::mem::take(&mut self.in_trouble) {
             self.state.events.push(DispenserEvent::Recovered);
@@ -176,6 +195,11 @@ impl<A: Authority> Id003Rc<A> {
 
     /// The order was not given.
     pub(super) fn not_begun(&mut self, kind: FaultKind, detail: &str, now: Mono) {
+        self.tell_not_begun(kind, detail, now);
+        self.end_work(now);
+    }
+
+    fn tell_not_begun(&mut self, kind: FaultKind, detail: &str, now: Mono) {
         match std::mem::replace(&mut self.work, Work::None) {
             Work::Pay(Payment { plan, done, .. }) if !done.is_empty() => {
                 let fault = DeviceFault { kind, detail: detail.to_owned() };
@@ -188,13 +212,12 @@ impl<A: Authority> Id003Rc<A> {
             }
             _ => {}
         }
-        self.end_work(now);
     }
 
     /// Nobody knows what became of the notes; the movement is followed to its end all the same.
     pub(super) fn lose_sight(&mut self, why: &str, now: Mono) {
         self.heard = now;
-        self.forget_movement(why);
+        self.forget_movement(FaultKind::ServiceNeeded, why, now);
         if let Work::Follow(moving) = &mut self.work {
             (moving.stage, moving.known_at) = (Stage::Watch, now);
         } else {
@@ -203,7 +226,7 @@ impl<A: Authority> Id003Rc<A> {
     }
 
     /// The line is gone.
-    pub(super) fn cut_off(&mut self, why: &str) {
+    pub(super) fn cut_off(&mut self, why: &str, now: Mono) {
         if let Some((_, _)) = self.waiting_plan.take() {
             self.state.not_started(FaultKind::LinkLost, why.to_owned());
         }
@@ -211,17 +234,24 @@ impl<A: Authority> Id003Rc<A> {
             let fault = DeviceFault { kind: FaultKind::LinkLost, detail: why.to_owned() };
             self.tell_emptied(wish.as_ref().bay, EmptyOutcome::NotStarted(fault));
         }
-        self.forget_movement(why);
+        self.tell_followed();
+        self.forget_movement(FaultKind::LinkLost, why, now);
         self.work = Work::None;
         self.waiting = None;
         self.counts = None;
     }
 
-    /// Tells that a movement of ours has no known end.
-    fn forget_movement(&mut self, why: &str) {
+    /// Tells that a movement of ours has no known end, or was not ordered yet.
+    fn forget_movement(&mut self, kind: FaultKind, why: &str, now: Mono) {
+        if let Work::Pay(Payment { moving, .. }) | Work::Empty(_, moving) = &self.work
+            && matches!(moving.stage, Stage::Before | Stage::Order)
+        {
+            return self.tell_not_begun(kind, why, now);
+        }
         match std::mem::replace(&mut self.work, Work::None) {
             Work::Pay(payment) => {
-                let Payment { done, bay, notes, moving, .. } = payment;
+                let Payment { done, bay, notes, mut moving, .. } = payment;
+                moving.untold = true;
                 let last_seen = format!(
                     "{why}; {notes} notes of box {bay} were to come, {} were seen taken; last: {}; \
                      done before: {done:?}",
@@ -230,7 +260,8 @@ impl<A: Authority> Id003Rc<A> {
                 self.unknowable(last_seen);
                 self.work = Work::Follow(moving);
             }
-            Work::Empty(wish, moving) => {
+            Work::Empty(wish, mut moving) => {
+                moving.untold = true;
                 let last_seen = format!("{why}; last: {}", moving.last_word);
                 self.recount = true;
                 self.tell_emptied(wish.as_ref().bay, EmptyOutcome::Unknowable { last_seen });
@@ -265,10 +296,13 @@ impl<A: Authority> Id003Rc<A> {
     }
 }
 
+fn held(counts: [u16; BOXES], bay: BayId) -> u16 {
+    at(bay).and_then(|at| counts.get(at).copied()).unwrap_or(0)
+}
+
 /// Notes that have left a box between two counts.
 fn left(before: [u16; BOXES], after: [u16; BOXES], bay: BayId) -> u16 {
-    let of = |counts: [u16; BOXES]| at(bay).and_then(|at| counts.get(at).copied()).unwrap_or(0);
-    of(before).saturating_sub(of(after))
+    held(before, bay).saturating_sub(held(after, bay))
 }
 
 fn nothing(notes: u8) -> BayResult {
@@ -285,10 +319,11 @@ fn nothing(notes: u8) -> BayResult {
 /// What became of one box's notes, if what is gone and what was said agree.
 pub(super) fn settle(notes: u8, gone: u16, moving: &Moving) -> Option<BayResult> {
     let paid = moving.paid;
-    let called_back = u16::from(moving.called_back && gone > paid);
+    // by the device's word, not by ours
+    let called_back = u16::from(moving.recall == Recall::Done && moving.gave_back && gone > paid);
     // firmware that says PAY VALID once a command
-    let once =
-        paid == 1 && gone == u16::from(notes) && moving.fault.is_none() && !moving.called_back;
+    let undisturbed = moving.fault.is_none() && moving.recall == Recall::No && !moving.gave_back;
+    let once = paid == 1 && gone == u16::from(notes) && undisturbed;
     let taken = if once { gone } else { paid };
     (taken.saturating_add(called_back) == gone && gone <= u16::from(notes)).then(|| BayResult {
         picked: Some(u32::from(gone)),

@@ -1,6 +1,6 @@
 //! Who says what when while the line is ours: one question at a time.
 
-use super::moving::{LOST_MS, Stage};
+use super::moving::{LOST_MS, Recall, Stage};
 use super::*;
 use crate::frame::id003::recycler::Condition;
 
@@ -57,7 +57,7 @@ impl<A: Authority> Id003Rc<A> {
                     // from here on it may have been done, answer or not: it is never said again
                     moving.ordered(now);
                 }
-                Said::Extension(Extension::EmergencyStop) => moving.called_back = true,
+                Said::Extension(Extension::EmergencyStop) => moving.recall = Recall::Said,
                 _ => {}
             }
             if said != Said::Status {
@@ -158,6 +158,7 @@ impl<A: Authority> Id003Rc<A> {
         match moving.stage {
             // the validator tells that it is silent
             _ if follows && silent >= SILENT_MS => {
+                self.tell_followed();
                 self.recount = true;
                 self.end_work(now);
             }
@@ -165,7 +166,9 @@ impl<A: Authority> Id003Rc<A> {
             Stage::Before if silent >= SILENT_MS => {
                 self.not_begun(FaultKind::Silent, "it does not answer (A2)", now);
             }
-            Stage::Trouble if silent >= SILENT_MS => moving.stage = Stage::After,
+            Stage::Trouble if silent >= SILENT_MS => {
+                moving.explain(FaultKind::ServiceNeeded, "recycler error (4C)".to_owned());
+            }
             _ if silent >= LOST_MS => self.lose_sight("no answer for a minute", now),
             _ => {}
         }
@@ -190,7 +193,6 @@ impl<A: Authority> Id003Rc<A> {
         let Some((said, since)) = self.waiting else { return };
         let reply = Reply::parse(frame);
         let extension = Extension::parse(frame);
-        self.heard = now;
         let fits = match (said, &reply, extension) {
             (Said::Status, ..) => {
                 PayState::parse(frame).is_some()
@@ -205,13 +207,17 @@ impl<A: Authority> Id003Rc<A> {
             }
             // settings are echoed; whoever only acknowledges them has taken them too
             (Said::Extension(asked), _, Some(answer)) => asked == answer,
-            (Said::Extension(_) | Said::Reset, Reply::Ack | Reply::InvalidCommand, None) => true,
+            (Said::Extension(_) | Said::Reset, Reply::InvalidCommand, None) => true,
+            // that is no answer to a question
+            (Said::Extension(Extension::Question(_) | Extension::StatusRequest), ..) => false,
+            (Said::Extension(_) | Said::Reset, Reply::Ack, None) => true,
             _ => false,
         };
         if !fits {
             // the late answer to an earlier question
             return;
         }
+        self.heard = now;
         self.waiting = None;
         self.next_poll = since.after(POLL_MS);
         match (said, extension) {
@@ -228,6 +234,10 @@ impl<A: Authority> Id003Rc<A> {
             }
             (Said::Extension(asked), _) => {
                 self.next_poll = now;
+                let order = matches!(asked, Extension::PayOut { .. } | Extension::Collect { .. });
+                if let Some(moving) = self.moving().filter(|_| order) {
+                    moving.acked = true;
+                }
                 if let Work::SetUp { step } = &mut self.work
                     && matches!(asked, Extension::SetCurrencies(_) | Extension::SetLimit { .. })
                 {
@@ -250,11 +260,15 @@ impl<A: Authority> Id003Rc<A> {
             }
             Extension::StatusRequest => {
                 if let Some(moving) = self.moving() {
-                    moving.fail(FaultKind::ServiceNeeded, "recycler error (4C)".to_owned());
-                    moving.stage = Stage::After;
+                    moving.explain(FaultKind::ServiceNeeded, "recycler error (4C)".to_owned());
                 }
             }
-            Extension::EmergencyStop | Extension::Clear => {}
+            Extension::EmergencyStop => {
+                if let Some(moving) = self.moving() {
+                    moving.recall = Recall::Refused;
+                }
+            }
+            Extension::Clear => {}
             // a unit without limits of its own keeps as many as fit
             Extension::SetLimit { .. } => {
                 if let Work::SetUp { step } = &mut self.work {
@@ -275,31 +289,31 @@ impl<A: Authority> Id003Rc<A> {
             Condition::BoxOpen | Condition::Empty | Condition::Full => FaultKind::Cassette,
             _ => FaultKind::ServiceNeeded,
         };
-        moving.fail(kind, format!("recycler error (4C): {condition}"));
-        moving.stage = Stage::After;
+        moving.explain(kind, format!("recycler error (4C): {condition}"));
     }
 
     fn on_state(&mut self, frame: &Frame, reply: &Reply<'_>, now: Mono) {
         let follows = matches!(self.work, Work::Follow(_));
-        let reset = follows && self.validator.take_reset();
         let Some(moving) = self.moving() else { return };
         let known_at = moving.known_at;
-        match (PayState::parse(frame), reply) {
+        let of_notes = PayState::parse(frame);
+        match (of_notes, reply) {
             (Some(state), _) => moving.on_state(state, now),
             (None, Reply::Status(status)) => moving.on_other(*status, now),
             (None, _) => moving.last_word = format!("unknown state {frame}"),
         }
         let error = moving.state == Some(PayState::Error);
         let over = moving.stage == Stage::After;
+        // whatever it is, it is the validator's: a credit, its own fault, a reset
+        if follows && of_notes.is_none() {
+            return self.end_following(now);
+        }
         if now.since(known_at) >= LOST_MS && !over {
             return self.lose_sight("a state that says nothing of the notes", now);
         }
-        if follows && over && !error {
-            return self.end_following(now);
-        }
         if follows && error {
             self.next_poll = now.after(TROUBLE_POLL_MS);
-            if reset {
+            if self.validator.take_reset() {
                 self.clear_trouble(now);
             }
         }

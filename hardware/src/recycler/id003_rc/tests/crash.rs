@@ -1,6 +1,6 @@
 //! Host killed, device cycled, cable bad: at each step between intent and result.
 
-use super::payout::is_true;
+use super::payout::{is_final, is_true};
 use super::*;
 
 /// The device's counts, told by a host that has just come up.
@@ -71,6 +71,7 @@ fn a_host_that_dies_anywhere_while_a_note_comes_in_finds_it_counted_once() {
 /// Loss prevented: a device that loses its power while it pays, and a sale that is called settled.
 #[test]
 fn a_device_that_loses_power_anywhere_in_a_payout_ends_it_truly() {
+    let mut known = 0;
     for ms in (0..9_000).step_by(310) {
         let mut world = World::open(0, [5, 5]);
         world.pay(&[(1, 2)]);
@@ -80,12 +81,43 @@ fn a_device_that_loses_power_anywhere_in_a_payout_ends_it_truly() {
         world.act(json!({"action": "power_on"}));
         let outcome = world.outcome();
         assert!(is_true(&world, &outcome), "{ms}: {outcome:?}, {}", world.sim.counters());
+        known += u32::from(is_final(&outcome));
         // a plan that had not been begun waits for the device, and is paid out when it is well
         world.run(12_000);
         world.send(RecyclerCommand::Out(DispenserCommand::Refresh));
         world.until(|e| matches!(e, RecyclerEvent::Out(DispenserEvent::Ready { .. })));
         assert!(world.orders <= 1, "{ms}");
         world.conserved();
+    }
+    assert!(known > 10, "{known} ended with an answer");
+}
+
+/// Loss prevented: a note that is taken, or left at the bezel of a device without power, just as it
+/// is called back, is booked as one in the cashbox, or the other way round.
+#[test]
+fn whatever_happens_as_a_note_is_called_back_the_outcome_is_true() {
+    for (action, least) in [("take", [2, 2]), ("power_off", [0, 2])] {
+        let (mut taken, mut retracted) = (0, 0);
+        for ms in (61_450..62_100).step_by(65) {
+            let mut world = World::open(0, [5, 5]);
+            world.act(json!({"action": "leave"}));
+            world.pay(&[(1, 2)]);
+            world.run(ms);
+            world.act(json!({ "action": action }));
+            if action == "power_off" {
+                world.run(ms % 5 * 700 + 100);
+                world.act(json!({"action": "power_on"}));
+            }
+            let outcome = world.outcome();
+            let told = world.sim.counters();
+            assert!(is_true(&world, &outcome), "{action} at {ms}: {outcome:?}, {told}");
+            if let DispenseOutcome::Final { bays, .. } = outcome {
+                taken += bays[&bay(1)].taken.unwrap();
+                retracted += bays[&bay(1)].retracted.unwrap();
+            }
+            world.conserved();
+        }
+        assert!(taken >= least[0] && retracted >= least[1], "{action}: {taken}, {retracted}");
     }
 }
 

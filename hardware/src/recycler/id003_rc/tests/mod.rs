@@ -1,6 +1,8 @@
 //! Engine and simulated recycler on one line, with one clock.
 
 mod crash;
+mod follow;
+mod odd;
 mod payout;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -171,6 +173,25 @@ impl World {
     fn run(&mut self, ms: u64) {
         let end = self.now.after(ms);
         while self.now < end {
+            self.step();
+        }
+    }
+
+    /// For so long, whatever the device answers arrives as this frame.
+    fn hear_only(&mut self, frame: &Frame, ms: u64) {
+        let end = self.now.after(ms);
+        while self.now < end {
+            self.step();
+            if !self.to_host.is_empty() {
+                self.to_host.clear();
+                self.drive(|engine, now| engine.on_bytes(&frame.to_bytes(), now));
+            }
+        }
+    }
+
+    /// Until a note waits for the customer.
+    fn until_at_bezel(&mut self) {
+        while self.sim.counters()["at_bezel"] == 0 {
             self.step();
         }
     }

@@ -1,5 +1,6 @@
 //! Notes in, notes out, notes to the cashbox.
 
+use super::super::moving::Recall;
 use super::*;
 
 fn counts(world: &mut World) -> [u32; 2] {
@@ -102,6 +103,7 @@ fn what_cannot_be_begun_is_refused() {
 /// Loss prevented: notes that a jam kept back are called paid, or paid ones kept back.
 #[test]
 fn a_jam_ends_a_payout_with_the_truth() {
+    let mut known = 0;
     for ms in (0..7_000).step_by(350) {
         let mut world = World::open(0, [5, 5]);
         world.pay(&[(1, 2)]);
@@ -111,6 +113,7 @@ fn a_jam_ends_a_payout_with_the_truth() {
         }
         let outcome = world.outcome();
         assert!(is_true(&world, &outcome), "{ms}: {outcome:?}, {}", world.sim.counters());
+        known += u32::from(is_final(&outcome));
         world.act(json!({"action": "clear"}));
         world.send(RecyclerCommand::In(AcceptorCommand::Reset));
         world.until(|e| *e == RecyclerEvent::Out(DispenserEvent::Recovered));
@@ -118,6 +121,7 @@ fn a_jam_ends_a_payout_with_the_truth() {
         assert!(world.orders <= 1);
         world.conserved();
     }
+    assert!(known > 5, "{known} ended with an answer");
 }
 
 /// Loss prevented: notes moved to the cashbox and still offered for sale, or moved twice.
@@ -131,6 +135,22 @@ fn an_emptying_tells_how_many_notes_moved() {
     assert_eq!((world.in_box(1), world.in_box(2), world.cashbox(), world.orders), (0, 5, 4, 1));
     world.until(|e| *e == RecyclerEvent::In(AcceptorEvent::Accepting));
     assert_eq!(counts(&mut world), [0, 5]);
+}
+
+/// Loss prevented: a box that is called empty, and has notes that nobody looks for.
+#[test]
+fn a_box_that_is_not_empty_after_an_emptying_is_a_fault() {
+    let mut world = World::open(0, [4, 5]);
+    world.send(RecyclerCommand::Empty(Proof(Emptying { bay: bay(1) })));
+    while world.cashbox() < 2 {
+        world.step();
+    }
+    world.act(json!({"action": "load", "box": 1, "notes": 6}));
+    let seen = world.until(|e| matches!(e, RecyclerEvent::Emptied { .. }));
+    let Some(RecyclerEvent::Emptied { outcome, .. }) = seen.last() else { panic!() };
+    let EmptyOutcome::Moved { fault: Some(fault), .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(fault.kind, FaultKind::ServiceNeeded);
+    assert!(fault.detail.contains("6 notes are still in box 1"), "{fault:?}");
 }
 
 /// Loss prevented: a lost answer to PAY OUT that is said again pays twice.
@@ -156,29 +176,48 @@ fn a_lost_answer_to_the_order_is_not_repeated() {
 /// Loss prevented: counts and PAY VALID that do not agree are called a success.
 #[test]
 fn an_outcome_is_settled_only_where_counts_and_device_agree() {
-    let of = |notes, gone, paid, called_back| {
+    let back = PayState::ReturnPayOutNote(Some(0));
+    let of = |notes, gone, paid, recall, then: &[PayState]| {
         let mut moving = Moving::new(Mono(0));
-        (moving.paid, moving.called_back) = (paid, called_back);
+        (moving.paid, moving.recall) = (paid, recall);
+        for state in then {
+            moving.on_state(*state, Mono(0));
+        }
         super::super::outcome::settle(notes, gone, &moving).map(|bay| (bay.taken, bay.retracted))
     };
-    assert_eq!(of(3, 3, 3, false), Some((Some(3), Some(0))));
-    assert_eq!(of(3, 1, 1, false), Some((Some(1), Some(0))));
-    assert_eq!(of(3, 3, 1, false), Some((Some(3), Some(0))), "PAY VALID once a command");
-    assert_eq!(of(3, 2, 1, true), Some((Some(1), Some(1))), "called back");
-    assert_eq!(of(3, 2, 1, false), None, "one is missing");
-    assert_eq!(of(3, 3, 1, true), None, "two are missing");
-    assert_eq!(of(3, 1, 2, false), None, "more taken than gone");
-    assert_eq!(of(2, 3, 3, false), None, "more gone than ordered");
+    assert_eq!(of(3, 3, 3, Recall::No, &[]), Some((Some(3), Some(0))));
+    assert_eq!(of(3, 1, 1, Recall::No, &[]), Some((Some(1), Some(0))));
+    assert_eq!(of(3, 3, 1, Recall::No, &[]), Some((Some(3), Some(0))), "PAY VALID once a command");
+    assert_eq!(of(3, 2, 1, Recall::Said, &[back]), Some((Some(1), Some(1))), "called back");
+    assert_eq!(of(3, 1, 1, Recall::Said, &[]), Some((Some(1), Some(0))), "taken all the same");
+    assert_eq!(of(3, 2, 1, Recall::Said, &[]), None, "the device has not said that it came back");
+    for odd in [PayState::ReturnToBox, PayState::ReturnError] {
+        assert_eq!(of(3, 2, 1, Recall::Said, &[odd]), None, "{odd}: it is not in the cashbox");
+    }
+    assert_eq!(of(2, 2, 1, Recall::No, &[back]), None, "it went back of its own accord");
+    assert_eq!(of(3, 2, 1, Recall::Refused, &[]), None, "the recall was refused");
+    assert_eq!(of(3, 2, 1, Recall::No, &[]), None, "one is missing");
+    assert_eq!(of(3, 3, 1, Recall::Said, &[back]), None, "two are missing");
+    assert_eq!(of(3, 1, 2, Recall::No, &[]), None, "more taken than gone");
+    assert_eq!(of(2, 3, 3, Recall::No, &[]), None, "more gone than ordered");
 }
 
-/// Whether the outcome says what the simulated notes say, or that nobody knows.
+/// Whether the outcome says what the simulated notes say, or that nobody knows. Nothing but notes
+/// that were called back has gone to the cashbox.
 pub(super) fn is_true(world: &World, outcome: &DispenseOutcome) -> bool {
-    match outcome {
-        DispenseOutcome::Unknowable { .. } => true,
-        DispenseOutcome::NotStarted(_) => world.given() == 0,
+    let (taken, retracted) = match outcome {
+        DispenseOutcome::Unknowable { .. } => return true,
+        DispenseOutcome::NotStarted(_) => (0, 0),
         DispenseOutcome::Final { bays, .. } => {
-            let taken: u32 = bays.values().map(|bay| bay.taken.unwrap()).sum();
-            world.given() == u64::from(taken)
+            let sum = |of: fn(&BayResult) -> Option<u32>| -> u32 {
+                bays.values().map(|bay| of(bay).unwrap()).sum()
+            };
+            (sum(|bay| bay.taken), sum(|bay| bay.retracted))
         }
-    }
+    };
+    (world.given(), world.cashbox()) == (u64::from(taken), u64::from(retracted))
+}
+
+pub(super) const fn is_final(outcome: &DispenseOutcome) -> bool {
+    matches!(outcome, DispenseOutcome::Final { .. })
 }
