@@ -91,7 +91,8 @@ impl World {
                 self.say(ToVault::Connected { client, spire: pins.spire });
             }
             ToNet::SessionProof { vault, .. } => self.service.vault = Some(vault),
-            ToNet::PublishState { .. }
+            ToNet::AuthUrl { .. }
+            | ToNet::PublishState { .. }
             | ToNet::Hello { .. }
             | ToNet::SeedRefused { .. }
             | ToNet::Paired { .. }

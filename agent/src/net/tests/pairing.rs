@@ -75,7 +75,7 @@ async fn each_failure_has_its_words_and_a_refused_seed_leaves_nothing() {
         (Manner::OtherText, "bunker_lied", "does not give back what nip44_encrypt took", true),
         (
             Manner::ForAnother,
-            "bunker_no_reply",
+            "bunker_not_reached",
             "check it and the seed's relays; then pair again",
             true,
         ),
@@ -130,7 +130,7 @@ async fn a_seed_whose_relay_is_away_pairs_once_it_is_there() {
     let mut talk = world.vault.accept(None).await;
     let away = world.connect_by(free_port());
     let refused = refusal(&world, &mut talk, away).await;
-    assert_eq!(refused.code.as_str(), "bunker_no_reply", "{refused}");
+    assert_eq!(refused.code.as_str(), "bunker_not_reached", "{refused}");
     assert!(refused.words.contains("check it and the seed's relays; then pair again"), "{refused}");
     pairs(&mut world, &mut talk).await;
 }

@@ -308,8 +308,10 @@ fn whatever_stands_between_closes_the_session() {
 #[test]
 fn a_machine_switched_off_in_a_session_takes_no_more_and_claims_what_it_has() {
     for code in [ErrorCode::Disabled, ErrorCode::TokenExpired, ErrorCode::Revoked] {
-        let mut session = Session::credited();
-        session.say(Input::Stacked).wait(110_000).say(Input::Tick);
+        let mut session = Session::open();
+        session.wait(60_000).say(Input::Escrowed { bill: bill(1, 2_000), allowed: true });
+        session.credit(1, 2_000).say(Input::Stacked);
+        session.wait(50_000).say(Input::Tick);
         let request = asked(&session.effects, "get_quote");
         session.say(Input::Refused { request, code });
         assert_eq!(session.txn.closing(), Some(Closing::NoRate { refusal: Some(code) }));
