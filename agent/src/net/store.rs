@@ -130,8 +130,10 @@ impl Store {
             && next.bunker.signer() == bunker.signer()
             && next.pins == pins
         {
-            let client_key = next.client_key;
-            return Ok((Pairing { bunker, relays, pins, client_key }, keys));
+            // the key of before, by the relays of now
+            let pairing = Pairing { bunker, relays, pins, client_key: next.client_key };
+            self.write(NEXT, &pairing)?;
+            return Ok((pairing, keys));
         }
         let used = self.current()?.map(|(pairing, _)| pairing.client_key);
         let free = SLOTS.into_iter().find(|slot| used.as_deref() != Some(*slot));

@@ -203,7 +203,8 @@ pub fn last_signed(
     read.one(sql, &[&machine, &kind], Document::kept)
 }
 
-/// The version that the machine said it applies, the newest of them.
+/// The version that the machine said it applies, the newest of them; of an earlier pairing none
+/// counts, since a machine that is paired anew begins without documents.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -214,6 +215,7 @@ pub fn last_applied(
 ) -> Result<Option<KeptDocument>, StoreError> {
     let sql = "SELECT * FROM documents WHERE machine_id = ?1 AND kind = ?2
                AND event_id IS NOT NULL AND applied_at IS NOT NULL
+               AND signed_at >= coalesce((SELECT paired_at FROM machines WHERE id = ?1), 0)
                ORDER BY created_at DESC, id DESC LIMIT 1";
     read.one(sql, &[&machine, &kind], Document::kept)
 }
