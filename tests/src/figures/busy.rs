@@ -143,21 +143,26 @@ fn writes(id: u32) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::wait::wait_for;
 
     /// Loss prevented: a bar that is no bar since nothing was counted.
     #[test]
     fn the_system_counts_wake_ups_and_writes() {
-        let own = std::process::id();
-        let (woke, wrote) = (switches(&[own]).unwrap(), writes(own).unwrap());
-        let mut file = tempfile::tempfile().unwrap();
-        for _ in 0..20 {
-            thread::sleep(Duration::from_millis(1));
-            file.write_all(b"poll").unwrap();
-        }
-        assert!(switches(&[own]).unwrap() >= woke + 20);
-        assert!(writes(own).unwrap() >= wrote + 20);
+        // a process of its own: threads of other tests end, and their counts with them
+        let polls = ["-c", "while :; do echo poll; sleep 0.001; done"];
+        let child = Command::new("sh").args(polls).stdout(Stdio::null()).spawn();
+        let mut child = child.unwrap();
+        let counts = || (switches(&[child.id()]).unwrap(), writes(child.id()).unwrap());
+        let (woke, wrote) = counts();
+        let counted = wait_for("what it does is counted", PATIENCE, || match counts() {
+            (wakes, writes) if wakes >= woke + 20 && writes >= wrote + 20 => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        counted.unwrap();
     }
 }
