@@ -296,7 +296,6 @@ impl Net {
                 self.end_life().await;
                 self.live(pins).await?;
             }
-            // the command line's
             // for the command line
             ToNet::ServicePin { .. } | ToNet::Rekeyed { .. } | ToNet::AuthUrl { .. } => {}
             ToNet::SeedRefused(Refused { code, words }) => {
