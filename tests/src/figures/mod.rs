@@ -102,7 +102,7 @@ const ALL: [(&[&str], Measure); 14] = [
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.
 ///
 /// # Errors
-/// When a name is none, or something could not be measured.
+/// When a name is none, and after the last measurement when one of them could not be made.
 pub fn run(only: Option<&str>, mut tell: impl FnMut(&Figure) -> Result<()>) -> Result<()> {
     let wanted = |name: &str| only.is_none_or(|only| name == only);
     let mut known = ALL.iter().flat_map(|(names, _)| names.iter());
@@ -110,16 +110,27 @@ pub fn run(only: Option<&str>, mut tell: impl FnMut(&Figure) -> Result<()>) -> R
         let names: Vec<_> = ALL.iter().flat_map(|(names, _)| names.iter()).collect();
         bail!("expected one of {names:?}, got {only:?}");
     }
+    let mut failed = Vec::new();
     for (names, measure) in ALL {
         if !names.iter().any(|name| wanted(name)) {
             continue;
         }
-        for figure in measure()? {
+        let figures = match measure() {
+            Ok(figures) => figures,
+            Err(error) => {
+                failed.push(format!("{}: {error:#}", names.join(", ")));
+                continue;
+            }
+        };
+        for figure in figures {
             // a measurement of one name has figures beside it that explain it
             if names.len() == 1 || wanted(figure.name) {
                 tell(&figure)?;
             }
         }
+    }
+    if !failed.is_empty() {
+        bail!("could not be measured: {}", failed.join("; "));
     }
     Ok(())
 }

@@ -58,13 +58,20 @@ struct Scene {
     wallet: CustomerWallet,
 }
 
+/// Worlds beside each other for each direction, with a share of its deaths each: they wait more than
+/// they work.
+const WORLDS: usize = 2;
+
 /// Sells in each direction, once undisturbed and once for each entry of that journal with the part
-/// dying there. Each direction in a world of its own, beside the other: they wait more than they
-/// work.
+/// dying there.
 pub(crate) fn dies_at_each_entry(name: &'static str, kind: RelayKind, part: Part) {
     std::thread::scope(|scope| {
         for direction in [Direction::CashOut, Direction::CashIn] {
-            scope.spawn(move || Scene::open(name, kind, part).dies_at_each_entry(direction));
+            for share in 0..WORLDS {
+                scope.spawn(move || {
+                    Scene::open(name, kind, part).dies_at_each_entry(direction, share);
+                });
+            }
         }
     });
 }
@@ -77,10 +84,12 @@ pub(crate) fn dies_at_each_place(
 ) {
     std::thread::scope(|scope| {
         for (direction, places) in places {
-            scope.spawn(move || {
-                let scene = Scene::open(name, RelayKind::Embedded, part);
-                scene.dies_at_each_place(direction, places);
-            });
+            for share in places.chunks(places.len().div_ceil(WORLDS)) {
+                scope.spawn(move || {
+                    let scene = Scene::open(name, RelayKind::Embedded, part);
+                    scene.dies_at_each_place(direction, share);
+                });
+            }
         }
     });
 }
@@ -97,15 +106,19 @@ impl Scene {
         Self { name, part, world, customer, wallet }
     }
 
-    fn dies_at_each_entry(mut self, direction: Direction) {
+    /// Dies at the entries of its share.
+    fn dies_at_each_entry(mut self, direction: Direction, share: usize) {
         let entries = self.undisturbed(direction);
         let mut uncertain = 0;
-        for entry in 1..=entries {
+        for entry in (1..=entries).skip(share).step_by(WORLDS) {
             let state = self.death(direction, Death::Entry(entry));
             uncertain += usize::from(state == "uncertain");
         }
         let name = self.name;
-        eprintln!("{name} died at {entries} entries of {direction}; {uncertain} left uncertain");
+        eprintln!(
+            "{name} died at each {WORLDS}th of {entries} entries of {direction} from {share} on; \
+             {uncertain} left uncertain"
+        );
     }
 
     fn dies_at_each_place(mut self, direction: Direction, places: &[Place]) {
