@@ -1,7 +1,8 @@
 //! What waits for an engine's thread.
 //!
 //! Promise: whoever puts something in never waits, a stop and a lost line always arrive, and the
-//! engine's thread wakes for each. Bounded: 4096 bytes, 64 commands.
+//! engine's thread wakes for each, once: it is woken when the lock is free, or it would sleep again
+//! for the lock. Bounded: 4096 bytes, 64 commands.
 //!
 //! Failure policy: what does not fit is refused, counted, and logged at powers of two of the count.
 
@@ -79,6 +80,7 @@ impl<C> Inbox<C> {
         if let Some(over @ 1..) = bytes.len().checked_sub(room) {
             self.refuse(&mut waiting, over, "bytes");
         }
+        drop(waiting);
         self.wake.notify_one();
     }
 
@@ -86,6 +88,7 @@ impl<C> Inbox<C> {
         let mut waiting = self.lock();
         if waiting.link == link {
             waiting.lost = Some(why);
+            drop(waiting);
             self.wake.notify_one();
         }
     }
@@ -100,6 +103,7 @@ impl<C> Inbox<C> {
             return Err(Refused);
         }
         waiting.commands.push_back(command);
+        drop(waiting);
         self.wake.notify_one();
         Ok(())
     }
