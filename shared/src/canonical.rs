@@ -54,9 +54,17 @@ impl Classified for CanonicalError {
 /// [`CanonicalError`] for floats, huge integers and keys beyond ASCII.
 pub fn to_canonical<T: Serialize>(value: &T) -> Result<String, CanonicalError> {
     let value = serde_json::to_value(value).map_err(|e| CanonicalError::Json(e.to_string()))?;
-    check(&value)?;
+    canonical_text(&value)
+}
+
+/// [`to_canonical`] of what is JSON already: nothing is copied but into the text.
+///
+/// # Errors
+/// As [`to_canonical`].
+pub fn canonical_text(value: &Value) -> Result<String, CanonicalError> {
+    check(value)?;
     // serde_json's map is sorted (no `preserve_order`), its writer escapes as RFC 8785 does
-    serde_json::to_string(&value).map_err(|e| CanonicalError::Json(e.to_string()))
+    serde_json::to_string(value).map_err(|e| CanonicalError::Json(e.to_string()))
 }
 
 fn check(value: &Value) -> Result<(), CanonicalError> {

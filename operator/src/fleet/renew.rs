@@ -131,8 +131,11 @@ pub(super) type Warned = BTreeMap<MachineId, u64>;
 /// [`StoreError`].
 pub(super) async fn look_after(app: &Arc<App>, warned: &mut Warned) -> Result<(), StoreError> {
     let now = app.clock.now();
-    let machines = app.store.read::<_, StoreError, _>(|read| rows::list(read, None)).await?;
     let pairing = &app.config.pairing;
+    // of those that are further from their end there is nothing to be done or said
+    let hours = pairing.warn_before_hours.max(pairing.renew_before_hours);
+    let until = now.after(u64::from(hours).saturating_mul(HOUR_S));
+    let machines = app.store.read(move |read| rows::ending(read, until)).await?;
     let mut bunker_answers = true;
     for machine in &machines {
         if bunker_answers && is_due(machine, pairing, now) {

@@ -41,8 +41,10 @@ pub async fn revoke(
     let written = app.store.write(move |tx| {
         let machine = find(tx, id, operator)?;
         // a pairing under way must not take it back into service
+        let mut given_up = Vec::new();
         for open in pairing::open(tx)?.iter().filter(|open| open.machine_id == id) {
             pairing::fail(tx, open.id, "the machine was revoked", now)?;
+            given_up.extend(open.spire_key);
         }
         if machine.paired_at.is_none() {
             return Err(FleetError::State {
@@ -58,15 +60,15 @@ pub async fn revoke(
             let detail = json!({ "machine_npub": machine.machine_npub, "held_sales": held });
             audit(tx, now, &actor, "machine.revoke", &subject(id), detail)?;
         }
-        Ok((first, machine.client_key))
+        Ok((first, machine.machine_npub, machine.client_key, given_up))
     });
-    let (first, client) = written.await?;
+    let (first, spire, client, given_up) = written.await?;
     let mut steps = vec![match first {
         true => Step::done("stop", "nothing is signed for the machine any more"),
         false => Step::done("stop", "was revoked before"),
     }];
-    if let Err(error) = app.roster.refresh(app).await {
-        steps.push(Step::failed("roster", error.to_string()));
+    if let Some(spire) = spire {
+        app.roster.forget(spire, client, &given_up).await;
     }
     if let (Some(relay), Some(client)) = (app.relay.get(), client) {
         let closed = relay.close_client(&client);

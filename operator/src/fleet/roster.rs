@@ -3,7 +3,8 @@
 //!
 //! Promise: answers come from memory, which follows the database: [`Roster::refresh`] runs after
 //! each change that this service makes and at each [`Ring::Roster`]; what ends by itself (sessions,
-//! seeds) is held against the clock at each question.
+//! seeds) is held against the clock at each question. Who is cut off is taken out by itself
+//! ([`Roster::forget`]), however many the others are, and no reading that began before brings it back.
 //!
 //! Failure policy: before the first refresh nobody is known. A refresh that fails leaves the last
 //! answers in place and is tried again.
@@ -75,16 +76,13 @@ impl Members {
     pub fn read(read: &Read<'_>, now: Unix) -> Result<Self, StoreError> {
         let mut members = Self::default();
         let mut spires = HashMap::new();
-        for machine in machines::list(read, None)? {
-            let paired = machine.paired_at.is_some() && machine.revoked_at.is_none();
-            if let (true, Some(spire)) = (paired, machine.machine_npub) {
-                spires.insert(machine.id, spire);
-                members.machines.push(Member {
-                    spire,
-                    client: machine.client_key,
-                    redeem_until: machine.bunker_token_expires_at.unwrap_or_default(),
-                });
-            }
+        for machine in machines::roster(read)?.into_iter().filter(|m| m.revoked_at.is_none()) {
+            spires.insert(machine.id, machine.spire);
+            members.machines.push(Member {
+                spire: machine.spire,
+                client: machine.client,
+                redeem_until: machine.token_expires_at.unwrap_or_default(),
+            });
         }
         for session in sessions::all_live(read, None, now)? {
             if let Some(spire) = spires.get(&session.machine_id) {
@@ -99,7 +97,7 @@ impl Members {
 }
 
 /// [`Members`] by the bytes that stand on the wire.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Table {
     roles: HashMap<[u8; 32], Role>,
     sessions: HashMap<[u8; 32], ([u8; 32], Unix)>,
@@ -143,13 +141,15 @@ impl Table {
 pub struct Roster {
     clock: Clock,
     table: RwLock<Arc<Table>>,
+    /// Held from a reading's start until its answers are in place.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl Roster {
     /// A roster that knows nobody yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, table: RwLock::default() }
+        Self { clock, table: RwLock::default(), reading: tokio::sync::Mutex::default() }
     }
 
     /// Takes the members over from now on.
@@ -163,8 +163,30 @@ impl Roster {
     /// # Errors
     /// [`StoreError`]; the last answers stay.
     pub async fn refresh(&self, app: &App) -> Result<(), StoreError> {
+        let _reading = self.reading.lock().await;
         self.set(&members(app).await?);
         Ok(())
+    }
+
+    /// Takes a machine's keys out, once its revoke has committed: its spire key, its client's, its
+    /// sessions', and `others`, which are held for pairings of it that have ended with it.
+    pub async fn forget(&self, spire: PubKey, client: Option<PubKey>, others: &[PubKey]) {
+        // a reading under way may have begun before the commit
+        let _reading = self.reading.lock().await;
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let table = Arc::make_mut(&mut table);
+        let spire = spire.to_bytes();
+        table.held.remove(&spire);
+        table.awaiting.remove(&spire);
+        table.sessions.retain(|_, (of, _)| *of != spire);
+        for key in others {
+            table.held.remove(&key.to_bytes());
+        }
+        if let Some(client) = client.map(PubKey::to_bytes)
+            && table.roles.get(&client) == Some(&Role::Machine { spire })
+        {
+            table.roles.remove(&client);
+        }
     }
 
     fn table(&self) -> Arc<Table> {
@@ -278,6 +300,35 @@ mod tests {
         roster.set(&members);
         assert_eq!(roster.role(&client.to_bytes()), Role::Unknown);
         assert!(!roster.held_by_bunker(&spire.to_bytes()));
+    }
+
+    /// Loss prevented: a revoked machine that the relay serves until everybody was read again, or one
+    /// that takes another machine, or the service, with it.
+    #[tokio::test]
+    async fn who_is_forgotten_is_gone_and_nobody_else() {
+        let roster = Roster::new(Clock::new(|| Unix(100)));
+        let [gone, client, session, seed, stays, other, service] = std::array::from_fn(|_| key());
+        let member = |spire, client| Member { spire, client, redeem_until: Unix(200) };
+        let live = |spire, key| MemberSession { spire, key, expires_at: Unix(200) };
+        roster.set(&Members {
+            service: vec![service],
+            machines: vec![member(gone, Some(client)), member(stays, Some(other))],
+            opening: vec![seed],
+            sessions: vec![live(gone, session), live(stays, other)],
+            ..Members::default()
+        });
+        roster.forget(gone, Some(client), &[seed]).await;
+        assert_eq!(roster.role(&client.to_bytes()), Role::Unknown);
+        assert_eq!(roster.session_of(&session.to_bytes()), None);
+        for key in [gone, seed] {
+            assert!(!roster.held_by_bunker(&key.to_bytes()));
+        }
+        assert_eq!(roster.role(&other.to_bytes()), Role::Machine { spire: stays.to_bytes() });
+        assert_eq!(roster.session_of(&other.to_bytes()), Some(stays.to_bytes()));
+        assert!(roster.held_by_bunker(&stays.to_bytes()));
+        // a row that named the service's key has no more of it than that
+        roster.forget(gone, Some(service), &[]).await;
+        assert_eq!(roster.role(&service.to_bytes()), Role::Service);
     }
 
     /// Loss prevented: a machine row that names the service's key takes the service off its relay.

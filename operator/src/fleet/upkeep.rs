@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitspire_shared::time::Unix;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::pair;
@@ -19,9 +18,9 @@ use super::unlock::unlock;
 use crate::app::{App, Ring};
 use crate::http::error::in_words;
 use crate::signer::BunkerAdmin;
+use crate::store::StoreError;
 use crate::store::machines::{self, KeptMachine};
 use crate::store::pairing::{self, PairingStep};
-use crate::store::{Read, StoreError};
 
 /// Between two looks while a seed is likely to be redeemed.
 const SOON: Duration = Duration::from_secs(2);
@@ -70,7 +69,7 @@ pub(super) async fn round(app: &App) -> Result<Duration, StoreError> {
     unlock(app, bunker.admin()).await?;
     finish_old(app, bunker.admin()).await?;
     let now = app.clock.now();
-    let waiting = app.store.read(move |read| waiting(read, now)).await?;
+    let waiting = app.store.read(move |read| machines::unredeemed(read, now)).await?;
     let mut pause = LATER;
     for machine in waiting {
         let fresh = machine.paired_at.is_some_and(|at| now.since(at) < LIKELY_S);
@@ -79,18 +78,6 @@ pub(super) async fn round(app: &App) -> Result<Duration, StoreError> {
         }
     }
     Ok(pause)
-}
-
-/// Machines whose seed may be redeemed by somebody whom we do not know yet.
-fn waiting(read: &Read<'_>, now: Unix) -> Result<Vec<KeptMachine>, StoreError> {
-    let mut machines = machines::list(read, None)?;
-    machines.retain(|machine| {
-        machine.paired_at.is_some()
-            && machine.revoked_at.is_none()
-            && machine.client_key.is_none()
-            && machine.bunker_token_expires_at.is_some_and(|ends| ends >= now)
-    });
-    Ok(machines)
 }
 
 /// Whether the machine's client key is known now.

@@ -34,7 +34,7 @@ use crate::http::error::in_words;
 use crate::ids::MachineId;
 use crate::signer::SignerError;
 use crate::store::cassettes::{self, Cassette, State};
-use crate::store::{Json, StoreError, Tx, log, machines, operators};
+use crate::store::{Json, Read, StoreError, Tx, log, machines, operators};
 
 /// Between two looks at the list of machines, where no bell rang.
 const FOLLOW: Duration = Duration::from_secs(2);
@@ -53,7 +53,6 @@ struct Watched {
     machine: MachineId,
     operator: PubKey,
     currency: Currency,
-    vault: Option<PubKey>,
 }
 
 /// Paired machines by spire key.
@@ -193,18 +192,16 @@ fn filter(machines: &[(PubKey, PubKey)]) -> Filter {
 }
 
 /// The machines that are paired, have a key, and an operator with one.
-fn watched(read: &crate::store::Read<'_>) -> Result<List, StoreError> {
+fn watched(read: &Read<'_>) -> Result<List, StoreError> {
     let operators: BTreeMap<_, _> = operators::list(read)?
         .into_iter()
         .filter_map(|operator| Some((operator.id, operator.pubkey?)))
         .collect();
-    let list = machines::list(read, None)?.into_iter().filter_map(|machine| {
-        if machine.paired_at.is_none() || machine.revoked_at.is_some() {
-            return None;
-        }
+    let paired = machines::roster(read)?.into_iter().filter(|m| m.revoked_at.is_none());
+    let list = paired.filter_map(|machine| {
         let operator = *operators.get(&machine.operator_id)?;
-        let (currency, vault) = (machine.currency, machine.vault_key);
-        Some((machine.machine_npub?, Watched { machine: machine.id, operator, currency, vault }))
+        let currency = machine.currency;
+        Some((machine.spire, Watched { machine: machine.id, operator, currency }))
     });
     Ok(list.collect())
 }
@@ -312,11 +309,17 @@ impl Reader {
         let of = of.ok_or(StateError::NotOurs)?;
         let checked = check_event(event, &d, &d.spire, &of.operator, now)?;
         let id = checked.id();
-        if self.app.store.read(move |read| cassettes::knows_state(read, id)).await? {
+        let look = move |read: &Read<'_>| {
+            let machine = machines::find(read, of.machine)?;
+            let machine = machine.filter(|machine| machine.machine_npub == Some(d.spire));
+            Ok::<_, StoreError>((cassettes::knows_state(read, id)?, machine))
+        };
+        let (known, machine) = self.app.store.read(look).await?;
+        if known {
             return Ok(());
         }
         let signer = self.app.signer(of.operator).ok_or(StateError::NoSigner)?;
-        let vault = of.vault.ok_or(StateError::NoVault)?;
+        let vault = machine.and_then(|machine| machine.row.vault_key).ok_or(StateError::NoVault)?;
         let text = signer.decrypt(d.spire, event.content.clone()).await?;
         CassettesState::check_vault(&text, &vault)?;
         let state = CassettesState::from_json(&text, of.currency)?;

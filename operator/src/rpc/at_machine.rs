@@ -55,24 +55,25 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Books every event whose amounts the machine's own books tell.
+/// Books every event whose amounts the machine's own books tell; whether there was one to be booked.
 pub(super) fn book(
     tx: &Tx<'_>,
     machine: &KeptMachine,
     report: &StateReport,
     now: Unix,
-) -> Result<(), Failure> {
-    for event in service::unbooked(tx, machine.id)? {
-        let booking = booking(tx, machine, &event)?;
+) -> Result<bool, Failure> {
+    let unbooked = service::unbooked(tx, machine.id)?;
+    for event in &unbooked {
+        let booking = booking(tx, machine, event)?;
         match served(&booking) {
             Ok(None) => {}
-            Ok(Some(entries)) => write(tx, machine, report, &event, &entries, now)?,
+            Ok(Some(entries)) => write(tx, machine, report, event, &entries, now)?,
             Err(error) => {
                 tracing::error!(event = "service_not_booked", id = %event.event_id, %error);
             }
         }
     }
-    Ok(())
+    Ok(!unbooked.is_empty())
 }
 
 /// Books the counts of bays in doubt: as what it takes for the ledger to have what the machine has

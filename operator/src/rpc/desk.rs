@@ -26,7 +26,7 @@ use crate::store::{Read, StoreError, Tx};
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     /// The whole signed event.
-    pub(super) event: Event,
+    pub(super) event: Arc<Event>,
     /// Its author.
     pub(super) sender: PubKey,
     /// The machine's id of the request.

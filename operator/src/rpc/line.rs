@@ -60,13 +60,19 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], LineError> {
     Ok(bytes)
 }
 
+/// Somebody who is spoken to: derived and checked once, not for each message.
+struct Peer {
+    key: PubKey,
+    cipher: ConversationKey,
+}
+
 /// The line.
 pub(super) struct Line {
     service: Keys,
     service_key: PubKey,
     clock: Clock,
     pools: Vec<Arc<Pool>>,
-    keys: Mutex<HashMap<PubKey, ConversationKey>>,
+    peers: Mutex<HashMap<[u8; 32], Arc<Peer>>>,
 }
 
 impl Line {
@@ -76,42 +82,50 @@ impl Line {
         clock: Clock,
         pools: Vec<Arc<Pool>>,
     ) -> Self {
-        Self { service, service_key, clock, pools, keys: Mutex::default() }
+        Self { service, service_key, clock, pools, peers: Mutex::default() }
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<PubKey, ConversationKey>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    fn peers(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the conversation keys that `keep` does not want.
-    pub(super) fn retain(&self, keep: impl Fn(&PubKey) -> bool) {
-        self.keys().retain(|key, _| keep(key));
+    /// Forgets the conversation keys with whom `keep` does not want.
+    pub(super) fn retain(&self, keep: impl Fn(&[u8; 32]) -> bool) {
+        self.peers().retain(|key, _| keep(key));
     }
 
-    fn cipher(&self, peer: PubKey) -> Result<ConversationKey, LineError> {
-        if let Some(known) = self.keys().get(&peer) {
+    fn peer(&self, key: nostr::PublicKey) -> Result<Arc<Peer>, LineError> {
+        let bytes = key.to_bytes();
+        if let Some(known) = self.peers().get(&bytes) {
             return Ok(known.clone());
         }
-        let key = ConversationKey::derive(self.service.secret_key(), &peer)?;
-        let mut keys = self.keys();
-        if keys.len() < KEYS {
-            keys.insert(peer, key.clone());
+        let key = PubKey::new(key)?;
+        let cipher = ConversationKey::derive(self.service.secret_key(), &key)?;
+        let peer = Arc::new(Peer { key, cipher });
+        let mut peers = self.peers();
+        if peers.len() < KEYS {
+            peers.insert(bytes, peer.clone());
         }
-        Ok(key)
+        Ok(peer)
+    }
+
+    /// Whose key signed a request.
+    pub(super) fn sender(&self, event: &Event) -> Result<PubKey, LineError> {
+        Ok(self.peer(event.pubkey)?.key)
     }
 
     /// Decrypts a request.
     pub(super) fn open(&self, event: &Event) -> Result<String, LineError> {
-        Ok(self.cipher(PubKey::new(event.pubkey)?)?.decrypt(&event.content)?)
+        Ok(self.peer(event.pubkey)?.cipher.decrypt(&event.content)?)
     }
 
     /// Answers a request; how many relays the answer was handed to.
     pub(super) async fn reply(&self, request: &Event, reply: Reply) -> Result<usize, LineError> {
-        let reader = PubKey::new(request.pubkey)?;
+        let reader = self.peer(request.pubkey)?;
         let id = EventId::from_bytes(request.id.to_bytes());
-        let content = self.seal(reader, &ServiceMessage::Reply(reply))?;
+        let content = seal(&reader, &ServiceMessage::Reply(reply))?;
         let now = self.clock.now();
-        self.send(reply_event(&self.service_key, &reader, &id, now, content)).await
+        self.send(reply_event(&self.service_key, &reader.key, &id, now, content)).await
     }
 
     /// Tells a machine something; how many relays it was handed to.
@@ -121,12 +135,9 @@ impl Line {
         push_id: PushId,
         push: Push,
     ) -> Result<usize, LineError> {
-        let content = self.seal(reader, &ServiceMessage::Push { push_id, push })?;
+        let peer = self.peer(reader.nostr())?;
+        let content = seal(&peer, &ServiceMessage::Push { push_id, push })?;
         self.send(push_event(&self.service_key, &reader, self.clock.now(), content)).await
-    }
-
-    fn seal(&self, reader: PubKey, message: &ServiceMessage) -> Result<String, LineError> {
-        Ok(self.cipher(reader)?.encrypt(&message.to_plaintext()?, random()?)?)
     }
 
     async fn send(&self, event: UnsignedEvent) -> Result<usize, LineError> {
@@ -138,4 +149,8 @@ impl Line {
         }
         Ok(handed)
     }
+}
+
+fn seal(reader: &Peer, message: &ServiceMessage) -> Result<String, LineError> {
+    Ok(reader.cipher.encrypt(&message.to_plaintext()?, random()?)?)
 }

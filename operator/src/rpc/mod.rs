@@ -170,7 +170,7 @@ impl Rpc {
             self.app.store.read(move |read| Snapshot::load(service, &resolvers, read, now));
         match loaded.await {
             Ok(snapshot) => {
-                self.line.retain(|key| snapshot.lists(&key.to_bytes()));
+                self.line.retain(|key| snapshot.lists(key));
                 self.gate.set_roster(snapshot);
                 Ok(())
             }
@@ -255,6 +255,7 @@ impl Rpc {
             return;
         };
         let (app, relay) = (self.app.clone(), relay.to_owned());
+        let event = Arc::new(event);
         app.tasks.spawn(async move {
             match admitted {
                 Ok(machine) => self.handle(&relay, event, machine).await,
@@ -264,7 +265,7 @@ impl Rpc {
         });
     }
 
-    async fn handle(self: &Arc<Self>, relay: &str, event: Event, machine: MachineId) {
+    async fn handle(self: &Arc<Self>, relay: &str, event: Arc<Event>, machine: MachineId) {
         let request = match self.open(&event) {
             Ok(request) => request,
             Err(Unreadable { request_id, refused, words }) => {
@@ -338,14 +339,14 @@ impl Rpc {
 
     async fn answer(
         self: &Arc<Self>,
-        event: &Event,
+        event: &Arc<Event>,
         request: Request,
         machine: MachineId,
     ) -> Result<Reply, Failure> {
         let name = request.call().name();
         let call = Call {
             event: event.clone(),
-            sender: PubKey::new(event.pubkey).map_err(LineError::from)?,
+            sender: self.line.sender(event)?,
             request_id: request.request_id(),
             name,
             body_sha256: request.body_sha256(),

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::rpc::{Ack, Reply, StateReport, VaultSigned};
 use bitspire_shared::time::Unix;
 use serde_json::Value;
@@ -29,14 +28,14 @@ pub(super) async fn answer(
 ) -> Result<Reply, Failure> {
     let desk = rpc.desk.clone();
     let id = call.request_id;
+    let kept = body.to_json()?;
     let fork = rpc
         .app
         .store
         .write(move |tx| {
             let route = desk.route(tx, &call)?;
-            let report = body.check(&vault(&route)?).map_err(|e| not_by_vault(&e))?;
-            let kept: Value = serde_json::from_str(&to_canonical(&body)?)?;
             let vault = vault(&route)?;
+            let report = body.check(&vault).map_err(|e| not_by_vault(&e))?;
             let (seq, head) = (report.journal_seq, report.journal_head);
             let shown = Shown { vault, seq, head };
             // what disables the machine must stay written
@@ -70,8 +69,8 @@ fn keep(
     }
     verdict::heard(tx, machine, report, call.now)?;
     at_machine::keep(tx, machine, report, &body, call.now)?;
-    at_machine::book(tx, machine, report, call.now)?;
-    let last = cassettes::heartbeat(tx, machine.id)?;
+    let unbooked = at_machine::book(tx, machine, report, call.now)?;
+    let last = cassettes::last_heard(tx, machine.id)?;
     // a lock that ended before the machine wrote this, of a transaction that it no longer has open:
     // nothing was stacked under it that is not claimed
     let written_at = Unix(call.event.created_at.as_secs());
@@ -80,16 +79,17 @@ fn keep(
             quotes::release(tx, lock.quote_id, call.now)?;
         }
     }
-    let newer = |last: Heartbeat| {
-        last.journal_seq <= report.journal_seq || machine.paired_at > Some(last.received_at)
-    };
+    let newer =
+        |(seq, received_at)| seq <= report.journal_seq || machine.paired_at > Some(received_at);
     if last.is_none_or(newer) {
         let (machine_id, journal_seq) = (machine.id, report.journal_seq);
         let body = Json(body);
         let heartbeat = Heartbeat { machine_id, journal_seq, body, received_at: call.now };
         cassettes::set_heartbeat(tx, &heartbeat)?;
         loads::book(tx, machine, report, call.now)?;
-        at_machine::book_counts(tx, machine, report, call.now)?;
+        if unbooked {
+            at_machine::book_counts(tx, machine, report, call.now)?;
+        }
     }
     Ok(())
 }

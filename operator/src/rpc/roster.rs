@@ -72,9 +72,8 @@ pub struct Machines;
 
 impl Resolver for Machines {
     fn keys(&self, read: &Read<'_>, now: Unix) -> Result<Vec<(PubKey, MachineId)>, StoreError> {
-        let paired = machines::list(read, None)?.into_iter().filter(|m| m.paired_at.is_some());
-        let mut keys: Vec<_> =
-            paired.filter_map(|machine| Some((machine.machine_npub?, machine.id))).collect();
+        let paired = machines::roster(read)?.into_iter();
+        let mut keys: Vec<_> = paired.map(|machine| (machine.spire, machine.id)).collect();
         keys.extend(sessions::speaking(read, now)?);
         Ok(keys)
     }

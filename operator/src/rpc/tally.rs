@@ -135,6 +135,12 @@ impl Tally {
         pending.into_values().flat_map(|pending| pending.rows).collect()
     }
 
+    /// One counter since the start.
+    #[must_use]
+    pub fn total(&self, label: &str) -> u64 {
+        self.lock().totals.get(label).copied().unwrap_or_default()
+    }
+
     /// Every counter since the start.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<&'static str, u64> {

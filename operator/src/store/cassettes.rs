@@ -268,9 +268,25 @@ pub fn last_state(
 /// # Errors
 /// [`StoreError`].
 pub fn set_heartbeat(tx: &Tx<'_>, heartbeat: &Heartbeat) -> Result<(), StoreError> {
-    let sql = "DELETE FROM machine_states WHERE machine_id = ?1";
-    tx.run(sql, &[&heartbeat.machine_id])?;
-    heartbeat.insert_into(tx)
+    let sql = "UPDATE machine_states SET journal_seq = ?2, body = ?3, received_at = ?4
+               WHERE machine_id = ?1";
+    let Heartbeat { machine_id, journal_seq, body, received_at } = heartbeat;
+    match tx.run(sql, &[machine_id, journal_seq, body, received_at])? {
+        0 => heartbeat.insert_into(tx),
+        _ => Ok(()),
+    }
+}
+
+/// The position that the machine's last heartbeat was made at, and when it came.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_heard(
+    read: &Read<'_>,
+    machine: MachineId,
+) -> Result<Option<(JournalSeq, Unix)>, StoreError> {
+    let sql = "SELECT journal_seq, received_at FROM machine_states WHERE machine_id = ?1";
+    read.one(sql, &[&machine], |row| Ok((row.get("journal_seq")?, row.get("received_at")?)))
 }
 
 /// How many machines report each alert, in their last heartbeats since they were paired.

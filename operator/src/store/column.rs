@@ -3,10 +3,13 @@
 //! Promise: every number is checked on its way in and out; an id or an enum that does not parse is
 //! an error, never a default.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, PoisonError, RwLock};
+
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{
     BayId, ChangeId, ClaimHash, Digest, EventId, JournalHead, JournalSeq, Nonce, PaymentHash,
-    PubKey, PushId, QuoteId, RequestId, SessionId, TxnId, WithdrawId,
+    PubKey, PushId, QuoteId, RequestId, SessionId, TxnId, WithdrawId, from_hex,
 };
 use bitspire_shared::money::{Currency, Denomination, Direction, FeePpm, Rate, Sats};
 use bitspire_shared::nip46::message::Method;
@@ -179,13 +182,43 @@ as_text!(
     ClaimHash,
     JournalHead,
     Digest,
-    PubKey,
     Currency,
     Account,
     Unit,
     Decimal,
     Method,
 );
+
+/// Keys that were read and checked before.
+static KEYS: LazyLock<RwLock<HashMap<[u8; 32], PubKey>>> = LazyLock::new(RwLock::default);
+/// How many: those of ten thousand machines with their vaults, clients and sessions, 5 MB.
+const MOST_KEYS: usize = 65_536;
+
+impl ToColumn for PubKey {
+    fn to_value(&self) -> Result<Value, StoreError> {
+        Ok(Value::Text(self.to_string()))
+    }
+}
+
+/// Whether a key lies on the curve is computed once for each: a machine's row has three, and is read
+/// for each of its requests.
+impl FromColumn for PubKey {
+    fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
+        let expected = "a PubKey";
+        let bytes = text_of(value).and_then(|text| from_hex("public key", text).ok());
+        let bytes: [u8; 32] = bytes.ok_or(expected)?;
+        if let Some(known) = KEYS.read().unwrap_or_else(PoisonError::into_inner).get(&bytes) {
+            return Ok(*known);
+        }
+        let key = Self::new(nostr::PublicKey::from_byte_array(bytes)).map_err(|_| expected)?;
+        let mut keys = KEYS.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MOST_KEYS {
+            keys.clear();
+        }
+        keys.insert(bytes, key);
+        Ok(key)
+    }
+}
 
 /// Newtypes over an integer.
 macro_rules! as_integer {

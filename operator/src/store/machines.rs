@@ -197,17 +197,68 @@ pub fn list(read: &Read<'_>, operator: Option<OperatorId>) -> Result<Vec<KeptMac
     read.all(sql, &[&operator], Machine::kept)
 }
 
-/// Spire keys of the machines that are paired and not revoked, for subscriptions and the roster.
+/// A paired machine as rosters and subscriptions keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paired {
+    /// The machine.
+    pub id: MachineId,
+    /// Whose it is.
+    pub operator_id: OperatorId,
+    /// Of its notes.
+    pub currency: Currency,
+    /// The spire key.
+    pub spire: PubKey,
+    /// The key that it authenticates with, once seen.
+    pub client: Option<PubKey>,
+    /// End of the bunker's grant.
+    pub token_expires_at: Option<Unix>,
+    /// When it was revoked.
+    pub revoked_at: Option<Unix>,
+}
+
+/// Every machine that is paired and has a key, the revoked ones included: of each what a roster
+/// needs, since rosters are read again and again.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn roster(read: &Read<'_>) -> Result<Vec<(MachineId, PubKey)>, StoreError> {
+pub fn roster(read: &Read<'_>) -> Result<Vec<Paired>, StoreError> {
     read.all(
-        "SELECT id, machine_npub FROM machines
-         WHERE paired_at IS NOT NULL AND revoked_at IS NULL ORDER BY id",
+        "SELECT id, operator_id, currency, machine_npub, bunker_token_expires_at, client_key,
+             revoked_at
+         FROM machines WHERE paired_at IS NOT NULL AND machine_npub IS NOT NULL ORDER BY id",
         &[],
-        |row: &Row<'_>| Ok((row.get("id")?, row.get("machine_npub")?)),
+        |row: &Row<'_>| {
+            Ok(Paired {
+                id: row.get("id")?,
+                operator_id: row.get("operator_id")?,
+                currency: row.get("currency")?,
+                spire: row.get("machine_npub")?,
+                token_expires_at: row.get("bunker_token_expires_at")?,
+                client: row.get("client_key")?,
+                revoked_at: row.get("revoked_at")?,
+            })
+        },
     )
+}
+
+/// Machines in service whose pairing has ended or ends by `until`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn ending(read: &Read<'_>, until: Unix) -> Result<Vec<KeptMachine>, StoreError> {
+    let sql = "SELECT * FROM machines WHERE confirmation = 'confirmed' AND revoked_at IS NULL
+               AND bunker_token_expires_at <= ?1 ORDER BY id";
+    read.all(sql, &[&until], Machine::kept)
+}
+
+/// Machines whose seed can still be redeemed at `now`, and was not that we know of.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn unredeemed(read: &Read<'_>, now: Unix) -> Result<Vec<KeptMachine>, StoreError> {
+    let sql = "SELECT * FROM machines WHERE paired_at IS NOT NULL AND revoked_at IS NULL
+               AND client_key IS NULL AND bunker_token_expires_at >= ?1 ORDER BY id";
+    read.all(sql, &[&now], Machine::kept)
 }
 
 /// Name, place, fees and caps as an operator edits them.

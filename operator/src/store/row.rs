@@ -2,7 +2,7 @@
 //!
 //! Promise: what may write is a [`Tx`], which only the writer thread hands out; a [`Read`] cannot.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
 use rusqlite::Connection;
@@ -46,7 +46,7 @@ impl<'c> Read<'c> {
             let mut statement = conn.prepare_cached(sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
             while let Some(row) = rows.next()? {
-                found.push(map(&Row(row)));
+                found.push(map(&Row::new(row)));
             }
             Ok(())
         })?;
@@ -64,7 +64,7 @@ impl<'c> Read<'c> {
         let found = self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
-            Ok(rows.next()?.map(|row| map(&Row(row))))
+            Ok(rows.next()?.map(|row| map(&Row::new(row))))
         })?;
         found.transpose()
     }
@@ -133,12 +133,33 @@ fn to_values(values: &[&dyn ToColumn]) -> Result<Vec<Value>, StoreError> {
 }
 
 /// One row of an answer.
-pub(super) struct Row<'r>(&'r rusqlite::Row<'r>);
+pub(super) struct Row<'r> {
+    row: &'r rusqlite::Row<'r>,
+    /// The column after the one that was read last: fields mostly stand in the order of their table.
+    next: Cell<usize>,
+}
 
-impl Row<'_> {
+impl<'r> Row<'r> {
+    const fn new(row: &'r rusqlite::Row<'r>) -> Self {
+        Self { row, next: Cell::new(0) }
+    }
+
+    /// Where the column called `name` is. Looked for from the last one on, or a row of thirty columns
+    /// costs hundreds of comparisons.
+    fn find(&self, name: &str) -> Result<usize, StoreError> {
+        let statement = self.row.as_ref();
+        let (next, count) = (self.next.get(), statement.column_count());
+        let mut columns = (next..count).chain(0..next.min(count));
+        let is_it = |at: &usize| statement.column_name(*at).is_ok_and(|column| column == name);
+        let at = columns.find(is_it);
+        let at = at.ok_or_else(|| rusqlite::Error::InvalidColumnName(name.to_owned()))?;
+        self.next.set(at.saturating_add(1));
+        Ok(at)
+    }
+
     /// The value of the column called `name`.
     pub(super) fn get<T: FromColumn>(&self, name: &str) -> Result<T, StoreError> {
-        let value = self.0.get_ref(name)?;
+        let value = self.row.get_ref(self.find(name)?)?;
         T::from_value(value)
             .map_err(|expected| StoreError::Column { column: name.to_owned(), expected })
     }

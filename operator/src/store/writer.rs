@@ -174,7 +174,7 @@ impl Writer {
     fn run(&mut self, job: Box<dyn Job>, answers: &mut VecDeque<Answer>) -> Result<(), Stop> {
         let stop = |error: rusqlite::Error| Stop(error.to_string());
         self.health.jobs.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.conn.execute_batch("SAVEPOINT job") {
+        if let Err(error) = self.prepared("SAVEPOINT job") {
             let reason = error.to_string();
             job.refuse(StoreError::Stopped { reason });
             return Err(stop(error));
@@ -191,11 +191,16 @@ impl Writer {
             return Err(Stop("the transaction was rolled back under a job".into()));
         }
         if keep {
-            self.conn.execute_batch("RELEASE job").map_err(stop)
+            self.prepared("RELEASE job").map_err(stop)
         } else {
             self.health.failed.fetch_add(1, Ordering::Relaxed);
             self.conn.execute_batch("ROLLBACK TO job; RELEASE job").map_err(stop)
         }
+    }
+
+    /// Runs what each job needs: read once, not each time.
+    fn prepared(&self, sql: &str) -> Result<(), rusqlite::Error> {
+        self.conn.prepare_cached(sql)?.execute([]).map(|_| ())
     }
 
     /// Moves what is committed from the WAL into the database, at a time that delays nobody.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::canonical::{CanonicalError, sha256, to_canonical};
+use crate::canonical::{CanonicalError, canonical_text, sha256, to_canonical};
 use crate::error::{Classified, Kind};
 use crate::ids::{Digest, PushId, RequestId};
 use crate::rpc::body::{
@@ -204,7 +204,7 @@ impl Request {
     pub fn new(request_id: RequestId, call: impl Into<RpcRequest>) -> Result<Self, CanonicalError> {
         let call = call.into();
         let body = call.body().map_err(|e| CanonicalError::Json(e.to_string()))?;
-        let body_sha256 = sha256(&to_canonical(&body)?);
+        let body_sha256 = sha256(&canonical_text(&body)?);
         Ok(Self { request_id, call, body_sha256 })
     }
 
@@ -232,7 +232,7 @@ impl Request {
         };
         let call =
             RpcRequest::parse(name, &body).map_err(|error| BadRequest { request_id, error })?;
-        let body = to_canonical(&body).map_err(|e| malformed(request_id, &e.to_string()))?;
+        let body = canonical_text(&body).map_err(|e| malformed(request_id, &e.to_string()))?;
         Ok(Self { request_id: id, call, body_sha256: sha256(&body) })
     }
 
@@ -267,7 +267,7 @@ impl Request {
     pub fn to_plaintext(&self) -> Result<String, CanonicalError> {
         let body = self.call.body().map_err(|e| CanonicalError::Json(e.to_string()))?;
         let name = self.call.name();
-        to_canonical(&json!({"rpc_name": name, "request_id": self.request_id, "body": body}))
+        canonical_text(&json!({"rpc_name": name, "request_id": self.request_id, "body": body}))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::Value;
 
-use crate::canonical::{CanonicalError, Sig, to_canonical};
+use crate::canonical::{CanonicalError, Sig, canonical_text};
 use crate::ids::{EventId, PaymentHash, PubKey, QuoteId, TxnId, WithdrawId};
 use crate::money::{Direction, Fiat, Origins, Rate, Sats};
 use crate::time::Unix;
@@ -253,8 +253,25 @@ impl<T: VaultBody> VaultSigned<T> {
     }
 }
 
+impl<T> VaultSigned<T> {
+    /// The body with its signature, as it came.
+    ///
+    /// # Errors
+    /// Never for what was read or signed here: a body is a JSON object.
+    pub fn to_json(&self) -> Result<Value, CanonicalError> {
+        let mut json = self.json.clone();
+        let fail = |what: String| CanonicalError::Json(what);
+        let sig = serde_json::to_value(self.sig).map_err(|e| fail(e.to_string()))?;
+        match &mut json {
+            Value::Object(fields) => fields.insert(VAULT_SIG.into(), sig),
+            _ => return Err(fail("a signed body is a JSON object".into())),
+        };
+        Ok(json)
+    }
+}
+
 fn signed_text<T: VaultBody>(json: &Value) -> Result<String, CanonicalError> {
-    Ok(format!("{}{}", T::PREFIX, to_canonical(json)?))
+    Ok(format!("{}{}", T::PREFIX, canonical_text(json)?))
 }
 
 impl<T: fmt::Debug> fmt::Debug for VaultSigned<T> {
@@ -265,13 +282,7 @@ impl<T: fmt::Debug> fmt::Debug for VaultSigned<T> {
 
 impl<T> Serialize for VaultSigned<T> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut json = self.json.clone();
-        let sig = serde_json::to_value(self.sig).map_err(ser::Error::custom)?;
-        match &mut json {
-            Value::Object(fields) => fields.insert(VAULT_SIG.into(), sig),
-            _ => return Err(ser::Error::custom("a signed body is a JSON object")),
-        };
-        json.serialize(s)
+        self.to_json().map_err(ser::Error::custom)?.serialize(s)
     }
 }
 

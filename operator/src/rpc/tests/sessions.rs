@@ -149,6 +149,8 @@ async fn the_newest_report_of_the_vault_stays() {
     let kept = world.read(move |read| cassettes::heartbeat(read, id)).await.unwrap();
     assert_eq!(kept.journal_seq, seq);
     assert_eq!(row(&world).await.journal_seq, seq);
+    let kept: VaultSigned<StateReport> = serde_json::from_value(kept.body.0).unwrap();
+    assert!(kept.check(&key(&machine.vault)).is_ok(), "it is kept as it was signed");
     let applied =
         world.read(move |read| documents::last_applied(read, id, DocumentKind::Fees)).await;
     assert!(applied.is_some());
