@@ -5,8 +5,9 @@
 //! start that says to pair; nothing that could be a secret is repeated in an error.
 //!
 //! Failure policy: exit code 1 where something went wrong, 2 where the command was not understood, 3
-//! where a vault cannot use its journal.
+//! where a vault cannot use its journal; `doctor` has codes of its own, which its `--help` lists.
 
+mod doctor;
 mod evidence;
 mod journal;
 mod pin;
@@ -14,6 +15,7 @@ mod receipt;
 mod rekey;
 mod replay;
 mod secrets;
+mod trace;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -32,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::doctor::{DoctorVerb, Unwell};
 use self::evidence::Evidence;
 use self::journal::JournalVerb;
 use self::pin::ServicePin;
@@ -39,6 +42,7 @@ use self::receipt::Receipt;
 use self::rekey::Rekey;
 use self::replay::Replay;
 use self::secrets::{AuditVerb, SecretsVerb};
+use self::trace::Trace;
 use crate::config::{self, Config, SEED_VARIABLE};
 use crate::ipc::{self, MachineStatus, NetPins, Role, SecretText, ToNet, ToVault, VERSION};
 use crate::net::AUTH_WAIT_MS;
@@ -99,6 +103,11 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the machine's devices
+    #[command(subcommand)]
+    Doctor(DoctorVerb),
+    /// Show what went over the devices' lines last, frame by frame in words, from the running vault
+    Trace(Trace),
     /// Look at the machine's record; beside a running vault, too
     #[command(subcommand)]
     Journal(JournalVerb),
@@ -165,12 +174,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            match error.downcast_ref() {
-                Some(VaultEnd::Failed(vault::VaultError::Journal(_))) => {
-                    ExitCode::from(supervise::JOURNAL_EXIT)
-                }
-                _ => ExitCode::FAILURE,
+            if let Some(VaultEnd::Failed(vault::VaultError::Journal(_))) = error.downcast_ref() {
+                return ExitCode::from(supervise::JOURNAL_EXIT);
             }
+            error.downcast_ref().map_or(ExitCode::FAILURE, Unwell::exit_code)
         }
     }
 }
@@ -196,6 +203,8 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         Verb::ServicePin(verb) => verb.run(&config)?,
         Verb::Rekey(verb) => verb.run(&config.socket)?,
         Verb::Status { json } => show_status(&config.socket, json)?,
+        Verb::Doctor(verb) => verb.run(&config)?,
+        Verb::Trace(verb) => verb.run(&config.socket)?,
         Verb::Journal(verb) => journal::run(verb, &config.vault.journal())?,
         Verb::Evidence(evidence) => evidence.run(&config.vault, &loaded.shown)?,
         Verb::Receipt(receipt) => receipt.run(&config.vault)?,

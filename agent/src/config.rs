@@ -9,6 +9,7 @@
 mod dispenser;
 mod door;
 mod kinds;
+mod model;
 mod printer;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use self::dispenser::{CommandForm, DispenserConfig, LineParity};
 pub use self::door::DoorConfig;
 pub use self::kinds::{AcceptorKind, DispenserKind};
+use self::model::Preset;
+pub use self::model::{MODELS, Model};
 pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
 use crate::ipc::SecretText;
 use crate::journal::Keeping;
@@ -84,9 +87,11 @@ macro_rules! raw {
 
 raw! {
     Raw {
-        data_dir: PathBuf, runtime_dir: PathBuf, currency: Option<String>, log: RawLog,
+        data_dir: PathBuf, runtime_dir: PathBuf, currency: Option<String>, machine: Option<RawMachine>,
+        log: RawLog,
         kiosk: RawKiosk, pairing: RawPairing, vault: RawVault, net: RawNet,
     }
+    RawMachine { model: Option<String> }
     RawLog { filter: String, format: Format }
     RawKiosk { listen: String }
     RawPairing { allow_loopback_relays: bool }
@@ -259,7 +264,7 @@ pub struct NetConfig {
 /// The environment's way to hand a seed URL over.
 pub const SEED_VARIABLE: &str = "BITSPIRE_SEED_URL";
 
-/// Reads file, environment and flags, and checks them.
+/// Reads file, environment and flags over the machine's model, and checks them.
 ///
 /// # Errors
 /// [`ConfigError`], naming the value to mend.
@@ -270,7 +275,10 @@ pub fn load(
 ) -> Result<(Config, Loaded<Raw>), ConfigError> {
     let mut environment = environment.clone();
     let seed = environment.remove(SEED_VARIABLE).map(SecretText::new);
-    let loaded = bitspire_shell::config::load::<Raw>(DEFAULTS, file, &environment, flags)?;
+    let preset = Preset::of(file, &environment, flags)?;
+    let defaults = &preset.defaults;
+    let mut loaded = bitspire_shell::config::load::<Raw>(defaults, file, &environment, flags)?;
+    preset.mark(&mut loaded.shown);
     let mut config = check(&loaded.raw)?;
     config.net.seed_url = seed;
     Ok((config, loaded))

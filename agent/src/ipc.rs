@@ -144,6 +144,15 @@ pub struct MachineStatus {
     pub out_of_service: Vec<String>,
 }
 
+/// What went over the line of one device last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFrames {
+    /// `acceptor`, `dispenser` or `printer`.
+    pub device: String,
+    /// Oldest first: time since its start, direction, hex, words.
+    pub frames: Vec<String>,
+}
+
 /// From `net` or the command line to the vault.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
@@ -158,6 +167,8 @@ pub enum ToVault {
     },
     /// The command line asks how the machine is: answered with [`ToNet::Status`].
     Status,
+    /// The command line asks what the devices said last: answered with [`ToNet::Frames`].
+    Trace,
     /// A seed URL, from the command line or the first-boot page. The sender hears
     /// [`ToNet::SeedRefused`] or, once the bunker took it, [`ToNet::Paired`].
     Seed {
@@ -244,6 +255,7 @@ named! {
     ToVault {
         Hello => "Hello",
         Status => "Status",
+        Trace => "Trace",
         Seed => "Seed",
         ServicePin => "ServicePin",
         Rekey => "Rekey",
@@ -346,6 +358,11 @@ pub enum ToNet {
     },
     /// How the machine is, for the command line.
     Status(Box<MachineStatus>),
+    /// What went over the devices' lines last, for the command line.
+    Frames {
+        /// Each device's.
+        devices: Vec<DeviceFrames>,
+    },
     /// What the customer sees from now on.
     Screen {
         /// Counts the screens of this run of the vault.
@@ -371,6 +388,7 @@ impl std::fmt::Debug for ToNet {
             Self::Forget { .. } => "Forget",
             Self::PublishState { .. } => "PublishState",
             Self::Status(_) => "Status",
+            Self::Frames { .. } => "Frames",
             Self::Screen { .. } => "Screen",
         })
     }

@@ -6,8 +6,17 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
-use bitspire_agent::ipc::{self, MachineStatus, NetPins, Role, ToNet, ToVault, VERSION};
+use bitspire_agent::ipc::{
+    self, DeviceFrames, MachineStatus, NetPins, Role, ToNet, ToVault, VERSION,
+};
+use bitspire_agent::journal::Journal;
 use bitspire_agent::refused::Refused;
+use bitspire_hardware::sim::SimDevice;
+use bitspire_hardware::sim::f56::{F56Sim, Fit};
+use bitspire_hardware::sim::host::Host;
+use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
+use bitspire_hardware::sim::puloon::{self, Model, PuloonSim};
+use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::{JournalSeq, PubKey};
 use bitspire_shared::money::Currency;
 use bitspire_shared::sealed::Purpose;
@@ -68,6 +77,8 @@ fn the_commands_are_these() {
         &["--help"][..],
         &["pair", "--help"],
         &["config", "show", "--help"],
+        &["doctor", "hardware", "--help"],
+        &["trace", "--help"],
         &["journal", "--help"],
         &["journal", "show", "--help"],
         &["journal", "verify", "--help"],
@@ -309,4 +320,139 @@ fn a_vault_tells_the_service_manager_when_it_listens() {
     vault.wait().unwrap();
     assert_eq!(said[..heard.unwrap()].trim_ascii_end(), b"READY=1");
     listens.unwrap();
+}
+
+/// Loss prevented: a jam of which only the vault's memory knows what came before it.
+#[test]
+fn the_last_frames_of_a_running_vault_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let talk = |stream: &mut UnixStream| {
+        assert_eq!(ipc::read(stream).unwrap(), Some(ToVault::Trace));
+        let frames = |device: &str, line: &str| DeviceFrames {
+            device: device.to_owned(),
+            frames: vec![line.to_owned()],
+        };
+        let all = vec![
+            frames("acceptor", "7 ms -> FC 05 11 27 56 STATUS REQUEST"),
+            frames("dispenser", "9 ms <- 10 06 DLE ACK"),
+        ];
+        ipc::write(stream, &ToNet::Frames { devices: all }).unwrap();
+    };
+    for (arguments, told, not) in [
+        (
+            &["trace"][..],
+            &["acceptor: 1 records", "STATUS REQUEST", "dispenser: 1", "DLE ACK"][..],
+            "",
+        ),
+        (&["trace", "dispenser"], &["DLE ACK"], "STATUS"),
+    ] {
+        let vault_side = vault(folder.path(), None, talk);
+        let (out, err) = text(&agent(folder.path(), arguments, &[]));
+        assert!(told.iter().all(|words| out.contains(words)), "{out}{err}");
+        assert!(not.is_empty() || !out.contains(not), "{out}");
+        vault_side.join().unwrap();
+        std::fs::remove_file(folder.path().join("vault.sock")).unwrap();
+    }
+    let vault_side = vault(folder.path(), None, talk);
+    let (_, err) = text(&agent(folder.path(), &["trace", "printer"], &[]));
+    assert!(err.contains("this machine has: acceptor, dispenser"), "{err}");
+    vault_side.join().unwrap();
+}
+
+/// A simulated device on a pseudo-terminal, and its name.
+fn device(sim: impl SimDevice) -> (Host, String) {
+    let host = Host::start(Box::new(sim), None).unwrap();
+    let path = host.path().unwrap().unwrap().display().to_string();
+    (host, path)
+}
+
+fn validator() -> (Host, String) {
+    device(Id003Sim::new(Id003Sim::eur(), Options::default(), Timing::default()))
+}
+
+/// What `doctor hardware` says of these devices, and its exit code.
+fn doctor(folder: &Path, more: &[&str], devices: &str) -> (i32, String) {
+    let file = folder.join("machine.toml");
+    std::fs::write(&file, format!("currency = 'EUR'\n{devices}")).unwrap();
+    let arguments = [&["doctor", "hardware", "--config", file.to_str().unwrap()], more].concat();
+    let output = agent(folder, &arguments, &[]);
+    let (out, err) = text(&output);
+    (output.status.code().unwrap(), out + &err)
+}
+
+/// Loss prevented: a machine that goes into service with another device than the one that was
+/// configured, or whose technician looks for the fault in the wrong place.
+#[test]
+fn the_doctor_says_who_is_there_and_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (_validator, acceptor) = validator();
+    let (_dispenser, dispenser) = device(F56Sim::new(Fit::default()));
+    let with = |acceptor: &str, dispenser: &str| {
+        format!(
+            "[vault.acceptor]\nkind = 'id003'\npath = '{acceptor}'\n\
+             [vault.dispenser]\nkind = 'f56'\npath = '{dispenser}'\nbays = 2\n"
+        )
+    };
+    let (code, told) = doctor(folder, &[], &with(&acceptor, &dispenser));
+    assert_eq!(code, 0, "{told}");
+    for words in ["9600 8E1", "ID003", "EUR", "20.00", "POWER UP (40)", "no error", "cassette  1"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    // the cables are swapped
+    let (code, told) = doctor(folder, &[], &with(&dispenser, &acceptor));
+    assert_eq!(code, 16, "{told}");
+    assert!(told.contains("but a Fujitsu F53/F56 dispenser answers"), "{told}");
+    assert!(told.contains("but a JCM ID-003 device answers"), "{told}");
+    // nobody is there; nothing is there; it is no port
+    let only = |path: &str| format!("[vault.acceptor]\nkind = 'id003'\npath = '{path}'\n");
+    let (code, told) = doctor(folder, &[], &only("/dev/ttyNONE9"));
+    assert!(code == 10 && told.contains("no such device"), "{code} {told}");
+    let (code, told) = doctor(folder, &[], &only("/dev/null"));
+    assert!(code == 10, "{code} {told}");
+    let (code, told) = doctor(folder, &[], "");
+    assert!(code == 1 && told.contains("no device is configured"), "{code} {told}");
+    // somebody has it already
+    let other = serial(&acceptor);
+    let (code, told) = doctor(folder, &[], &only(&acceptor));
+    assert!(code == 12 && told.contains("in use"), "{code} {told}");
+    drop(other);
+    // not while a vault has the machine
+    std::fs::create_dir_all(folder.join("vault")).unwrap();
+    let journal = folder.join("vault/journal.db");
+    let held = Journal::open(&journal, sha256("test"), Unix(1_800_000_000)).unwrap();
+    let (code, told) = doctor(folder, &[], &only(&acceptor));
+    assert!(code == 4 && told.contains("stop it first"), "{code} {told}");
+    drop(held);
+    assert_eq!(doctor(folder, &[], &only(&acceptor)).0, 0);
+}
+
+/// A port that this process has opened for itself.
+fn serial(path: &str) -> bitspire_hardware::port::Link {
+    bitspire_hardware::port::open_serial(path, bitspire_hardware::probe::Protocol::Id003.line())
+        .unwrap()
+}
+
+/// Loss prevented: a test that takes notes out of a machine, or that makes its dispenser forget how
+/// the last sale ended.
+#[test]
+fn a_test_dispense_is_asked_for_and_goes_to_the_tray() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let puloon = PuloonSim::new(Model::Lcdm4000, puloon::Fit::default());
+    let (host, path) = device(puloon);
+    let lcdm = format!("[vault.dispenser]\nkind = 'puloon-4000'\npath = '{path}'\nbays = 4\n");
+    let rejected = || host.counters().unwrap()["bays"][1]["rejected"].clone();
+    assert_eq!(doctor(folder, &[], &lcdm).0, 0);
+    assert_eq!(rejected(), 0);
+    let (code, told) = doctor(folder, &["--test-dispense", "2"], &lcdm);
+    assert!(code == 0 && told.contains("put the note back"), "{code} {told}");
+    assert_eq!(rejected(), 1);
+    let (code, told) = doctor(folder, &["--test-dispense", "5"], &lcdm);
+    assert!(code == 1 && told.contains("from 1 to 4"), "{code} {told}");
+    let (f56, path) = device(F56Sim::new(Fit::default()));
+    let lines = format!("[vault.dispenser]\nkind = 'f56'\npath = '{path}'\nbays = 2\n");
+    let (code, told) = doctor(folder, &["--test-dispense", "1"], &lines);
+    assert!(code == 18 && told.contains("has no test dispense"), "{code} {told}");
+    drop(f56);
 }

@@ -5,6 +5,7 @@
 //! pair and the simulation.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bitspire_shared::time::Mono;
 
@@ -48,6 +49,18 @@ pub struct LineSettings {
     pub parity: Parity,
     /// Stop bits: 1 or 2.
     pub stop_bits: u8,
+}
+
+/// As technicians write it: `9600 8E1`.
+impl fmt::Display for LineSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { baud, data_bits, parity, stop_bits } = self;
+        let parity = match parity {
+            Parity::None => 'N',
+            Parity::Even => 'E',
+        };
+        write!(f, "{baud} {data_bits}{parity}{stop_bits}")
+    }
 }
 
 /// One protocol with one device, sans-IO.

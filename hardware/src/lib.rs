@@ -26,6 +26,7 @@ pub mod frame;
 pub mod plan;
 pub mod port;
 pub mod printer;
+pub mod probe;
 pub mod recycler;
 pub mod sim;
 pub mod trace;

@@ -31,6 +31,7 @@ use crate::recycler::{Recycler, RecyclerCommand};
 use crate::trace::{self, Direction, Trace};
 use inbox::{Inbox, Refused};
 pub use lp::open_lp;
+pub(crate) use serial::SerialEnd;
 pub use serial::open_serial;
 
 /// First wait before a lost line is opened again.
@@ -219,6 +220,10 @@ impl<C> Drop for Device<C> {
 impl Printer for Device<PrinterCommand> {
     fn send(&mut self, command: PrinterCommand) -> Result<(), PortClosed> {
         Self::send(self, command)
+    }
+
+    fn frames(&self) -> Vec<String> {
+        self.trace.lines()
     }
 }
 

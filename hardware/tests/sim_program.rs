@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -19,8 +20,10 @@ use bitspire_hardware::sim::f56::{F56Sim, Fit};
 use bitspire_hardware::sim::host::{Host, HostError, Http};
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Currency, Denomination};
+use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, ttyname};
 use serde_json::{Value, json};
 use support::{ByTest, Proof};
 
@@ -208,6 +211,38 @@ fn the_ebds_validator_is_served() {
     assert_eq!(program.child.wait().unwrap().code(), Some(0));
 }
 
+/// Loss prevented: an adapter or a cable that is tried first on the day when a machine stands still.
+#[test]
+fn it_serves_a_real_port_and_a_recording() {
+    let asks = [0xfc, 0x05, 0x11, 0x27, 0x56];
+    let jam = [0xfc, 0x05, 0x45, 0x86, 0x42];
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    std::fs::write(&trace, "7 ms -> FC 05 11 27 56 STATUS\n9 ms <- FC 05 45 86 42 JAM\n").unwrap();
+    let trace = trace.to_str().unwrap();
+    for (device, answer) in
+        [(&["id003"][..], [0xfc, 0x05, 0x40, 0x2b, 0x15]), (&["replay", trace], jam)]
+    {
+        // the test is at the other end of the cable
+        let cable = openpty(None, None).unwrap();
+        let mut settings = tcgetattr(&cable.slave).unwrap();
+        cfmakeraw(&mut settings);
+        tcsetattr(&cable.slave, SetArg::TCSANOW, &settings).unwrap();
+        let path = ttyname(&cable.slave).unwrap().display().to_string();
+        let more = ["--port", &path, "--line", "9600 8E1"];
+        let mut program = Program::start(&[device, &more[..]].concat());
+        assert_eq!(program.after("port"), path);
+        program.after("ready");
+        let mut far = File::from(cable.master);
+        far.write_all(&asks).unwrap();
+        let mut said = [0; 5];
+        far.read_exact(&mut said).unwrap();
+        assert_eq!(said, answer, "{device:?}");
+        program.type_line("q");
+        assert_eq!(program.child.wait().unwrap().code(), Some(0));
+    }
+}
+
 /// Loss prevented: a simulator in the background of a test bench that ends with its input.
 #[test]
 fn the_end_of_its_input_does_not_end_it() {
@@ -235,6 +270,9 @@ fn wrong_use_is_told_and_has_its_code() {
         (&["puloon"], 2, "unrecognized subcommand"),
         (&["f56", "--http", "0.0.0.0:0"], 1, "expected a loopback address"),
         (&["f56", "--link", "/dev/null"], 1, "give --link another name"),
+        (&["f56", "--port", "/dev/null"], 1, "/dev/null"),
+        (&["f56", "--port", "/dev/x", "--line", "fast"], 2, "settings such as '9600 8E1'"),
+        (&["replay", "/dev/null"], 2, "no frames in it"),
     ] {
         let output = run(args);
         let text = String::from_utf8(output.stderr).unwrap();

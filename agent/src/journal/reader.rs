@@ -18,7 +18,7 @@ use super::archive::{self, End};
 use super::entry::StoredEntry;
 use super::error::JournalError;
 use super::lines;
-use super::read::{self, each_entry};
+use super::read::{self, StoredTxn, each_entry};
 use super::schema::{self, db};
 use super::verify::{Verified, verify_all};
 use super::views::sql;
@@ -65,6 +65,14 @@ impl Reader {
     #[must_use]
     pub const fn head(&self) -> Head {
         self.head
+    }
+
+    /// All transactions that are not closed, in no particular order.
+    ///
+    /// # Errors
+    /// [`JournalError`] where the file cannot be read or does not hold what it must.
+    pub fn open_txns(&self) -> Result<Vec<StoredTxn>, JournalError> {
+        read::stored_txns(&self.conn, "WHERE stage < 2", [])
     }
 
     /// The hashes of the entries at these positions; of those beyond the end none.

@@ -307,7 +307,7 @@ impl Net {
                 }
                 Err(error) => tracing::error!(event = "screen_not_readable", number, %error),
             },
-            ToNet::Hello { .. } | ToNet::Status(_) => {}
+            ToNet::Hello { .. } | ToNet::Status(_) | ToNet::Frames { .. } => {}
             message => match &self.life {
                 Some(life) => life.obey(message).await,
                 None => tracing::warn!(event = "request_before_pairing"),

@@ -1,7 +1,8 @@
-//! What a device said before its fault, kept for evidence.
+//! What a device said last: kept at its fault, for evidence, and told to whoever asks.
 //!
 //! Promise: each fault leaves a file with the device's last frames (see [`crate::faults`]) before
-//! anything follows from it.
+//! anything follows from it. Whoever asks by the command line gets the newest frames of each device,
+//! as many as a message holds.
 //!
 //! Failure policy: a trace that cannot be written is said in the log; it holds nothing up.
 
@@ -11,8 +12,25 @@ use bitspire_hardware::dispenser::{DispenseOutcome, DispenserEvent};
 use super::Event;
 use super::core::Vault;
 use crate::faults::{self, Fault};
+use crate::ipc::{DeviceFrames, MAX_FRAME};
+
+/// Bytes of frames that one of three devices may tell: in JSON they are a little longer.
+const TOLD: usize = MAX_FRAME / 6;
 
 impl Vault {
+    /// What went over each line last.
+    pub(super) fn device_frames(&self) -> Vec<DeviceFrames> {
+        let acceptor = self.acceptor.as_ref().map(|taker| ("acceptor", taker.frames()));
+        let dispenser = self.dispenser.as_ref().map(|giver| ("dispenser", giver.frames()));
+        let printer = self.press.as_ref().map(|press| ("printer", press.frames()));
+        let all = [acceptor, dispenser, printer].into_iter().flatten();
+        all.map(|(device, frames)| DeviceFrames {
+            device: device.to_owned(),
+            frames: newest(frames, TOLD),
+        })
+        .collect()
+    }
+
     /// Keeps the frames before this event, if it is a fault.
     pub(super) fn keep_frames(&self, event: &Event) {
         let (device, fault, txid, frames) = match event {
@@ -52,5 +70,29 @@ fn fault_of(event: &DispenserEvent) -> Option<String> {
         | DispenserEvent::Dispensed(DispenseOutcome::Final { fault: None, .. })
         | DispenserEvent::Taken
         | DispenserEvent::Recovered => None,
+    }
+}
+
+/// The last of them that have room together, still oldest first.
+fn newest(mut frames: Vec<String>, room: usize) -> Vec<String> {
+    let lengths = frames.iter().rev().scan(0usize, |sum, frame| {
+        *sum = sum.saturating_add(frame.len());
+        Some(*sum)
+    });
+    let kept = lengths.take_while(|sum| *sum <= room).count();
+    frames.split_off(frames.len().saturating_sub(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a device that floods its line, and of which nothing can be asked any more.
+    #[test]
+    fn the_newest_frames_are_told() {
+        let frames: Vec<String> = (0..10).map(|n| format!("{n:010}")).collect();
+        assert_eq!(newest(frames.clone(), 35), frames[7..]);
+        assert_eq!(newest(frames.clone(), 1_000), frames);
+        assert_eq!(newest(frames, 5), Vec::<String>::new());
     }
 }

@@ -1,7 +1,8 @@
 //! `net` and the command line.
 //!
 //! Promise: one `net` at a time, the newest; it is told the pins, the screen and everything that
-//! waits as soon as it is there. The command line may bring a seed and ask how the machine is.
+//! waits as soon as it is there. The command line may bring a seed, and ask how the machine is
+//! and what its devices said last.
 //!
 //! Failure policy: without `net` there is no customer and no service: the transaction on the screen
 //! is told that its screen is broken.
@@ -120,6 +121,10 @@ impl Vault {
                 let status = Box::new(self.status());
                 self.peers.send(from, ToNet::Status(status));
             }
+            ToVault::Trace if !self.peers.is_net(from) => {
+                let devices = self.device_frames();
+                self.peers.send(from, ToNet::Frames { devices });
+            }
             ToVault::ServicePin { new, old } => self.set_pin(from, &new, old.as_ref())?,
             ToVault::Rekey { statement, pin } if !self.peers.is_net(from) => {
                 self.rekey_by_hand(from, &statement, &pin)?;
@@ -142,8 +147,8 @@ impl Vault {
             ToVault::StatePublished { event_id } => self.state_published(event_id)?,
             ToVault::State(state) => self.peers.state = Some(state),
             ToVault::Customer(action) => self.customer(action)?,
-            // the socket's own thread has seen to it, and only the command line brings one
-            ToVault::Hello { .. } | ToVault::Rekey { .. } => {}
+            // the socket's own thread has seen to it, and only the command line brings the others
+            ToVault::Hello { .. } | ToVault::Rekey { .. } | ToVault::Trace => {}
         }
         Ok(())
     }

@@ -54,6 +54,11 @@ impl Press {
     pub(super) fn new(device: Box<dyn Printer>) -> Self {
         Self { device, status: DeviceStatus::Starting, fault: None }
     }
+
+    /// What went over its line last.
+    pub(super) fn frames(&self) -> Vec<String> {
+        self.device.frames()
+    }
 }
 
 /// The receipt of the transaction on the screen.

@@ -71,6 +71,7 @@ type Touches = fn() -> Vec<CustomerAction>;
 const CASES: &[(&str, Case)] = &[
     ("Hello", |_| vec![ToVault::Hello { version: VERSION, role: Role::Control }]),
     ("Status", |_| vec![ToVault::Status]),
+    ("Trace", |_| vec![ToVault::Trace]),
     ("Seed", |machine| {
         let pins = machine.pins();
         let other = Pins { service: public(&stranger()), ..pins };

@@ -393,6 +393,14 @@ fn the_command_line_brings_seeds_and_asks_nothing_else() {
     ipc::write(&mut stream, &ToVault::Status).unwrap();
     let answer = ipc::read::<ToNet>(&mut stream).unwrap();
     assert!(matches!(answer, Some(ToNet::Status(_))), "{answer:?}");
+    // what the devices said last, in words
+    ipc::write(&mut stream, &ToVault::Trace).unwrap();
+    let Some(ToNet::Frames { devices }) = ipc::read::<ToNet>(&mut stream).unwrap() else {
+        panic!()
+    };
+    let names: Vec<_> = devices.iter().map(|one| one.device.as_str()).collect();
+    assert_eq!(names, ["acceptor", "dispenser"]);
+    assert!(devices[0].frames.iter().any(|line| line.contains("-> FC 05 11 27 56 STATUS REQUEST")));
     assert_eq!(machine.status().open_txns, 0);
     assert!(matches!(&machine.screen, Some(MachineScreen::Idle { .. })));
     // an older `net` that is replaced is cut off

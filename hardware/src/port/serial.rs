@@ -8,8 +8,8 @@
 //! exist; a line without them is no fault.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::fd::AsFd as _;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -33,6 +33,51 @@ const PTY_MAJORS: std::ops::RangeInclusive<u64> = 136..=143;
 /// # Errors
 /// [`OpenError`], in words that say what to do.
 pub fn open_serial(path: &str, line: LineSettings) -> Result<Link, OpenError> {
+    let (reader, port) = opened(path, line)?;
+    let (reader, hang_up) = Waits::on(reader).map_err(|e| refused(path, e.into()))?;
+    let hang_up = Box::new(move || drop(hang_up));
+    Ok(Link { reader: Box::new(reader), writer: Box::new(port), hang_up: Some(hang_up) })
+}
+
+/// A port for a loop that waits for more than this: the simulators'.
+pub(crate) struct SerialEnd {
+    reader: File,
+    writer: TTYPort,
+}
+
+impl SerialEnd {
+    /// Opens it as [`open_serial`] does.
+    pub(crate) fn open(path: &str, line: LineSettings) -> Result<Self, OpenError> {
+        let (reader, writer) = opened(path, line)?;
+        Ok(Self { reader, writer })
+    }
+}
+
+impl AsFd for SerialEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+/// Never waits.
+impl Read for SerialEnd {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl Write for SerialEnd {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// What reads without waiting, and what writes; the settings are the line's.
+fn opened(path: &str, line: LineSettings) -> Result<(File, TTYPort), OpenError> {
     let port_name = || path.to_owned();
     let io = |e: serialport::Error| refused(path, e);
     let (data_bits, parity, stop_bits) = settings(path, line)?;
@@ -41,7 +86,9 @@ pub fn open_serial(path: &str, line: LineSettings) -> Result<Link, OpenError> {
         return Err(OpenError::NotSerial { port: port_name() });
     }
     // before the port is exclusive
-    let (reader, hang_up) = Waits::open(path).map_err(|e| refused(path, e.into()))?;
+    let flags = (OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
+    let reader = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let reader = reader.map_err(|e| refused(path, e.into()))?;
     let mut port = serialport::new(path, line.baud)
         .data_bits(data_bits)
         .parity(parity)
@@ -59,8 +106,7 @@ pub fn open_serial(path: &str, line: LineSettings) -> Result<Link, OpenError> {
     raise_modem_lines(path, &mut port);
     // what came before the settings were right is no frame
     port.clear(ClearBuffer::Input).map_err(io)?;
-    let hang_up = Box::new(move || drop(hang_up));
-    Ok(Link { reader: Box::new(reader), writer: Box::new(port), hang_up: Some(hang_up) })
+    Ok((reader, port))
 }
 
 /// The reading half: sleeps until bytes come or the line is hung up. A port of its own, since a wait
@@ -71,13 +117,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    /// The reader, and what hangs up when it is dropped.
-    fn open(path: &str) -> io::Result<(Self, UnixStream)> {
-        let flags = (OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
-        Self::on(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
-    }
-
-    /// The same on a descriptor that does not wait by itself.
+    /// The reader on a descriptor that does not wait by itself, and what hangs up when it is dropped.
     pub(super) fn on(line: File) -> io::Result<(Self, UnixStream)> {
         let (hang_up, hung_up) = UnixStream::pair()?;
         Ok((Self { line, hung_up }, hang_up))

@@ -73,4 +73,9 @@ pub trait Printer: Send {
     /// # Errors
     /// [`PortClosed`](crate::port::PortClosed) when the device's thread has ended.
     fn send(&mut self, command: PrinterCommand) -> Result<(), crate::port::PortClosed>;
+
+    /// The last frames as text, oldest first; what a slip says is not in them.
+    fn frames(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

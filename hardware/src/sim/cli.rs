@@ -5,6 +5,8 @@
 //! (`q`, SIGINT, SIGTERM), a standard input that ends does not stop it, and takes its link with it.
 //! Exit codes: 0 stopped as told, 1 could not run, 2 wrong use.
 
+mod fit;
+
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use bitspire_shared::money::{Currency, Denomination};
+use bitspire_shared::money::Currency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
@@ -21,18 +23,17 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::bays::{Cassette, SLOTS};
-use super::ccnet::{self, CcnetSim};
-use super::ebds::{self, EbdsSim};
+use super::bays::SLOTS;
 use super::escpos::EscPosSim;
 use super::f56::{F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
 use super::host::{Host, Http, Remote};
-use super::id003::{self, Id003Sim};
-use super::puloon::{self, Model, PuloonSim};
+use super::id003::Id003Sim;
+use super::puloon::Model;
+use super::replay::ReplaySim;
 use super::{Key, SimDevice};
-use crate::frame::f56::note_size;
-use crate::frame::id003::CurrencySlot;
+use crate::engine::{LineSettings, Parity};
+use crate::probe::Protocol;
 
 #[derive(Parser)]
 #[command(
@@ -41,7 +42,8 @@ use crate::frame::id003::CurrencySlot;
     long_about = "A simulated note validator, dispenser or receipt printer on a pseudo-terminal.\n\n\
         It speaks the device's own serial protocol, byte for byte, and counts every note and slip. Give the \
         printed port (or the name given with --link) to whatever expects a serial port. A \
-        pseudo-terminal has no baud rate and no parity: wrong line settings do not show.",
+        pseudo-terminal has no baud rate and no parity: wrong line settings show only over a real \
+        cable (--port).",
     after_help = "Keys, each with Enter: ? lists them, c shows the counters, q quits; a line that \
         begins with { is an action as JSON.\n\
         Over HTTP: curl -d '{\"action\":\"take\"}' http://ADDR/control; curl http://ADDR/counters.\n\
@@ -126,6 +128,13 @@ enum Device {
         #[command(flatten)]
         common: Common,
     },
+    /// A recording: answers as the device of a trace did
+    Replay {
+        /// What `bitspire-agent trace DEVICE` has printed, or a file of the machine's folder of faults
+        trace: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// Cassettes where none are named.
@@ -196,6 +205,12 @@ struct Common {
     /// A symbolic link to the port, for a name that stays the same
     #[arg(long, value_name = "PATH")]
     link: Option<PathBuf>,
+    /// A real port instead of a pseudo-terminal, at the other end of a cable
+    #[arg(long, value_name = "PATH", conflicts_with = "link")]
+    port: Option<PathBuf>,
+    /// Settings of the real port [default: the device's usual ones]
+    #[arg(long, value_name = "SETTINGS", requires = "port", value_parser = line)]
+    line: Option<LineSettings>,
     /// Control over HTTP, on a loopback address; port 0 finds a free one
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<String>,
@@ -221,7 +236,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let (device, common) = match prepare(cli) {
+    let (device, line, common) = match prepare(cli) {
         Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("bitspire-sim: {error:#}");
@@ -233,7 +248,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // a program that embeds this one has its own already
     let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
-    match run(device, &common) {
+    match run(device, line, &common) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bitspire-sim: {error:#}");
@@ -242,32 +257,73 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Common)> {
-    let (device, common): (Box<dyn SimDevice>, _) = match cli.device {
-        Device::Ccnet { validator, common } => (Box::new(validator.ccnet()), common),
-        Device::Ebds { cashflow, common } => (Box::new(cashflow.device()), common),
-        Device::Escpos { roll, common } => (Box::new(EscPosSim::new(roll.paper)), common),
+/// The device, and the line that it has in the field.
+fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Option<LineSettings>, Common)> {
+    let (device, protocol, common): (Box<dyn SimDevice>, _, _) = match cli.device {
+        Device::Ccnet { validator, common } => {
+            (Box::new(validator.ccnet()), Some(Protocol::Ccnet), common)
+        }
+        Device::Ebds { cashflow, common } => {
+            (Box::new(cashflow.device()), Some(Protocol::Ebds), common)
+        }
+        Device::Escpos { roll, common } => {
+            (Box::new(EscPosSim::new(roll.paper)), Some(Protocol::EscPos), common)
+        }
         Device::F56 { cassettes, short_reply, common } => {
             let (note_ms, cassettes) = (cassettes.note_ms, cassettes.fit(SLOTS)?);
-            (Box::new(F56Sim::new(Fit { cassettes, note_ms, short_reply })), common)
+            let fit = Fit { cassettes, note_ms, short_reply };
+            (Box::new(F56Sim::new(fit)), Some(Protocol::F56), common)
         }
-        Device::Id003 { validator, common } => (Box::new(validator.id003(Id003Sim::new)), common),
+        Device::Id003 { validator, common } => {
+            (Box::new(validator.id003(Id003Sim::new)), Some(Protocol::Id003), common)
+        }
         Device::Id003Rc { validator, common } => {
-            (Box::new(validator.id003(Id003Sim::recycler)), common)
+            (Box::new(validator.id003(Id003Sim::recycler)), Some(Protocol::Id003), common)
         }
-        Device::Puloon1000 { cassettes, common } => (cassettes.puloon(Model::Lcdm1000)?, common),
-        Device::Puloon2000 { cassettes, common } => (cassettes.puloon(Model::Lcdm2000)?, common),
-        Device::Puloon4000 { cassettes, common } => (cassettes.puloon(Model::Lcdm4000)?, common),
+        Device::Puloon1000 { cassettes, common } => {
+            (cassettes.puloon(Model::Lcdm1000)?, Some(Protocol::Lcdm1000), common)
+        }
+        Device::Puloon2000 { cassettes, common } => {
+            (cassettes.puloon(Model::Lcdm2000)?, Some(Protocol::Lcdm1000), common)
+        }
+        Device::Puloon4000 { cassettes, common } => {
+            (cassettes.puloon(Model::Lcdm4000)?, Some(Protocol::Lcdm4000), common)
+        }
+        Device::Replay { trace, common } => {
+            let name = trace.display();
+            let text = std::fs::read_to_string(&trace).with_context(|| format!("{name}"))?;
+            let device = ReplaySim::read(&text).with_context(|| format!("{name}"))?;
+            (Box::new(device), None, common)
+        }
     };
+    let line = common.line.or(protocol.map(Protocol::line));
+    if common.port.is_some() && line.is_none() {
+        bail!("--port: a recording does not say its line: give --line, such as '9600 8E1'");
+    }
     if common.fault_rate == 0 && common.latency == 0 {
-        return Ok((device, common));
+        return Ok((device, line, common));
     }
     let rates = FaultRates::spread(common.fault_rate);
     let device = Faulty::new(device, common.seed, rates, common.latency);
-    Ok((Box::new(device), common))
+    Ok((Box::new(device), line, common))
 }
 
-fn run(device: Box<dyn SimDevice>, common: &Common) -> Result<()> {
+/// `9600 8E1`, as technicians write it.
+fn line(text: &str) -> Result<LineSettings, String> {
+    let expected = || format!("expected settings such as '9600 8E1', got {text:?}");
+    let (baud, form) = text.split_once(' ').ok_or_else(expected)?;
+    let baud = baud.parse().map_err(|_| expected())?;
+    let (data_bits, parity, stop_bits) = match form.as_bytes() {
+        [data @ (b'7' | b'8'), parity @ (b'E' | b'N'), stop @ (b'1' | b'2')] => {
+            let parity = if *parity == b'E' { Parity::Even } else { Parity::None };
+            (data & 0x0f, parity, stop & 0x0f)
+        }
+        _ => return Err(expected()),
+    };
+    Ok(LineSettings { baud, data_bits, parity, stop_bits })
+}
+
+fn run(device: Box<dyn SimDevice>, line: Option<LineSettings>, common: &Common) -> Result<()> {
     let keys = device.keys();
     // before any thread starts: they inherit the mask, and only the waiting one gets the signal
     let mut signals = SigSet::empty();
@@ -283,7 +339,10 @@ fn run(device: Box<dyn SimDevice>, common: &Common) -> Result<()> {
         }
     })?;
 
-    let host = Host::start(device, common.link.as_deref())?;
+    let host = match common.port.as_deref().zip(line) {
+        Some((port, line)) => Host::on_port(device, port, line)?,
+        None => Host::start(device, common.link.as_deref())?,
+    };
     let http = common.http.as_deref().map(|addr| Http::start(addr, host.remote())).transpose()?;
     if let Some(path) = host.path()? {
         say(&format!("port {}", path.display()));
@@ -298,119 +357,6 @@ fn run(device: Box<dyn SimDevice>, common: &Common) -> Result<()> {
         .spawn(move || read_keys(&remote, keys, &stop))?;
     stopped.recv().context("every thread that could stop it has ended")?;
     Ok(())
-}
-
-impl Cassettes {
-    fn puloon(&self, model: Model) -> Result<Box<dyn SimDevice>> {
-        let cassettes = self.fit(model.limits().bays.into())?;
-        let fit = puloon::Fit { cassettes, note_ms: self.note_ms };
-        Ok(Box::new(PuloonSim::new(model, fit)))
-    }
-
-    /// The cassettes; as many as there are places, of the usual ones where none are named.
-    fn fit(&self, places: usize) -> Result<[Option<Cassette>; SLOTS]> {
-        let mut cassettes = [None; SLOTS];
-        let usual = USUAL.iter().take(places).map(|text| (*text).to_owned());
-        let named = if self.bays.is_empty() { usual.collect() } else { self.bays.clone() };
-        for text in &named {
-            let (bay, cassette) = self.cassette(text).with_context(|| {
-                format!("--bay {text}: expected BAY=NOTE:COUNT, such as 1=20:100")
-            })?;
-            let slot = bay.checked_sub(1).filter(|slot| *slot < places);
-            match slot.and_then(|slot| cassettes.get_mut(slot)) {
-                Some(place @ None) => *place = Some(cassette),
-                Some(Some(_)) => bail!("--bay {text}: bay {bay} is given twice"),
-                None => bail!("--bay {text}: expected a bay from 1 to {places}"),
-            }
-        }
-        Ok(cassettes)
-    }
-
-    fn cassette(&self, text: &str) -> Result<(usize, Cassette)> {
-        let (bay, rest) = text.split_once('=').context("there is no =")?;
-        let (note, count) = rest.split_once(':').context("there is no :")?;
-        let denomination: u32 = note.parse().context("the note is no number")?;
-        let size =
-            note_size(self.currency, Denomination::from_major(denomination, self.currency)?)?;
-        let notes = count.parse().context("the count is no number")?;
-        let cassette = Cassette { denomination, length: (size.max, size.min), notes };
-        Ok((bay.parse().context("the bay is no number")?, cassette))
-    }
-}
-
-impl Validator {
-    fn ccnet(&self) -> CcnetSim {
-        let table = match self.currency {
-            KnownNotes::Eur => CcnetSim::eur(),
-            KnownNotes::Usd => CcnetSim::usd(),
-        };
-        let options = ccnet::Options {
-            strict: self.strict,
-            power_recovery: !self.no_power_recovery,
-            ..ccnet::Options::default()
-        };
-        let real = ccnet::Timing::default();
-        let timing = ccnet::Timing {
-            initialize: paced(real.initialize, self.pace),
-            accept: paced(real.accept, self.pace),
-            stack: paced(real.stack, self.pace),
-            take: paced(real.take, self.pace),
-            // the host does not get faster
-            confirm: real.confirm,
-        };
-        CcnetSim::new(table, options, timing)
-    }
-
-    fn id003(
-        &self,
-        make: fn(Vec<CurrencySlot>, id003::Options, id003::Timing) -> Id003Sim,
-    ) -> Id003Sim {
-        let table = match self.currency {
-            KnownNotes::Eur => Id003Sim::eur(),
-            KnownNotes::Usd => Id003Sim::usd(),
-        };
-        let options = id003::Options {
-            strict: self.strict,
-            power_recovery: !self.no_power_recovery,
-            ..id003::Options::default()
-        };
-        let real = id003::Timing::default();
-        let timing = id003::Timing {
-            initialize: paced(real.initialize, self.pace),
-            accept: paced(real.accept, self.pace),
-            stack: paced(real.stack, self.pace),
-            stacked: paced(real.stacked, self.pace),
-            take: paced(real.take, self.pace),
-        };
-        make(table, options, timing)
-    }
-}
-
-/// Of so many milliseconds, so many percent.
-fn paced(ms: u64, percent: u64) -> u64 {
-    ms.saturating_mul(percent) / 100
-}
-
-impl Cashflow {
-    fn device(&self) -> EbdsSim {
-        let table = match self.currency {
-            KnownNotes::Eur => EbdsSim::eur(),
-            KnownNotes::Usd => EbdsSim::usd(),
-        };
-        let options = ebds::Options {
-            extended: !self.short_reports,
-            remembers: !self.no_power_recovery,
-            ..ebds::Options::default()
-        };
-        let real = ebds::Timing::default();
-        let timing = ebds::Timing {
-            boot: paced(real.boot, self.pace),
-            accept: paced(real.accept, self.pace),
-            stack: paced(real.stack, self.pace),
-            take: paced(real.take, self.pace),
-        };
-        EbdsSim::new(table, options, timing)
-    }
 }
 
 /// A person at the keyboard; ends with the input.

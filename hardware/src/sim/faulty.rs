@@ -9,6 +9,7 @@
 //! behind the cable.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bitspire_shared::time::Mono;
 use serde::Deserialize;
@@ -46,6 +47,16 @@ impl SplitMix64 {
     pub fn chance(&mut self, per_million: u32) -> bool {
         self.below(1_000_000) < u64::from(per_million)
     }
+}
+
+/// The environment's word for how many seeds tests over bad cables take.
+pub const SEEDS: &str = "BITSPIRE_SEEDS";
+
+/// The seeds of a test over bad cables: `usual` of them, or as many as [`SEEDS`] says.
+#[must_use]
+pub fn seeds(usual: u64) -> Range<u64> {
+    let said = std::env::var(SEEDS).ok().and_then(|said| said.parse().ok());
+    0..said.unwrap_or(usual)
 }
 
 /// How often what goes wrong, in faults per million bytes.

@@ -14,6 +14,7 @@ mod hands;
 pub mod host;
 pub mod id003;
 pub mod puloon;
+pub mod replay;
 
 use std::collections::BTreeMap;
 

@@ -98,7 +98,8 @@ impl World {
             | ToNet::Paired { .. }
             | ToNet::ServicePin { .. }
             | ToNet::Rekeyed { .. }
-            | ToNet::Status(_) => {}
+            | ToNet::Status(_)
+            | ToNet::Frames { .. } => {}
         }
     }
 

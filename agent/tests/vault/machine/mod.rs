@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bitspire_agent::config::{self, AcceptorKind, Config};
+use bitspire_agent::config::{self, AcceptorKind, Config, DispenserKind};
 use bitspire_agent::ipc::{self, BunkerState, NetState, Role, ToNet, ToVault, VERSION};
 use bitspire_agent::journal::{Journal, StoredEntry};
 use bitspire_agent::screen::MachineScreen;
@@ -23,6 +23,7 @@ use bitspire_hardware::sim::ebds::{self, EbdsSim};
 use bitspire_hardware::sim::f56::{Cassette, F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
+use bitspire_hardware::sim::puloon::{self, PuloonSim};
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::{BayId, JournalSeq, PubKey};
 use bitspire_shared::money::{Currency, Denomination};
@@ -143,15 +144,20 @@ impl Drop for Machine {
     }
 }
 
-fn configuration(folder: &Path, acceptor: AcceptorKind, more: &str) -> Config {
+fn configuration(
+    folder: &Path,
+    (acceptor, dispenser): (AcceptorKind, DispenserKind),
+    more: &str,
+) -> Config {
     let file = folder.join("machine.toml");
     let text = format!(
         "currency = 'USD'\ndata_dir = '{0}/data'\nruntime_dir = '{0}/run'\n\
          [vault.acceptor]\nkind = '{1}'\npath = '{0}/acceptor'\n\
-         [vault.dispenser]\nkind = 'f56'\npath = '{0}/dispenser'\nbays = 2\n\
+         [vault.dispenser]\nkind = '{2}'\npath = '{0}/dispenser'\nbays = 2\n\
          [pairing]\nallow_loopback_relays = true\n{more}",
         folder.display(),
-        acceptor.protocol()
+        acceptor.protocol(),
+        dispenser.protocol()
     );
     std::fs::write(&file, text).unwrap();
     config::load(Some(&file), &BTreeMap::new(), &[]).unwrap().0
@@ -175,6 +181,16 @@ fn validator(kind: AcceptorKind) -> Box<dyn SimDevice> {
     }
 }
 
+fn giver(kind: DispenserKind, fit: Fit) -> Box<dyn SimDevice> {
+    match kind.lcdm() {
+        None => Box::new(F56Sim::new(fit)),
+        Some(model) => {
+            let fit = puloon::Fit { cassettes: fit.cassettes, note_ms: fit.note_ms };
+            Box::new(PuloonSim::new(model, fit))
+        }
+    }
+}
+
 impl Machine {
     /// Simulated devices, nothing running yet.
     pub(crate) fn new() -> Self {
@@ -188,7 +204,8 @@ impl Machine {
 
     /// The same with this validator.
     pub(crate) fn fitted(kind: AcceptorKind, more: &str) -> Self {
-        Self::made_of(kind, Fit { note_ms: 4, ..Fit::default() }, more)
+        let kinds = (kind, DispenserKind::default());
+        Self::made_of(kinds, Fit { note_ms: 4, ..Fit::default() }, more)
     }
 
     /// A machine that is paired, confirmed and for sale, with these notes (value, how many) in its
@@ -199,21 +216,21 @@ impl Machine {
         });
         let fit = Fit { cassettes: [one, two, None, None], note_ms: 4, ..Fit::default() };
         let [(one, _), (two, _)] = notes;
-        let machine = Self::made_of(AcceptorKind::default(), fit, "");
+        let machine = Self::made_of((AcceptorKind::default(), DispenserKind::default()), fit, "");
         machine.made_ready(&[(1, one, booked), (2, two, booked)])
     }
 
-    fn made_of(kind: AcceptorKind, fit: Fit, more: &str) -> Self {
+    fn made_of(kinds: (AcceptorKind, DispenserKind), fit: Fit, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let acceptor = Host::start(validator(kind), Some(&folder.path().join("acceptor")));
-        let dispenser = F56Sim::new(fit);
-        let dispenser = Host::start(Box::new(dispenser), Some(&folder.path().join("dispenser")));
+        let acceptor = Host::start(validator(kinds.0), Some(&folder.path().join("acceptor")));
+        let dispenser = giver(kinds.1, fit);
+        let dispenser = Host::start(dispenser, Some(&folder.path().join("dispenser")));
         Self {
             running: None,
             line: None,
             acceptor: acceptor.unwrap(),
             dispenser: dispenser.unwrap(),
-            config: configuration(folder.path(), kind, more),
+            config: configuration(folder.path(), kinds, more),
             parties: parties(),
             service: Service { clock: EPOCH, ..Service::default() },
             screen: None,
@@ -240,6 +257,12 @@ impl Machine {
 
     pub(crate) fn ready_on(kind: AcceptorKind) -> Self {
         Self::fitted(kind, "").made_ready(USUAL)
+    }
+
+    /// A machine that is ready, with this dispenser.
+    pub(crate) fn ready_giving(kind: DispenserKind) -> Self {
+        let fit = Fit { note_ms: 4, ..Fit::default() };
+        Self::made_of((AcceptorKind::default(), kind), fit, "").made_ready(USUAL)
     }
 
     fn made_ready(self, bays: &[(u8, u32, u32)]) -> Self {

@@ -13,13 +13,11 @@ use crate::Authority;
 use crate::dispenser::state::slot;
 use crate::dispenser::{DeviceFault, DispensePlan, FaultKind};
 use crate::frame::hex;
-use crate::frame::puloon::lcdm4000::{DISPENSE, Request};
+use crate::frame::puloon::lcdm4000::{DISPENSE, Request, SERIALS};
 use crate::frame::puloon::{Frame, lcdm1000};
 
 /// How often the command's frame is written at most, each time after proof that it was not taken.
 const TRIES: u8 = 3;
-/// Serial numbers, from 0.
-const SERIALS: u8 = 96;
 
 /// What to make of an answer.
 enum Verdict {

@@ -77,7 +77,9 @@ impl Settings {
         Self { model, currency, baud: 9_600, parity, form: DispenseForm::Serial }
     }
 
-    pub(super) const fn line(&self) -> LineSettings {
+    /// The line that it wants.
+    #[must_use]
+    pub const fn line(&self) -> LineSettings {
         LineSettings { baud: self.baud, data_bits: 8, parity: self.parity, stop_bits: 1 }
     }
 

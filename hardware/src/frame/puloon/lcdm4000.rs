@@ -12,6 +12,8 @@ pub const SLOTS: usize = 4;
 pub const DISPENSE: u8 = 0x52;
 /// The command that moves notes to the reject tray.
 pub const TEST_DISPENSE: u8 = 0x53;
+/// Serial numbers of dispenses, from 0.
+pub const SERIALS: u8 = 96;
 
 const RESET: u8 = 0x44;
 const STATUS: u8 = 0x50;

@@ -1,6 +1,7 @@
-//! A simulated device behind a pseudo-terminal, for programs that open a serial port.
+//! A simulated device behind a pseudo-terminal, or at the end of a cable, for programs that open a
+//! serial port.
 //!
-//! Promise: one thread owns device and terminal and sleeps until bytes, a request or the device's
+//! Promise: one thread owns device and line and sleeps until bytes, a request or the device's
 //! own wake-up time come; dropping the [`Host`] ends it and removes its link. `{"action":"unplug"}`
 //! takes the terminal away (the program sees a lost port), `{"action":"plug"}` gives a new one, as
 //! an adapter that comes back under another name; everything else goes to the device.
@@ -8,6 +9,7 @@
 //! Failure policy: each error says what to do ([`HostError`]); a request that the device refuses
 //! changes nothing ([`SimError`]).
 
+mod end;
 mod http;
 mod pty;
 
@@ -25,9 +27,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use self::end::{End, Place};
 pub use self::http::Http;
-use self::pty::Pty;
 use super::{SimDevice, SimError};
+use crate::engine::LineSettings;
+use crate::port::OpenError;
 
 /// Requests that may wait for the device's thread.
 const QUEUE: usize = 64;
@@ -47,6 +51,9 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// The real port cannot be opened.
+    #[error(transparent)]
+    Port(OpenError),
     /// The control address is not one of this machine alone.
     #[error("{addr}: expected a loopback address with a port, such as 127.0.0.1:0")]
     NotLoopback {
@@ -110,20 +117,29 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub fn start(device: Box<dyn SimDevice>, link: Option<&Path>) -> Result<Self, HostError> {
-        let pty = Pty::open(link)?;
+        Self::serve(device, Place::Pty(link.map(Path::to_owned)))
+    }
+
+    /// Serves `device` on a real port, at the other end of a cable: `line` is the device's.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn on_port(
+        device: Box<dyn SimDevice>,
+        path: &Path,
+        line: LineSettings,
+    ) -> Result<Self, HostError> {
+        Self::serve(device, Place::Port(path.to_owned(), line))
+    }
+
+    fn serve(device: Box<dyn SimDevice>, place: Place) -> Result<Self, HostError> {
+        let end = place.open()?;
         let (bell, rung) = UnixStream::pair().map_err(HostError::Thread)?;
         for end in [&bell, &rung] {
             end.set_nonblocking(true).map_err(HostError::Thread)?;
         }
         let (asks, asked) = mpsc::sync_channel(QUEUE);
-        let serving = Serving {
-            device,
-            pty: Some(pty),
-            link: link.map(Path::to_owned),
-            asked,
-            rung,
-            epoch: Instant::now(),
-        };
+        let serving = Serving { device, end: Some(end), place, asked, rung, epoch: Instant::now() };
         let thread = thread::Builder::new()
             .name("simulator".to_owned())
             .spawn(move || serving.run())
@@ -197,8 +213,8 @@ impl Remote {
 
 struct Serving {
     device: Box<dyn SimDevice>,
-    pty: Option<Pty>,
-    link: Option<PathBuf>,
+    end: Option<End>,
+    place: Place,
     asked: Receiver<Ask>,
     rung: UnixStream,
     epoch: Instant,
@@ -218,8 +234,8 @@ impl Serving {
                 self.write(&bytes);
             }
             if let Err(error) = self.wait() {
-                tracing::error!("the simulator's terminal failed: {error}");
-                self.pty = None;
+                tracing::error!("the simulator's line failed: {error}");
+                self.end = None;
             }
         }
     }
@@ -239,7 +255,7 @@ impl Serving {
             }
         };
         let bell = PollFd::new(self.rung.as_fd(), PollFlags::POLLIN);
-        let terminal = self.pty.as_ref().map(|pty| PollFd::new(pty.as_fd(), PollFlags::POLLIN));
+        let terminal = self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN));
         let mut fds: Vec<_> = [Some(bell), terminal].into_iter().flatten().collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
@@ -249,8 +265,8 @@ impl Serving {
         let mut rings = [0u8; 64];
         // empty is what it is most of the time
         let _ = self.rung.read(&mut rings);
-        let Some(pty) = &mut self.pty else { return Ok(()) };
-        let bytes = pty.read()?;
+        let Some(end) = &mut self.end else { return Ok(()) };
+        let bytes = end.read()?;
         if !bytes.is_empty() {
             let answer = self.device.on_bytes(&bytes, self.now());
             self.write(&answer);
@@ -259,11 +275,11 @@ impl Serving {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(pty) = self.pty.as_mut().filter(|_| !bytes.is_empty())
-            && let Err(error) = pty.write(bytes)
+        if let Some(end) = self.end.as_mut().filter(|_| !bytes.is_empty())
+            && let Err(error) = end.write(bytes)
         {
-            tracing::error!("the simulator's terminal failed: {error}");
-            self.pty = None;
+            tracing::error!("the simulator's line failed: {error}");
+            self.end = None;
         }
     }
 
@@ -291,23 +307,22 @@ impl Serving {
     }
 
     fn path(&self) -> Option<&Path> {
-        self.pty.as_ref().map(Pty::path)
+        self.end.as_ref().map(End::path)
     }
 
     fn control(&mut self, action: &Value) -> Result<Value, SimError> {
         match action.get("action").and_then(Value::as_str) {
             Some("unplug") => {
-                self.pty.take().ok_or_else(|| SimError::State("it is unplugged".to_owned()))?;
+                self.end.take().ok_or_else(|| SimError::State("it is unplugged".to_owned()))?;
                 Ok(json!({}))
             }
             Some("plug") => {
-                if self.pty.is_some() {
+                if self.end.is_some() {
                     return Err(SimError::State("it is plugged in".to_owned()));
                 }
-                let pty = Pty::open(self.link.as_deref())
-                    .map_err(|error| SimError::State(error.to_string()))?;
-                let port = json!({ "port": pty.path().display().to_string() });
-                self.pty = Some(pty);
+                let end = self.place.open().map_err(|error| SimError::State(error.to_string()))?;
+                let port = json!({ "port": end.path().display().to_string() });
+                self.end = Some(end);
                 Ok(port)
             }
             _ => self.device.control(action, self.now()),

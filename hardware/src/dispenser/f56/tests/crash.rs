@@ -1,7 +1,7 @@
 //! Crashes of either side at each step, and bad cables.
 
 use super::*;
-use crate::sim::faulty::{FaultRates, Faulty};
+use crate::sim::faulty::{FaultRates, Faulty, seeds};
 
 /// The host's writes in one dispense: four for the status, three for the count, one to acknowledge
 /// (see [`Rig::commands`]).
@@ -125,7 +125,7 @@ fn the_line_is_lost_at_each_step() {
 fn over_a_bad_cable_the_result_is_true_or_unknown() {
     let mut seen = [0u32; 3];
     let mut faults = 0;
-    for seed in 0..600u64 {
+    for seed in seeds(600) {
         let device = Faulty::new(F56Sim::new(Fit::default()), seed, FaultRates::default(), 1);
         let mut bench = Rig::on(device);
         bench.configure();

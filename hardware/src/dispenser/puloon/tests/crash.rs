@@ -1,7 +1,7 @@
 //! Crashes of either side at each step, and bad cables.
 
 use super::*;
-use crate::sim::faulty::{FaultRates, Faulty};
+use crate::sim::faulty::{FaultRates, Faulty, seeds};
 
 /// The host's writes in one dispense ([`frame_at`]).
 fn steps(model: Model) -> std::ops::RangeInclusive<usize> {
@@ -143,7 +143,7 @@ fn over_a_bad_cable_the_result_is_true_or_unknown() {
     for model in MODELS {
         let mut seen = [0u32; 3];
         let mut faults = 0;
-        for seed in 0..600u64 {
+        for seed in seeds(600) {
             let sim = PuloonSim::new(model, Fit::default());
             let mut bench = Rig::on(model, Faulty::new(sim, seed, FaultRates::default(), 1));
             bench.configure();
