@@ -13,6 +13,8 @@
 //! Failure policy: what does not decrypt is a [`Nip44Error`] that names the first thing that is
 //! wrong and shows neither key nor text.
 
+mod message;
+
 use std::fmt;
 
 use nostr::base64::Engine as _;
@@ -25,6 +27,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Classified, Kind};
 use crate::ids::PubKey;
+
+pub use message::MessageKeys;
 
 /// The longest plaintext in bytes. NIP-44 allows 65 535; the padding that the `nostr` crate can
 /// write ends at 65 408.
@@ -123,15 +127,7 @@ impl ConversationKey {
     /// # Errors
     /// The first [`Nip44Error`] that applies; nothing is allocated for a payload of illegal length.
     pub fn decrypt(&self, payload: &str) -> Result<String, Nip44Error> {
-        let got = payload.len();
-        if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&got) {
-            return Err(Nip44Error::Length { got });
-        }
-        let bytes = STANDARD.decode(payload).map_err(|_| Nip44Error::Base64)?;
-        match bytes.first() {
-            Some(&VERSION) => {}
-            other => return Err(Nip44Error::Version { got: other.copied().unwrap_or(0) }),
-        }
+        let bytes = decoded(payload)?;
         let text = v2::decrypt_to_bytes(&self.key(), &bytes).map_err(|e| match e {
             NostrError::V2(v2::ErrorV2::InvalidHmac) => Nip44Error::Mac,
             NostrError::V2(v2::ErrorV2::InvalidPadding | v2::ErrorV2::MessageEmpty) => {
@@ -144,6 +140,19 @@ impl ConversationKey {
 
     fn key(&self) -> v2::ConversationKey {
         v2::ConversationKey::new(*self.0)
+    }
+}
+
+/// The bytes of a payload of legal length and version 2.
+fn decoded(payload: &str) -> Result<Vec<u8>, Nip44Error> {
+    let got = payload.len();
+    if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&got) {
+        return Err(Nip44Error::Length { got });
+    }
+    let bytes = STANDARD.decode(payload).map_err(|_| Nip44Error::Base64)?;
+    match bytes.first() {
+        Some(&VERSION) => Ok(bytes),
+        other => Err(Nip44Error::Version { got: other.copied().unwrap_or(0) }),
     }
 }
 

@@ -217,7 +217,8 @@ impl SignedStatement {
     }
 
     /// The event, unchecked.
-    pub(crate) const fn event(&self) -> &Event {
+    #[must_use]
+    pub const fn event(&self) -> &Event {
         &self.0
     }
 
