@@ -4,6 +4,7 @@
 //! (`config show`); secrets are named by path, never by value. The API binds loopback unless it is
 //! told otherwise, and says so when it is.
 
+mod peers;
 mod rates;
 mod wallets;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outgoing::Allowed;
 use crate::signer::cipher::Encryption;
+pub use peers::{DenyList, Peer, RawDenyList, RawWebhook, WithoutAnswer};
 pub use rates::{Feed, FeedKind, RateRules, RatesConfig, RawFeed, RawRates, Unit};
 pub use wallets::{RawWallet, Wallet, WalletKind};
 
@@ -85,6 +87,11 @@ rules_delay_hours = 24
 [outgoing]
 allow = []
 
+[webhook]
+
+[deny_list]
+without_answer = "refuse"
+
 [rates]
 max_age_s = 60
 max_deviation_ppm = 20000
@@ -115,6 +122,8 @@ pub struct Raw {
     pub settlement: RawSettlement,
     pub distribution: RawDistribution,
     pub outgoing: RawOutgoing,
+    pub webhook: RawWebhook,
+    pub deny_list: RawDenyList,
     pub rates: RawRates,
     pub wallets: BTreeMap<String, RawWallet>,
     pub machine_secret_file: Option<PathBuf>,
@@ -237,6 +246,10 @@ pub struct Config {
     pub rules_delay_s: u64,
     /// Hosts of the own network that destinations may name.
     pub outgoing_allowed: Allowed,
+    /// Who is told of alerts, settlements and claims.
+    pub webhook: Option<Peer>,
+    /// Who is asked before each sale whether it may be.
+    pub deny_list: Option<DenyList>,
     /// The wallets by id.
     pub wallets: BTreeMap<String, Wallet>,
     /// Whose a wallet is, by the operator's name, where the configuration says so.
@@ -359,6 +372,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         named => named.clone(),
     };
     let listen = address("relay.listen", &raw.relay.listen)?;
+    let allowed = Allowed::new(raw.outgoing.allow.clone());
     Ok(Config {
         data_dir: raw.data_dir.clone(),
         log_filter: raw.log.filter.clone(),
@@ -396,7 +410,9 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         enforce_fee_match: raw.settlement.enforce_fee_match,
         rates: rates::check(&raw.rates)?,
         rules_delay_s: u64::from(raw.distribution.rules_delay_hours).saturating_mul(3_600),
-        outgoing_allowed: Allowed::new(raw.outgoing.allow.clone()),
+        webhook: peers::webhook(&raw.webhook, &allowed)?,
+        deny_list: peers::deny_list(&raw.deny_list, &allowed)?,
+        outgoing_allowed: allowed,
         wallets: wallets::check(&raw.wallets)?,
         wallet_operators: wallets::operators(&raw.wallets)?,
         machine_secret_file: raw.machine_secret_file.clone(),
@@ -456,6 +472,9 @@ mod tests {
             ("BITSPIRE_PUBLIC__BASE_URL", "https://", "public.base_url"),
             ("BITSPIRE_PUBLIC__BASE_URL", "https://lnurl.example/?a=1", "public.base_url"),
             ("BITSPIRE_API__BASE_URL", "https://me:word@host", "api.base_url"),
+            ("BITSPIRE_WEBHOOK__URL", "https://host/word", "webhook.secret_file"),
+            ("BITSPIRE_WEBHOOK__SECRET_FILE", "/nowhere", "webhook.url"),
+            ("BITSPIRE_DENY_LIST__URL", "http://word.example", "deny_list.secret_file"),
         ] {
             let refused = with(&[(key, value)]).unwrap_err();
             assert!(refused.to_string().contains(named), "{refused}");

@@ -54,6 +54,10 @@ row_id!(
     PairingId
 );
 row_id!(
+    /// Something that another program is told.
+    WebhookEventId
+);
+row_id!(
     /// A settlement.
     SettlementId
 );

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod bunker;
 pub mod cli;
 pub mod config;
+pub(crate) mod deny;
 pub mod distribute;
 pub mod fleet;
 pub mod http;
@@ -26,3 +27,4 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod wallet;
+pub mod webhook;

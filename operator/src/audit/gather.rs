@@ -310,14 +310,19 @@ pub(super) fn spoke(read: &Read<'_>, machine: MachineId, key: PubKey) -> bool {
     session.is_some_and(|session| session.machine_id == machine)
 }
 
-fn machine(read: &Read<'_>, given: &Given, row: KeptMachine) -> Result<Machine, StoreError> {
+pub(super) fn machine(
+    read: &Read<'_>,
+    given: &Given,
+    row: KeptMachine,
+) -> Result<Machine, StoreError> {
     let mut spires: Vec<_> = row.machine_npub.into_iter().collect();
     let earlier = pairing::earlier(read, row.id, i64::MAX.unsigned_abs())?;
     spires.extend(earlier.iter().filter_map(|attempt| attempt.spire_key));
     let mut vaults = sessions::vaults(read, row.id)?;
     vaults.extend(row.vault_key);
     let (service, secret) = (given.service, given.secret.clone());
-    let keys = signed::Keys { service, secret, spires, vaults };
+    let opens = signed::Opens::Service(secret);
+    let keys = signed::Keys { service, opens, spires, vaults };
     let heartbeat = cassettes::heartbeat(read, row.id)?;
     let said = heartbeat.as_ref().map(|heartbeat| heartbeat.body.0.clone());
     let heartbeat = heartbeat.and_then(|heartbeat| {

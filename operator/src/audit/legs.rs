@@ -9,11 +9,11 @@ use bitspire_shared::ids::PubKey;
 use bitspire_shared::money::Sats;
 
 use super::gather::{Gather, PAGE};
-use super::report::Check;
+use super::report::{Check, Findings};
 use crate::distribute::{pay::earner, plan, rules as signed};
 use crate::ids::{LegId, RuleSetId, SettlementId};
 use crate::ledger::{leg_by_hand, leg_paid};
-use crate::store::legs::{KeptLeg, LegKind, LegState};
+use crate::store::legs::{KeptLeg, Leg, LegKind, LegState, NewLeg};
 use crate::store::payments::{Payment, PaymentState, Subject};
 use crate::store::rules::{Destination, KeptRules};
 use crate::store::settlements::{Distribution, Settlement};
@@ -27,6 +27,29 @@ fn words(kind: LegKind, amount: Sats, to: Option<(RuleSetId, &Destination)>) -> 
         Some((rule, to)) => format!("{kind} {amount} to {to} by rules {rule}"),
         None => format!("{kind} {amount}, waiting"),
     }
+}
+
+/// The legs of `subject` against those that follow from its parts and rules.
+pub(super) fn derived<'a>(
+    findings: &mut Findings,
+    subject: &str,
+    expected: &[NewLeg],
+    rows: impl Iterator<Item = (LegId, &'a Leg)>,
+) {
+    let told =
+        |leg: &NewLeg| words(leg.kind, leg.amount, leg.to.as_ref().map(|(id, to)| (*id, to)));
+    let expected: Vec<_> = expected.iter().map(told).collect();
+    let mut planned = 0_usize;
+    for (id, leg) in rows {
+        planned = planned.saturating_add(usize::from(leg.round == 1));
+        let place = usize::try_from(leg.position.saturating_sub(1)).unwrap_or(usize::MAX);
+        let wanted = expected.get(place).map_or("no such leg", String::as_str);
+        let to = leg.rule_id.zip(leg.destination.as_ref()).map(|(id, to)| (id, &to.0));
+        let found = words(leg.kind, leg.amount_sats, to);
+        let subject = format!("leg {id} of {subject}");
+        findings.same(CHECK, subject, wanted.to_owned(), found);
+    }
+    findings.same(CHECK, format!("legs of {subject}"), expected.len(), planned);
 }
 
 impl Gather<'_> {
@@ -84,22 +107,7 @@ impl Gather<'_> {
                 return Ok(());
             }
         };
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|leg| words(leg.kind, leg.amount, leg.to.as_ref().map(|(id, to)| (*id, to))))
-            .collect();
-        for round in rows.iter().map(|leg| leg.round).collect::<std::collections::BTreeSet<_>>() {
-            for leg in rows.iter().filter(|leg| leg.round == round) {
-                let place = usize::try_from(leg.position.saturating_sub(1)).unwrap_or(usize::MAX);
-                let wanted = expected.get(place).map_or("no such leg", String::as_str);
-                let to = leg.rule_id.zip(leg.destination.as_ref()).map(|(id, to)| (id, &to.0));
-                let found = words(leg.kind, leg.amount_sats, to);
-                let subject = format!("leg {} of {subject}", leg.id);
-                self.findings.same(CHECK, subject, wanted.to_owned(), found);
-            }
-        }
-        let planned = rows.iter().filter(|leg| leg.round == 1).count();
-        self.findings.same(CHECK, format!("legs of {subject}"), expected.len(), planned);
+        derived(&mut self.findings, &subject, &expected, rows.iter().map(|leg| (leg.id, &leg.row)));
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod legs;
 mod one;
 mod payouts;
 mod promises;
+pub mod proof;
 mod report;
 mod sale;
 mod service;

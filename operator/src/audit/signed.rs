@@ -7,7 +7,7 @@
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::money::{Direction, Fiat, Rate};
-use bitspire_shared::nip44::ConversationKey;
+use bitspire_shared::nip44::{ConversationKey, MessageKeys, Nip44Error};
 use bitspire_shared::rpc::{
     CreateWithdraw, DispenseReport, QuoteTerms, Request, RpcRequest, SignedText, StateReport,
     VaultBody, VaultSigned, WithdrawTerms,
@@ -32,12 +32,30 @@ const CHECK: Check = Check::Requests;
 pub(super) struct Keys {
     /// The service key's public half.
     pub(super) service: PubKey,
-    /// Its secret half, to read what machines wrote to it.
-    pub(super) secret: SecretKey,
+    /// What opens what machines wrote to it.
+    pub(super) opens: Opens,
     /// The machine's own keys, of all its pairings.
     pub(super) spires: Vec<PubKey>,
     /// The vaults that it had.
     pub(super) vaults: Vec<PubKey>,
+}
+
+/// What opens a machine's request.
+#[derive(Clone, Debug)]
+pub(super) enum Opens {
+    /// The secret half of the service key: every one of them.
+    Service(SecretKey),
+    /// The keys of one message: the one that they are disclosed for.
+    Message(MessageKeys),
+}
+
+impl Opens {
+    fn read(&self, author: &PubKey, content: &str) -> Result<String, Nip44Error> {
+        match self {
+            Self::Service(secret) => ConversationKey::derive(secret, author)?.decrypt(content),
+            Self::Message(keys) => keys.decrypt(content),
+        }
+    }
 }
 
 /// The request in a stored event; `speaks` says whether a key spoke for the machine.
@@ -52,8 +70,7 @@ fn request(
     if !keys.spires.contains(&author) && !speaks(author) {
         return Err(format!("an event by {author}, which never spoke for this machine"));
     }
-    let cipher = ConversationKey::derive(&keys.secret, &author).map_err(|e| e.to_string())?;
-    let text = cipher.decrypt(&event.content).map_err(|e| e.to_string())?;
+    let text = keys.opens.read(&author, &event.content).map_err(|e| e.to_string())?;
     let request = Request::parse(&text).map_err(|e| e.error.reason)?;
     Ok((EventId::from_bytes(event.id.to_bytes()), author, request.into_call()))
 }
@@ -102,7 +119,7 @@ fn stamped(quote: &Quote, invoice: &Invoice) -> String {
     )
 }
 
-fn read(stamp: &Value) -> String {
+pub(super) fn read(stamp: &Value) -> String {
     match Stamp::parse(&stamp.to_string()) {
         Err(error) => error.to_string(),
         Ok(stamp) => format!(
@@ -119,6 +136,23 @@ fn read(stamp: &Value) -> String {
     }
 }
 
+/// What the service signs of a quote for a machine.
+pub(super) fn terms(quote: &Quote, spire: PubKey) -> QuoteTerms {
+    QuoteTerms {
+        spire,
+        quote_id: quote.quote_id,
+        direction: quote.direction,
+        txid: quote.txid,
+        fiat: Fiat::new(quote.fiat_minor, quote.fiat_code),
+        exchange_rate: quote.rate_nano,
+        principal_sats: quote.principal_sats,
+        fee_sats: quote.fee_sats,
+        wire_sats: quote.wire_sats,
+        fees_event_id: quote.fees_event_id,
+        ttl_s: quote.ttl_s,
+    }
+}
+
 /// A quote: signed by the service, its sums by its rate and by its fee document.
 pub(super) fn quote(
     findings: &mut Findings,
@@ -130,20 +164,8 @@ pub(super) fn quote(
     findings.look(CHECK);
     let subject = format!("quote {}", quote.quote_id);
     let fiat = Fiat::new(quote.fiat_minor, quote.fiat_code);
-    let terms = |spire: &PubKey| QuoteTerms {
-        spire: *spire,
-        quote_id: quote.quote_id,
-        direction: quote.direction,
-        txid: quote.txid,
-        fiat,
-        exchange_rate: quote.rate_nano,
-        principal_sats: quote.principal_sats,
-        fee_sats: quote.fee_sats,
-        wire_sats: quote.wire_sats,
-        fees_event_id: quote.fees_event_id,
-        ttl_s: quote.ttl_s,
-    };
-    let by_us = |spire| terms(spire).verify(&quote.quote_sig, &keys.service).is_ok();
+    let by_us =
+        |spire: &PubKey| terms(quote, *spire).verify(&quote.quote_sig, &keys.service).is_ok();
     if !keys.spires.iter().any(by_us) {
         findings.differ(CHECK, &subject, "quote_sig by the service key over the row", "none");
     }

@@ -12,6 +12,7 @@ use super::distribution::{DistributionVerb, PayoutVerb};
 use super::export::ExportWhat;
 use super::fees::FeesVerb;
 use super::pair::Pair;
+use super::proof::{SettlementVerb, VerifyProof};
 use super::receipt::VerifyReceipt;
 use super::rekey::Rekey;
 use super::secrets::SecretsVerb;
@@ -22,7 +23,8 @@ use crate::ids::{MachineId, OperatorId, TokenId, UserId};
 /// Runs a fleet of Lightning cash machines: pairs them, publishes their fees and cassettes,
 /// answers them, settles their payments, keeps the ledger.
 ///
-/// All but `serve`, `bunker serve`, `config` and `verify-receipt` talk to the daemon on this computer.
+/// All but `serve`, `bunker serve`, `config`, `verify-receipt` and `verify-proof` talk to the daemon on
+/// this computer.
 /// Exit codes: 0 done, 1 refused or something found, 2 wrong usage or configuration, 3 daemon not
 /// reached.
 #[derive(Debug, Parser)]
@@ -64,6 +66,14 @@ pub(super) enum Command {
     },
     /// Check a receipt with nothing but its text, and say what it states: 0 where it holds, 1 where not
     VerifyReceipt(VerifyReceipt),
+    /// Check a settlement's proof with nothing but its file, and say each step: 0 where all hold, 1 at
+    /// the first that does not
+    VerifyProof(VerifyProof),
+    /// Show one settlement, check its evidence, or write that into a file
+    Settlement {
+        #[command(subcommand)]
+        verb: SettlementVerb,
+    },
     /// Pair a machine: make it a key in the bunker and show the seed for it, once
     ///
     /// An earlier pairing works until the new one is complete; then its key is revoked. Put the
@@ -175,6 +185,8 @@ pub(super) enum Ask {
     },
     /// Show the relays: how the connections are, what was refused last, what they say of themselves
     Relays,
+    /// Show whether another program is told what happens, and what it has not taken yet
+    Webhook,
     /// Show the newest settlements
     Settlements(Settlements),
     /// Payments whose end is not known

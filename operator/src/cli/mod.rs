@@ -1,8 +1,9 @@
 //! The command line.
 //!
-//! Promise: every verb but `serve`, `bunker serve`, `secrets`, `config` and `verify-receipt` talks to the running daemon
-//! over its API on this computer, with the cookie that the daemon wrote at its start; so each act passes the same checks
-//! and ends in the same audit log as one from the page.
+//! Promise: every verb but `serve`, `bunker serve`, `secrets`, `config`, `verify-receipt` and
+//! `verify-proof` talks to the running daemon over its API on this computer, with the cookie that the
+//! daemon wrote at its start; so each act passes the same checks and ends in the same audit log as one
+//! from the page.
 //!
 //! Exit codes: 0 done; 1 refused, failed in part, or something was found; 2 wrong usage or
 //! configuration; 3 the daemon cannot be reached.
@@ -15,6 +16,7 @@ mod distribution;
 mod export;
 mod fees;
 mod pair;
+mod proof;
 mod receipt;
 mod rekey;
 mod relays;
@@ -90,6 +92,21 @@ enum CliError {
     /// The key of a machine.
     #[error("--spire: expected the machine's npub or its 64 hex characters")]
     Machine(#[source] bitspire_shared::ids::IdError),
+    /// The key of a service.
+    #[error("--service: expected the service's npub or its 64 hex characters")]
+    Service(#[source] bitspire_shared::ids::IdError),
+    /// A proof of another form.
+    #[error("expected a settlement's proof, as `settlement proof` writes it")]
+    Proof(#[source] serde_json::Error),
+    /// A file that could not be written.
+    #[error("{what}: cannot be written; it must not be there yet")]
+    Out {
+        /// Which one.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The receipt.
     #[error(transparent)]
     Receipt(#[from] bitspire_shared::receipt::ReceiptError),
@@ -114,6 +131,8 @@ impl CliError {
             | Self::NewSecret { .. }
             | Self::Text { .. }
             | Self::Machine(_)
+            | Self::Service(_)
+            | Self::Out { .. }
             | Self::Seed(pair::SeedFileError::Open { .. }) => 2,
             Self::Client(ClientError::Unreachable { .. } | ClientError::Cookie { .. }) => 3,
             _ => 1,
@@ -170,6 +189,8 @@ fn run(cli: Cli) -> Result<End, CliError> {
     match command {
         // whoever checks a receipt needs no operator's configuration
         Command::VerifyReceipt(asked) => receipt::verify(asked, json),
+        Command::VerifyProof(asked) => proof::verify(asked, json),
+        Command::Settlement { verb } => proof::settlement(&loaded()?.0.data_dir, json, verb),
         Command::Serve => serve(loaded()?.0),
         Command::Bunker { verb: BunkerVerb::Serve { admin } } => serve_bunker(loaded()?.0, &admin),
         Command::Bunker { verb: BunkerVerb::Ask(ask) } => {

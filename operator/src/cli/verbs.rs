@@ -269,6 +269,7 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
         Ask::Audit { what: Some(AuditWhat::Keys) } => (client.get("/audit/keys")?, As::Secrets),
         Ask::Account { verb } => (account(client, verb)?, As::Fields),
         Ask::Relays => (client.get("/relays")?, As::Relays),
+        Ask::Webhook => (client.get("/webhook")?, As::Fields),
         Ask::Settlements(asked) => {
             let machine = asked.machine.map(|id| format!("&machine={id}")).unwrap_or_default();
             let path = format!("/dca/settlements?limit={}{machine}", asked.limit);

@@ -16,6 +16,7 @@ use super::body::{Body, Fraction};
 use super::error::ApiError;
 use super::{Api, Id, reports};
 use crate::audit;
+use crate::audit::proof::{ProofError, SealedProof};
 use crate::distribute::hands::{self, HandsError, How, Word};
 use crate::distribute::rules::{self as change, RulesError, Wish};
 use crate::ids::{LegId, MachineId, OperatorId, PaymentId, RuleSetId, SettlementId};
@@ -55,6 +56,17 @@ impl From<CloseError> for ApiError {
             | CloseError::Known => StatusCode::CONFLICT,
             CloseError::Wallet(_) => StatusCode::SERVICE_UNAVAILABLE,
             CloseError::Payout(_) | CloseError::Leg(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, super::error::in_words(&error))
+    }
+}
+
+impl From<ProofError> for ApiError {
+    fn from(error: ProofError) -> Self {
+        let status = match error {
+            ProofError::None(_) => StatusCode::NOT_FOUND,
+            ProofError::Refused(_) | ProofError::Gone { .. } => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, super::error::in_words(&error))
     }
@@ -150,6 +162,17 @@ pub(super) async fn verify(
     let found = api.app.store.read(move |read| hands::find(read, id, caller.operator)).await?;
     let looked = audit::settlement(&api.app, found.id).await?;
     looked.map(Json).ok_or_else(|| HandsError::NoSettlement(id).into())
+}
+
+/// All evidence of a settlement, sealed, for whoever checks it elsewhere.
+pub(super) async fn proof(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<SettlementId>,
+) -> Result<Json<SealedProof>, ApiError> {
+    caller.needs(Role::Operator)?;
+    let found = api.app.store.read(move |read| hands::find(read, id, caller.operator)).await?;
+    Ok(Json(audit::proof::make(&api.app, found.id).await?))
 }
 
 /// What is not distributed: in work, to be worked on, held, errored.

@@ -23,7 +23,7 @@ use crate::fleet::FleetError;
 use crate::fleet::machines::find;
 use crate::ids::{AuditId, MachineId, SettlementId};
 use crate::store::settlements::{self, Settlement};
-use crate::store::{Kept, StoreError, log, machines, operators};
+use crate::store::{Kept, StoreError, log, machines, operators, webhook as store_webhook};
 
 /// Rows that are shown where nobody says how many.
 const ROWS: u32 = 50;
@@ -61,6 +61,23 @@ fn relay_states(app: &App) -> Value {
         *all = all.saturating_add(1);
     }
     states.iter().map(|(what, (up, all))| ((*what).to_owned(), json!([up, all]))).collect()
+}
+
+/// Whether another program is told what happens, and what it has not taken yet.
+pub(super) async fn webhook(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Role::Operator)?;
+    let (open, first) = api.app.store.read(store_webhook::open).await?;
+    let host = api.app.config.webhook.as_ref().and_then(|webhook| webhook.url.host_str());
+    let first = first.map(|first| {
+        json!({
+            "id": first.id, "machine_id": first.machine_id, "kind": first.kind,
+            "tries": first.tries, "due_at": first.due_at, "detail": first.detail,
+        })
+    });
+    Ok(Json(json!({ "host": host, "open": open, "first": first })))
 }
 
 /// Each relay: what it says of itself, and how the connections to it have been.

@@ -9,6 +9,7 @@
 //! without a whole answer, [`SendError::Lost`]. A request is never repeated here.
 
 mod connect;
+pub(crate) mod peer;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! For cash_in it locks the rate and reserves, in that same transaction, what the whole amount
 //! would cost the wallet. The same request again finds its quote by the request's id.
 //!
+//! A deny-list that the operator has is asked before a new quote, and never about one that was given.
+//!
 //! The fees are those of the document that the machine last said it applies; before it has said
 //! anything, of the one that was signed last: another one's fees the machine would refuse.
 
@@ -23,6 +25,7 @@ use super::limits::{self, Funds, Lately};
 use super::roster::Route;
 use super::{Rpc, random};
 use crate::config::Limits;
+use crate::deny::{Denied, Sale};
 use crate::ids::MachineId;
 use crate::rates::{Origin, Price, stated};
 use crate::store::documents::{self, DocumentKind};
@@ -39,6 +42,15 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetQuote) -> Result
     if let Some(row) = before.known {
         let quote = again(&row, &body, before.spire, &rpc.app.service)?;
         return Ok(Reply::ok::<GetQuote>(request_id, &quote)?);
+    }
+    if let Some(list) = &rpc.deny {
+        let fiat = Fiat::new(body.fiat_minor, body.fiat_code);
+        let (machine, direction, txid) = (before.machine, body.direction, body.txid);
+        let sale = Sale { machine, direction, txid, fiat };
+        list.ask(sale, call.now).await.map_err(|denied| match denied {
+            Denied::Listed(_) => refusal(ErrorCode::OverLimit, denied.to_string()),
+            Denied::Silent => refusal(ErrorCode::Internal, denied.to_string()),
+        })?;
     }
     let price = rpc.rates.price(body.fiat_code, body.direction, call.now).map_err(|error| {
         match error.kind() {
@@ -81,6 +93,7 @@ pub(super) fn wallet(rpc: &Rpc, id: &str) -> Result<Arc<dyn Wallet>, Failure> {
 /// What is read before wallet and rates are asked.
 struct Before {
     spire: PubKey,
+    machine: MachineId,
     known: Option<Row>,
     wallet_id: String,
     liabilities: Sats,
@@ -90,6 +103,7 @@ impl Before {
     fn look(read: &Read<'_>, route: &Route, call: &Call) -> Result<Self, Failure> {
         Ok(Self {
             spire: route.spire,
+            machine: route.machine.id,
             known: quotes::by_request(read, route.machine.id, call.request_id)?,
             wallet_id: route.hit.wallet_id.clone(),
             liabilities: liabilities(read, route.machine.id)?,

@@ -45,8 +45,10 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, Ring};
+use crate::deny::DenyList;
 use crate::ids::MachineId;
 use crate::outgoing::TargetError;
+use crate::outgoing::peer::PeerError;
 use crate::rates::{self, Rates};
 use crate::store::{StoreError, log, outbox, quotes, requests};
 pub(crate) use create_withdraw::worth;
@@ -77,6 +79,9 @@ pub enum StartError {
     /// The sources of prices cannot be asked.
     #[error("the sources of prices cannot be asked")]
     Rates(#[from] TargetError),
+    /// The deny-list cannot be asked.
+    #[error("deny_list")]
+    DenyList(#[from] PeerError),
     /// The service key is no public key.
     #[error("the service key cannot be used")]
     Key(#[from] IdError),
@@ -97,6 +102,7 @@ pub struct Rpc {
     app: Arc<App>,
     service: PubKey,
     rates: Rates,
+    deny: Option<DenyList>,
     desk: Desk,
     gate: Arc<Gate>,
     line: Line,
@@ -138,6 +144,7 @@ async fn start_with(
         app: app.clone(),
         service,
         rates,
+        deny: DenyList::open(app)?,
         desk: Desk(Arc::new(resolvers)),
         gate,
         line: Line::new(app.service.clone(), service, app.clock.clone(), connections),

@@ -22,7 +22,7 @@ use super::{Rpc, random};
 use crate::app::Ring;
 use crate::store::machines::{self, Confirmation};
 use crate::store::sessions::{self, Session};
-use crate::store::{Tx, log, requests};
+use crate::store::{Json, Tx, log, requests};
 
 /// Longer than two requests of one machine can overtake each other: their clocks hold for 120 s.
 const RECENT_S: u64 = 600;
@@ -113,6 +113,7 @@ fn open(
             opened_at: call.now,
             expires_at,
             closed_at: None,
+            opening: Some(Json(serde_json::to_value(body)?)),
         },
     )
     .map_err(|error| match error.is_unique_on("session_pubkey") {

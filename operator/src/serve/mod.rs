@@ -40,6 +40,7 @@ use crate::settle;
 use crate::signer::service::ReachError;
 use crate::store::relay_docs::RelayDocs;
 use crate::store::{OpenError, StoreError};
+use crate::webhook;
 
 /// How long a stop waits for the workers, and then for relay and bunker.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,6 +83,9 @@ pub enum ServeError {
     /// A sealed key is none.
     #[error("a sealed key cannot be used")]
     Key(#[from] IdError),
+    /// Nobody can be told.
+    #[error("the webhook cannot be used")]
+    Webhook(#[from] webhook::StartError),
     /// The bunker cannot be connected to.
     #[error("the bunker cannot be connected to")]
     Reach(#[from] ReachError),
@@ -143,6 +147,7 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     relays::start(&app);
     payout::start(&app);
     distribute::start(&app)?;
+    webhook::start(&app).await?;
     let public = app.config.public_listen;
     let failed = |source| ServeError::Bind { what: "public", address: public, source };
     let public = lnurl::start(&app).await.map_err(failed)?;

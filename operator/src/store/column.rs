@@ -24,7 +24,7 @@ use super::error::StoreError;
 use crate::ids::{
     AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
     MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RolloutId, RuleId, RuleSetId,
-    ServiceEventId, SettlementId, TokenId, UserId, VerdictId,
+    ServiceEventId, SettlementId, TokenId, UserId, VerdictId, WebhookEventId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -244,6 +244,7 @@ as_integer!(
     UserId(i64),
     MachineId(i64),
     LpId(i64),
+    WebhookEventId(i64),
     PairingId(i64),
     SettlementId(i64),
     LegId(i64),
@@ -288,7 +289,8 @@ as_checked!(
 );
 
 /// A value kept as JSON text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Json<T>(pub T);
 
 impl<T: serde::Serialize> ToColumn for Json<T> {

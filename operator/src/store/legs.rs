@@ -49,6 +49,8 @@ text_enum! {
 
 record! {
     /// A leg.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     pub struct Leg in "legs", id: LegId {
         /// Its settlement.
         pub settlement_id: SettlementId,

@@ -49,6 +49,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(12, "0012_distribution"),
     migration!(13, "0013_rejected"),
     migration!(14, "0014_rollouts"),
+    migration!(15, "0015_openings"),
+    migration!(16, "0016_webhook"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

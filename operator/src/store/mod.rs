@@ -41,6 +41,7 @@ mod sqlite;
 pub mod tokens;
 pub mod verdicts;
 pub mod volume;
+pub mod webhook;
 pub mod withdraws;
 mod writer;
 

@@ -57,6 +57,8 @@ impl Subject {
 
 record! {
     /// An attempt.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     pub struct Payment in "payments", id: PaymentId {
         /// Kind of what is paid.
         pub subject: SubjectKind,

@@ -13,6 +13,8 @@ use crate::ids::MachineId;
 
 record! {
     /// A quote; nothing of it ever changes but the end of its reservation.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     pub struct Quote in "quotes" {
         /// Its id.
         pub quote_id: QuoteId,

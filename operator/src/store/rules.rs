@@ -59,6 +59,8 @@ pub struct Share {
 
 record! {
     /// A rule set.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     pub struct RuleSet in "rules", id: RuleSetId {
         /// Whose fee it is about.
         pub scope: Scope,

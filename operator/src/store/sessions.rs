@@ -2,7 +2,9 @@
 
 use bitspire_shared::ids::{EventId, JournalHead, JournalSeq, PubKey, SessionId};
 use bitspire_shared::time::Unix;
+use serde_json::Value;
 
+use super::column::Json;
 use super::row::{Row, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::MachineId;
@@ -30,6 +32,8 @@ record! {
         pub expires_at: Unix,
         /// Closed before its end.
         pub closed_at: Option<Unix>,
+        /// The body that asked for it: both proofs, and the machine's statement that names the vault.
+        pub opening: Option<Json<Value>>,
     }
 }
 

@@ -107,6 +107,19 @@ pub fn settles(read: &Read<'_>, machine: MachineId, txid: TxnId) -> Result<bool,
     Ok(found.is_some())
 }
 
+/// Every verdict about a transaction, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_txn(
+    read: &Read<'_>,
+    machine: MachineId,
+    txid: TxnId,
+) -> Result<Vec<KeptVerdict>, StoreError> {
+    let sql = "SELECT * FROM verdicts WHERE machine_id = ?1 AND txid = ?2 ORDER BY id";
+    read.all(sql, &[&machine, &txid], Verdict::kept)
+}
+
 /// Ends a live verdict.
 ///
 /// # Errors

@@ -104,6 +104,8 @@ text_enum! {
 
 record! {
     /// A withdraw.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     pub struct Withdraw in "withdraws" {
         /// Its id.
         pub withdraw_id: WithdrawId,
@@ -171,7 +173,8 @@ record! {
 }
 
 /// Notes of a cash_in under one locked rate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lot {
     /// The quote that locked the rate.
     pub quote_id: QuoteId,

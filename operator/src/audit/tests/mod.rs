@@ -1,9 +1,9 @@
 //! Each check finds what was planted for it, and nothing where nothing was.
 
-mod legs;
+pub(super) mod legs;
 mod planted;
 mod service;
-mod shop;
+pub(super) mod shop;
 
 use bitspire_shared::document::Action;
 use bitspire_shared::ids::WithdrawId;

@@ -23,28 +23,30 @@ use crate::store::{Store, StoreError, damage};
 
 /// What the machine counts: notes of 20 in bay 1, and in the cashbox.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) bay: u32,
-    pub(super) cashbox: u32,
-    pub(super) bin: u32,
+pub(in crate::audit) struct Counts {
+    pub(in crate::audit) bay: u32,
+    pub(in crate::audit) cashbox: u32,
+    pub(in crate::audit) bin: u32,
 }
 
-pub(super) struct Shop {
-    pub(super) world: World,
-    pub(super) machine: Peer,
-    pub(super) counts: Counts,
+pub(in crate::audit) struct Shop {
+    pub(in crate::audit) world: World,
+    pub(in crate::audit) machine: Peer,
+    pub(in crate::audit) counts: Counts,
     /// What was done at the machine and is told again and again.
-    pub(super) events: Vec<ServiceEvent>,
+    pub(in crate::audit) events: Vec<ServiceEvent>,
+    /// Whose key signs the fee documents.
+    pub(in crate::audit) owner: Keys,
 }
 
-pub(super) fn bay() -> BayId {
+pub(in crate::audit) fn bay() -> BayId {
     BayId::new(1).unwrap()
 }
 
 /// A fee document with the event that the operator signed.
-async fn published(world: &World) {
+async fn published(world: &World, owner: &Keys) {
     let event = EventBuilder::new(Kind::from(30_078), "sealed");
-    let event = event.sign_with_keys(&Keys::generate()).unwrap();
+    let event = event.sign_with_keys(owner).unwrap();
     let (machine_id, now) = (world.machine_id, world.app.clock.now().after(1));
     world
         .write(move |tx| {
@@ -65,11 +67,12 @@ async fn published(world: &World) {
 
 impl Shop {
     /// With 100 notes of 20 in bay 1 and 20 more, and nothing sold yet.
-    pub(super) async fn open() -> Self {
+    pub(in crate::audit) async fn open() -> Self {
         let (world, machine) = trading().await;
-        published(&world).await;
+        let owner = Keys::generate();
+        published(&world, &owner).await;
         let (counts, events) = (Counts::default(), Vec::new());
-        let mut shop = Self { world, machine, counts, events };
+        let mut shop = Self { world, machine, counts, events, owner };
         let filled = shop.wish(Some(20), Action::Set(100)).await;
         let more = shop.wish(None, Action::Delta(20)).await;
         shop.counts.bay = 120;
@@ -77,14 +80,18 @@ impl Shop {
         shop
     }
 
-    pub(super) async fn wish(&self, denomination: Option<u32>, action: Action) -> ChangeId {
+    pub(in crate::audit) async fn wish(
+        &self,
+        denomination: Option<u32>,
+        action: Action,
+    ) -> ChangeId {
         let bays = vec![Wish { bay: bay(), denomination, action }];
         let wishes = Wishes { bays, reason: "monday".into(), base_seq: None };
         let (app, id) = (&self.world.app, self.world.machine_id);
         change(app, "cli", None, id, wishes).await.unwrap().0[0]
     }
 
-    pub(super) fn state(
+    pub(in crate::audit) fn state(
         &mut self,
         applied: &[ChangeId],
         open: &[TxnId],
@@ -121,13 +128,13 @@ impl Shop {
         self.machine.signed(body)
     }
 
-    pub(super) async fn heartbeat(&mut self, applied: &[ChangeId], open: &[TxnId]) {
+    pub(in crate::audit) async fn heartbeat(&mut self, applied: &[ChangeId], open: &[TxnId]) {
         let state = self.state(applied, open);
         self.machine.ask(state).await.unwrap();
     }
 
     /// A paid sale of 40 EUR, two notes.
-    pub(super) async fn paid(&mut self) -> Sale {
+    pub(in crate::audit) async fn paid(&mut self) -> Sale {
         let sale = offered(&mut self.machine, 4_000).await;
         pay(&self.world, &sale.invoice, None);
         self.machine.push().await;
@@ -135,7 +142,12 @@ impl Shop {
     }
 
     /// `out` of the two notes came.
-    pub(super) async fn dispensed(&mut self, sale: &Sale, outcome: DispenseOutcome, out: u32) {
+    pub(in crate::audit) async fn dispensed(
+        &mut self,
+        sale: &Sale,
+        outcome: DispenseOutcome,
+        out: u32,
+    ) {
         let owed = match outcome {
             DispenseOutcome::Uncertain => 0,
             _ => 4_000 - 2_000 * i64::from(out),
@@ -146,7 +158,7 @@ impl Shop {
     }
 
     /// A note of 20 EUR was fed and claimed.
-    pub(super) async fn fed(&mut self) -> Withdraw {
+    pub(in crate::audit) async fn fed(&mut self) -> Withdraw {
         let asked = self.machine.quote(Direction::CashIn, 2_000);
         let quote = self.machine.ask(asked).await.unwrap();
         let body: CreateWithdraw =
@@ -156,7 +168,7 @@ impl Shop {
     }
 
     /// Something of everything: a full sale, a short one, a late payment, sats fetched and not.
-    pub(super) async fn busy() -> Self {
+    pub(in crate::audit) async fn busy() -> Self {
         let mut shop = Self::open().await;
         let full = shop.paid().await;
         shop.dispensed(&full, DispenseOutcome::Full, 2).await;
@@ -175,12 +187,12 @@ impl Shop {
         shop
     }
 
-    pub(super) async fn audit(&self) -> Audit {
+    pub(in crate::audit) async fn audit(&self) -> Audit {
         super::super::run(&self.world.app).await.unwrap()
     }
 
     /// What an audit knows beside the database.
-    pub(super) async fn given(&self) -> Given {
+    pub(in crate::audit) async fn given(&self) -> Given {
         let app = &self.world.app;
         let mut wallets = std::collections::BTreeMap::new();
         for (id, wallet) in &app.wallets {
@@ -192,7 +204,7 @@ impl Shop {
     }
 
     /// The audit of a copy of the database, after `statements`.
-    pub(super) async fn damaged(
+    pub(in crate::audit) async fn damaged(
         &self,
         given: &Given,
         statements: &'static [&'static str],

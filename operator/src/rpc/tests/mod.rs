@@ -2,6 +2,7 @@
 
 pub(crate) mod cash_in;
 pub(crate) mod cash_out;
+mod denied;
 mod gate;
 mod minute;
 mod revoked;

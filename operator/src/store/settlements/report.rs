@@ -17,6 +17,8 @@ use crate::store::{Read, StoreError, Tx};
 
 record! {
     /// A report.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     pub struct Report in "dispense_reports" {
         /// The machine.
         pub machine_id: MachineId,

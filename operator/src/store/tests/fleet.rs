@@ -112,6 +112,7 @@ fn open_session(world: &World) {
         opened_at: Unix(10),
         expires_at: Unix(500),
         closed_at: None,
+        opening: None,
     };
     world.write(move |tx| sessions::insert(tx, &session)).unwrap();
 }
