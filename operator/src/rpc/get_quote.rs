@@ -48,7 +48,7 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetQuote) -> Result
         let (machine, direction, txid) = (before.machine, body.direction, body.txid);
         let sale = Sale { machine, direction, txid, fiat };
         list.ask(sale, call.now).await.map_err(|denied| match denied {
-            Denied::Listed(_) => refusal(ErrorCode::OverLimit, denied.to_string()),
+            Denied::Listed(_) => refusal(ErrorCode::Invalid, denied.to_string()),
             Denied::Silent => refusal(ErrorCode::Internal, denied.to_string()),
         })?;
     }
