@@ -29,7 +29,7 @@ use anyhow::{Context as _, bail};
 use bitspire_shared::seed::{Loopback, Seed};
 use bitspire_shared::time::Unix;
 use bitspire_shell::config::{self as shell_config, names_private_key};
-use bitspire_shell::{crash, logging, unit};
+use bitspire_shell::{crash, logging, privacy, unit};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -151,6 +151,7 @@ enum ConfigVerb {
 
 /// Runs the command in `arguments`, of which the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    privacy::start();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // before anything could repeat it in a message
     let holds_key = |argument: &OsString| names_private_key(&argument.to_string_lossy());
@@ -261,7 +262,7 @@ fn run_vault(config: &Config) -> anyhow::Result<()> {
                 work.await
             }
         };
-        ended.map_err(VaultEnd::Died)?.map_err(VaultEnd::Failed)
+        ended.map_err(|error| VaultEnd::Died(privacy::ended(&error)))?.map_err(VaultEnd::Failed)
     })
 }
 
@@ -270,8 +271,8 @@ fn run_vault(config: &Config) -> anyhow::Result<()> {
 enum VaultEnd {
     #[error("the vault cannot go on")]
     Failed(#[source] vault::VaultError),
-    #[error("the vault's thread has died")]
-    Died(#[source] tokio::task::JoinError),
+    #[error("the vault's thread has died: {0}")]
+    Died(&'static str),
 }
 
 /// Runs a process on one thread until it ends or a signal to stop comes.

@@ -62,6 +62,11 @@ impl Process {
         });
     }
 
+    /// From its next start on it panics with these words when it reaches this place.
+    pub fn panics_at(&mut self, place: &str, words: &str) {
+        self.deadly = Some(format!("{place}=panic({words})"));
+    }
+
     /// Starts it and waits for a line that is `ready` or begins with it.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //!
 //! Failure policy: a file that cannot be read is an error, never a file without secrets.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ const KEY: usize = 32;
 const KEY_BASE64: usize = 43;
 /// Characters of an nsec (NIP-19).
 const NSEC: usize = 63;
+/// Bytes by which a needle is looked up; none is shorter.
+const START: usize = 4;
 /// Fewer different bytes than this among 32 random ones: once in 10^16.
 const DIFFERENT: usize = 20;
 
@@ -85,14 +87,25 @@ impl Hunt {
         for place in places {
             list(place, &mut files)?;
         }
+        let mut needles: HashMap<&[u8], Vec<&(String, Vec<u8>)>> = HashMap::new();
+        for needle in &self.needles {
+            let start = needle.1.get(..START);
+            let start = start.with_context(|| format!("{}: too short to look for", needle.0))?;
+            needles.entry(start).or_default().push(needle);
+        }
         let (mut found, mut tried) = (BTreeSet::new(), HashSet::new());
         let mut owners: Vec<([u8; KEY], PathBuf)> = Vec::new();
         for file in &files {
             let bytes = fs::read(file).with_context(|| format!("{}", file.display()))?;
-            for (what, needle) in &self.needles {
-                if holds(&bytes, needle) {
-                    found.insert(Found { file: file.clone(), what: what.clone() });
+            for (at, start) in bytes.windows(START).enumerate() {
+                for (what, needle) in needles.get(start).into_iter().flatten() {
+                    if bytes[at..].starts_with(needle) {
+                        found.insert(Found { file: file.clone(), what: what.clone() });
+                    }
                 }
+            }
+            if self.keys.is_empty() {
+                continue;
             }
             guesses(&bytes, &mut |guess| {
                 if tried.insert(guess) {
@@ -123,18 +136,6 @@ fn list(place: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn holds(bytes: &[u8], needle: &[u8]) -> bool {
-    let Some(first) = needle.first() else { return false };
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| byte == first) {
-        if rest[at..].starts_with(needle) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
 }
 
 /// Everything in these bytes that may be a private key.

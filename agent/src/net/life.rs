@@ -14,6 +14,7 @@ use bitspire_shared::nip46;
 use bitspire_shared::nip46::client::{Ask, SignerState};
 use bitspire_shared::rpc as wire;
 use bitspire_shell::pool::{Pool, PoolError};
+use bitspire_shell::privacy;
 use nostr::{Event, Keys};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -208,7 +209,7 @@ impl Life {
         self.pool.close().await;
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(event = "net_task_died", %error);
+                tracing::error!(event = "net_task_died", error = privacy::ended(&error));
             }
         }
     }

@@ -32,6 +32,7 @@ use std::path::PathBuf;
 
 use bitspire_shared::ids::PubKey;
 use bitspire_shell::clock::Clock;
+use bitspire_shell::privacy;
 use bitspire_shell::secrets::{SecretError, write_private};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -242,7 +243,9 @@ impl Net {
                 },
                 Some(tried) = self.tries.join_next() => match tried {
                     Ok((spire, result)) => self.tried(spire, result).await,
-                    Err(error) => tracing::error!(event = "pairing_died", %error),
+                    Err(error) => {
+                        tracing::error!(event = "pairing_died", error = privacy::ended(&error));
+                    }
                 },
             }
         }

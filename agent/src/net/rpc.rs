@@ -17,6 +17,7 @@ use bitspire_shared::ids::{EventId, PubKey, PushId, RequestId};
 use bitspire_shared::rpc::{self, ErrorCode, Reply, RpcName, ServiceMessage, request_event};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
+use bitspire_shell::privacy;
 use bitspire_shell::secrets::random;
 use nostr::{Event, Filter, Kind as EventKind, TagKind};
 use serde_json::{Value, json};
@@ -113,7 +114,9 @@ impl Carrier {
                 },
                 Some(done) = self.memory.jobs.join_next() => match done {
                     Ok(done) => self.finish(done).await,
-                    Err(error) => tracing::error!(event = "bunker_job_died", %error),
+                    Err(error) => {
+                        tracing::error!(event = "bunker_job_died", error = privacy::ended(&error));
+                    }
                 },
                 changed = self.way.changed() => match changed {
                     Ok(()) => self.follow_way().await,

@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use bitspire_shell::privacy;
 use bitspire_shell::secrets::audit::{HANDED_OVER, Kept, OURS, Secret};
 use serde::Serialize;
 
@@ -39,7 +40,9 @@ pub async fn keys(app: &App) -> Result<Secrets, StoreError> {
     let (local, owning) = app.store.read(held_here).await?;
     let config = app.config.clone();
     let looked = tokio::task::spawn_blocking(move || look(&config, &local)).await;
-    let (secrets, mut findings) = looked.unwrap_or_else(|error| (vec![], vec![error.to_string()]));
+    let (secrets, mut findings) = looked.unwrap_or_else(|error| {
+        (vec![], vec![format!("the files were not looked at: {}", privacy::ended(&error))])
+    });
     findings.extend(secrets.iter().filter_map(|secret| {
         let finding = secret.finding.as_ref()?;
         Some(format!("{}: {finding}", secret.file.display()))

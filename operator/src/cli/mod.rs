@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use bitspire_shell::clock::Clock;
 use bitspire_shell::config::{ConfigError, Loaded, environment, show as show_config};
-use bitspire_shell::{crash, logging, unit};
+use bitspire_shell::{crash, logging, privacy, unit};
 use clap::Parser as _;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -150,6 +150,7 @@ enum End {
 
 /// Runs the command line; the first of `args` is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    privacy::start();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(usage) => {

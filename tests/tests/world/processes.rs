@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bitspire_tests::process::Process;
+use bitspire_tests::shop;
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::world::{OPENING_SATS, World};
 use serde_json::json;
@@ -123,6 +124,29 @@ fn vault_and_net_find_each_other_after_kill_9() {
     assert!(second.contains("ended before it was ready"), "{second}");
     world.net.stop().unwrap();
     world.vault.stop().unwrap();
+}
+
+/// Loss prevented: a seed, a key or a customer's code in the log of a program that fell over; all of
+/// them on the disk, since one that was not started by its unit left its memory there.
+#[test]
+fn a_program_that_falls_tells_no_value_and_leaves_no_memory() {
+    let mut world = world();
+    shop::start(&mut world, &mut |step| eprintln!("{step}")).unwrap();
+    let World { vault, net, operator, bunker, .. } = &mut world;
+    for process in [vault, net, operator, bunker] {
+        let limits = format!("/proc/{}/limits", process.id().unwrap());
+        let limits = std::fs::read_to_string(limits).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        let most: Vec<&str> = core.split_whitespace().take(2).collect();
+        assert_eq!(most, ["0", "0"], "{}: {core}", process.name());
+    }
+    world.vault.stop().unwrap();
+    let secret = "spire-seed:v1:c2VjcmV0";
+    world.vault.panics_at("journal.before_write.started", secret);
+    let fell = format!("{:#}", world.start_vault().unwrap_err());
+    assert!(fell.contains("panicked at "), "{fell}");
+    let log = std::fs::read_to_string(world.folder().join("logs/vault.log")).unwrap();
+    assert!(log.contains("panicked at ") && !log.contains(secret), "{log}");
 }
 
 /// What a second vault on the same journal says.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use bitspire_shared::ids::{PubKey, from_hex};
@@ -54,12 +55,16 @@ fn wrong(seed: &str) -> Vec<(String, &'static str)> {
     ]
 }
 
+/// What a seed is redeemed with.
+fn secret_of(seed: &str) -> String {
+    Seed::parse(seed, Unix(0), Loopback::Allowed).unwrap().secret().expose().to_owned()
+}
+
 /// Refused, in these words, and nothing of the seed repeated.
 fn refused(said: &Said, words: &str, seed: &str) {
     assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
     assert!(said.error.contains(words), "expected {words:?}: {}", said.error);
-    let secret =
-        Seed::parse(seed, Unix(0), Loopback::Allowed).unwrap().secret().expose().to_owned();
+    let secret = secret_of(seed);
     for hidden in [secret.as_str(), &seed[PREFIX.len()..PREFIX.len() + 40]] {
         assert!(!said.error.contains(hidden), "{}", said.error);
     }
@@ -157,9 +162,58 @@ fn a_bad_seed_pairs_nothing_and_a_good_one_leaves_no_secret() {
     spare.stop().unwrap();
 
     let sessions = Ledger::of(world.folder()).unwrap().sessions().unwrap();
+    says_how_it_is_set_up(&world);
+    // a daemon that runs has a log of its database beside it, with what was there before
+    operator_keeps_no_secret(world.folder(), &seed_and_keys(world.folder(), &seed));
     let boot = [world.kiosk_address().unwrap(), world.page_address().unwrap()];
     world.close();
     leaves_no_secret(world.folder(), &seed, &bearer, &sessions, &boot);
+}
+
+/// What the commands that tell of configuration, keys and requests say, among the logs.
+fn says_how_it_is_set_up(world: &World) {
+    for (program, file, words) in [
+        ("agent", "machine.toml", ["config", "show"].as_slice()),
+        ("agent", "machine.toml", &["audit", "keys"]),
+        ("operator", "operator.toml", &["config", "show"]),
+        ("operator", "operator.toml", &["audit", "keys"]),
+        ("operator", "operator.toml", &["bunker", "audit"]),
+        ("operator", "operator.toml", &["bunker", "tokens", keys::SPIRE]),
+    ] {
+        let mut command = Command::new(world.program());
+        command.args([program, "--config"]).arg(world.folder().join(file)).args(words);
+        let said = command.output().unwrap();
+        assert!(said.status.success(), "{program} {words:?}: {said:?}");
+        assert!(!said.stdout.is_empty(), "{program} {words:?}");
+        let name = format!("{program} {}.out", words[..2].join(" "));
+        let all = [said.stdout, said.stderr].concat();
+        fs::write(world.folder().join("logs").join(name), all).unwrap();
+    }
+}
+
+/// Looks for what pairs a machine or signs for somebody.
+fn seed_and_keys(folder: &Path, seed: &str) -> Hunt {
+    let mut hunt = Hunt::default();
+    let secret = secret_of(seed);
+    hunt.text("seed URL", seed);
+    hunt.bytes("seed's JSON", &payload(seed));
+    hunt.text("bunker secret", &secret);
+    hunt.bytes("bunker secret's bytes", &from_hex::<32>("secret", &secret).unwrap());
+    let keys = keys::all(folder).unwrap();
+    assert!(keys.len() >= 8, "{:?}", keys.keys());
+    for (name, keys) in &keys {
+        hunt.bytes(name, &keys.secret_key().to_secret_bytes());
+        hunt.text(name, &keys.secret_key().to_bech32().unwrap());
+    }
+    hunt
+}
+
+/// The operator keeps what its customers may still bring, but no seed and no key in the clear.
+fn operator_keeps_no_secret(folder: &Path, hunt: &Hunt) {
+    let places = ["operator", "bunker"].map(|place| folder.join(place));
+    let (files, found) = hunt.look(&[&places[0], &places[1]]).unwrap();
+    assert!(files > 8, "{files} files");
+    assert_eq!(found, [], "a secret lies where it must not");
 }
 
 fn leaves_no_secret(
@@ -171,23 +225,17 @@ fn leaves_no_secret(
 ) {
     let places = ["machine", "run", "logs", "spare", "spare-run"].map(|place| folder.join(place));
     let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-    let mut hunt = Hunt::default();
-    let secret =
-        Seed::parse(seed, Unix(0), Loopback::Allowed).unwrap().secret().expose().to_owned();
-    hunt.text("seed URL", seed);
-    hunt.bytes("seed's JSON", &payload(seed));
-    hunt.text("bunker secret", &secret);
-    hunt.bytes("bunker secret's bytes", &from_hex::<32>("secret", &secret).unwrap());
+    let mut hunt = seed_and_keys(folder, seed);
+    // keys that nobody but their process knows, and the others once more
     let keys = keys::all(folder).unwrap();
-    assert!(keys.len() >= 8, "{:?}", keys.keys());
     for (name, keys) in &keys {
-        hunt.bytes(name, &keys.secret_key().to_secret_bytes());
         hunt.key(name, &PubKey::new(keys.public_key()).unwrap());
     }
     assert!(!sessions.is_empty());
     for session in sessions {
         hunt.key("session", &session.parse().unwrap());
     }
+    operator_keeps_no_secret(folder, &hunt);
     for code in &bearer.codes {
         hunt.text("claim code", code);
         hunt.bytes("claim code's bytes", &from_hex::<16>("claim code", code).unwrap());
@@ -217,7 +265,7 @@ fn leaves_no_secret(
     // each of them would have been found, between the lines of a real log
     let around = fs::read_to_string(logs.join("net.log")).unwrap();
     assert_eq!(hunt.look(&[&logs.join("net.log")]).unwrap().1, []);
-    let spire = keys[keys::SPIRE].secret_key();
+    let (spire, secret) = (keys[keys::SPIRE].secret_key(), secret_of(seed));
     for planted in [
         seed.to_owned(),
         format!("connect {secret}"),

@@ -1,11 +1,12 @@
 //! Somebody empties and refills the machine between customers, with their fingers on the screen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow};
 use bitspire_tests::customer::Customer;
 use bitspire_tests::sale::{MINOR, buy, sell, steps_up};
+use bitspire_tests::secrets::Hunt;
 use bitspire_tests::shop;
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::wallet::CustomerWallet;
@@ -13,7 +14,8 @@ use bitspire_tests::world::World;
 use nostr::Keys;
 use serde_json::{Value, json};
 
-const PIN: &str = "271828";
+/// Long enough to stand nowhere by chance.
+const PIN: &str = "2718281828459045";
 
 /// A world that sells, whose machine has a PIN.
 fn world() -> Result<World> {
@@ -139,7 +141,20 @@ fn a_machine_is_emptied_and_refilled_and_a_missing_note_is_shown() -> Result<()>
     let machine = world.api("GET", "/dca/machines/1", None)?;
     let reported = &machine["reported"]["cashbox"];
     assert_eq!((&reported["count"], &reported["value"]), (&json!(1), &json!("20.00 EUR")));
-    moves(&world)
+    moves(&world)?;
+    keeps_no_pin(&world)
+}
+
+/// Loss prevented: whoever reads a disk or a log of the machine opens its service mode.
+fn keeps_no_pin(world: &World) -> Result<()> {
+    let mut hunt = Hunt::default();
+    hunt.text("PIN", PIN);
+    let places = ["machine", "run", "logs", "operator"].map(|place| world.folder().join(place));
+    let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    let (files, found) = hunt.look(&places)?;
+    assert!(files > 20, "{files} files");
+    assert_eq!(found, [], "the PIN lies where it must not");
+    Ok(())
 }
 
 /// Loss prevented: a fleet whose service is lost, and a statement of its operator that no machine

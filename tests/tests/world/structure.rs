@@ -192,14 +192,12 @@ fn the_top_level_holds_what_it_should() {
     assert!(unknown.is_empty(), "not expected at the top level: {unknown:?}");
 }
 
-/// Loss prevented: a promise in docs/invariants.md, or a rule for a machine on its own, that no test
-/// holds any more.
-#[test]
-fn each_named_invariant_has_its_tests() {
-    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
-    let (invariants, operations) = (read("docs/invariants.md"), read("docs/operations.md"));
-    let alone = operations.split("\n## ").find(|part| part.contains("| held by |")).unwrap();
-    let text = format!("{invariants}\n{alone}");
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Everything that is compiled, but for the fuzz targets.
+fn sources() -> String {
     let mut sources = String::new();
     for package in ["shared", "hardware", "agent", "operator", "tests"] {
         let mut files = Vec::new();
@@ -209,6 +207,22 @@ fn each_named_invariant_has_its_tests() {
             sources.push_str(&std::fs::read_to_string(file).unwrap());
         }
     }
+    sources
+}
+
+/// Whether there is a function of this name; a test of a battery is generic over what it is run on.
+fn is_there(sources: &str, name: &str) -> bool {
+    ["(", "<"].iter().any(|end| sources.contains(&format!("fn {name}{end}")))
+}
+
+/// Loss prevented: a promise in docs/invariants.md, or a rule for a machine on its own, that no test
+/// holds any more.
+#[test]
+fn each_named_invariant_has_its_tests() {
+    let (invariants, operations) = (read("docs/invariants.md"), read("docs/operations.md"));
+    let alone = operations.split("\n## ").find(|part| part.contains("| held by |")).unwrap();
+    let text = format!("{invariants}\n{alone}");
+    let sources = sources();
     let rows = text.lines().filter(|line| {
         line.starts_with("| ") && !line.starts_with("| id") && !line.starts_with("| gone")
     });
@@ -219,11 +233,24 @@ fn each_named_invariant_has_its_tests() {
         assert!(!tests.is_empty(), "no test is named in: {row}");
         for test in tests {
             let name = test.rsplit("::").next().unwrap();
-            // a test of a battery is generic over what it is run on
-            let there = ["(", "<"].iter().any(|end| sources.contains(&format!("fn {name}{end}")));
-            assert!(there, "no test {name}, named in: {row}");
+            assert!(is_there(&sources, name), "no test {name}, named in: {row}");
             named += 1;
         }
     }
     assert!(named > 0, "docs/invariants.md names no test");
+}
+
+/// Loss prevented: a limit of what a thief gets, in docs/threat-model.md, that no test holds any more.
+#[test]
+fn each_limit_of_the_threat_model_has_its_test() {
+    let (text, sources) = (read("docs/threat-model.md"), sources());
+    // a sentence for a name: settings and events of the programs are shorter
+    let is_test = |word: &&str| {
+        let plain = word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        plain && word.matches('_').count() >= 3
+    };
+    let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 60, "{named:?}");
+    let gone: Vec<_> = named.iter().filter(|name| !is_there(&sources, name)).collect();
+    assert_eq!(gone, Vec::<&&str>::new());
 }
