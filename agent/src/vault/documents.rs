@@ -60,7 +60,11 @@ impl Vault {
                 let id = event.id.to_hex();
                 tracing::info!(event = "document_applied", kind = kind.prefix(), id);
                 self.no_longer_early(kind, &event);
-                self.reports.soon(self.mono());
+                match kind {
+                    // a quote by the fees before these would be refused
+                    DocumentKind::Fees => self.reports.now(self.mono()),
+                    _ => self.reports.soon(self.mono()),
+                }
             }
             Ok(Decision::Replay) => self.no_longer_early(kind, &event),
             Ok(Decision::Stale) => {

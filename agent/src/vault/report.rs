@@ -1,7 +1,8 @@
 //! What the machine says about itself: the heartbeat, and its cassettes once.
 //!
 //! Promise: counts come from the journal and carry the vault's signature. A report goes out at each
-//! heartbeat and soon after something changed, never more often than every few seconds.
+//! heartbeat and soon after something changed, never more often than every few seconds; but at once
+//! after fees were applied, since the service quotes by those that were reported last.
 
 use std::collections::BTreeMap;
 
@@ -54,6 +55,12 @@ impl Reports {
     pub(super) fn soon(&mut self, now: Mono) {
         let earliest = self.sent.map_or(Mono(0), |sent| sent.after(self.pace.report_gap));
         self.due = self.due.min(now.after(self.pace.gather).max(earliest));
+    }
+
+    /// The service goes by what is reported: at once, however lately one was sent. For changes that
+    /// the operator makes, which are few.
+    pub(super) fn now(&mut self, now: Mono) {
+        self.due = self.due.min(now);
     }
 
     /// `net` is there, perhaps a new one.

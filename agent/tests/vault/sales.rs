@@ -1,5 +1,7 @@
 //! Whole sales, over the real vault.
 
+use std::num::NonZeroU32;
+
 use bitspire_agent::ipc::{CustomerAction, SecretText, ToNet};
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::Pace;
@@ -98,4 +100,20 @@ fn what_is_not_answered_is_asked_again() {
     machine.service.silent = false;
     machine.until_view("the withdraw", |view| matches!(view, View::Claim { .. }));
     assert_eq!(machine.service.withdraws.len(), 1);
+}
+
+/// Loss prevented: customers sent away after each change of fees, because the service goes on
+/// quoting by the fees before until the machine's next report.
+#[test]
+fn fees_are_told_as_soon_as_they_are_applied() {
+    let mut machine = Machine::ready();
+    machine.config.vault.heartbeat_s = NonZeroU32::new(86_400).unwrap();
+    let never = 86_400_000;
+    machine.restart_at(Pace { gather: never, report_gap: never, ..QUICK });
+    machine.until("the first report", |machine| machine.applied(machine.service.fees.unwrap()));
+    for _ in 0..2 {
+        machine.publish_fees();
+        machine.until("the new fees", |machine| machine.applied(machine.service.fees.unwrap()));
+    }
+    machine.sell(2_000);
 }
