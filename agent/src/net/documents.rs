@@ -52,6 +52,8 @@ pub(super) struct Reader {
     pub(super) pool: Arc<Pool>,
     pub(super) signer: Signer,
     pub(super) events: mpsc::Receiver<Event>,
+    /// What the service says to be published.
+    pub(super) published: mpsc::Receiver<EventId>,
     /// Counts the vault's connections.
     pub(super) vault: watch::Receiver<u64>,
     pub(super) to_vault: mpsc::Sender<ToVault>,
@@ -73,15 +75,17 @@ pub(super) struct Memory {
 
 impl Reader {
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        for kind in READS {
-            self.pool.subscribe(kind.prefix(), documents(&self.pins, kind)).await;
-        }
+        self.ask().await;
         let work = async {
             loop {
                 let again = self.memory.again.map(|(at, _)| at);
                 tokio::select! {
                     event = self.events.recv() => match event {
                         Some(event) => self.take(event).await,
+                        None => return,
+                    },
+                    published = self.published.recv() => match published {
+                        Some(id) => self.fetch(id).await,
                         None => return,
                     },
                     changed = self.vault.changed() => match changed {
@@ -100,11 +104,30 @@ impl Reader {
         }
     }
 
+    /// Asks the relays for the documents; what they have comes, and what they get.
+    async fn ask(&self) {
+        for kind in READS {
+            self.pool.subscribe(kind.prefix(), documents(&self.pins, kind)).await;
+        }
+    }
+
+    /// A document was published. One that has not come by now may have been dropped on its way, and
+    /// a relay gives it once only to whoever waits: it is asked for.
+    async fn fetch(&self, id: EventId) {
+        if !self.knows(&id) {
+            tracing::info!(event = "documents_fetched", published = %id);
+            self.ask().await;
+        }
+    }
+
+    fn knows(&self, id: &EventId) -> bool {
+        let waits = |(event, _): &(Event, DTag)| event.id.as_bytes() == id.as_bytes();
+        self.memory.done.contains(id) || self.memory.waiting.iter().any(waits)
+    }
+
     async fn take(&mut self, event: Event) {
         let id = EventId::from_bytes(event.id.to_bytes());
-        if self.memory.done.contains(&id)
-            || self.memory.waiting.iter().any(|(waiting, _)| waiting.id == event.id)
-        {
+        if self.knows(&id) {
             return;
         }
         let address = event.tags.find(TagKind::d()).and_then(|tag| tag.content()?.parse().ok());

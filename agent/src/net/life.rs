@@ -34,6 +34,8 @@ use crate::ipc::{NetPins, NetState, ToNet, ToVault};
 
 /// Events, commands and proofs that may stand in line.
 const QUEUE: usize = 256;
+/// Documents said to be published that may stand in line: asking for one asks for all.
+const PUBLISHED: usize = 4;
 
 /// Why a pairing cannot be lived.
 #[derive(Debug, Error)]
@@ -86,6 +88,7 @@ impl Life {
         let (way, way_watched) = watch::channel(Way::Opening);
         let (wanted, wanted_watched) = watch::channel(None);
         let (vault, vault_watched) = watch::channel(0);
+        let (published, published_heard) = mpsc::channel(PUBLISHED);
 
         let config = signer::config(pairing, None);
         let made = signer::new(
@@ -130,6 +133,7 @@ impl Life {
             to_vault: to_vault.clone(),
             commands,
             events: from_service,
+            published,
             times: times.clone(),
             memory: rpc::Memory::default(),
         };
@@ -139,6 +143,7 @@ impl Life {
             pool: pool.clone(),
             signer: signer.clone(),
             events: from_operator,
+            published: published_heard,
             vault: vault_watched.clone(),
             to_vault: to_vault.clone(),
             times: times.clone(),

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use bitspire_shared::admit::Head;
 use bitspire_shared::canonical::to_canonical;
 use bitspire_shared::ids::{EventId, PubKey, PushId, RequestId};
-use bitspire_shared::rpc::{self, ErrorCode, Reply, RpcName, ServiceMessage, request_event};
+use bitspire_shared::rpc::{
+    self, ConfigChanged, ErrorCode, Push, Reply, RpcName, ServiceMessage, request_event,
+};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
 use bitspire_shell::privacy;
@@ -75,6 +77,8 @@ pub(super) struct Carrier {
     pub(super) to_vault: mpsc::Sender<ToVault>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) events: mpsc::Receiver<Event>,
+    /// Documents that the service says to be published.
+    pub(super) published: mpsc::Sender<EventId>,
     pub(super) times: Times,
     pub(super) memory: Memory,
 }
@@ -293,9 +297,13 @@ impl Carrier {
             return self.ignore("no message of this version");
         };
         match (message, carrier(&event)) {
-            (ServiceMessage::Push { push_id, .. }, None) => {
+            (ServiceMessage::Push { push_id, push }, None) => {
                 if !self.is_new(push_id) {
                     return self.ignore("a push that came before");
+                }
+                if let Push::ConfigChanged(ConfigChanged { event_id, .. }) = push {
+                    // a full queue asks for all documents anyway
+                    let _ = self.published.try_send(event_id);
                 }
                 self.tell_vault(ToVault::Push { event: Box::new(event), envelope }).await;
             }

@@ -8,6 +8,7 @@ use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
 use bitspire_shell::secrets::random;
 use nostr::{Event, Filter, Kind};
+use serde_json::json;
 
 use super::service::now;
 use super::*;
@@ -62,6 +63,37 @@ async fn the_operators_documents_arrive_whatever_the_bunker_does() {
     let arrived = talk.wait(is_document).await;
     assert_eq!(arrived, (newer.id, "more".to_owned()));
     assert_eq!(world.bunker.calls("nip44_decrypt"), calls + 1);
+}
+
+/// Loss prevented: a machine that stays with the old fees for as long as its connection lasts, because
+/// a relay dropped the one message in which it forwards the new ones.
+#[tokio::test]
+async fn a_published_document_that_did_not_come_is_asked_for() {
+    let (world, mut talk) = World::paired(Manner::Good).await;
+    let session = world.session(&mut talk, 3_600).await;
+    let good = document(&world, &world.operator, "fees", now());
+    publisher(&world).await.publish(&good).await.unwrap();
+    let came = talk.wait(is_document).await;
+    let say = async |talk: &mut Talk, n: u8, event: String| {
+        let push = json!({"push": "config_changed", "push_id": format!("{n:02x}").repeat(16),
+            "body": {"d": "x", "event_id": event}});
+        let pushed = world.service.push(&session, &push.to_string()).await;
+        let heard = |message: &ToVault| match message {
+            ToVault::Push { event, .. } => (event.id == pushed.id).then_some(()),
+            _ => None,
+        };
+        talk.wait(heard).await;
+    };
+    let before = world.asks.0.load(Ordering::SeqCst);
+    say(&mut talk, 1, came.0.to_hex()).await;
+    say(&mut talk, 2, "22".repeat(32)).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while world.asks.0.load(Ordering::SeqCst) < before + 2 {
+        assert!(tokio::time::Instant::now() < deadline, "nobody asked");
+        tokio::task::yield_now().await;
+    }
+    // the two documents of the one that is missing; the one that came is asked for by nobody
+    assert_eq!(world.asks.0.load(Ordering::SeqCst), before + 2);
 }
 
 /// Loss prevented: the operator refills by a count that never reached them.

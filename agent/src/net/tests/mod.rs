@@ -8,14 +8,17 @@ mod service;
 mod sessions;
 mod vault;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitspire_shared::ids::PubKey;
 use bitspire_shell::clock::Clock;
-use nostr::Keys;
+use nostr::util::BoxedFuture;
+use nostr::{Filter, Keys, Kind};
 use nostr_relay_builder::LocalRelay;
-use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
+use nostr_relay_builder::builder::{PolicyResult, QueryPolicy, RateLimit, RelayBuilder};
 use tokio::task::JoinHandle;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -38,10 +41,29 @@ fn public(keys: &Keys) -> PubKey {
     PubKey::new(keys.public_key()).unwrap()
 }
 
+/// How often a relay was asked for documents.
+#[derive(Clone, Debug, Default)]
+struct Asks(Arc<AtomicUsize>);
+
+impl QueryPolicy for Asks {
+    fn admit_query<'a>(
+        &'a self,
+        query: &'a Filter,
+        _: &'a SocketAddr,
+    ) -> BoxedFuture<'a, PolicyResult> {
+        let documents = Kind::from(bitspire_shared::document::DOCUMENT_KIND);
+        if query.kinds.as_ref().is_some_and(|kinds| kinds.contains(&documents)) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Box::pin(async { PolicyResult::Accept })
+    }
+}
+
 /// A relay on a port of its own, so that it can come back there.
-async fn relay(port: u16) -> LocalRelay {
+async fn relay(port: u16, asks: &Asks) -> LocalRelay {
     let limit = RateLimit { max_reqs: 1_000, notes_per_minute: 10_000 };
-    let relay = LocalRelay::new(RelayBuilder::default().port(port).rate_limit(limit));
+    let builder = RelayBuilder::default().port(port).rate_limit(limit).query_policy(asks.clone());
+    let relay = LocalRelay::new(builder);
     relay.run().await.unwrap();
     relay
 }
@@ -55,6 +77,7 @@ struct World {
     folder: tempfile::TempDir,
     port: u16,
     relay: Option<LocalRelay>,
+    asks: Asks,
     spire: Keys,
     operator: Keys,
     service: Service,
@@ -68,7 +91,8 @@ struct World {
 impl World {
     async fn new(manner: Manner) -> Self {
         let port = free_port();
-        let relay = relay(port).await;
+        let asks = Asks::default();
+        let relay = relay(port, &asks).await;
         let urls = vec![format!("ws://127.0.0.1:{port}")];
         let folder = tempfile::tempdir().unwrap();
         let spire = Keys::generate();
@@ -79,6 +103,7 @@ impl World {
             folder,
             port,
             relay: Some(relay),
+            asks,
             spire,
             operator: Keys::generate(),
             service,
@@ -168,6 +193,6 @@ impl World {
         while TcpListener::bind(("127.0.0.1", self.port)).is_err() {
             tokio::task::yield_now().await;
         }
-        self.relay = Some(relay(self.port).await);
+        self.relay = Some(relay(self.port, &self.asks).await);
     }
 }
