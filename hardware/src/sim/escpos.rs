@@ -49,6 +49,8 @@ pub struct EscPosSim {
     cover_open: bool,
     cutter_stuck: bool,
     deaf: bool,
+    /// Somebody has put something right: it goes on by itself.
+    mended: bool,
     printed: u32,
     codes: u32,
     cuts: u32,
@@ -70,6 +72,7 @@ impl EscPosSim {
             cover_open: false,
             cutter_stuck: false,
             deaf: false,
+            mended: false,
             printed: 0,
             codes: 0,
             cuts: 0,
@@ -204,12 +207,13 @@ impl SimDevice for EscPosSim {
     }
 
     fn on_tick(&mut self, _: Mono) -> Vec<u8> {
+        self.mended = false;
         self.work()
     }
 
     fn wake_at(&self) -> Option<Mono> {
-        // what was mended is gone on with at once
-        let waits = !self.buffer.is_empty() && !self.stands() && !self.deaf;
+        // what was mended is gone on with at once; half a command waits for its other half
+        let waits = self.mended && !self.buffer.is_empty() && !self.stands() && !self.deaf;
         waits.then_some(Mono(0))
     }
 
@@ -239,6 +243,7 @@ impl SimDevice for EscPosSim {
                 });
             }
         }
+        self.mended = true;
         Ok(json!({}))
     }
 
@@ -301,6 +306,19 @@ mod tests {
             sim.on_tick(Mono(0));
             assert_eq!(sim.counters()["at_exit"], slips);
         }
+    }
+
+    /// Loss prevented: a world that goes round in a circle over half a command, which a bad cable has
+    /// left in the printer.
+    #[test]
+    fn half_a_command_wakes_nobody() {
+        let mut sim = EscPosSim::new(100);
+        sim.on_bytes(&[0x1b], Mono(0));
+        assert_eq!(sim.wake_at(), None);
+        sim.control(&json!({"action": "paper", "lines": 500}), Mono(0)).unwrap();
+        assert!(sim.wake_at().is_some());
+        sim.on_tick(Mono(0));
+        assert_eq!(sim.wake_at(), None);
     }
 
     proptest! {

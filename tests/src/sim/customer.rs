@@ -6,6 +6,7 @@ use bitspire_agent::txn::View;
 use bitspire_shared::ids::{PaymentHash, WithdrawId};
 use serde_json::{Value, json};
 
+use super::collector::Task;
 use super::world::{Thing, World};
 
 /// Notes that customers feed, in dollars.
@@ -22,6 +23,8 @@ pub(super) enum Wish {
     In(Vec<u64>),
     /// What is owed by a code.
     Code(String),
+    /// Something inside, with the PIN.
+    Service(Task),
 }
 
 /// How an invoice is paid.
@@ -46,6 +49,8 @@ pub(super) struct Person {
     pub(super) forgets_notes: bool,
     pub(super) presses_twice: bool,
     pub(super) claims: bool,
+    /// Would rather have sats, once they have paid and must wait.
+    pub(super) changes_mind: bool,
     pub(super) came_at: u64,
     pub(super) began: bool,
     pub(super) paid: Option<PaymentHash>,
@@ -62,6 +67,7 @@ impl Person {
             forgets_notes: false,
             presses_twice: false,
             claims: true,
+            changes_mind: false,
             came_at,
             began: false,
             paid: None,
@@ -158,14 +164,16 @@ impl World {
         let MachineScreen::Idle { cash_in, cash_out, .. } = screen else { return };
         if let Some(at) = self.crowd.pockets.iter().position(|(at, _)| *at <= now) {
             let (_, code) = self.crowd.pockets.remove(at);
-            self.crowd.person = Some(Person::new(Wish::Code(code), now));
+            let changes_mind = self.rates.customers > 0 && self.percent(20);
+            let person = Person::new(Wish::Code(code), now);
+            self.crowd.person = Some(Person { changes_mind, ..person });
             return;
         }
         if let Some(script) = &mut self.crowd.script {
             let fits = |person: &Person| match &person.wish {
                 Wish::In(_) => *cash_in,
                 Wish::Out(minor) => cash_out.iter().any(|fiat| fiat.minor == *minor),
-                Wish::Code(_) => true,
+                Wish::Code(_) | Wish::Service(_) => true,
             };
             if script.first().is_some_and(fits) {
                 let person = script.remove(0);
@@ -174,6 +182,11 @@ impl World {
             return;
         }
         if self.quiet || now < self.crowd.next_at {
+            return;
+        }
+        if self.percent(self.rates.service) {
+            self.crowd.next_at = now.saturating_add(self.between(1_000, 20_000));
+            self.crowd.person = Some(self.somebody_with_the_pin());
             return;
         }
         let amounts: Vec<i64> = cash_out.iter().map(|fiat| fiat.minor).collect();
@@ -205,6 +218,7 @@ impl World {
         person.forgets_notes = self.percent(odd);
         person.presses_twice = self.percent(odd);
         person.claims = !self.percent(odd);
+        person.changes_mind = self.percent(odd);
         Some(person)
     }
 
@@ -215,6 +229,9 @@ impl World {
         if stayed > patience {
             self.walks_away(person);
             return None;
+        }
+        if let Wish::Service(task) = person.wish {
+            return self.collector_does(person, task, screen);
         }
         if let MachineScreen::NotesLeft(_) = screen {
             self.takes_notes(&person);
@@ -245,7 +262,11 @@ impl World {
             }
             View::PaidWaiting { .. } => {
                 let code = person.code.clone().map(SecretText::new);
-                code.map(|code| CustomerAction::ClaimCode { code })
+                let sats = person.changes_mind;
+                code.map(|code| match sats {
+                    true => CustomerAction::GiveBack { code },
+                    false => CustomerAction::ClaimCode { code },
+                })
             }
             View::Feed { total, room_minor, .. } => {
                 self.feeds(&mut person, total.minor, *room_minor)
@@ -306,9 +327,13 @@ impl World {
             }
             Wish::Code(code) => {
                 person.code = Some(code.clone());
-                CustomerAction::ClaimCode { code: SecretText::new(code.clone()) }
+                let code = SecretText::new(code.clone());
+                match person.changes_mind {
+                    true => CustomerAction::GiveBack { code },
+                    false => CustomerAction::ClaimCode { code },
+                }
             }
-            Wish::In(_) | Wish::Out(_) => return None,
+            Wish::In(_) | Wish::Out(_) | Wish::Service(_) => return None,
         };
         if person.presses_twice {
             self.act(action.clone());

@@ -6,6 +6,7 @@ use bitspire_shared::rpc::ErrorCode;
 use serde_json::{Value, json};
 
 use super::deaths::DeathRates;
+use super::parts::{Parts, ROLL};
 use super::world::{Thing, World};
 
 /// Which device.
@@ -43,10 +44,16 @@ pub(super) enum Fault {
     VaultStops,
     VaultDies,
     SlowDisk,
+    /// The system's clock is so many seconds off.
+    Clock(i64),
+    NoPaper,
+    Cover,
+    Cutter,
+    PrinterDead,
 }
 
 /// All sorts, for the schedule of a seed.
-const SORTS: [Fault; 36] = [
+const SORTS: [Fault; 44] = [
     Fault::CutCable(Which::Acceptor),
     Fault::CutCable(Which::Dispenser),
     Fault::Replug(Which::Acceptor),
@@ -83,10 +90,18 @@ const SORTS: [Fault; 36] = [
     Fault::VaultStops,
     Fault::VaultDies,
     Fault::SlowDisk,
+    Fault::Clock(-31_536_000),
+    Fault::Clock(31_536_000),
+    Fault::Clock(-1_000),
+    Fault::Clock(300),
+    Fault::NoPaper,
+    Fault::Cover,
+    Fault::Cutter,
+    Fault::PrinterDead,
 ];
 
 /// Those that last until they are put right.
-pub(super) const LASTING: [Fault; 8] = [
+pub(super) const LASTING: [Fault; 9] = [
     Fault::CutCable(Which::Acceptor),
     Fault::CutCable(Which::Dispenser),
     Fault::Power(Which::Acceptor),
@@ -95,6 +110,7 @@ pub(super) const LASTING: [Fault; 8] = [
     Fault::Cashbox,
     Fault::LeftInInlet,
     Fault::Silence,
+    Fault::Clock(0),
 ];
 
 /// How the relay treats messages, in percent.
@@ -113,6 +129,9 @@ pub(super) struct Rates {
     pub(super) deaths: DeathRates,
     /// Percent of customers with each odd habit.
     pub(super) customers: u32,
+    /// Percent of those who come that have the PIN.
+    pub(super) service: u32,
+    pub(super) parts: Parts,
     pub(super) options: Options,
     pub(super) invoice_s: u64,
     /// Minutes with faults.
@@ -131,6 +150,8 @@ impl Rates {
             relay: Relay::default(),
             deaths: DeathRates::default(),
             customers: 0,
+            service: 0,
+            parts: Parts::default(),
             options: Options::default(),
             invoice_s: 600,
             minutes: 0,
@@ -167,7 +188,21 @@ impl Rates {
         };
         let sorts = chance.next_u64() | chance.next_u64();
         let sorts = if chance.chance(300_000) { u64::MAX } else { sorts };
-        Self { cable, relay, deaths, customers, options, invoice_s, minutes, gap_s, sorts }
+        let parts = Parts::by(chance);
+        let service = if chance.chance(400_000) { 8 } else { 0 };
+        Self {
+            cable,
+            relay,
+            deaths,
+            customers,
+            service,
+            parts,
+            options,
+            invoice_s,
+            minutes,
+            gap_s,
+            sorts,
+        }
     }
 }
 
@@ -206,6 +241,11 @@ impl World {
         drop(done);
     }
 
+    /// Somebody does something to the printer, if there is one.
+    fn at_printer(&mut self, action: &Value) {
+        drop(self.printer.act(action, self.now));
+    }
+
     pub(super) fn goes_wrong(&mut self, fault: Fault) {
         self.trace.line(self.now, || format!("fault {fault:?}"));
         self.deaths.faults = self.deaths.faults.saturating_add(1);
@@ -234,7 +274,8 @@ impl World {
             Fault::Cashbox => self.tries(Which::Acceptor, &acts("stacker_out")),
             Fault::Pause => self.tries(Which::Acceptor, &acts("pause")),
             Fault::Reject => {
-                self.tries(Which::Acceptor, &json!({ "action": "reject_next", "reason": "76" }));
+                let reason = self.rates.parts.refusal();
+                self.tries(Which::Acceptor, &json!({ "action": "reject_next", "reason": reason }));
             }
             Fault::Silence => {
                 let replies = self.between(1, 40);
@@ -278,6 +319,14 @@ impl World {
             Fault::VaultStops => self.put(bitspire_agent::vault::Event::Stop),
             Fault::VaultDies => self.deaths.at_once(self.now),
             Fault::SlowDisk => self.slow_disk = self.between(50, 7_000),
+            Fault::Clock(off) => {
+                self.wall_off = off;
+                lasts = self.between(2_000, 180_000);
+            }
+            Fault::NoPaper => self.at_printer(&json!({ "action": "paper", "lines": 0 })),
+            Fault::Cover => self.at_printer(&json!({ "action": "cover", "open": true })),
+            Fault::Cutter => self.at_printer(&json!({ "action": "cutter", "stuck": true })),
+            Fault::PrinterDead => self.at_printer(&json!({ "action": "power", "on": false })),
         }
         self.plan(lasts, Thing::Mend(fault));
     }
@@ -327,6 +376,11 @@ impl World {
                 self.reload_page();
             }
             Fault::WalletAway => self.service.wallet_away = false,
+            Fault::Clock(_) => self.wall_off = 0,
+            Fault::NoPaper => self.at_printer(&json!({ "action": "paper", "lines": ROLL })),
+            Fault::Cover => self.at_printer(&json!({ "action": "cover", "open": false })),
+            Fault::Cutter => self.at_printer(&json!({ "action": "cutter", "stuck": false })),
+            Fault::PrinterDead => self.at_printer(&json!({ "action": "power", "on": true })),
             Fault::Replug(_)
             | Fault::NetGone
             | Fault::SaidAgain
@@ -349,6 +403,7 @@ impl World {
         }
         self.acceptor.mend(self.now);
         self.dispenser.mend(self.now);
+        self.printer.mend(self.now);
         self.deaths.end();
     }
 }

@@ -8,21 +8,27 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitspire_agent::config::{AcceptorConfig, DispenserConfig, PrinterConfig};
+use bitspire_agent::config::{AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig};
 use bitspire_agent::journal::{ByJournal, Head, Verified, verify_file};
 use bitspire_agent::txn::Txn;
 use bitspire_agent::vault::{Event, Host, Next, Place, Point, VaultError};
+use bitspire_hardware::acceptor::ccnet::{self, Ccnet};
+use bitspire_hardware::acceptor::ebds::{self, Ebds};
 use bitspire_hardware::acceptor::id003::{Id003, Settings};
-use bitspire_hardware::acceptor::{Acceptor, AcceptorCommand};
+use bitspire_hardware::acceptor::{Acceptor, AcceptorCommand, AcceptorEvent};
 use bitspire_hardware::dispenser::f56::F56;
-use bitspire_hardware::dispenser::{Dispenser, DispenserCommand};
+use bitspire_hardware::dispenser::puloon::Puloon;
+use bitspire_hardware::dispenser::{Dispenser, DispenserCommand, DispenserEvent};
+use bitspire_hardware::frame::ebds::PowerUpPolicy;
 use bitspire_hardware::port::PortClosed;
-use bitspire_hardware::printer::Printer;
+use bitspire_hardware::printer::escpos::EscPos;
+use bitspire_hardware::printer::{Printer, PrinterCommand};
 use bitspire_shared::ids::{JournalHead, JournalSeq};
 use bitspire_shared::money::Currency;
 use bitspire_shared::time::Mono;
 use bitspire_shell::secrets::SecretError;
 
+use super::line::Driver;
 use super::world::{Thing, World};
 
 /// One run of the vault in the world.
@@ -61,10 +67,20 @@ impl Dispenser<ByJournal> for Port<DispenserCommand<ByJournal>> {
     }
 }
 
+impl Printer for Port<PrinterCommand> {
+    fn send(&mut self, command: PrinterCommand) -> Result<(), PortClosed> {
+        self.put(command);
+        Ok(())
+    }
+}
+
+type Validator = dyn Driver<AcceptorCommand<ByJournal>, AcceptorEvent>;
+type Giver = dyn Driver<DispenserCommand<ByJournal>, DispenserEvent>;
+
 impl Host for InWorld {
     fn mono(&self) -> Mono {
         let world = self.world.borrow();
-        world.wall.store(world.unix().0, Ordering::Relaxed);
+        world.wall.store(world.machine_unix().0, Ordering::Relaxed);
         Mono(world.now.since(self.started))
     }
 
@@ -85,25 +101,41 @@ impl Host for InWorld {
         let mut world = self.world.borrow_mut();
         let baud = config.baud.unwrap_or(9_600);
         let now = world.now;
-        let events = world.acceptor.open(Id003::new(Settings { currency, baud }), now);
+        let engine: Box<Validator> = match config.kind {
+            AcceptorKind::Id003 => Box::new(Id003::new(Settings { currency, baud })),
+            AcceptorKind::Ccnet => Box::new(Ccnet::new(ccnet::Settings { currency, baud })),
+            AcceptorKind::Ebds => {
+                let policy = PowerUpPolicy::B;
+                Box::new(Ebds::new(ebds::Settings { currency, baud, policy }))
+            }
+        };
+        let events = world.acceptor.open(engine, now);
         world.heard_acceptor(events);
         Ok(Box::new(Port(Arc::clone(&world.ports.acceptor))))
     }
 
     fn dispenser(
         &mut self,
-        _: &DispenserConfig,
+        config: &DispenserConfig,
         currency: Currency,
     ) -> Result<Box<dyn Dispenser<ByJournal>>, VaultError> {
         let mut world = self.world.borrow_mut();
         let now = world.now;
-        let events = world.dispenser.open(F56::new(currency), now);
+        let engine: Box<Giver> = match config.kind.lcdm() {
+            None => Box::new(F56::new(currency)),
+            Some(model) => Box::new(Puloon::new(config.lcdm(model, currency))),
+        };
+        let events = world.dispenser.open(engine, now);
         world.heard_dispenser(events);
         Ok(Box::new(Port(Arc::clone(&world.ports.dispenser))))
     }
 
-    fn printer(&mut self, _: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError> {
-        Err(VaultError::Device(io::Error::other("this machine has no printer")))
+    fn printer(&mut self, config: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError> {
+        let mut world = self.world.borrow_mut();
+        let now = world.now;
+        let events = world.printer.open(Box::new(EscPos::new(config.baud)), now);
+        world.heard_printer(events);
+        Ok(Box::new(Port(Arc::clone(&world.ports.printer))))
     }
 
     fn next(&mut self, until: Mono) -> Next {

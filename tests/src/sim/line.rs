@@ -12,26 +12,58 @@ const LATENCY_MS: u64 = 2;
 /// Bytes of the device that are remembered.
 const HELD: usize = 256;
 
-pub(super) struct Line<E: Engine, D> {
-    engine: Option<E>,
+/// An engine of whatever protocol, for a line that does not care.
+pub(super) trait Driver<C, V> {
+    fn link_up(&mut self, now: Mono) -> Output<V>;
+    fn link_down(&mut self, now: Mono) -> Output<V>;
+    fn bytes(&mut self, bytes: &[u8], now: Mono) -> Output<V>;
+    fn tick(&mut self, now: Mono) -> Output<V>;
+    fn told(&mut self, command: C, now: Mono) -> Output<V>;
+}
+
+impl<E: Engine> Driver<E::Command, E::Event> for E {
+    fn link_up(&mut self, now: Mono) -> Output<E::Event> {
+        self.on_link_up(now)
+    }
+
+    fn link_down(&mut self, now: Mono) -> Output<E::Event> {
+        self.on_link_down("unplugged", now)
+    }
+
+    fn bytes(&mut self, bytes: &[u8], now: Mono) -> Output<E::Event> {
+        self.on_bytes(bytes, now)
+    }
+
+    fn tick(&mut self, now: Mono) -> Output<E::Event> {
+        self.on_tick(now)
+    }
+
+    fn told(&mut self, command: E::Command, now: Mono) -> Output<E::Event> {
+        self.command(command, now)
+    }
+}
+
+/// What is said to a device as `C`, and what it says as `V`.
+pub(super) struct Line<C, V> {
+    engine: Option<Box<dyn Driver<C, V>>>,
     wake: Option<Mono>,
-    sim: Faulty<D>,
+    sim: Faulty<Box<dyn SimDevice>>,
     /// What came last from the device.
     last: Vec<u8>,
     /// What the next engine hears first.
     stale: Vec<u8>,
 }
 
-impl<E: Engine, D: SimDevice> Line<E, D> {
-    pub(super) fn new(device: D, seed: u64, rates: FaultRates) -> Self {
+impl<C, V> Line<C, V> {
+    pub(super) fn new(device: Box<dyn SimDevice>, seed: u64, rates: FaultRates) -> Self {
         let sim = Faulty::new(device, seed, rates, LATENCY_MS);
         Self { engine: None, wake: None, sim, last: Vec::new(), stale: Vec::new() }
     }
 
     /// The vault opens the line.
-    pub(super) fn open(&mut self, mut engine: E, now: Mono) -> Vec<E::Event> {
+    pub(super) fn open(&mut self, mut engine: Box<dyn Driver<C, V>>, now: Mono) -> Vec<V> {
         let mut events = Vec::new();
-        let output = engine.on_link_up(now);
+        let output = engine.link_up(now);
         self.engine = Some(engine);
         self.follow(output, now, &mut events);
         let stale = std::mem::take(&mut self.stale);
@@ -52,24 +84,24 @@ impl<E: Engine, D: SimDevice> Line<E, D> {
         self.stale = self.last.split_off(from);
     }
 
-    pub(super) fn command(&mut self, command: E::Command, now: Mono) -> Vec<E::Event> {
+    pub(super) fn command(&mut self, command: C, now: Mono) -> Vec<V> {
         let mut events = Vec::new();
         if let Some(engine) = &mut self.engine {
-            let output = engine.command(command, now);
+            let output = engine.told(command, now);
             self.follow(output, now, &mut events);
         }
         events
     }
 
     /// The adapter is pulled out and put back.
-    pub(super) fn replug(&mut self, now: Mono) -> Vec<E::Event> {
+    pub(super) fn replug(&mut self, now: Mono) -> Vec<V> {
         let mut events = Vec::new();
         if let Some(engine) = &mut self.engine {
-            let output = engine.on_link_down("unplugged", now);
+            let output = engine.link_down(now);
             self.follow(output, now, &mut events);
         }
         if let Some(engine) = &mut self.engine {
-            let output = engine.on_link_up(now);
+            let output = engine.link_up(now);
             self.follow(output, now, &mut events);
         }
         events
@@ -80,7 +112,7 @@ impl<E: Engine, D: SimDevice> Line<E, D> {
     }
 
     /// What is due happens.
-    pub(super) fn turn(&mut self, now: Mono) -> Vec<E::Event> {
+    pub(super) fn turn(&mut self, now: Mono) -> Vec<V> {
         let mut events = Vec::new();
         if self.sim.wake_at().is_some_and(|at| at <= now) {
             let bytes = self.sim.on_tick(now);
@@ -89,14 +121,14 @@ impl<E: Engine, D: SimDevice> Line<E, D> {
         if self.wake.is_some_and(|at| at <= now) {
             self.wake = None;
             if let Some(engine) = &mut self.engine {
-                let output = engine.on_tick(now);
+                let output = engine.tick(now);
                 self.follow(output, now, &mut events);
             }
         }
         events
     }
 
-    fn hear(&mut self, bytes: &[u8], now: Mono, events: &mut Vec<E::Event>) {
+    fn hear(&mut self, bytes: &[u8], now: Mono, events: &mut Vec<V>) {
         if bytes.is_empty() {
             return;
         }
@@ -104,12 +136,12 @@ impl<E: Engine, D: SimDevice> Line<E, D> {
         let over = self.last.len().saturating_sub(HELD);
         self.last.drain(..over);
         if let Some(engine) = &mut self.engine {
-            let output = engine.on_bytes(bytes, now);
+            let output = engine.bytes(bytes, now);
             self.follow(output, now, events);
         }
     }
 
-    fn follow(&mut self, output: Output<E::Event>, now: Mono, events: &mut Vec<E::Event>) {
+    fn follow(&mut self, output: Output<V>, now: Mono, events: &mut Vec<V>) {
         self.wake = output.wake_at;
         events.extend(output.events);
         if !output.write.is_empty() {

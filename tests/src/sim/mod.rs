@@ -9,6 +9,7 @@
 //! others are run all the same.
 
 pub mod bite;
+mod collector;
 mod customer;
 mod deaths;
 mod faults;
@@ -19,6 +20,7 @@ mod net;
 mod one;
 mod operator;
 mod oracle;
+mod parts;
 mod service;
 mod trace;
 mod watch;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
-use bitspire_agent::config::{self, Config};
+use bitspire_agent::config::{self, Config, DispenserKind};
 use bitspire_agent::journal::{Journal, Reader, verify_file};
 use bitspire_agent::txn::Txn;
 use bitspire_agent::vault::{self, Seams, VaultError};
@@ -25,13 +25,18 @@ use super::deaths::{Aim, Passed};
 use super::faults::Rates;
 use super::host::InWorld;
 use super::oracle::{Books, judge};
+use super::parts::Parts;
 use super::world::{Thing, World};
 
 /// Vaults that a world may wear out before something must be wrong.
 const STARTS: u32 = 2_000;
 
-/// A machine that is paired, confirmed and loaded, for each seed to begin with.
-pub(super) struct Template {
+/// Machines that are paired, confirmed and loaded, for each seed to begin with: with two bays, and
+/// with one.
+pub(super) struct Template([Shop; 2]);
+
+/// One of them.
+struct Shop {
     folder: TempDir,
     vault: PubKey,
     fees: EventId,
@@ -94,15 +99,22 @@ fn fresh_folder() -> Result<TempDir> {
     made.context("no folder for a world")
 }
 
-fn configuration(folder: &Path) -> Result<Config> {
+fn configuration(folder: &Path, parts: Parts) -> Result<Config> {
     let file = folder.join("machine.toml");
+    let (acceptor, dispenser) = (parts.acceptor.protocol(), parts.dispenser.protocol());
+    let printer = match parts.printer {
+        true => "[vault.printer]\nport = 'serial'\npath = '/printer'\nprint = 'always'\n",
+        false => "",
+    };
     let text = format!(
         "currency = 'USD'\ndata_dir = '{0}/data'\nruntime_dir = '{0}/run'\n\
-         [vault]\nheartbeat_s = 20\n[vault.acceptor]\nkind = 'id003'\npath = '{0}/acceptor'\n\
-         [vault.dispenser]\nkind = 'f56'\npath = '{0}/dispenser'\nbays = 2\n\
-         [vault.breaker]\nnotes_per_hour = 5000\nnotes_per_day = 5000\n\
+         [vault]\nheartbeat_s = 20\n\
+         [vault.acceptor]\nkind = '{acceptor}'\npath = '{0}/acceptor'\n\
+         [vault.dispenser]\nkind = '{dispenser}'\npath = '{0}/dispenser'\nbays = {1}\n\
+         {printer}[vault.breaker]\nnotes_per_hour = 5000\nnotes_per_day = 5000\n\
          [pairing]\nallow_loopback_relays = true\n",
-        folder.display()
+        folder.display(),
+        parts.bays(),
     );
     fs::write(&file, text)?;
     Ok(config::load(Some(&file), &BTreeMap::new(), &[])?.0)
@@ -153,9 +165,23 @@ fn live(world: &Rc<RefCell<World>>, config: &Config) -> Result<()> {
 
 impl Template {
     pub(super) fn make() -> Result<Self> {
+        let shop = |dispenser| Shop::make(Parts { dispenser, ..Parts::default() });
+        Ok(Self([shop(DispenserKind::default())?, shop(DispenserKind::Puloon1000)?]))
+    }
+
+    /// A world on a copy of the machine, run to its end.
+    pub(super) fn run(&self, how: &How) -> Outcome {
+        let [two, one] = &self.0;
+        if how.rates().parts.bays() == 1 { one.run(how) } else { two.run(how) }
+    }
+}
+
+impl Shop {
+    fn make(parts: Parts) -> Result<Self> {
         let folder = fresh_folder()?;
-        let config = configuration(folder.path())?;
-        let world = Rc::new(RefCell::new(World::new(0, Rates::good())));
+        let config = configuration(folder.path(), parts)?;
+        let rates = Rates { parts, ..Rates::good() };
+        let world = Rc::new(RefCell::new(World::new(0, rates)));
         world.borrow_mut().operator.sets_up = true;
         world.borrow_mut().plan(300, Thing::Operate);
         live(&world, &config)?;
@@ -166,8 +192,7 @@ impl Template {
         Ok(Self { folder, vault, fees, now: world.now })
     }
 
-    /// A world on a copy of this machine, run to its end.
-    pub(super) fn run(&self, how: &How) -> Outcome {
+    fn run(&self, how: &How) -> Outcome {
         let caught = catch_unwind(AssertUnwindSafe(|| self.run_whole(how)));
         match caught {
             Ok(Ok(outcome)) => outcome,
@@ -183,8 +208,9 @@ impl Template {
     fn run_whole(&self, how: &How) -> Result<Outcome> {
         let folder = fresh_folder()?;
         copy(&self.folder.path().join("data"), &folder.path().join("data"))?;
-        let config = configuration(folder.path())?;
-        let mut world = World::new(how.seed, how.rates());
+        let rates = how.rates();
+        let config = configuration(folder.path(), rates.parts)?;
+        let mut world = World::new(how.seed, rates);
         world.now = self.now.after(10_000);
         world.service.vault = Some(self.vault);
         world.service.fees = Some(self.fees);

@@ -8,7 +8,7 @@ use bitspire_shared::document::{
 };
 use bitspire_shared::ids::{BayId, ChangeId, EventId, JournalSeq, Nonce, TxnId};
 use bitspire_shared::money::{Currency, Denomination, Direction};
-use bitspire_shared::rpc::{Doubt, OpenTxn};
+use bitspire_shared::rpc::{BayCount, Doubt, OpenTxn};
 use bitspire_shared::seed::{BunkerSecret, BunkerUri, Loopback, Pins, Seed, parse_relay};
 use bitspire_shared::statement::{SignedStatement, Statement, VerdictKind};
 use bitspire_shared::time::Unix;
@@ -33,6 +33,8 @@ pub(super) struct Operator {
     /// What the books of the cashbox lack by verdicts that could not say it, in minor units.
     pub(super) cashbox_slack: i64,
     counted_at: u64,
+    /// The books of the bays may lack what somebody with the PIN has done: they are counted again.
+    pub(super) recounts: bool,
     quiet_since: Option<u64>,
     pub(super) verdicts: u64,
 }
@@ -48,6 +50,11 @@ pub(super) fn note_of(bay: u8) -> i64 {
 }
 
 impl World {
+    /// The bays that this machine has.
+    fn own_bays(&self) -> impl Iterator<Item = &'static (u8, u32, u32)> + use<> {
+        BAYS.iter().take(usize::from(self.rates.parts.bays()))
+    }
+
     pub(super) fn operate(&mut self) {
         if self.operator.sets_up {
             self.plan(300, Thing::Operate);
@@ -69,12 +76,20 @@ impl World {
         let doubted = report.alerts.iter().any(|alert| alert.code == "bay_in_doubt");
         let uncertain = report.open_transactions.iter().any(|txn| txn.state == "uncertain");
         let recently = self.now.0.saturating_sub(self.operator.counted_at) < AGAIN_MS;
-        if doubted && !uncertain && !recently && self.told_is_over() {
+        if self.operator.recounts && self.quiet {
+            let there = self.bays(|bay| bay["cassette"].as_u64().unwrap_or(0));
+            let same = |(bay, booked): (&BayId, &BayCount)| {
+                there.get(&bay.get()) == Some(&u64::from(booked.count))
+            };
+            self.operator.recounts = !report.cassettes.iter().all(same);
+        }
+        let wanted = doubted || (self.operator.recounts && self.quiet);
+        if wanted && !uncertain && !recently && self.told_is_over() {
             self.operator.counted_at = self.now.0;
             self.count_bays(report.journal_seq);
         }
         if self.quiet {
-            self.is_it_over(&report.open_transactions, doubted);
+            self.is_it_over(&report.open_transactions, wanted);
         }
     }
 
@@ -205,7 +220,8 @@ impl World {
         let booked =
             cashbox.notes.iter().map(|(note, count)| i64::from(note.minor()) * i64::from(*count));
         let booked: i64 = booked.sum();
-        let more = self.cashbox_minor() - booked - self.operator.cashbox_slack;
+        let emptied: i64 = self.service.emptied.values().sum();
+        let more = self.cashbox_minor() - booked - emptied - self.operator.cashbox_slack;
         // a verdict speaks of all the notes in doubt at once
         if doubt.unknown_minor > 0 && more >= doubt.unknown_minor && times < 12 {
             return Some((VerdictKind::Owed, doubt.unknown_minor));
@@ -243,6 +259,8 @@ impl World {
             let until = Unix(4_000_000_000);
             let seed = Seed::issue(&pins, bunker, secret, vec![relay], until, Loopback::Allowed);
             let seed_url = SecretText::new(seed.expect("a seed").expose().to_string());
+            let new = SecretText::new(super::collector::PIN.to_owned());
+            self.say(ToVault::ServicePin { new, old: None });
             self.say(ToVault::Seed { seed_url });
             let session = public(&self.service.parties.client);
             let expires_at = self.unix().after(3_600);
@@ -257,12 +275,28 @@ impl World {
             };
             let text = document.to_json().expect("fees");
             self.service.fees = Some(self.publish(DocumentKind::Fees, text));
-            let counts = BAYS.map(|(bay, _, count)| (bay, u64::from(count))).into();
+            let counts = self.own_bays().map(|(bay, _, count)| (*bay, u64::from(*count)));
+            let counts = counts.collect();
+            self.name_vault();
             self.publish_counts(&counts, JournalSeq(1_000_000));
         } else if self.crowd.is_for_sale() && !self.over {
             self.over = true;
             self.put(bitspire_agent::vault::Event::Stop);
         }
+    }
+
+    /// The machine's own word for whom its vault speaks, so that it can give receipts.
+    fn name_vault(&mut self) {
+        let spire = &self.service.parties.spire;
+        let statement = Statement::Vault {
+            spire: public(spire),
+            vault: self.service.vault.expect("it is paired"),
+            nonce: Nonce::from_bytes(bytes(&mut self.chance)),
+            not_after: self.unix().after(86_400),
+        };
+        let event = statement.to_unsigned(&public(spire), self.unix()).expect("a statement");
+        let signed = event.sign_with_keys(spire).expect("the machine's key signs");
+        self.say(ToVault::Named { statement: Box::new(SignedStatement::new(signed)) });
     }
 
     fn count_bays(&mut self, base_seq: JournalSeq) {
@@ -281,7 +315,7 @@ impl World {
             (bay(*number), Position { denomination, count: count(number) })
         };
         let mut changes = Vec::new();
-        for (number, ..) in &BAYS {
+        for (number, ..) in self.own_bays() {
             changes.push(Change {
                 id: ChangeId::from_bytes(bytes(&mut self.chance)),
                 bay: bay(*number),
@@ -291,7 +325,7 @@ impl World {
             });
         }
         let mut document = Cassettes {
-            positions: BAYS.iter().map(position).collect(),
+            positions: self.own_bays().map(position).collect(),
             published_at: Some(self.unix()),
             changes: Some(changes),
             attest: None,

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use bitspire_agent::journal::{Holdings, Journal, StoredEntry};
 use bitspire_agent::txn::{Txn, cash_in, cash_out};
+use bitspire_agent::vault::is_trial;
 use bitspire_shared::ids::TxnId;
 use bitspire_shared::rpc::DispenseOutcome;
 use serde_json::Value;
 
 use super::operator::note_of;
 use super::service::Drawn;
+use super::watch::TRIAL;
 use super::world::World;
 
 /// What the journal says in the end.
@@ -20,6 +22,8 @@ pub(super) struct Books {
     pub(super) txns: BTreeMap<TxnId, Txn>,
     /// Intents to dispense, by entry.
     pub(super) dispenses: BTreeMap<u64, TxnId>,
+    /// What was in the cashbox each time that somebody emptied it, in minor units.
+    pub(super) emptied: i64,
     pub(super) stacks: u64,
     pub(super) holdings: Holdings,
     pub(super) entries: usize,
@@ -30,6 +34,7 @@ impl Books {
         let mut books = Self {
             txns: BTreeMap::new(),
             dispenses: BTreeMap::new(),
+            emptied: 0,
             stacks: 0,
             holdings: journal.holdings().clone(),
             entries: entries.len(),
@@ -40,8 +45,18 @@ impl Books {
             let txn = match entry.kind.as_str() {
                 "txn" => body,
                 "intent" => &body["txn"],
+                "setting" => {
+                    books.emptied += emptied(body);
+                    continue;
+                }
                 _ => continue,
             };
+            if is_trial(txn["name"].as_str().unwrap_or_default()) {
+                if body["what"] == "dispense" {
+                    books.dispenses.insert(entry.seq.0, TRIAL);
+                }
+                continue;
+            }
             let state = txn["state"].clone();
             let state: Txn = serde_json::from_value(state).map_err(|e| e.to_string())?;
             let txid = state.txid();
@@ -54,6 +69,26 @@ impl Books {
         }
         Ok(books)
     }
+}
+
+/// What the books had of a cashbox that an entry empties, in minor units.
+fn emptied(setting: &Value) -> i64 {
+    let moves = setting["cash"].as_array().into_iter().flatten();
+    let empties = moves.filter(|one| one.get("cashbox_emptied").is_some()).count();
+    let events = setting["value"]["events"].as_array().into_iter().flatten();
+    let last = events.filter_map(|event| event["action"].get("cashbox_emptied")).next_back();
+    match last {
+        Some(action) if empties > 0 => piles_minor(&action["notes"]),
+        _ => 0,
+    }
+}
+
+/// Notes by the books, in minor units.
+fn piles_minor(notes: &Value) -> i64 {
+    let pile = |(minor, pile): (&String, &Value)| {
+        minor.parse::<i64>().unwrap_or(0) * pile["expected"].as_i64().unwrap_or(0)
+    };
+    notes.as_object().into_iter().flatten().map(pile).sum()
 }
 
 /// Everything that does not hold.
@@ -147,7 +182,7 @@ impl Judge<'_> {
     /// Each stacked note counts once, or is in doubt.
     fn cashbox(&mut self) {
         let there = self.world.cashbox_minor();
-        let mut booked = self.world.operator.cashbox_slack;
+        let mut booked = self.world.operator.cashbox_slack + self.books.emptied;
         let mut doubts = 0i64;
         for (note, heap) in &self.books.holdings.cashbox {
             let minor = i64::from(note.minor());

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use bitspire_hardware::sim::faulty::SplitMix64;
-use bitspire_shared::ids::{EventId, PaymentHash, PubKey, QuoteId, RequestId, TxnId, WithdrawId};
+use bitspire_shared::ids::{
+    ChangeId, EventId, PaymentHash, PubKey, QuoteId, RequestId, TxnId, WithdrawId,
+};
 use bitspire_shared::money::{Direction, FeePpm, Fiat, Origin, Origins, Rate, Sats, SourceName};
 use bitspire_shared::rpc::{
     Ack, CreateInvoice, CreateWithdraw, DispenseAuthorisation, DispenseReport, ErrorCode,
     GetPayment, GetQuote, Invoice, Lnurl, Payment, PaymentState, Quote, QuoteTerms, Reply,
-    SignedText as _, StateReport, VaultSigned, Withdraw, WithdrawTerms, notes_value,
+    ServiceAction, SignedText as _, StateReport, VaultSigned, Withdraw, WithdrawTerms, notes_value,
 };
 use bitspire_shared::split::FeePair;
 use bitspire_shared::time::Unix;
@@ -96,6 +98,8 @@ pub(super) struct Service {
     pub(super) bills: BTreeMap<PaymentHash, Bill>,
     pub(super) draws: BTreeMap<WithdrawId, Draw>,
     pub(super) reports: BTreeMap<TxnId, Vec<DispenseReport>>,
+    /// What the books of the cashbox had, each time that it was emptied, in minor units.
+    pub(super) emptied: BTreeMap<ChangeId, i64>,
     /// The last heartbeat.
     pub(super) state: Option<StateReport>,
     answers: BTreeMap<RequestId, (String, Value, Reply)>,
@@ -118,6 +122,7 @@ impl Service {
             bills: BTreeMap::new(),
             draws: BTreeMap::new(),
             reports: BTreeMap::new(),
+            emptied: BTreeMap::new(),
             state: None,
             answers: BTreeMap::new(),
             invoice_s: 600,
@@ -217,6 +222,14 @@ impl Service {
                     serde_json::from_value(body).map_err(malformed)?;
                 if let Some(vault) = self.vault {
                     let report = signed.check(&vault).map_err(|_| ErrorCode::BadSignature)?;
+                    for event in &report.service_events {
+                        if let ServiceAction::CashboxEmptied { notes, .. } = &event.action {
+                            let value = notes
+                                .iter()
+                                .map(|(note, pile)| i64::from(note.minor()) * pile.expected);
+                            self.emptied.insert(event.id, value.sum());
+                        }
+                    }
                     let newer = |old: &StateReport| old.journal_seq <= report.journal_seq;
                     if self.state.as_ref().is_none_or(newer) {
                         self.state = Some(report.clone());

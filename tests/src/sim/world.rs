@@ -10,13 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitspire_agent::ipc::{BunkerState, CustomerAction, NetState, Role, ToNet, ToVault};
 use bitspire_agent::journal::ByJournal;
 use bitspire_agent::vault::{Event, Next, Outlet, Peer};
-use bitspire_hardware::acceptor::AcceptorCommand;
-use bitspire_hardware::acceptor::id003::Id003;
-use bitspire_hardware::dispenser::f56::F56;
+use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent};
 use bitspire_hardware::dispenser::{DispenserCommand, DispenserEvent};
-use bitspire_hardware::sim::f56::{F56Sim, Fit};
+use bitspire_hardware::printer::{PrinterCommand, PrinterEvent};
 use bitspire_hardware::sim::faulty::SplitMix64;
-use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_shared::ids::{
     ClaimCode, ClaimHash, JournalSeq, PaymentHash, RequestId, TxnId, WithdrawId,
 };
@@ -93,6 +90,7 @@ fn drain<T>(queue: &Queue<T>) -> VecDeque<T> {
 pub(super) struct Ports {
     pub(super) acceptor: Queue<AcceptorCommand<ByJournal>>,
     pub(super) dispenser: Queue<DispenserCommand<ByJournal>>,
+    pub(super) printer: Queue<PrinterCommand>,
     net: Queue<ToNet>,
 }
 
@@ -111,11 +109,14 @@ pub(super) struct World {
     pub(super) now: Mono,
     /// The system's clock, as the vault may ask for it.
     pub(super) wall: Arc<AtomicU64>,
+    /// How far it is off, in seconds.
+    pub(super) wall_off: i64,
     pub(super) chance: SplitMix64,
     /// The vault's own chance, so that a change of the world leaves its ids alone.
     pub(super) vaults_chance: SplitMix64,
-    pub(super) acceptor: Line<Id003<ByJournal>, Id003Sim>,
-    pub(super) dispenser: Line<F56<ByJournal>, F56Sim>,
+    pub(super) acceptor: Line<AcceptorCommand<ByJournal>, AcceptorEvent>,
+    pub(super) dispenser: Line<DispenserCommand<ByJournal>, DispenserEvent>,
+    pub(super) printer: Line<PrinterCommand, PrinterEvent>,
     pub(super) ports: Ports,
     inbox: VecDeque<Event>,
     agenda: BTreeMap<(Mono, u64), Thing>,
@@ -142,6 +143,8 @@ pub(super) struct World {
     pub(super) stacks: u64,
     /// The transaction of the intent that was written last.
     pub(super) intent_of: Option<TxnId>,
+    /// Somebody with the PIN has asked for a test of the dispenser.
+    pub(super) testing: bool,
     /// What must never happen, where it did.
     pub(super) broken: Vec<String>,
     /// The next flush takes so long, in milliseconds.
@@ -160,15 +163,14 @@ impl World {
     pub(super) fn new(seed: u64, rates: Rates) -> Self {
         let mut chance = SplitMix64::new(seed);
         let vaults_chance = SplitMix64::new(chance.next_u64());
-        let options = rates.options;
-        let timing = Timing { initialize: 1_000, accept: 600, stack: 800, stacked: 200, take: 800 };
-        let acceptor = Id003Sim::new(Id003Sim::usd(), Options { ..options }, timing);
-        let dispenser = F56Sim::new(Fit { note_ms: 120, ..Fit::default() });
+        let parts = rates.parts;
         Self {
             now: Mono(1_000),
             wall: Arc::new(AtomicU64::new(EPOCH)),
-            acceptor: Line::new(acceptor, chance.next_u64(), rates.cable),
-            dispenser: Line::new(dispenser, chance.next_u64(), rates.cable),
+            wall_off: 0,
+            acceptor: Line::new(parts.validator(rates.options), chance.next_u64(), rates.cable),
+            dispenser: Line::new(parts.giver(), chance.next_u64(), rates.cable),
+            printer: Line::new(parts.press(), chance.next_u64(), rates.cable),
             deaths: Deaths::new(chance.next_u64(), rates.deaths),
             chance,
             vaults_chance,
@@ -190,6 +192,7 @@ impl World {
             told: Vec::new(),
             stacks: 0,
             intent_of: None,
+            testing: false,
             broken: Vec::new(),
             slow_disk: 0,
             device_after: Answer::Truthful,
@@ -202,6 +205,12 @@ impl World {
     /// What the service's clock shows.
     pub(super) fn unix(&self) -> Unix {
         Unix(EPOCH.saturating_add(self.now.0 / 1_000))
+    }
+
+    /// What the machine's own clock shows.
+    pub(super) fn machine_unix(&self) -> Unix {
+        let unix = self.unix().0;
+        Unix(unix.saturating_add_signed(self.wall_off))
     }
 
     /// A number from `least` up to `most`.
@@ -225,6 +234,7 @@ impl World {
         self.inbox.clear();
         self.touched.clear();
         self.typed.clear();
+        (self.intent_of, self.testing) = (None, false);
         self.net.begin_anew();
         self.crowd.page_is_gone();
         let wait = self.between(5, 400);
@@ -236,6 +246,7 @@ impl World {
     pub(super) fn end_vault(&mut self) {
         self.acceptor.close();
         self.dispenser.close();
+        self.printer.close();
         self.inbox.clear();
         drain(&self.ports.net);
         self.net.cut();
@@ -263,6 +274,13 @@ impl World {
         }
     }
 
+    pub(super) fn heard_printer(&mut self, events: Vec<PrinterEvent>) {
+        for event in events {
+            self.trace.line(self.now, || format!("printer {event:?}"));
+            self.inbox.push_back(Event::Printer(event));
+        }
+    }
+
     pub(super) fn put(&mut self, event: Event) {
         self.inbox.push_back(event);
     }
@@ -283,6 +301,10 @@ impl World {
             }
             let events = self.dispenser.command(command, self.now);
             self.heard_dispenser(events);
+        }
+        for command in drain(&self.ports.printer) {
+            let events = self.printer.command(command, self.now);
+            self.heard_printer(events);
         }
         for message in drain(&self.ports.net) {
             self.net_hears(message);
@@ -333,7 +355,8 @@ impl World {
 
     fn next_at(&self) -> Option<Mono> {
         let first = self.agenda.first_key_value().map(|((at, _), _)| *at);
-        [first, self.acceptor.wake_at(), self.dispenser.wake_at()].into_iter().flatten().min()
+        let devices = [self.acceptor.wake_at(), self.dispenser.wake_at(), self.printer.wake_at()];
+        devices.into_iter().chain([first]).flatten().min()
     }
 
     fn happen(&mut self) {
@@ -345,6 +368,10 @@ impl World {
         if self.dispenser.wake_at().is_some_and(|at| at <= now) {
             let events = self.dispenser.turn(now);
             self.heard_dispenser(events);
+        }
+        if self.printer.wake_at().is_some_and(|at| at <= now) {
+            let events = self.printer.turn(now);
+            self.heard_printer(events);
         }
         while self.agenda.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
             if let Some((_, thing)) = self.agenda.pop_first() {
@@ -402,7 +429,7 @@ impl World {
         if !matches!(action, CustomerAction::Seen { .. }) {
             self.trace.line(self.now, || format!("customer {action:?}"));
         }
-        if let CustomerAction::ClaimCode { code } = &action
+        if let CustomerAction::ClaimCode { code } | CustomerAction::GiveBack { code } = &action
             && let Ok(code) = code.expose().parse::<ClaimCode>()
         {
             self.typed.insert(code.hash());
