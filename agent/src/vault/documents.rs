@@ -216,10 +216,16 @@ impl Vault {
                 own.insert(*bay, BayCount { denomination, count: 0, last_set });
             }
         }
-        let changes = match &document.changes {
+        let mut changes = match &document.changes {
             Some(changes) => changes.clone(),
             None => counts_as_changes(document, checked, &own),
         };
+        // nobody has seen more of the journal than there is; a count by a position beyond it (of the
+        // journal on an earlier disk, say) would have every later change of its bay refused
+        let head = self.journal.head().seq;
+        for change in &mut changes {
+            change.base_seq = change.base_seq.min(head);
+        }
         let mut refused =
             self.cassettes.as_ref().map_or_else(BTreeMap::new, |kept| kept.refused.clone());
         refused.retain(|id, _| changes.iter().any(|change| change.id == *id));

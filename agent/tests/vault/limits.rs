@@ -156,7 +156,8 @@ fn what_a_jam_kept_back_is_owed() {
     assert_eq!(given + report.owed_minor, 20_000);
 }
 
-/// Loss prevented: a refill that is counted twice, or lost because a sale crossed it.
+/// Loss prevented: a refill that is counted twice, or lost because a sale crossed it; and a bay that
+/// nobody can count any more, since one count named a position that the journal does not have.
 #[test]
 fn each_change_of_a_bay_is_applied_once() {
     let mut machine = Machine::ready();
@@ -196,6 +197,9 @@ fn each_change_of_a_bay_is_applied_once() {
     publish(&mut machine, old);
     machine.until("the count", |machine| reported(machine) == json!([95, 2]));
     machine.until("the refusal", |machine| machine.alerts().contains("change_refused"));
+    let seen = machine.last_report()["journal_seq"].as_u64().unwrap();
+    publish(&mut machine, vec![change(6, Action::Set(70), seen)]);
+    machine.until("the count by what was reported", |machine| reported(machine) == json!([70, 1]));
 }
 
 /// Loss prevented: a machine that takes no notes after its jam was cleared, until somebody thinks of
