@@ -1,5 +1,6 @@
 //! What goes wrong, how often, and how it is put right.
 
+use bitspire_hardware::sim::SimError;
 use bitspire_hardware::sim::faulty::{FaultRates, SplitMix64};
 use bitspire_hardware::sim::id003::Options;
 use bitspire_shared::rpc::ErrorCode;
@@ -238,12 +239,20 @@ impl World {
             Which::Acceptor => self.acceptor.act(action, self.now),
             Which::Dispenser => self.dispenser.act(action, self.now),
         };
-        drop(done);
+        self.understood(done);
     }
 
-    /// Somebody does something to the printer, if there is one.
+    /// Somebody does something to the printer.
     fn at_printer(&mut self, action: &Value) {
-        drop(self.printer.act(action, self.now));
+        let done = self.printer.act(action, self.now);
+        self.understood(done);
+    }
+
+    /// A fault that a simulator does not know would be none.
+    fn understood(&mut self, done: Result<Value, SimError>) {
+        if let Err(error @ SimError::Action { .. }) = done {
+            self.broken.push(format!("a fault that no simulator has: {error}"));
+        }
     }
 
     pub(super) fn goes_wrong(&mut self, fault: Fault) {

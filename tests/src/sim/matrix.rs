@@ -4,6 +4,9 @@
 //! is in it. Where a cell lies in the undisturbed course of one of the stories below, the vault dies
 //! there, starts again, and the oracle judges the end; where no story passes, the cell is vacuous.
 //! Where no device has a part in what is under way, its four answers are one.
+//!
+//! The machines take turns: each effect of each state is tried on another pair of validator and
+//! dispenser, and on the next pair in the next turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +23,7 @@ use super::customer::{Pays, Person, Wish};
 use super::deaths::{Aim, Passed, Spot, When, who_answers};
 use super::faults::{Fault, Which};
 use super::one::{Answer, How, Outcome, Script, Template, Then};
+use super::parts::Parts;
 
 /// A seed for what is left to chance in a story: how long people take.
 const SEED: u64 = 7;
@@ -122,6 +126,8 @@ pub struct Matrix {
     pub vacuous: usize,
     /// States that no story comes to.
     pub unseen: Vec<String>,
+    /// Cells run on each machine.
+    pub machines: BTreeMap<String, usize>,
     /// Second deaths, where they were asked for.
     pub pairs: usize,
     /// Deaths after which something does not hold, each with what.
@@ -129,22 +135,38 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    fn add(&mut self, other: Self) {
+        self.run += other.run;
+        self.without_device += other.without_device;
+        self.same += other.same;
+        self.pairs += other.pairs;
+        for (name, cells) in other.machines {
+            *self.machines.entry(name).or_default() += cells;
+        }
+        self.failed.extend(other.failed);
+    }
+
     /// In a few lines.
     #[must_use]
     pub fn report(&self) -> String {
-        let Self { cells, run, without_device, same, vacuous, unseen, pairs, failed } = self;
+        let Self { cells, run, without_device, same, vacuous, unseen, machines, pairs, failed } =
+            self;
+        let machines: Vec<String> =
+            machines.iter().map(|(name, cells)| format!("{name} {cells}")).collect();
         format!(
             "{cells} cells: {run} run ({without_device} of them without a device's part, for \
              {same} more), {vacuous} vacuous\nstates that no story comes to: {}\n\
-             second deaths: {pairs}\nfailed: {}",
+             on: {}\nsecond deaths: {pairs}\nfailed: {}",
             unseen.join(", "),
+            machines.join(", "),
             failed.len(),
         )
     }
 }
 
-fn how(story: &Story, aims: Vec<Aim>, device: Answer) -> How {
+fn how(story: &Story, parts: Parts, aims: Vec<Aim>, device: Answer) -> How {
     let script = Script {
+        parts,
         people: vec![story.person.clone()],
         then: story.then,
         aims,
@@ -180,93 +202,183 @@ fn failed(outcome: &Outcome) -> Option<Vec<String>> {
     (!wrong.is_empty()).then_some(wrong)
 }
 
-/// Runs all cells, or `only` one with everything that happens in it; with `pairs`, a second death at every point that a vault passes after the first.
+/// Which of it is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask {
+    /// A second death at every point that a vault passes after the first.
+    pub pairs: bool,
+    /// One death only, with everything that happens in it.
+    pub only: Option<(usize, usize)>,
+    /// Which machine each cell gets: in as many turns as there are machines, each.
+    pub turn: usize,
+    /// Worlds at once; as many as there are processors where it is not given.
+    pub jobs: Option<usize>,
+}
+
+/// A story on a machine.
+type Course = (usize, usize);
+
+/// A death in a story on a machine.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    course: Course,
+    aim: Aim,
+}
+
+/// What there is to play.
+struct Stage {
+    template: Template,
+    stories: Vec<Story>,
+    kinds: Vec<Parts>,
+    /// What each story passes when nobody dies.
+    passed: BTreeMap<Course, Passed>,
+    jobs: usize,
+}
+
+impl Stage {
+    fn play(&self, (at, kind): Course, aims: Vec<Aim>, answer: Answer, shown: bool) -> Outcome {
+        self.template.run(&How { shown, ..how(&self.stories[at], self.kinds[kind], aims, answer) })
+    }
+
+    /// Calls `each` with the numbers up to `count`, on all processors.
+    fn on_all(&self, count: usize, each: impl Fn(usize) + Sync) {
+        let next = AtomicUsize::new(0);
+        let one = || loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            each(number);
+        };
+        thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                scope.spawn(one);
+            }
+        });
+    }
+
+    /// Plays these stories without a death.
+    fn play_alone(&mut self, courses: &[Course]) -> Result<()> {
+        let played = Mutex::new(Vec::new());
+        self.on_all(courses.len(), |number| {
+            let course = courses[number];
+            let outcome = self.play(course, Vec::new(), Answer::Truthful, false);
+            played.lock().unwrap_or_else(PoisonError::into_inner).push((course, outcome));
+        });
+        for (course, outcome) in played.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(wrong) = failed(&outcome) {
+                let (story, machine) = (self.stories[course.0].name, self.kinds[course.1].name());
+                bail!("{story}, on {machine}: {}", wrong.join("; "));
+            }
+            self.passed.insert(course, outcome.passed.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Where each cell lies that any story comes to.
+    fn plan(&mut self, turn: usize, matrix: &mut Matrix) -> Result<Vec<Plan>> {
+        let base = self.kinds.iter().position(|kind| *kind == Parts::default()).unwrap_or(0);
+        let all: Vec<Course> = (0..self.stories.len()).map(|story| (story, base)).collect();
+        self.play_alone(&all)?;
+        let mut found: BTreeMap<(Spot, u32, When), usize> = BTreeMap::new();
+        for Cell { spot, nth, when, .. } in cells() {
+            matrix.cells += 1;
+            let comes =
+                |story: &usize| aim(&self.passed[&(*story, base)], spot, nth, when).is_some();
+            match (0..self.stories.len()).find(comes) {
+                Some(story) => drop(found.insert((spot, nth, when), story)),
+                None => matrix.vacuous += 1,
+            }
+        }
+        let families: BTreeSet<(Spot, u32)> =
+            found.keys().map(|(spot, nth, _)| (*spot, *nth)).collect();
+        let kind = |number: usize| number.wrapping_add(turn) % self.kinds.len();
+        let kinds: BTreeMap<(Spot, u32), usize> = families
+            .into_iter()
+            .enumerate()
+            .map(|(number, family)| (family, kind(number)))
+            .collect();
+        let courses: BTreeSet<Course> =
+            found.iter().map(|((spot, nth, _), story)| (*story, kinds[&(*spot, *nth)])).collect();
+        let courses: Vec<Course> =
+            courses.into_iter().filter(|course| !self.passed.contains_key(course)).collect();
+        self.play_alone(&courses)?;
+        let plan = |((spot, nth, when), story): ((Spot, u32, When), usize)| {
+            let aimed = |kind| Some((kind, aim(&self.passed[&(story, kind)], spot, nth, when)?));
+            // a device may be so quick or slow that a story takes another way with it
+            let (kind, aim) = aimed(kinds[&(spot, nth)]).or_else(|| aimed(base))?;
+            Some(Plan { course: (story, kind), aim })
+        };
+        Ok(found.into_iter().filter_map(plan).collect())
+    }
+}
+
+/// Runs what was asked for.
 ///
 /// # Errors
 /// Where no machine can be set up, or a story alone does not hold.
-pub fn matrix(pairs: bool, only: Option<(usize, usize)>, jobs: Option<usize>) -> Result<Matrix> {
-    let template = Template::make()?;
-    let stories = stories();
-    let mut passed = Vec::new();
-    for story in &stories {
-        let outcome = template.run(&how(story, Vec::new(), Answer::Truthful));
-        if let Some(wrong) = failed(&outcome) {
-            bail!("{}: {}", story.name, wrong.join("; "));
-        }
-        passed.push(outcome.passed.unwrap_or_default());
-    }
-    let mut plans: BTreeMap<(Spot, u32, When), (usize, Aim)> = BTreeMap::new();
-    let mut matrix = Matrix::default();
-    for cell in cells() {
-        matrix.cells += 1;
-        let found = passed.iter().enumerate();
-        let found = found
-            .filter_map(|(at, passed)| Some((at, aim(passed, cell.spot, cell.nth, cell.when)?)));
-        match found.into_iter().next() {
-            Some(plan) => drop(plans.insert((cell.spot, cell.nth, cell.when), plan)),
-            None => matrix.vacuous += 1,
-        }
-    }
+pub fn matrix(ask: Ask) -> Result<Matrix> {
+    let jobs = ask.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into));
+    let mut stage = Stage {
+        template: Template::make()?,
+        stories: stories(),
+        kinds: Parts::kinds(),
+        passed: BTreeMap::new(),
+        jobs: jobs.unwrap_or(1),
+    };
+    let machines = stage.kinds.iter().map(|kind| (kind.name(), 0)).collect();
+    let mut matrix = Matrix { machines, ..Matrix::default() };
+    let work = stage.plan(ask.turn, &mut matrix)?;
     let seen: BTreeSet<(Direction, &str)> =
-        plans.keys().map(|(spot, ..)| (spot.direction, spot.state)).collect();
+        work.iter().map(|plan| (plan.aim.spot.direction, plan.aim.spot.state)).collect();
     let all: BTreeSet<(Direction, &str)> =
         cells().iter().map(|cell| (cell.spot.direction, cell.spot.state)).collect();
     matrix.unseen = all.difference(&seen).map(|(way, name)| format!("{way} {name}")).collect();
-
-    let work: Vec<(usize, Aim)> = plans.into_values().collect();
-    let next = AtomicUsize::new(0);
     let sums = Mutex::new(matrix);
-    let one = || loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        let Some((at, aim)) = work.get(number) else { return };
-        let Some(story) = stories.get(*at) else { return };
-        let mut own = Matrix::default();
-        for answer in Answer::ALL {
-            if only.is_some_and(|only| only != (number, answer as usize)) {
-                continue;
-            }
-            let shown = only.is_some();
-            let outcome = template.run(&How { shown, ..how(story, vec![*aim], answer) });
-            own.run += 1;
-            let Aim { spot: Spot { direction, state, effect }, nth, when, .. } = *aim;
-            let name = format!(
-                "{}: {direction} {state} {effect} {nth} {when:?} {answer:?} (again: \
-                 cargo sim --matrix --cell {number}.{})",
-                story.name, answer as usize
-            );
-            if pairs {
-                again(&template, story, *aim, answer, &outcome, &name, &mut own);
-            }
-            own.failed.extend(failed(&outcome).map(|wrong| (name, wrong)));
-            if answer == Answer::Truthful && !outcome.device_played {
-                own.without_device += 1;
-                own.same += Answer::ALL.len() - 1;
-                break;
-            }
-        }
-        let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
-        sums.run += own.run;
-        sums.without_device += own.without_device;
-        sums.same += own.same;
-        sums.pairs += own.pairs;
-        sums.failed.extend(own.failed);
-    };
-    let jobs = jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(one);
-        }
+    stage.on_all(work.len(), |number| {
+        let own = cell(&stage, &ask, number, work[number]);
+        sums.lock().unwrap_or_else(PoisonError::into_inner).add(own);
     });
     let mut matrix = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
     matrix.failed.sort();
     Ok(matrix)
 }
 
+/// One death, with each answer of the device.
+fn cell(stage: &Stage, ask: &Ask, number: usize, plan: Plan) -> Matrix {
+    let Plan { course, aim } = plan;
+    let machine = stage.kinds[course.1].name();
+    let mut own = Matrix::default();
+    for answer in Answer::ALL {
+        if ask.only.is_some_and(|only| only != (number, answer as usize)) {
+            continue;
+        }
+        let outcome = stage.play(course, vec![aim], answer, ask.only.is_some());
+        own.run += 1;
+        *own.machines.entry(machine.clone()).or_default() += 1;
+        let Aim { spot: Spot { direction, state, effect }, nth, when, .. } = aim;
+        let name = format!(
+            "{}, on {machine}: {direction} {state} {effect} {nth} {when:?} {answer:?} (again: \
+             cargo sim --matrix --turn {} --cell {number}.{})",
+            stage.stories[course.0].name, ask.turn, answer as usize
+        );
+        if ask.pairs {
+            again(stage, plan, answer, &outcome, &name, &mut own);
+        }
+        own.failed.extend(failed(&outcome).map(|wrong| (name, wrong)));
+        if answer == Answer::Truthful && !outcome.device_played {
+            own.without_device += 1;
+            own.same += Answer::ALL.len() - 1;
+            break;
+        }
+    }
+    own
+}
+
 /// A second death at each point that the vault passes after the first.
 fn again(
-    template: &Template,
-    story: &Story,
-    first: Aim,
+    stage: &Stage,
+    Plan { course, aim }: Plan,
     answer: Answer,
     outcome: &Outcome,
     name: &str,
@@ -280,7 +392,7 @@ fn again(
             Point::After => When::Told,
         };
         let second = Aim { spot: *spot, nth: *nth, when, half_ms: 0 };
-        let outcome = template.run(&how(story, vec![first, second], answer));
+        let outcome = stage.play(course, vec![aim, second], answer, false);
         own.pairs += 1;
         let name = format!("{name}, then {spot:?} {when:?}");
         own.failed.extend(failed(&outcome).map(|wrong| (name, wrong)));

@@ -9,6 +9,7 @@
 //! others are run all the same.
 
 pub mod bite;
+mod bounds;
 mod collector;
 mod customer;
 mod deaths;
@@ -35,7 +36,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 
-pub use self::matrix::{Matrix, matrix};
+pub use self::matrix::{Ask, Matrix, matrix};
 use self::one::{How, Tally, Template};
 
 /// Failures that are told in full.
@@ -70,6 +71,9 @@ pub struct Simulate {
     /// And a second death at each point after the first
     #[arg(long, requires = "matrix")]
     pairs: bool,
+    /// Which machine each cell gets: as many turns as there are pairs of devices are all of them
+    #[arg(long, requires = "matrix", value_name = "N", default_value_t = 0)]
+    turn: usize,
     /// Worlds at once
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -149,7 +153,8 @@ impl Simulate {
 
     fn run_matrix(&self) -> Result<bool> {
         let began = Instant::now();
-        let matrix = matrix(self.pairs, self.only()?, self.jobs)?;
+        let Self { pairs, turn, jobs, .. } = *self;
+        let matrix = matrix(Ask { pairs, only: self.only()?, turn, jobs })?;
         println!("{}", matrix.report());
         println!("took {} s", began.elapsed().as_secs());
         for (name, wrong) in matrix.failed.iter().take(TOLD) {
@@ -179,7 +184,9 @@ pub fn seeds(from: u64, count: u64, first: bool, jobs: Option<usize>) -> Result<
         let outcome = template.run(&How { seed, script: None, shown: false });
         let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
         sums.tally.add(&outcome.tally);
-        if !outcome.wrong.is_empty() {
+        if let Some(what) = outcome.wrong.first() {
+            // a long run may be stopped before its end
+            eprintln!("seed {seed} failed: {what}; again: cargo sim --seed {seed}");
             sums.failed.push((seed, outcome.wrong));
             if first {
                 next.store(end, Ordering::Relaxed);

@@ -21,6 +21,7 @@ use bitspire_shared::time::{Mono, Unix};
 use bitspire_shell::clock::Clock;
 use tempfile::TempDir;
 
+use super::bounds::Bounds;
 use super::deaths::{Aim, Passed};
 use super::faults::Rates;
 use super::host::InWorld;
@@ -212,6 +213,7 @@ impl Shop {
         let config = configuration(folder.path(), rates.parts)?;
         let mut world = World::new(how.seed, rates);
         world.now = self.now.after(10_000);
+        world.bounds = Bounds::new(world.now, rates.minutes);
         world.service.vault = Some(self.vault);
         world.service.fees = Some(self.fees);
         world.service.invoice_s = world.rates.invoice_s;
@@ -324,6 +326,7 @@ pub(super) struct Then {
 /// A world without chance: who comes, and where the vault dies.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
+    pub(super) parts: Parts,
     pub(super) people: Vec<super::customer::Person>,
     /// What goes wrong as soon as this effect of this state was told.
     pub(super) then: Option<Then>,
@@ -342,8 +345,10 @@ pub(super) struct How {
 
 impl How {
     fn rates(&self) -> Rates {
-        match self.script {
-            Some(_) => Rates { minutes: 2, invoice_s: 60, ..Rates::good() },
+        match &self.script {
+            Some(Script { parts, .. }) => {
+                Rates { parts: *parts, minutes: 2, invoice_s: 60, ..Rates::good() }
+            }
             None => Rates::by(&mut SplitMix64::new(self.seed ^ 0x5eed)),
         }
     }

@@ -278,7 +278,7 @@ impl World {
             let counts = self.own_bays().map(|(bay, _, count)| (*bay, u64::from(*count)));
             let counts = counts.collect();
             self.name_vault();
-            self.publish_counts(&counts, JournalSeq(1_000_000));
+            self.publish_counts(&counts, JournalSeq(0));
         } else if self.crowd.is_for_sale() && !self.over {
             self.over = true;
             self.put(bitspire_agent::vault::Event::Stop);

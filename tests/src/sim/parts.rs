@@ -9,6 +9,7 @@ use bitspire_hardware::sim::f56::{self, F56Sim};
 use bitspire_hardware::sim::faulty::SplitMix64;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_hardware::sim::puloon::{self, PuloonSim};
+use clap::ValueEnum as _;
 
 /// Milliseconds that a note takes out of a dispenser.
 const NOTE_MS: u64 = 120;
@@ -24,18 +25,23 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// By chance: each protocol in its turn, a printer in every other machine.
+    /// Each validator with each dispenser; every other machine has a printer.
+    pub(super) fn kinds() -> Vec<Self> {
+        let mut kinds = Vec::new();
+        for &acceptor in AcceptorKind::value_variants() {
+            for &dispenser in DispenserKind::value_variants() {
+                kinds.push(Self { acceptor, dispenser, printer: kinds.len() % 2 == 1 });
+            }
+        }
+        kinds
+    }
+
+    /// One of them by chance.
     pub(super) fn by(chance: &mut SplitMix64) -> Self {
-        let acceptors = [AcceptorKind::Id003, AcceptorKind::Ccnet, AcceptorKind::Ebds];
-        let dispensers = [
-            DispenserKind::F56,
-            DispenserKind::Puloon4000,
-            DispenserKind::Puloon2000,
-            DispenserKind::Puloon1000,
-        ];
-        let mut at = |len: u64| usize::try_from(chance.below(len)).unwrap_or(0);
-        let (acceptor, dispenser) = (acceptors[at(3)], dispensers[at(4)]);
-        Self { acceptor, dispenser, printer: at(2) == 1 }
+        let kinds = Self::kinds();
+        let at = chance.below(u64::try_from(kinds.len()).unwrap_or(1));
+        let kind = kinds[usize::try_from(at).unwrap_or(0)];
+        Self { printer: chance.chance(500_000), ..kind }
     }
 
     /// Bays of its dispenser, of those that a world fills.
@@ -88,6 +94,12 @@ impl Parts {
 
     pub(super) fn press(self) -> Box<dyn SimDevice> {
         Box::new(EscPosSim::new(u32::try_from(ROLL).unwrap_or(u32::MAX)))
+    }
+
+    /// The devices' names.
+    pub(super) fn name(self) -> String {
+        let printer = if self.printer { "+printer" } else { "" };
+        format!("{}+{}{printer}", self.acceptor.protocol(), self.dispenser.protocol())
     }
 
     /// Why the validator refuses a note, as it would say so.

@@ -21,6 +21,7 @@ use bitspire_shared::time::{Mono, Unix};
 use nostr::{EventBuilder, Kind, Tag, Timestamp};
 use serde_json::{Value, json};
 
+use super::bounds::Bounds;
 use super::customer::Crowd;
 use super::deaths::Deaths;
 use super::faults::{Fault, Rates};
@@ -33,8 +34,6 @@ use super::trace::Trace;
 
 /// The wall clock when virtual time begins.
 const EPOCH: u64 = 1_800_000_000;
-/// A world that does this many things in one moment goes round in a circle.
-const CIRCLE: u32 = 200_000;
 
 /// What is going to happen.
 #[derive(Debug)]
@@ -121,6 +120,7 @@ pub(super) struct World {
     inbox: VecDeque<Event>,
     agenda: BTreeMap<(Mono, u64), Thing>,
     number: u64,
+    pub(super) bounds: Bounds,
     pub(super) net: Net,
     pub(super) service: Service,
     pub(super) crowd: Crowd,
@@ -178,6 +178,7 @@ impl World {
             inbox: VecDeque::new(),
             agenda: BTreeMap::new(),
             number: 0,
+            bounds: Bounds::new(Mono(1_000), rates.minutes),
             net: Net::default(),
             service: Service::new(),
             crowd: Crowd::default(),
@@ -313,8 +314,8 @@ impl World {
 
     /// Goes on until something reaches the vault, or until then.
     pub(super) fn advance(&mut self, until: Mono) -> Next {
-        let mut circle = 0u32;
         loop {
+            self.step();
             self.take_what_was_said();
             if self.deaths.is_due(self.now) {
                 return Next::Halt;
@@ -332,11 +333,6 @@ impl World {
                 self.now = self.now.max(until);
                 return Next::Due;
             };
-            if at > self.now {
-                circle = 0;
-            }
-            circle = circle.saturating_add(1);
-            assert!(circle < CIRCLE, "the world goes round in a circle at {}", self.now.0);
             self.now = self.now.max(at);
             self.happen();
         }
@@ -346,11 +342,26 @@ impl World {
     pub(super) fn let_pass(&mut self, ms: u64) {
         let end = self.now.after(ms);
         while let Some(at) = self.next_at().filter(|at| *at <= end) {
+            self.step();
             self.now = self.now.max(at);
             self.happen();
         }
         self.now = self.now.max(end);
         self.inbox.clear();
+    }
+
+    /// One more thing happens: a world that has no end has one here.
+    fn step(&mut self) {
+        let Err(why) = self.bounds.step(self.now) else { return };
+        let agenda = self.agenda.first_key_value().map(|((at, _), _)| *at);
+        panic!(
+            "{why} (due next: acceptor {:?}, dispenser {:?}, printer {:?}, others {agenda:?}; to be \
+             heard by the vault: {})",
+            self.acceptor.wake_at(),
+            self.dispenser.wake_at(),
+            self.printer.wake_at(),
+            self.inbox.len(),
+        );
     }
 
     fn next_at(&self) -> Option<Mono> {

@@ -1,7 +1,7 @@
 //! The simulated machine: seeds, the crash matrix, and that both are what they say.
 
 use bitspire_tests::sim::bite::{BUGS, root};
-use bitspire_tests::sim::{digest, matrix, seeds};
+use bitspire_tests::sim::{Ask, digest, matrix, seeds};
 
 /// Loss prevented: notes or sats lost or given twice by a course of events that nobody thought of.
 #[test]
@@ -24,11 +24,12 @@ fn a_seed_is_the_same_story_each_time() {
 /// that loses notes or gives them twice.
 #[test]
 fn every_single_death_leaves_nothing_lost_and_nothing_twice() {
-    let matrix = matrix(false, None, None).unwrap();
+    let matrix = matrix(Ask::default()).unwrap();
     eprintln!("{}", matrix.report());
     assert!(matrix.failed.is_empty(), "{:#?}", matrix.failed);
     assert!(matrix.run >= 576, "{}", matrix.run);
     assert!(matrix.unseen.is_empty(), "no story comes to {:?}", matrix.unseen);
+    assert!(matrix.machines.values().all(|cells| *cells > 0), "{:?}", matrix.machines);
 }
 
 /// Loss prevented: a proof that the harness bites, with bugs that cannot be planted any more.
