@@ -16,6 +16,7 @@ mod history;
 mod recovery;
 mod rpc;
 mod sale;
+mod stack;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -64,7 +65,7 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 14] = [
+const ALL: [(&[&str], Measure); 15] = [
     // first, since it measures this very process: what other measurements leave in its heap (a hundred
     // thousand frames at the gate) would count as the service's
     (&["heartbeat_10k_cpu_pct", "heartbeat_10k_rss_mb"], heartbeat::measure),
@@ -89,6 +90,7 @@ const ALL: [(&[&str], Measure); 14] = [
         ],
         engine::measure,
     ),
+    (&["stack_to_byte_ms"], stack::measure),
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),
     (&["agent_ready_1m_ms"], history::measure),
