@@ -16,6 +16,7 @@ mod history;
 mod recovery;
 mod rpc;
 mod sale;
+mod settle;
 mod stack;
 
 use anyhow::{Result, bail};
@@ -65,7 +66,7 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 15] = [
+const ALL: [(&[&str], Measure); 18] = [
     // first, since it measures this very process: what other measurements leave in its heap (a hundred
     // thousand frames at the gate) would count as the service's
     (&["heartbeat_10k_cpu_pct", "heartbeat_10k_rss_mb"], heartbeat::measure),
@@ -101,6 +102,9 @@ const ALL: [(&[&str], Measure); 15] = [
     (&["gate_junk_per_s", "gate_good_per_s"], gate::measure),
     (&["rpc_per_s"], rpc::measure),
     (&["flood_p99_ratio"], rpc::flood),
+    (&["settlements_per_s", "settlements_naive_per_s"], settle::rates),
+    (&["settlement_ack_p99_ms", "settlement_ack_p99_ms_at_1m", "audit_1m_s"], settle::acks),
+    (&["reconcile_100k_s"], settle::reconciled),
 ];
 
 /// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.

@@ -114,7 +114,7 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
 }
 
 /// What one flush costs here: the median.
-fn flush_ms(folder: &Path) -> Result<f64> {
+pub(super) fn flush_ms(folder: &Path) -> Result<f64> {
     let mut file = File::create(folder.join("flush"))?;
     let mut times = Vec::new();
     for _ in 0..RUNS {

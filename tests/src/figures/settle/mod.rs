@@ -1,0 +1,207 @@
+//! Settlements: from a wallet's word to a durable row with its entries, debts and messages.
+//!
+//! Each payment goes the service's own way: the hint, the wallet's look-up, the acceptance with
+//! everything that it reads, split, ledger and outbox, one commit for all that wait at that moment.
+//! Wallets are in memory, so that what is measured is the service and its disk. Behind each payment
+//! stand rows as sales leave them: a signed quote, a request that was encrypted and signed, the stamp.
+
+mod shop;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bitspire_operator::app::Ring;
+use bitspire_operator::{audit, settle};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::rpc::runtime;
+use super::sale::flush_ms;
+use super::{Figure, percentile};
+use shop::Shop;
+
+/// Wallets that are paid at once.
+const WALLETS: usize = 64;
+/// Payments of a rate.
+const SALES: u64 = 20_000;
+/// Payments of the same rate with one row a commit.
+const NAIVE: u64 = 2_000;
+/// Payments of which each is waited for.
+const ACKS: u64 = 1_000;
+/// Payments that are made ready at a time.
+const AT_A_TIME: u64 = 10_000;
+/// The long past.
+const MILLION: u64 = 1_000_000;
+/// Payments while the service was away.
+const AWAY: u64 = 100_000;
+
+fn whole(count: u64) -> Result<f64> {
+    Ok(f64::from(u32::try_from(count)?))
+}
+
+/// Settlements a second, and the same one by one.
+pub(super) fn rates() -> Result<Vec<Figure>> {
+    let (many, one, flush) = runtime()?.block_on(async {
+        let many = rate(WALLETS, SALES).await?;
+        let (one, flush) = (rate(1, NAIVE).await?.0, many.1);
+        Ok::<_, anyhow::Error>((many.0, one, flush))
+    })?;
+    let (unit, peer) = ("settlements/s", None);
+    Ok(vec![
+        Figure {
+            name: "settlements_per_s",
+            value: many,
+            unit,
+            bound: whole(u64::try_from(WALLETS)?)? * 1_000.0 / flush,
+            bound_is: "a payment of each of 64 wallets for each flush of this disk",
+            peer,
+            runs: usize::try_from(SALES)?,
+        },
+        Figure {
+            name: "settlements_naive_per_s",
+            value: one,
+            unit,
+            bound: 1_000.0 / flush,
+            bound_is: "one payment for each flush of this disk",
+            peer,
+            runs: usize::try_from(NAIVE)?,
+        },
+    ])
+}
+
+/// Settlements a second of payments that all come at once, and what a flush takes.
+async fn rate(wallets: usize, sales: u64) -> Result<(f64, f64)> {
+    let mut shop = Shop::open(wallets).await?;
+    let flush = flush_ms(shop.folder())?;
+    let payments = shop.sales(sales).await?;
+    settle::start(&shop.app);
+    let started = Instant::now();
+    for (till, payment) in payments {
+        shop.pay(till, payment)?;
+    }
+    shop.until_settled(sales, Duration::from_secs(600)).await?;
+    let rate = whole(sales)? / started.elapsed().as_secs_f64();
+    shop.stop().await;
+    Ok((rate, flush))
+}
+
+/// From the wallet's word to the durable settlement, with 10,000 and with a million of them; and what
+/// an audit of the million takes.
+pub(super) fn acks() -> Result<Vec<Figure>> {
+    runtime()?.block_on(long_past(AT_A_TIME, MILLION, ACKS))
+}
+
+async fn long_past(short: u64, long: u64, acks: u64) -> Result<Vec<Figure>> {
+    let mut shop = Shop::open(WALLETS).await?;
+    let flush = flush_ms(shop.folder())?;
+    settle::start(&shop.app);
+    let mut figures = Vec::new();
+    for (name, settled) in [("settlement_ack_p99_ms", short), ("settlement_ack_p99_ms_at_1m", long)]
+    {
+        while shop.settled().await? < settled {
+            let due = AT_A_TIME.min(settled - shop.settled().await?);
+            for (till, payment) in shop.sales(due).await? {
+                shop.pay(till, payment)?;
+            }
+            let all = shop.made();
+            shop.until_settled(all, Duration::from_secs(600)).await?;
+        }
+        let mut waits = waits(&mut shop, acks).await?;
+        figures.push(Figure {
+            name,
+            value: percentile(&mut waits, 99)?,
+            unit: "ms",
+            bound: 3.0 * flush,
+            bound_is: "three flushes of this disk",
+            peer: None,
+            runs: waits.len(),
+        });
+    }
+    let started = Instant::now();
+    let audit = audit::run(&shop.app).await?;
+    let took = started.elapsed().as_secs_f64();
+    if let Some(first) = audit.differences.first() {
+        bail!("the audit found a difference where none is: {first:?}");
+    }
+    figures.push(Figure {
+        name: "audit_1m_s",
+        value: took,
+        unit: "s",
+        bound: 60.0,
+        bound_is: "the bar: everything derived again from a million settlements",
+        peer: None,
+        runs: 1,
+    });
+    shop.stop().await;
+    Ok(figures)
+}
+
+/// How long each of so many payments takes, one after the other, in milliseconds.
+async fn waits(shop: &mut Shop, count: u64) -> Result<Vec<f64>> {
+    let mut waits = Vec::new();
+    for (till, payment) in shop.sales(count).await? {
+        let (hash, mut bell) = (payment.payment_hash, shop.app.listen());
+        let started = Instant::now();
+        shop.pay(till, payment)?;
+        let heard = async {
+            loop {
+                match bell.recv().await {
+                    Ok(Ring::Settled { payment_hash }) if payment_hash == hash => return Ok(()),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => bail!("the bell rang too often"),
+                    Err(RecvError::Closed) => bail!("the service has stopped"),
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
+        heard.context("a payment was not settled")??;
+        waits.push(started.elapsed().as_secs_f64() * 1_000.0);
+    }
+    Ok(waits)
+}
+
+/// A wallet with 100,000 payments that came while the service was away.
+pub(super) fn reconciled() -> Result<Vec<Figure>> {
+    let value = runtime()?.block_on(away(AWAY))?;
+    Ok(vec![Figure {
+        name: "reconcile_100k_s",
+        value,
+        unit: "s",
+        bound: 30.0,
+        bound_is: "the bar",
+        peer: None,
+        runs: 1,
+    }])
+}
+
+async fn away(count: u64) -> Result<f64> {
+    let mut shop = Shop::open(1).await?;
+    for (till, payment) in shop.sales(count).await? {
+        shop.pay(till, payment)?;
+    }
+    let started = Instant::now();
+    settle::start(&shop.app);
+    shop.until_settled(count, Duration::from_secs(3_600)).await?;
+    let took = started.elapsed().as_secs_f64();
+    shop.stop().await;
+    Ok(took)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a rate of payments that were refused, or of rows that an audit would not take.
+    #[test]
+    fn what_is_measured_is_settled_and_audited() {
+        runtime()
+            .unwrap()
+            .block_on(async {
+                assert!(rate(2, 20).await?.0 > 0.0);
+                assert!(away(20).await? > 0.0);
+                let figures = long_past(10, 20, 5).await?;
+                assert_eq!(figures.len(), 3);
+                Ok::<_, anyhow::Error>(())
+            })
+            .unwrap();
+    }
+}
