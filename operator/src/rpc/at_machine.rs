@@ -124,7 +124,8 @@ fn booking<'a>(
 ) -> Result<ServiceBooking<'a>, Failure> {
     let mut first = false;
     if let ServiceAction::BayChanged { bay, denomination_minor, .. } = &event.action.0 {
-        first = !ledger::was_loaded(tx, Account::Bay(machine.id, *bay, *denomination_minor))?;
+        let account = Account::Bay(machine.id, *bay, *denomination_minor);
+        first = !ledger::was_loaded(tx, account, None)?;
     }
     Ok(ServiceBooking {
         machine: machine.id,

@@ -122,11 +122,12 @@ impl Books<'_> {
         }
     }
 
-    /// Whether nobody has put such notes into this bay before.
+    /// Whether nobody had put such notes into this bay before the machine applied this. What was done
+    /// at the machine since may be in the books already: that waits for no sale.
     fn is_first(&self, change: &Change, report: &StateReport) -> Result<bool, Failure> {
         let Some(held) = report.cassettes.get(&change.bay) else { return Ok(false) };
         let account = Account::Bay(self.machine.id, change.bay, held.denomination_minor);
-        Ok(!ledger::was_loaded(self.tx, account)?)
+        Ok(!ledger::was_loaded(self.tx, account, change.acked_at)?)
     }
 
     fn count(

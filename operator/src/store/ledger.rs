@@ -137,14 +137,22 @@ pub fn balances_of(read: &Read<'_>, prefix: &str) -> Result<Balances, StoreError
     Ok(read.all(sql, &[&prefix], read_posting)?.iter().collect())
 }
 
-/// Whether notes were ever put into an account by a person, or counted there.
+/// Whether notes were put into an account by a person, or counted there: ever, or by the time at which
+/// it was heard of a change. What was done at the machine and heard of with it, or since, is later.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn was_loaded(read: &Read<'_>, account: Account) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries ON id = entry_id
-               WHERE account = ?1 AND kind IN ('refilled', 'bay_counted')) AS loaded";
-    Ok(read.one(sql, &[&account], |row| row.get("loaded"))?.unwrap_or(false))
+pub fn was_loaded(
+    read: &Read<'_>,
+    account: Account,
+    by: Option<Unix>,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries AS entry
+               ON entry.id = entry_id
+               WHERE account = ?1 AND kind IN ('refilled', 'bay_counted')
+               AND (?2 IS NULL OR (entry.at <= ?2 AND NOT EXISTS (SELECT 1 FROM service_events
+                   WHERE reference = 'service:' || event_id AND received_at >= ?2)))) AS loaded";
+    Ok(read.one(sql, &[&account, &by], |row| row.get("loaded"))?.unwrap_or(false))
 }
 
 /// Every balance, by the postings.

@@ -2,7 +2,7 @@
 
 use bitspire_shared::cash::BayResult;
 use bitspire_shared::document::Action;
-use bitspire_shared::ids::ChangeId;
+use bitspire_shared::ids::{ChangeId, TxnId};
 use bitspire_shared::rpc::{
     BayChange, DispenseOutcome, Pile, ServiceAction, ServiceEvent, StateReport, Tested, VaultSigned,
 };
@@ -131,6 +131,29 @@ async fn what_is_done_to_a_bay_commutes_with_its_sales() {
     shop.heartbeat(&[counted], &[]).await;
     assert_eq!(shop.notes(Account::RejectBin(id, note(2_000))).await, 0);
     assert_eq!(shop.notes(Account::CashDifference(id)).await, 6);
+    shop.clean().await;
+}
+
+/// Loss prevented: the notes that a machine began with, shown as money that was found, because a
+/// refill at the machine came into the books while the first count waited for a sale to end.
+#[tokio::test]
+async fn the_first_count_is_the_operators_notes_whatever_is_booked_before_it() {
+    let mut shop = Shop::empty().await;
+    let id = shop.world.machine_id;
+    let place = Account::Bay(id, bay(), note(2_000));
+    let filled = shop.wish(Some(20), Action::Set(100)).await;
+    shop.counts.bay = 100;
+    let buying = [TxnId::from_bytes([9; 16])];
+    shop.heartbeat(&[filled], &buying).await;
+    assert_eq!(shop.notes(place).await, 0, "a count waits for the sale");
+    shop.changed(BayChange::Delta(50), Some(100));
+    shop.counts.bay = 150;
+    shop.heartbeat(&[filled], &buying).await;
+    assert_eq!(shop.notes(place).await, 50, "a refill does not");
+    shop.heartbeat(&[filled], &[]).await;
+    assert_eq!(shop.notes(place).await, 150);
+    assert_eq!(shop.notes(Account::CashDifference(id)).await, 0);
+    assert_eq!(shop.notes(Account::Operator(OperatorId(1))).await, -150);
     shop.clean().await;
 }
 

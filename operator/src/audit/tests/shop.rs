@@ -67,12 +67,17 @@ async fn published(world: &World, owner: &Keys) {
 
 impl Shop {
     /// With 100 notes of 20 in bay 1 and 20 more, and nothing sold yet.
-    pub(in crate::audit) async fn open() -> Self {
+    /// With nothing in it.
+    pub(in crate::audit) async fn empty() -> Self {
         let (world, machine) = trading().await;
         let owner = Keys::generate();
         published(&world, &owner).await;
         let (counts, events) = (Counts::default(), Vec::new());
-        let mut shop = Self { world, machine, counts, events, owner };
+        Self { world, machine, counts, events, owner }
+    }
+
+    pub(in crate::audit) async fn open() -> Self {
+        let mut shop = Self::empty().await;
         let filled = shop.wish(Some(20), Action::Set(100)).await;
         let more = shop.wish(None, Action::Delta(20)).await;
         shop.counts.bay = 120;
