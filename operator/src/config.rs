@@ -62,6 +62,9 @@ renew_before_hours = 240
 renew_hours = 720
 warn_before_hours = 168
 
+[canary]
+every_hours = 24
+
 [gate]
 rate_limit_per_min = 30
 burst = 20
@@ -116,6 +119,7 @@ pub struct Raw {
     pub relay: RawRelay,
     pub bunker: RawBunker,
     pub pairing: Pairing,
+    pub canary: RawCanary,
     pub gate: RawGate,
     pub limits: RawLimits,
     pub quotes: RawQuotes,
@@ -148,6 +152,7 @@ raw! {
         encryption: String, passphrase_file: Option<PathBuf>,
         machine_secret_file: Option<PathBuf>,
     }
+    RawCanary { every_hours: u32 }
     RawGate { rate_limit_per_min: u32, burst: u32 }
     RawLimits {
         max_cash_in_sats: u64, max_cash_out_sats: u64, machine_hour_sats: u64,
@@ -224,6 +229,8 @@ pub struct Config {
     pub bunker_passphrase_file: Option<PathBuf>,
     /// When pairings end.
     pub pairing: Pairing,
+    /// Hours between two proofs that the bunker refuses what has expired; 0 = none.
+    pub canary_hours: u32,
     /// The bunker's own 32 bytes; made in its folder where none are named.
     pub bunker_machine_secret_file: Option<PathBuf>,
     /// Requests a machine may make a minute.
@@ -390,6 +397,7 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         bunker_data_dir,
         bunker_admins,
         pairing: pairing(raw.pairing)?,
+        canary_hours: raw.canary.every_hours,
         bunker_encryption: encryption(&raw.bunker.encryption)?,
         bunker_passphrase_file: raw.bunker.passphrase_file.clone(),
         bunker_machine_secret_file: raw.bunker.machine_secret_file.clone(),

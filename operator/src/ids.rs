@@ -106,6 +106,10 @@ row_id!(
     RolloutId
 );
 row_id!(
+    /// One proof that an expired grant is refused.
+    CanaryId
+);
+row_id!(
     /// A token for the API.
     TokenId
 );

@@ -7,6 +7,7 @@
 //! Failure policy: [`FleetError`]; where a bunker has no part in it, nothing was changed.
 
 pub mod account;
+pub mod canary;
 mod codes;
 pub mod confirm;
 pub mod identity;

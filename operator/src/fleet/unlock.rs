@@ -12,7 +12,7 @@ use bitspire_shared::error::Classified as _;
 
 use crate::app::{App, Ring};
 use crate::http::error::in_words;
-use crate::signer::{BunkerAdmin, SignerError};
+use crate::signer::{BunkerAdmin, SignerError, trial};
 use crate::store::{Read, StoreError, machines, operators};
 
 /// Names of the keys that are in use here.
@@ -20,7 +20,8 @@ fn in_use(read: &Read<'_>) -> Result<BTreeSet<String>, StoreError> {
     let operators = operators::list(read)?.into_iter().filter_map(|o| o.row.bunker_key_name);
     let machines = machines::list(read, None)?.into_iter();
     let machines = machines.filter(|machine| machine.revoked_at.is_none());
-    Ok(operators.chain(machines.filter_map(|m| m.row.bunker_spire_key_name)).collect())
+    let machines = machines.filter_map(|m| m.row.bunker_spire_key_name);
+    Ok(operators.chain(machines).chain([trial::NAME.into()]).collect())
 }
 
 /// Unlocks what is locked and in use.

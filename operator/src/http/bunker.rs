@@ -15,9 +15,10 @@ use super::auth::{Caller, Role};
 use super::body::Body;
 use super::error::{ApiError, in_words};
 use crate::fleet::revoke::revoke_key;
-use crate::fleet::{self, FleetError, Step};
+use crate::fleet::{self, FleetError, Step, canary};
 use crate::signer::{BunkerAdmin, BunkerPolicy, BunkerToken, BunkerUser, SignerError};
 use crate::store::StoreError;
+use crate::store::canaries::KeptCanary;
 
 /// Entries of each log where nobody says how many; the most that fit into one answer of ours.
 const ENTRIES: u32 = 40;
@@ -44,6 +45,27 @@ pub(super) async fn status(
         "relay": api.app.config.bunker_relay,
         "software": able.software,
         "cannot": able.cannot(),
+    })))
+}
+
+/// Proofs that the bunker refuses what has expired, newest first.
+pub(super) async fn canary(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Role::Operator)?;
+    let standing = canary::standing(&api.app).await?;
+    let shown = |one: &KeptCanary| {
+        json!({
+            "started_at": one.started_at, "ends_at": one.ends_at, "state": one.state.as_str(),
+            "detail": one.detail, "ended_at": one.ended_at,
+        })
+    };
+    Ok(Json(json!({
+        "every_hours": api.app.config.canary_hours,
+        "alert": standing.alert,
+        "found": standing.found.as_ref().map(shown),
+        "newest": standing.newest.iter().map(shown).collect::<Value>(),
     })))
 }
 

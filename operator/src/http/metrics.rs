@@ -20,8 +20,10 @@ use super::Api;
 use super::auth::{Caller, Role};
 use super::error::ApiError;
 use crate::app::App;
+use crate::fleet::canary;
 use crate::relay::{Count, Refusal};
 use crate::rpc::roster::standing;
+use crate::store::canaries::CanaryState;
 use crate::store::outbox::Depth;
 use crate::store::{Read, StoreError, cassettes, machines, operators, outbox};
 
@@ -69,6 +71,7 @@ struct Stored {
     outbox: Vec<Depth>,
     alerts: Vec<(String, u64)>,
     machines: BTreeMap<&'static str, u64>,
+    canary: canary::Standing,
 }
 
 const fn stands(standing: Standing) -> &'static str {
@@ -82,7 +85,7 @@ const fn stands(standing: Standing) -> &'static str {
     }
 }
 
-fn look(read: &Read<'_>, now: Unix) -> Result<Stored, StoreError> {
+fn look(read: &Read<'_>, every: u32, started: Unix, now: Unix) -> Result<Stored, StoreError> {
     let mut by_standing = BTreeMap::new();
     for machine in machines::list(read, None)? {
         let name = match machine.paired_at {
@@ -92,7 +95,8 @@ fn look(read: &Read<'_>, now: Unix) -> Result<Stored, StoreError> {
         *by_standing.entry(name).or_default() += 1;
     }
     let (outbox, alerts) = (outbox::depth(read)?, cassettes::alerts(read)?);
-    Ok(Stored { outbox, alerts, machines: by_standing })
+    let canary = canary::stands(read, every, started, now)?;
+    Ok(Stored { outbox, alerts, machines: by_standing, canary })
 }
 
 /// `GET /api/v1/metrics`.
@@ -107,7 +111,9 @@ pub(super) async fn metrics(
         }
     }
     let now = api.app.clock.now();
-    let stored: Result<_, StoreError> = api.app.store.read(move |read| look(read, now)).await;
+    let (every, started) = (api.app.config.canary_hours, api.app.started_at);
+    let stored: Result<_, StoreError> =
+        api.app.store.read(move |read| look(read, every, started, now)).await;
     Ok(([(header::CONTENT_TYPE, FORMAT)], text(&api.app, stored?, now)))
 }
 
@@ -150,6 +156,19 @@ fn text(app: &App, stored: Stored, now: Unix) -> String {
     all.family(
         ("bitspire_alerts_open", "gauge", "Alerts in the machines' last reports, by code."),
         stored.alerts.iter().map(|(code, count)| (Label("code", code), count)),
+    );
+    let found = stored.canary.found.as_ref();
+    all.family(
+        ("bitspire_canary_refused", "gauge", "Whether the bunker refused the last expired grant."),
+        found.map(|found| ("", u8::from(found.state == CanaryState::Refused))),
+    );
+    all.family(
+        ("bitspire_canary_seconds", "gauge", "How long ago that was found out."),
+        found.and_then(|found| found.ended_at).map(|at| ("", now.since(at))),
+    );
+    all.one(
+        ("bitspire_canary_alert", "gauge", "Whether it was signed, or not found out for long."),
+        u8::from(stored.canary.alert.is_some()),
     );
     let wallets = app.wallet_answers();
     all.family(

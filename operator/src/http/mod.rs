@@ -107,6 +107,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/audit", post(reports::audit))
         .route("/audit/keys", get(account::secrets))
         .route("/bunker", get(bunker::status))
+        .route("/bunker/canary", get(bunker::canary))
         .route("/bunker/keys", get(bunker::keys).post(bunker_make::key))
         .route("/bunker/keys/{name}/unlock", post(bunker::unlock))
         .route("/bunker/keys/{name}/tokens", get(bunker::tokens).post(bunker_make::token))

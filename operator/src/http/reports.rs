@@ -19,8 +19,8 @@ use super::auth::{Caller, Role};
 use super::error::ApiError;
 use crate::app::App;
 use crate::audit::{self, Audit};
-use crate::fleet::FleetError;
 use crate::fleet::machines::find;
+use crate::fleet::{FleetError, canary};
 use crate::ids::{AuditId, MachineId, SettlementId};
 use crate::store::settlements::{self, Settlement};
 use crate::store::{Kept, StoreError, log, machines, operators, webhook as store_webhook};
@@ -35,6 +35,8 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
     let store = app.store.health();
     let stats = app.store.stats();
     let status = if store.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // a database that cannot be read is told above
+    let canary = canary::standing(app).await.ok().and_then(|standing| standing.alert);
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "store": {
@@ -48,6 +50,7 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
         "bunker": app.bunker.get().is_some(),
         "simulated": app.simulated.is_some(),
         "relays": relay_states(app),
+        "alerts": canary.into_iter().collect::<Vec<_>>(),
     });
     (status, Json(body)).into_response()
 }

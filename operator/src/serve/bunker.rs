@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::ServeError;
 use crate::app::{App, Ring};
 use crate::bunker::{Bunker, BunkerConfig, read_id};
-use crate::fleet::{account, identity, pair, upkeep};
+use crate::fleet::{account, canary, identity, pair, upkeep};
 use crate::signer::admin_key;
 use crate::signer::provision::Wiring;
 use crate::signer::service::{Manner, ServiceBunker};
@@ -32,6 +32,7 @@ pub(super) async fn start(
 ) -> Result<(), ServeError> {
     pair::recover(app).await?;
     account::reopen(app).await?;
+    canary::start(app);
     let id = if app.config.bunker_embedded {
         Some(embedded(app, stop, tasks).await?)
     } else {

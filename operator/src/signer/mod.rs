@@ -17,6 +17,7 @@ pub mod policy;
 pub mod provision;
 pub mod remote;
 pub mod service;
+pub mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -313,6 +314,15 @@ pub trait RemoteSigner: Send + Sync + 'static {
 /// Why a key in a bunker cannot be used by the service.
 pub type SetupError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a bunker made of a request of a client whose end or rights are on trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// It signed.
+    Signed,
+    /// It said no, in these words.
+    Refused(String),
+}
+
 /// A bunker that the service works with: its administration, and the operator keys that the service
 /// itself may use in it.
 pub trait Bunker: Send + Sync + 'static {
@@ -328,6 +338,20 @@ pub trait Bunker: Send + Sync + 'static {
     /// # Errors
     /// [`SetupError`].
     fn prepare(&self, name: &str) -> Result<(), SetupError>;
+    /// Makes our end's key for the key called `name` anew; the one before is nobody's from then on.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    fn renew(&self, name: &str) -> Result<(), SetupError>;
+    /// Asks the key `event.pubkey`, called `name`, to sign `event` for our end's key of that name,
+    /// over a connection of its own that ends with the answer; where there is a `secret`, it is
+    /// redeemed first.
+    fn try_sign(
+        &self,
+        name: String,
+        secret: Option<BunkerSecret>,
+        event: UnsignedEvent,
+    ) -> BoxFuture<'_, Result<Tried, SetupError>>;
     /// Makes the operator key called `name` in the bunker, if it is not there, and connects to it.
     /// May be run again after any interruption.
     fn provision(&self, name: String) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>>;

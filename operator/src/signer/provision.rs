@@ -9,12 +9,12 @@
 //! was revoked there stays dead: a fresh one is sealed in its place, and the next run connects.
 
 use bitspire_shared::error::{Classified, Kind};
-use bitspire_shared::ids::PubKey;
+use bitspire_shared::ids::{IdError, PubKey};
 use bitspire_shared::sealed::Purpose;
 use bitspire_shared::seed::BunkerSecret;
 use bitspire_shell::clock::Clock;
 use bitspire_shell::secrets::{Keyring, SecretError};
-use nostr::Keys;
+use nostr::{Keys, UnsignedEvent};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::link::LinkError;
 use super::policy::{PolicyError, ensure_policy};
 use super::remote::{Remote, RemoteConfig};
-use super::{BunkerAdmin, BunkerRule, BunkerToken, RemoteSigner as _, SignerError};
+use super::{BunkerAdmin, BunkerRule, BunkerToken, RemoteSigner as _, SignerError, Tried};
 
 /// The policy that the service uses an operator's key under.
 pub const POLICY: &str = "bitspire-operator";
@@ -53,6 +53,9 @@ pub enum ProvisionError {
         /// What came.
         got: String,
     },
+    /// The author of what is to be signed is no key.
+    #[error("the key that is to sign is no key")]
+    Key(#[from] IdError),
     /// There is no policy to use the key under.
     #[error("the bunker's policy for the operator's key")]
     Policy(#[from] PolicyError),
@@ -93,6 +96,7 @@ impl Classified for ProvisionError {
             Self::Link(error) => error.kind(),
             Self::NotThere { .. } | Self::Replaced { .. } => Kind::Transient,
             Self::Policy(error) => error.kind(),
+            Self::Key(error) => error.kind(),
             Self::Name { .. } | Self::NoNip44(_) | Self::NotSetUp { .. } => Kind::Permanent,
         }
     }
@@ -143,6 +147,42 @@ pub fn client_key(keyring: &Keyring, key_name: &str) -> Result<Keys, ProvisionEr
     Ok(keyring.load_or_make(&client_name(key_name)?, Purpose::ClientKey)?)
 }
 
+/// A fresh key in the place of our end's key for the key called `key_name`.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub(super) fn renew_client(keyring: &Keyring, key_name: &str) -> Result<(), ProvisionError> {
+    Ok(keyring.make(&client_name(key_name)?, Purpose::ClientKey).map(|_| ())?)
+}
+
+/// Has `event` signed by its author's key, called `key_name`, once; redeems `secret` before, where
+/// there is one. The connection ends with `wiring`.
+///
+/// # Errors
+/// [`ProvisionError`] where the bunker said neither yes nor no.
+pub(super) async fn try_sign(
+    key_name: &str,
+    secret: Option<BunkerSecret>,
+    event: UnsignedEvent,
+    wiring: &Wiring,
+) -> Result<Tried, ProvisionError> {
+    let client = client_key(&wiring.keyring, key_name)?;
+    let key = PubKey::new(event.pubkey)?;
+    let redeems = secret.is_some();
+    let remote = wiring.remote(key, client, secret).await?;
+    let asked = async {
+        if redeems {
+            remote.connect().await?;
+        }
+        remote.sign(event).await
+    };
+    match asked.await {
+        Ok(_) => Ok(Tried::Signed),
+        Err(SignerError::Refused { reason, .. }) => Ok(Tried::Refused(reason)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes the key called `key_name` in the bunker, if it is not there, and connects to it.
 ///
 /// # Errors
@@ -191,7 +231,7 @@ pub async fn reopen(
 }
 
 /// What a call that got no reply may have done is looked up by the caller, next.
-fn unless_unknown<T>(result: Result<T, SignerError>) -> Result<(), SignerError> {
+pub(super) fn unless_unknown<T>(result: Result<T, SignerError>) -> Result<(), SignerError> {
     match result {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == Kind::Uncertain => Ok(()),
@@ -199,7 +239,10 @@ fn unless_unknown<T>(result: Result<T, SignerError>) -> Result<(), SignerError> 
     }
 }
 
-async fn ensure_key(admin: &dyn BunkerAdmin, name: &str) -> Result<PubKey, ProvisionError> {
+pub(super) async fn ensure_key(
+    admin: &dyn BunkerAdmin,
+    name: &str,
+) -> Result<PubKey, ProvisionError> {
     let find = async || -> Result<Option<PubKey>, ProvisionError> {
         match admin.key(name.to_owned()).await? {
             None => Ok(None),

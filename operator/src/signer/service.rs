@@ -11,15 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{IdError, PubKey};
+use bitspire_shared::seed::BunkerSecret;
 use bitspire_shell::secrets::{SecretError, credential};
 use futures_util::future::BoxFuture;
-use nostr::Keys;
+use nostr::{Keys, UnsignedEvent};
 use thiserror::Error;
 
 use super::admin::{AdminClient, AdminConfig};
 use super::cipher::Encryption;
-use super::provision::{Wiring, client_key, provision, reopen};
-use super::{Bunker, BunkerAdmin, LinkError, RemoteSigner, SetupError, admin_key};
+use super::provision::{Wiring, client_key, provision, renew_client, reopen, try_sign};
+use super::{Bunker, BunkerAdmin, LinkError, RemoteSigner, SetupError, Tried, admin_key};
 
 /// Why the bunker cannot be reached.
 #[derive(Debug, Error)]
@@ -101,6 +102,29 @@ impl Bunker for ServiceBunker {
 
     fn prepare(&self, name: &str) -> Result<(), SetupError> {
         Ok(self.own(&client_key(&self.wiring.keyring, name)?)?)
+    }
+
+    fn renew(&self, name: &str) -> Result<(), SetupError> {
+        let before = client_key(&self.wiring.keyring, name)?;
+        renew_client(&self.wiring.keyring, name)?;
+        let before = PubKey::new(before.public_key())?;
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(&before);
+        self.prepare(name)
+    }
+
+    fn try_sign(
+        &self,
+        name: String,
+        secret: Option<BunkerSecret>,
+        event: UnsignedEvent,
+    ) -> BoxFuture<'_, Result<Tried, SetupError>> {
+        Box::pin(async move {
+            self.prepare(&name)?;
+            let stop = self.wiring.stop.child_token();
+            let _ends = stop.clone().drop_guard();
+            let wiring = Wiring { stop, ..self.wiring.clone() };
+            Ok(try_sign(&name, secret, event, &wiring).await?)
+        })
     }
 
     fn provision(&self, name: String) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>> {

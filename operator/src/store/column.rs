@@ -22,9 +22,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
 use crate::ids::{
-    AuditId, BunkerKeyId, BunkerTokenId, ClaimId, DocumentId, EntryId, GrantId, LegId, LpId,
-    MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RolloutId, RuleId, RuleSetId,
-    ServiceEventId, SettlementId, TokenId, UserId, VerdictId, WebhookEventId,
+    AuditId, BunkerKeyId, BunkerTokenId, CanaryId, ClaimId, DocumentId, EntryId, GrantId, LegId,
+    LpId, MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RolloutId, RuleId,
+    RuleSetId, ServiceEventId, SettlementId, TokenId, UserId, VerdictId, WebhookEventId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -263,6 +263,7 @@ as_integer!(
     GrantId(i64),
     VerdictId(i64),
     RolloutId(i64),
+    CanaryId(i64),
     ServiceEventId(i64),
 );
 

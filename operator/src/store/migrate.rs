@@ -51,6 +51,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(14, "0014_rollouts"),
     migration!(15, "0015_openings"),
     migration!(16, "0016_webhook"),
+    migration!(17, "0017_canary"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

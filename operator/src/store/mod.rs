@@ -11,6 +11,7 @@
 //! Failure policy: see [`StoreError`]; after a fault of the disk the writer stops for good.
 
 pub mod bunker;
+pub mod canaries;
 pub mod cassettes;
 pub mod claims;
 mod column;

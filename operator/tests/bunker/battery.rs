@@ -7,7 +7,11 @@ use bitspire_operator::signer::cipher::Encryption;
 use bitspire_operator::signer::policy::{PolicyError, ensure_policy};
 use bitspire_operator::signer::provision::{ProvisionError, Wiring, provision};
 use bitspire_operator::signer::remote::{Remote, RemoteConfig};
-use bitspire_operator::signer::{BunkerAdmin as _, BunkerRule, RemoteSigner as _, SignerError};
+use bitspire_operator::signer::service::{Manner, ServiceBunker};
+use bitspire_operator::signer::{
+    Bunker as _, BunkerAdmin as _, BunkerRule, RemoteSigner as _, SignerError, Tried, admin_key,
+    trial,
+};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::nip46::policy::Policy;
 use bitspire_shared::seed::BunkerSecret;
@@ -306,4 +310,50 @@ async fn a_bunker_without_nip44_is_named_at_the_start() {
     let refused = provision(&theirs.admin, "operator-1", &wiring).await;
     let Err(refused @ ProvisionError::NoNip44(_)) = refused else { panic!("it was taken") };
     assert!(refused.to_string().contains("version of nsecbunkerd"), "{refused}");
+}
+
+/// What a bunker makes of a grant that has expired, found out as the service does it each day.
+async fn after_its_end(place: &impl Place, id: PubKey, keyring: Keyring) -> Tried {
+    let world = place.world();
+    let wiring = Wiring {
+        keyring,
+        relays: world.relays.clone(),
+        clock: world.time.clock(),
+        tasks: world.tasks.clone(),
+        stop: world.stop.clone(),
+    };
+    let passphrase = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(passphrase.path(), PASSPHRASE).unwrap();
+    let manner = Manner {
+        encryption: Some(Encryption::Nip44),
+        passphrase_file: Some(passphrase.path().to_owned()),
+    };
+    let bunker = ServiceBunker::start(id, wiring, manner).await.unwrap();
+    for _ in 0..2 {
+        bunker.renew(trial::NAME).unwrap();
+        trial::grant(&bunker, world.time.now()).await.unwrap();
+    }
+    let users = bunker.admin().users(trial::NAME.into()).await.unwrap();
+    assert_eq!(users.iter().filter(|user| user.revoked_at.is_none()).count(), 1, "{users:?}");
+    assert_eq!(trial::ask(&bunker, world.time.now()).await.unwrap(), Tried::Signed);
+    world.time.pass(trial::GOOD_S + 1);
+    trial::ask(&bunker, world.time.now()).await.unwrap()
+}
+
+/// Loss prevented: a proof that every bunker passes, or none, and that nobody can believe.
+#[tokio::test]
+async fn an_expired_grant_is_refused_by_our_own_bunker_and_signed_by_nsecbunkerd() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = Keyring::open(folder.path(), None).unwrap();
+    let admin = public(&admin_key(&keyring).unwrap());
+    let mut ours = Ours::new(Encryption::Nip44).await;
+    ours.world.restart_with(vec![public(&ours.world.admin_keys), admin]).await;
+    let id = ours.world.id;
+    let refused = after_its_end(&ours, id, keyring.clone()).await;
+    assert!(matches!(&refused, Tried::Refused(words) if words.contains("expired")), "{refused:?}");
+
+    let mut theirs = Theirs::new(FORK).await;
+    theirs.bunker = Nsecbunkerd::start(FORK, admin, &theirs.world.relays).await;
+    let id = theirs.bunker.id;
+    assert_eq!(after_its_end(&theirs, id, keyring).await, Tried::Signed);
 }

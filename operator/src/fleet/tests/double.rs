@@ -7,13 +7,13 @@ use bitspire_shared::ids::PubKey;
 use bitspire_shared::seed::BunkerSecret;
 use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
-use nostr::Keys;
+use nostr::{Keys, UnsignedEvent};
 use serde_json::{Value, json};
 
 use crate::signer::local::LocalSigner;
 use crate::signer::{
     Abilities, Bunker, BunkerAdmin, BunkerKey, BunkerPolicy, BunkerToken, BunkerUser, NewRule,
-    PolicyChange, RemoteSigner, SetupError, SignerError, SignerResult, Uses,
+    PolicyChange, RemoteSigner, SetupError, SignerError, SignerResult, Tried, Uses,
 };
 use crate::testing::key;
 
@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) tokens: Vec<(String, BunkerToken)>,
     /// Clients that were given more time.
     pub(crate) extended: Vec<(String, Unix)>,
+    /// Our end's key, by the name of the key that it is for.
+    pub(crate) clients: BTreeMap<String, PubKey>,
     /// Operator keys sign; otherwise they do not answer.
     pub(crate) signs: bool,
     /// Every key that was made.
@@ -54,6 +56,10 @@ pub(crate) struct State {
     pub(crate) unknown: Option<&'static str>,
     /// The next key that is made turns out to be this one.
     pub(crate) other_key: Option<PubKey>,
+    /// What was granted for trials has expired.
+    pub(crate) lapsed: bool,
+    /// It signs for what has expired.
+    pub(crate) forgives: bool,
     /// Every call, by its method.
     pub(crate) calls: Vec<&'static str>,
 }
@@ -313,6 +319,43 @@ impl Bunker for Double {
 
     fn prepare(&self, _: &str) -> Result<(), SetupError> {
         Ok(())
+    }
+
+    fn renew(&self, name: &str) -> Result<(), SetupError> {
+        self.state().clients.insert(name.to_owned(), key());
+        Ok(())
+    }
+
+    fn try_sign(
+        &self,
+        name: String,
+        secret: Option<BunkerSecret>,
+        _: UnsignedEvent,
+    ) -> BoxFuture<'_, Result<Tried, SetupError>> {
+        Box::pin(async move {
+            if let Some(secret) = secret {
+                let state = self.state();
+                let ours = |token: &BunkerToken| {
+                    token.redeemed_at.is_none()
+                        && token.secret.as_ref().is_some_and(|s| s.expose() == secret.expose())
+                };
+                assert!(state.tokens.iter().any(|(of, token)| *of == name && ours(token)));
+                drop(state);
+                let client = self.redeem(&name);
+                self.state().clients.insert(name.clone(), client);
+            }
+            let tried = self.call("try_sign", |state| {
+                let client = state.clients.get(&name).copied();
+                let users = state.users.iter().filter(|(of, _)| *of == name);
+                let mut live = users.filter(|(_, user)| user.revoked_at.is_none());
+                let known = live.any(|(_, user)| Some(user.key) == client);
+                match known && (state.forgives || !state.lapsed) {
+                    true => Tried::Signed,
+                    false => Tried::Refused("Not authorized".into()),
+                }
+            });
+            Ok(tried.await?)
+        })
     }
 
     fn provision(&self, name: String) -> BoxFuture<'_, Result<Arc<dyn RemoteSigner>, SetupError>> {

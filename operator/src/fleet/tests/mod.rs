@@ -1,5 +1,6 @@
 //! Pairing, confirming and revoking against a bunker that fails at will.
 
+mod canary;
 pub(crate) mod double;
 mod moving;
 mod pairing;

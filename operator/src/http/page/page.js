@@ -70,7 +70,9 @@ function healthLine(state) {
     state.relay_embedded ? "relay runs here" : "relay runs elsewhere",
     state.bunker ? "bunker set up" : "no bunker",
   ];
-  health.replaceChildren(el("p", { class: state.store.ok ? null : "bad" }, parts.join(" · ")));
+  health.replaceChildren(
+    ...state.alerts.map((alert) => el("p", { class: "bad", role: "alert" }, alert.words)),
+    el("p", { class: state.store.ok ? null : "bad" }, parts.join(" · ")));
 }
 
 async function showHealth() {
