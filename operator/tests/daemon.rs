@@ -1,8 +1,20 @@
 //! The daemon and its command line as two programs.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+
+use bitspire_operator::app::App;
+use bitspire_operator::config;
+use bitspire_operator::ids::{DocumentId, MachineId, OperatorId};
+use bitspire_operator::store::documents::{self, DocumentKind};
+use bitspire_operator::store::machines::{self, Confirmation, Machine};
+use bitspire_operator::store::{StoreError, outbox};
+use bitspire_shared::ids::{EventId, PubKey};
+use bitspire_shell::clock::Clock;
+use nostr::Keys;
 
 /// A daemon that dies with its test.
 struct Daemon(Child);
@@ -32,6 +44,14 @@ fn started(folder: &Path, args: &[&str]) -> (Daemon, String) {
     let mut daemon = Daemon(child.spawn().unwrap());
     let mut lines = BufReader::new(daemon.0.stdout.take().unwrap()).lines();
     (daemon, lines.next().unwrap().unwrap())
+}
+
+/// Ends it in good order.
+fn end(daemon: &mut Daemon) {
+    let pid = daemon.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let status = daemon.0.wait().unwrap();
+    assert!(status.success(), "{status}");
 }
 
 fn said(output: &Output) -> String {
@@ -77,10 +97,7 @@ fn a_fleet_starts_answers_and_stops() {
     let second = run(folder, &["serve"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(said(&second).contains("in use by another process"), "{}", said(&second));
-    let pid = daemon.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let status = daemon.0.wait().unwrap();
-    assert!(status.success(), "{status}");
+    end(&mut daemon);
     assert_eq!(run(folder, &["machine", "list"]).status.code(), Some(3));
     // it is the same service under another machine secret
     let rotated = run(folder, &rotate);
@@ -137,4 +154,137 @@ fn a_machine_is_paired_through_a_bunker_of_its_own() {
     assert!(said(&list).contains("awaiting_session"), "{}", said(&list));
     let revoked = run(folder, &["revoke", "1"]);
     assert!(revoked.status.success(), "{}", said(&revoked));
+}
+
+/// As many machines as in a fleet that one operator has.
+const FLEET: i64 = 200;
+
+/// The service's books, while it is down.
+fn books(folder: &Path) -> Arc<App> {
+    let flags = [("data_dir", folder.display().to_string())];
+    let file = folder.join("operator.toml");
+    let (config, _) = config::load(Some(&file), &BTreeMap::new(), &flags).unwrap();
+    App::open(config, Clock::system()).unwrap()
+}
+
+/// Adds [`FLEET`] machines as if each had been paired.
+fn paired(folder: &Path) {
+    let app = books(folder);
+    let (now, key) = (app.clock.now(), || PubKey::new(Keys::generate().public_key()).unwrap());
+    let written = app.store.write_blocking::<_, StoreError, _>(move |tx| {
+        for n in 1..=FLEET {
+            let currency = "EUR".parse().unwrap();
+            let row =
+                Machine::new(OperatorId(1), &format!("m{n}"), "", currency, &format!("w{n}"), now);
+            let row = Machine {
+                machine_npub: Some(key()),
+                bunker_spire_key_name: Some(format!("spire-{n}")),
+                client_key: Some(key()),
+                vault_key: Some(key()),
+                bunker_token_expires_at: Some(now.after(720 * 3_600)),
+                paired_at: Some(now),
+                confirmation: Confirmation::Confirmed,
+                confirmed_at: Some(now),
+                ..row
+            };
+            machines::insert(tx, &row)?;
+        }
+        Ok(())
+    });
+    written.unwrap();
+}
+
+/// Of each machine: the version of its fees that is wanted, whether it still waits to be sent, and
+/// the event that it was signed in.
+fn wanted(folder: &Path) -> Vec<(DocumentId, bool, Option<EventId>)> {
+    let app = books(folder);
+    let read = app.store.read_blocking::<_, StoreError, _>(|read| {
+        (1..=FLEET)
+            .map(|n| {
+                let document = documents::wanted(read, MachineId(n), DocumentKind::Fees)?;
+                let document = document.expect("no machine is left out");
+                let place = outbox::of_document(read, document.id)?.expect("it is in the outbox");
+                Ok((document.id, place.done_at.is_none(), document.event_id))
+            })
+            .collect()
+    });
+    read.unwrap()
+}
+
+/// Documents that wait to be sent, as the running service counts them.
+fn waiting(folder: &Path) -> String {
+    let cookie = std::fs::read_to_string(folder.join("api.cookie")).unwrap();
+    let (url, token) = cookie.trim().split_once(' ').unwrap();
+    let asked = ureq::get(format!("{url}/api/v1/metrics"))
+        .header("authorization", format!("Bearer {token}"))
+        .call();
+    let text = asked.unwrap().body_mut().read_to_string().unwrap();
+    let name = "bitspire_outbox_waiting{topic=\"document\"} ";
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or("0").to_owned()
+}
+
+/// Loss prevented: machines that keep the old fees for ever, or get the new ones in two events that
+/// contend, because the service was killed in the middle of a change for all of them.
+#[test]
+fn a_change_for_all_that_is_killed_in_the_middle_leaves_no_gap_and_no_double() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "[api]\nlisten = '127.0.0.1:0'\n[public]\nlisten = '127.0.0.1:0'\n\
+         [relay]\nlisten = '127.0.0.1:{port}'\nurl = 'ws://127.0.0.1:{port}'\n"
+    );
+    std::fs::write(folder.join("operator.toml"), config).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
+    let (mut daemon, _) = started(folder, &["serve"]);
+    loop {
+        let made = run(folder, &["operator", "init"]);
+        if made.status.success() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{}", said(&made));
+    }
+    end(&mut daemon);
+    paired(folder);
+    let mut fee = 0;
+    let killed = loop {
+        let mut child = program(folder);
+        child.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut daemon = Daemon(child.spawn().unwrap());
+        let ready = BufReader::new(daemon.0.stdout.take().unwrap()).lines().next();
+        assert!(ready.unwrap().unwrap().starts_with("ready"));
+        fee += 1;
+        let fraction = format!("0.0{fee}");
+        let mut set = program(folder);
+        set.args(["fees", "set", "--super", "--cash-out", &fraction]);
+        let mut set = Daemon(set.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let log = BufReader::new(daemon.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let sent = log.filter(|line| line.contains("document_published")).take(20).count();
+        assert_eq!(sent, 20, "the daemon ended by itself");
+        daemon.0.kill().unwrap();
+        daemon.0.wait().unwrap();
+        set.0.wait().unwrap();
+        let wanted = wanted(folder);
+        let still = wanted.iter().filter(|(_, waits, _)| *waits).count();
+        // a slow reader of its log kills it late
+        if still > 0 {
+            break wanted;
+        }
+        assert!(fee < 9, "it was always done before it was killed");
+    };
+    let (mut daemon, _) = started(folder, &["serve"]);
+    while waiting(folder) != "0" {
+        assert!(std::time::Instant::now() < deadline, "{} wait", waiting(folder));
+        std::thread::yield_now();
+    }
+    end(&mut daemon);
+    for (before, after) in killed.iter().zip(wanted(folder)) {
+        let (version, waits, event) = after;
+        assert_eq!((version, waits), (before.0, false), "one version, and a relay has it");
+        assert!(
+            event.is_some() && before.2.is_none_or(|before| Some(before) == event),
+            "one event"
+        );
+    }
 }
