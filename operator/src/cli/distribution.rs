@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use bitspire_shared::ids::TxnId;
 use clap::{Args, Subcommand};
 use nostr::types::url::form_urlencoded::byte_serialize;
 use serde_json::{Value, json};
@@ -61,6 +62,23 @@ pub(super) enum DistributionVerb {
 pub(super) enum PayoutVerb {
     /// List payments to customers and of legs whose end is not known yet
     List,
+    /// List notes that vaults claimed after the revoke of their machines: `offered` says which have
+    /// a withdraw
+    Kept,
+    /// Offer the sats for such notes to their customer, who gets them with the claim code
+    ///
+    /// The notes lie in the machine: look before. At most once for each transaction; a machine that is
+    /// paired again claims for itself, finds this, and pays nothing a second time.
+    Offer {
+        /// The transaction, as `payout kept` shows it
+        txid: TxnId,
+        /// The number of its machine
+        #[arg(long)]
+        machine: MachineId,
+        /// Why, for the audit log
+        #[arg(long)]
+        reason: String,
+    },
     /// End a payment whose wallet never says how it ended, after looking into the wallet's history
     ///
     /// With --preimage it was paid: the preimage is the proof. Without, it was not paid and is
@@ -85,6 +103,11 @@ pub(super) enum PayoutVerb {
 pub(super) fn payout(client: &Client, verb: PayoutVerb) -> Result<Answer, CliError> {
     Ok(match verb {
         PayoutVerb::List => client.get("/dca/payouts")?,
+        PayoutVerb::Kept => client.get("/dca/kept-claims")?,
+        PayoutVerb::Offer { txid, machine, reason } => {
+            let body = json!({ "txid": txid, "machine": machine, "reason": reason });
+            client.post("/dca/kept-claims", &body)?
+        }
         PayoutVerb::Close { payment_hash, preimage, routing, reason } => {
             let encoded: String = byte_serialize(payment_hash.as_bytes()).collect();
             let body = json!({ "preimage": preimage, "routing_sats": routing, "reason": reason });

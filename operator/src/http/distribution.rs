@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::ids::{PaymentHash, TxnId};
 use bitspire_shared::money::Sats;
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::distribute::hands::{self, HandsError, How, Word};
 use crate::distribute::rules::{self as change, RulesError, Wish};
 use crate::ids::{LegId, MachineId, OperatorId, PaymentId, RuleSetId, SettlementId};
 use crate::payout::close::{CloseError, Word as Found, close};
+use crate::rpc::after_revoke::{self, KeptClaim, Offered};
 use crate::store::legs::{self, KeptLeg, LegKind, LegState};
 use crate::store::payments::{self, PaymentState};
 use crate::store::rules::{self, Destination, KeptRules, Scope, Share};
@@ -421,4 +422,34 @@ pub(super) async fn close_payout(
         api.app.store.read(move |read| payments::by_hash(read, hash)).await;
     let state = found?.map(|payment| payment.row.state);
     Ok(Json(json!({ "payment_hash": hash, "state": state })))
+}
+
+/// What vaults claimed after the revoke of their machines.
+pub(super) async fn kept_claims(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Vec<KeptClaim>>, ApiError> {
+    let kept: Result<_, StoreError> =
+        api.app.store.read(move |read| after_revoke::list(read, caller.operator)).await;
+    Ok(Json(kept?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfferBody {
+    machine: MachineId,
+    txid: TxnId,
+    reason: String,
+}
+
+/// Offers one of them to its customer.
+pub(super) async fn offer_kept(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body<OfferBody>,
+) -> Result<Json<Offered>, ApiError> {
+    // sats for notes that nobody here has seen
+    caller.needs(Role::Owner)?;
+    let who = (caller.actor.as_str(), caller.operator);
+    Ok(Json(after_revoke::offer(&api.app, who, body.machine, body.txid, &body.reason).await?))
 }

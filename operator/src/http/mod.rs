@@ -97,6 +97,7 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/liabilities", get(books::liabilities))
         .route("/dca/payouts", get(distribution::payouts))
         .route("/dca/payouts/{hash}/close", post(distribution::close_payout))
+        .route("/dca/kept-claims", get(distribution::kept_claims).post(distribution::offer_kept))
         .route("/dca/rules", get(distribution::rule_sets).post(distribution::set_rules))
         .route("/dca/rules/{id}/cancel", post(distribution::cancel_rules))
         .route("/dca/rejected", get(reports::rejected))

@@ -13,9 +13,7 @@
 //! was paired again with the same vault, since the lock.
 //!
 //! Failure policy: notes beyond a lock's maximum, which no vault takes, are refused with an audit
-//! row; a person decides. So does a person about what a vault claims after its revoke: the claim is
-//! kept with its worth, and the customer's claim code is open, until the machine is paired again and
-//! its vault claims for itself.
+//! row; a person decides. So does a person about what a vault claims after its revoke: see [`after_revoke`](super::after_revoke).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,34 +35,29 @@ use super::desk::{Call, not_by_vault, vault};
 use super::failure::{Failure, ensure, refusal};
 use super::get_quote::own_quote;
 use super::roster::Route;
-use super::{Rpc, random};
+use super::{Rpc, after_revoke, random};
+use crate::app::App;
 use crate::ledger::{StackBooking, stacked};
 use crate::store::quotes::{self, Quote};
 use crate::store::withdraws::{self, K1, Lot, Purpose, WithdrawState};
-use crate::store::{Tx, claims, ledger, log, sessions};
+use crate::store::{Tx, ledger, log, sessions};
 
-type Signed = VaultSigned<CreateWithdraw>;
+pub(super) type Signed = VaultSigned<CreateWithdraw>;
 
 pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: Signed) -> Result<Reply, Failure> {
-    let config = &rpc.app.config;
-    let make = Make {
-        service: rpc.app.service.clone(),
-        base_url: config.public_base_url.clone(),
-        withdraw_id: WithdrawId::from_bytes(random()?),
-        k1: K1::from_bytes(random()?),
-        expires_at: call.now.after(config.withdraw_expiry_s.into()),
-    };
+    let make = Make::new(&rpc.app, call.now)?;
     let desk = rpc.desk.clone();
     let made = rpc.app.store.write(move |tx| {
         let route = desk.whose(tx, &call)?;
         if route.standing == Standing::Revoked {
             // what is kept must stay written
-            return after_revoke(tx, &call, &route, &body).map(Err);
+            return after_revoke::keep(tx, &call, &route, &body).map(Err);
         }
         let vault = vault(&desk.route(tx, &call)?)?;
         let claim = body.check(&vault).map_err(|e| not_by_vault(&e))?;
         desk.once::<Signed>(tx, &call, Some(claim.txid), |route| {
-            make.run(tx, &call, route, (vault, claim, body.sig()))
+            let asked = Asked { now: call.now, event: call.event_json() };
+            make.run(tx, &asked, route, (vault, claim, body.sig()))
         })
         .map(Ok)
     });
@@ -72,35 +65,14 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: Signed) -> Result<R
     made?.map_err(Failure::from)
 }
 
-/// Keeps what the vault of a revoked machine states about notes under its locks, once for each
-/// transaction: no sats are promised any more, and no note is forgotten.
-fn after_revoke(
-    tx: &Tx<'_>,
-    call: &Call,
-    route: &Route,
-    body: &Signed,
-) -> Result<Refusal, Failure> {
-    let claim = body.check(&vault(route)?).map_err(|e| not_by_vault(&e))?;
-    let machine = route.machine.id;
-    let lots = lots(tx, route, claim)?;
-    let subject = format!("txn:{}", claim.txid);
-    let kept = !log::audit_tail(tx, Some(&subject), 1)?.is_empty();
-    if kept || withdraws::by_txn(tx, machine, claim.txid)?.is_some() {
-        return Ok(Refusal::Revoked);
-    }
-    let worth = worth(lots.iter().map(|lot| (&lot.quote, &lot.notes)))?;
-    let detail = json!({
-        "machine": machine, "fiat_minor": worth.value, "fiat_code": claim.fiat_code,
-        "net_sats": worth.net, "above_lock": lots.iter().any(StackedLot::above), "claim": body,
-    });
-    log::by_service(tx, "withdraw.after_revoke", &subject, detail, call.now)?;
-    claims::open(tx, claim.claim_hash, machine, claim.txid, call.now)?;
-    tracing::error!(event = "withdraw_after_revoke", %machine, txid = %claim.txid);
-    Ok(Refusal::Revoked)
+/// When a machine asked, with its signed request.
+pub(super) struct Asked {
+    pub(super) now: Unix,
+    pub(super) event: String,
 }
 
 /// What is made outside of the transaction.
-struct Make {
+pub(super) struct Make {
     service: Keys,
     base_url: String,
     withdraw_id: WithdrawId,
@@ -109,10 +81,20 @@ struct Make {
 }
 
 impl Make {
-    fn run(
+    pub(super) fn new(app: &App, now: Unix) -> Result<Self, Failure> {
+        Ok(Self {
+            service: app.service.clone(),
+            base_url: app.config.public_base_url.clone(),
+            withdraw_id: WithdrawId::from_bytes(random()?),
+            k1: K1::from_bytes(random()?),
+            expires_at: now.after(app.config.withdraw_expiry_s.into()),
+        })
+    }
+
+    pub(super) fn run(
         &self,
         tx: &Tx<'_>,
-        call: &Call,
+        call: &Asked,
         route: &Route,
         (vault, body, sig): (PubKey, &CreateWithdraw, Sig),
     ) -> Result<Withdraw, Failure> {
@@ -169,7 +151,7 @@ impl Make {
 
     fn row(
         &self,
-        call: &Call,
+        call: &Asked,
         route: &Route,
         (vault, body, vault_sig): (PubKey, &CreateWithdraw, Sig),
         claim: &Worth,
@@ -202,7 +184,7 @@ impl Make {
             journal_head: Some(body.journal_head),
             vault_sig: Some(vault_sig),
             withdraw_sig: Some(terms.sign(&self.service)),
-            request_event: Some(call.event_json()),
+            request_event: Some(call.event.clone()),
         }
     }
 
@@ -217,15 +199,15 @@ impl Make {
 }
 
 /// The notes under one lock.
-struct StackedLot {
-    quote: Quote,
-    notes: Notes,
+pub(super) struct StackedLot {
+    pub(super) quote: Quote,
+    pub(super) notes: Notes,
     value: i64,
 }
 
 impl StackedLot {
     /// Whether it is more than the lock allows.
-    const fn above(&self) -> bool {
+    pub(super) const fn above(&self) -> bool {
         self.value > self.quote.fiat_minor
     }
 
@@ -245,7 +227,11 @@ fn is_this_vaults(tx: &Tx<'_>, route: &Route, lock: &Quote) -> Result<bool, Fail
     Ok(then.is_some() && then == machine.vault_key)
 }
 
-fn lots(tx: &Tx<'_>, route: &Route, body: &CreateWithdraw) -> Result<Vec<StackedLot>, Failure> {
+pub(super) fn lots(
+    tx: &Tx<'_>,
+    route: &Route,
+    body: &CreateWithdraw,
+) -> Result<Vec<StackedLot>, Failure> {
     let named = body.earlier.iter().map(|lot| (lot.quote_id, &lot.notes));
     let mut lots = Vec::new();
     for (id, notes) in named.chain([(body.quote_id, &body.notes)]) {

@@ -9,6 +9,7 @@
 //! inside, is no answer: nothing of it is kept and the machine repeats its request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitspire_shared::admit::Refusal;
 use bitspire_shared::error::{Classified, Kind};
@@ -18,9 +19,10 @@ use bitspire_shared::time::Unix;
 use nostr::{Event, JsonUtil};
 
 use super::failure::{Failure, ensure, refusal};
+use super::gate::until;
 use super::roster::{self, Resolver, Route};
 use crate::store::requests::{self, Begun, Request};
-use crate::store::{Read, StoreError, Tx};
+use crate::store::{Read, StoreError, Tx, event_ids};
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -37,12 +39,21 @@ pub(super) struct Call {
     pub(super) body_sha256: Digest,
     /// The service's time when it came.
     pub(super) now: Unix,
+    /// Whether its event's id was written.
+    pub(super) kept: Arc<AtomicBool>,
 }
 
 impl Call {
     /// The event's id.
     pub(super) fn event_id(&self) -> EventId {
         EventId::from_bytes(self.event.id.to_bytes())
+    }
+
+    /// Writes the event's id with the effects of the request.
+    pub(super) fn keep(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        event_ids::keep(tx, self.event_id(), until(&self.event))?;
+        self.kept.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The event as JSON, for whoever must show it later.
@@ -87,6 +98,7 @@ impl Desk {
         txid: Option<TxnId>,
     ) -> Result<Taken, Failure> {
         let route = self.route(tx, call)?;
+        call.keep(tx)?;
         let row = Request {
             machine_id: route.machine.id,
             request_id: call.request_id,

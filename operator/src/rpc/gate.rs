@@ -6,11 +6,12 @@
 //! memory follows the database. Relays do not wait for each other: what they share before the
 //! signature is only read.
 //!
-//! Duplicates: within one run the window of ids refuses them. After a restart the window is empty,
-//! and an event that was seen before it can come again for as long as its clock holds (120 s). Its
-//! effect does not: a request with effects is in the table of requests, where a repeat gets the
-//! reply of the first; `get_quote` finds its own quote by the request's id; `get_payment` and
-//! `report_state` may be repeated without harm.
+//! Duplicates: the window of ids refuses them, also after a restart: an id is written in the
+//! transaction of its request's effects, which costs no flush, and one without effects
+//! (`get_payment`, a refusal) with the next housekeeping. What a kill forgets are thus the latter of
+//! the last ten seconds, and these may be repeated without harm. Beside that a request with effects
+//! is in the table of requests, where a repeat gets the reply of the first, and `get_quote` finds its
+//! own quote by the request's id.
 //!
 //! Failure policy: everything that is not let in is counted; a roster that cannot be read lets
 //! nobody in.
@@ -21,12 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bitspire_shared::admit::{
-    self, Frame, Now, Passed, Refused, RelayBudget, ReplyRule, Roster as _, Rules, SeenIds,
-    Unrouted,
+    self, Frame, KindRule, Now, Passed, Refused, RelayBudget, ReplyRule, Roster as _, Rules,
+    SeenIds, Unrouted,
 };
-use bitspire_shared::ids::{PubKey, to_hex};
+use bitspire_shared::ids::{EventId, PubKey, to_hex};
 use bitspire_shared::rate::{Keyed, Quota};
-use bitspire_shared::time::Mono;
+use bitspire_shared::time::{Mono, Unix};
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::FrameFilter;
 use nostr::Event;
@@ -38,7 +39,9 @@ use crate::store::log::Rejected;
 
 /// Ids remembered: at 240 s of life that is 1092 requests a second, six a minute of each of ten
 /// thousand machines. Full, it takes 30 MB.
-const SEEN: usize = 262_144;
+pub(super) const SEEN: u32 = 262_144;
+/// The same for what is counted in memory.
+const WINDOW: usize = SEEN as usize;
 /// Machines whose buckets are in memory.
 const MACHINES: usize = 16_384;
 /// Keys whose share of one relay is in memory: those of the machines and their sessions.
@@ -63,6 +66,8 @@ pub struct Gate {
     quota: Quota,
     roster: RwLock<Arc<Snapshot>>,
     seen: RwLock<SeenIds>,
+    /// Ids in that window that are not on the disk yet.
+    unkept: Mutex<Vec<(EventId, Unix)>>,
     machines: Mutex<Machines>,
     tally: Arc<Tally>,
 }
@@ -85,6 +90,11 @@ const fn room(n: usize) -> NonZeroUsize {
     }
 }
 
+/// Until when a request's event could be taken, by its clock.
+pub(super) fn until(event: &Event) -> Unix {
+    Unix(event.created_at.as_secs()).after(KindRule::RPC.max_skew_s.unwrap_or_default())
+}
+
 impl Gate {
     /// A gate for the service's key that lets nobody in before the roster is known, and `quota` of
     /// requests of one machine.
@@ -97,7 +107,8 @@ impl Gate {
             started: Instant::now(),
             quota,
             roster: RwLock::new(Arc::new(nobody)),
-            seen: RwLock::new(SeenIds::new(room(SEEN))),
+            seen: RwLock::new(SeenIds::new(room(WINDOW))),
+            unkept: Mutex::default(),
             machines: Mutex::new(Machines { requests, told: HashMap::new() }),
             tally,
         }
@@ -183,6 +194,29 @@ impl Gate {
             let member = roster.member(&event.pubkey.to_bytes()).ok();
             self.turn(relay, event, member, refused)
         })
+    }
+
+    /// Takes ids into the window that were seen before the start.
+    pub(super) fn remember(&self, ids: &[(EventId, Unix)]) {
+        let now = self.clock.now();
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, until) in ids {
+            seen.record(*id.as_bytes(), *until, now);
+        }
+    }
+
+    /// The id of this event is to be written with the next housekeeping.
+    pub(super) fn keep_later(&self, event: &Event) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        // beyond what the window holds, the oldest are forgotten there too
+        if unkept.len() < WINDOW {
+            unkept.push((EventId::from_bytes(event.id.to_bytes()), until(event)));
+        }
+    }
+
+    /// What is to be written now.
+    pub(super) fn take_unkept(&self) -> Vec<(EventId, Unix)> {
+        std::mem::take(&mut *self.unkept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A refusal after the signature, here or later: counted, and whether the sender is told.

@@ -161,6 +161,7 @@ impl Asked {
     fn make(&self, tx: &Tx<'_>) -> Result<Quote, Failure> {
         let Self { call, body, price, .. } = self;
         let route = self.desk.route(tx, call)?;
+        call.keep(tx)?;
         let machine = &route.machine;
         ensure(body.fiat_code == machine.currency, ErrorCode::Invalid, || {
             format!("fiat_code: expected {}, got {}", machine.currency, body.fiat_code)

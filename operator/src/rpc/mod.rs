@@ -8,6 +8,7 @@
 //! Failure policy: the subscription always survives. A request that cannot be answered now is
 //! dropped and counted; kind 21000 is ephemeral, so its machine sends it again.
 
+pub mod after_revoke;
 mod at_machine;
 mod create_invoice;
 mod create_withdraw;
@@ -30,6 +31,7 @@ pub mod tally;
 pub(crate) mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +52,7 @@ use crate::ids::MachineId;
 use crate::outgoing::TargetError;
 use crate::outgoing::peer::PeerError;
 use crate::rates::{self, Rates};
-use crate::store::{StoreError, log, outbox, quotes, requests};
+use crate::store::{StoreError, event_ids, log, outbox, quotes, requests};
 pub(crate) use create_withdraw::worth;
 use desk::{Call, Desk};
 use failure::Failure;
@@ -128,6 +130,10 @@ async fn start_with(
     let service = PubKey::new(app.service.public_key())?;
     let quota = Quota::per_minute(app.config.rate_limit_per_min, app.config.burst);
     let gate = Arc::new(Gate::new(service, app.clock.clone(), quota, app.refusals.clone()));
+    let now = app.clock.now();
+    let seen =
+        app.store.read::<_, StoreError, _>(move |read| event_ids::live(read, now, gate::SEEN));
+    gate.remember(&seen.await?);
     // before the roster is read, or a change in between would be missed
     let bell = app.listen();
     // a connection for each relay: each has a bucket of its own
@@ -193,7 +199,12 @@ impl Rpc {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
-                () = self.app.stop.cancelled() => return,
+                () = self.app.stop.cancelled() => {
+                    if let Err(error) = self.tidy().await {
+                        tracing::warn!(event = "rpc_tidy_failed", %error);
+                    }
+                    return;
+                }
                 ring = bell.recv() => match ring {
                     Ok(Ring::Roster) | Err(broadcast::error::RecvError::Lagged(_)) => false,
                     Ok(_) => continue,
@@ -213,7 +224,7 @@ impl Rpc {
     /// Writes what was counted, ends what has expired, forgets what is old.
     async fn tidy(&self) -> Result<(), StoreError> {
         let now = self.app.clock.now();
-        let rows = self.app.refusals.take();
+        let (rows, ids) = (self.app.refusals.take(), self.gate.take_unkept());
         let before = move |age: u64| Unix(now.0.saturating_sub(age));
         self.app
             .store
@@ -225,6 +236,10 @@ impl Rpc {
                 requests::prune(tx, before(KEEP_REQUESTS_S))?;
                 outbox::prune(tx, before(KEEP_PUSHES_S))?;
                 log::forget_nonces(tx, now)?;
+                for (id, until) in &ids {
+                    event_ids::keep(tx, *id, *until)?;
+                }
+                event_ids::prune(tx, now, gate::SEEN)?;
                 Ok(())
             })
             .await
@@ -276,6 +291,7 @@ impl Rpc {
         let request = match self.open(&event) {
             Ok(request) => request,
             Err(Unreadable { request_id, refused, words }) => {
+                self.gate.keep_later(&event);
                 let turned = self.gate.turn(relay, &event, Some(machine), refused);
                 return self.turn_away(&event, Some((request_id, words)), turned).await;
             }
@@ -351,6 +367,7 @@ impl Rpc {
         machine: MachineId,
     ) -> Result<Reply, Failure> {
         let name = request.call().name();
+        let kept = Arc::new(AtomicBool::new(false));
         let call = Call {
             event: event.clone(),
             sender: self.line.sender(event)?,
@@ -358,6 +375,7 @@ impl Rpc {
             name,
             body_sha256: request.body_sha256(),
             now: self.app.clock.now(),
+            kept: kept.clone(),
         };
         let turn = self.turn_of(machine);
         // a repeat waits for the first to end, and then finds its answer
@@ -365,7 +383,7 @@ impl Rpc {
             true => Some(turn.lock().await),
             false => None,
         };
-        match request.into_call() {
+        let answered = match request.into_call() {
             RpcRequest::OpenSession(body) => open_session::answer(self, call, *body).await,
             RpcRequest::GetQuote(body) => get_quote::answer(self, call, *body).await,
             RpcRequest::CreateInvoice(body) => create_invoice::answer(self, call, *body).await,
@@ -373,7 +391,12 @@ impl Rpc {
             RpcRequest::GetPayment(body) => get_payment::answer(self, call, *body).await,
             RpcRequest::ReportDispense(body) => report_dispense::answer(self, call, *body).await,
             RpcRequest::ReportState(body) => report_state::answer(self, call, *body).await,
+        };
+        // what failed wrote nothing, whatever it was about to write
+        if answered.is_err() || !kept.load(Ordering::Relaxed) {
+            self.gate.keep_later(event);
         }
+        answered
     }
 
     fn turn_of(&self, machine: MachineId) -> Arc<tokio::sync::Mutex<()>> {

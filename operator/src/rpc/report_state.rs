@@ -34,6 +34,7 @@ pub(super) async fn answer(
         .store
         .write(move |tx| {
             let route = desk.route(tx, &call)?;
+            call.keep(tx)?;
             let vault = vault(&route)?;
             let report = body.check(&vault).map_err(|e| not_by_vault(&e))?;
             let (seq, head) = (report.journal_seq, report.journal_head);

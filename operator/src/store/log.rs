@@ -105,6 +105,23 @@ pub fn audit_tail(
     )
 }
 
+/// Every entry about `action`, of one subject or of all, newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_action(
+    read: &Read<'_>,
+    action: &str,
+    subject: Option<&str>,
+) -> Result<Vec<Kept<AuditId, Audit>>, StoreError> {
+    read.all(
+        "SELECT * FROM audit_log WHERE action = ?1 AND (?2 IS NULL OR subject = ?2)
+         ORDER BY id DESC",
+        &[&action, &subject],
+        Audit::kept,
+    )
+}
+
 /// Adds refused requests to their row; of known senders, and of all others, the newest 500 rows stay.
 ///
 /// # Errors

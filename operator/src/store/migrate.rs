@@ -52,6 +52,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(15, "0015_openings"),
     migration!(16, "0016_webhook"),
     migration!(17, "0017_canary"),
+    migration!(18, "0018_event_ids"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

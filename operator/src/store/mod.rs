@@ -17,6 +17,7 @@ pub mod claims;
 mod column;
 pub mod documents;
 mod error;
+pub mod event_ids;
 pub mod heads;
 pub mod invoices;
 pub mod ledger;

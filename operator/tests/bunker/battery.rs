@@ -347,6 +347,7 @@ async fn an_expired_grant_is_refused_by_our_own_bunker_and_signed_by_nsecbunkerd
     let keyring = Keyring::open(folder.path(), None).unwrap();
     let admin = public(&admin_key(&keyring).unwrap());
     let mut ours = Ours::new(Encryption::Nip44).await;
+    ours.admin.ping().await.unwrap();
     ours.world.restart_with(vec![public(&ours.world.admin_keys), admin]).await;
     let id = ours.world.id;
     let refused = after_its_end(&ours, id, keyring.clone()).await;

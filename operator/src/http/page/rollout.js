@@ -12,6 +12,10 @@ const listed = (text) => text.split(/[\s,]+/).filter((tag) => tag !== "");
 
 const pair = (fees) => `${percent(fees.cash_in_fee_fraction)} in, ${percent(fees.cash_out_fee_fraction)} out`;
 
+const change = ({ cash_in_fee_fraction, cash_out_fee_fraction }) =>
+  [["cash-in", cash_in_fee_fraction], ["cash-out", cash_out_fee_fraction]]
+    .filter(([, fee]) => fee !== null).map(([way, fee]) => `${way} to ${percent(fee)}`).join(", ");
+
 const wanted = (typed) => {
   const fee = (name) => (typed(name).trim() === "" ? undefined : typed(name, fraction));
   return {
@@ -52,7 +56,8 @@ function one(page, known, rollout) {
     ["Applied", (row) => (row.applied_at !== null ? time(row.applied_at) : row.waits ? "–" : "not waited for")],
   ];
   return el("section", { class: "rollout" },
-    el("p", null, badge(KIND[rollout.state] ?? "idle", rollout.state), " ", time(rollout.created_at)),
+    el("p", null, badge(KIND[rollout.state] ?? "idle", rollout.state), " ", time(rollout.created_at),
+      `: ${change(rollout)}`),
     rollout.reason && el("p", { class: "error" }, rollout.reason),
     table("", columns, rollout.machines),
     rollout.state === "running" && may(known, "operator") && form("Stop it", "danger", [], stop));
@@ -75,8 +80,12 @@ export async function rollouts(page, known) {
       fits ? form("Begin", "", [], begin)
         : machines.length > 0 && el("p", { class: "error" }, "Nothing can be changed while some machine refuses it.")));
   };
+  const shown = all.slice(0, 3).map((rollout) => one(page, known, rollout));
+  // in sight, and not folded open: that would keep the page from being brought up to date
+  if (running) {
+    return card("Fees for many machines",
+      hint("A roll-out is on its way; the next one can begin when it has ended."), shown);
+  }
   return folded("Fees for many machines",
-    running ? hint("A roll-out is on its way; the next one can begin when it has ended.")
-      : may(known, "operator") && form("Show what would change", "", inputs(), look),
-    all.slice(0, 3).map((rollout) => one(page, known, rollout)));
+    may(known, "operator") && form("Show what would change", "", inputs(), look), shown);
 }

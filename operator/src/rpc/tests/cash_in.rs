@@ -6,6 +6,9 @@ use tower::ServiceExt as _;
 
 use super::cash_out::note;
 use super::*;
+use crate::fleet::FleetError;
+use crate::ids::OperatorId;
+use crate::rpc::after_revoke;
 use crate::store::settlements::{self, Distribution, SettlementStatus};
 use crate::store::withdraws::{self, K1};
 use crate::store::{claims, quotes};
@@ -327,6 +330,55 @@ async fn what_was_stacked_is_paid_whatever_ended_the_service() {
         assert_eq!(world.audited("withdraw.after_revoke").await, kept, "{out:?}");
         world.books_hold().await;
     }
+}
+
+/// Loss prevented: notes that lie in a machine which never comes back, and a customer who gets
+/// nothing for them, or gets their sats twice because it does come back.
+#[tokio::test]
+async fn what_a_vault_claims_after_its_revoke_is_offered_once_on_a_persons_word() {
+    let world = World::new().await;
+    world.serve().await;
+    let mut machine = world.in_service().await;
+    machine.session = machine.spire.clone();
+    let asked = machine.quote(Direction::CashIn, 5_000);
+    let lock = machine.ask(asked).await.unwrap();
+    let body = claim(&mut machine, &lock, asked.claim_hash, &[(2_000, 1)], &[]);
+    let body = machine.signed(body);
+    let (id, now, app) = (world.machine_id, world.app.clock.now(), world.app.clone());
+    let offer = async |operator, reason: &'static str| {
+        after_revoke::offer(&app, ("test", operator), id, lock.txid, reason).await
+    };
+    assert!(matches!(offer(None, "gone").await, Err(FleetError::State { .. })), "it can claim");
+    world.write(move |tx| machines::revoke(tx, id, now)).await;
+    let none = offer(None, "gone").await;
+    assert!(matches!(none, Err(FleetError::Invalid { field: "txid", .. })), "{none:?}");
+    assert_eq!(machine.ask(body.clone()).await, Err(ErrorCode::Revoked));
+    let kept = world.read(|read| after_revoke::list(read, None)).await;
+    assert!(kept.len() == 1 && !kept[0].offered && kept[0].net_sats == 19_000, "{kept:?}");
+    let stranger = offer(Some(OperatorId(9)), "gone").await;
+    assert!(matches!(stranger, Err(FleetError::NoMachine(_))), "{stranger:?}");
+    assert!(matches!(offer(None, " ").await, Err(FleetError::Invalid { field: "reason", .. })));
+    let offered = offer(None, "gone").await.unwrap();
+    assert_eq!((offered.net_sats, offer(None, "again").await.unwrap()), (sats(19_000), offered));
+    assert_eq!(world.audited("withdraw.offered").await, 1);
+    let of_claim = asked.claim_hash;
+    let waits = world.read(move |read| withdraws::unpaid_under(read, of_claim)).await;
+    assert_eq!(waits.len(), 1, "the claim code brings it");
+    assert_eq!(world.balance(Account::CustomerLiability(id)).await, -19_000);
+
+    // the machine comes back, and claims for itself
+    world.advance(2);
+    let (now, spire) = (world.app.clock.now(), key(&world.spire));
+    world
+        .write(move |tx| machines::set_paired(tx, id, spire, "spire-2", now.after(6_000), now))
+        .await;
+    machine.session = Keys::generate();
+    machine.open_session().await.unwrap();
+    world.confirm().await;
+    let withdraw = machine.ask(body).await.unwrap();
+    assert_eq!((withdraw.withdraw_id, withdraw.net_sats), (offered.withdraw_id, sats(19_000)));
+    assert!(world.read(|read| after_revoke::list(read, None)).await[0].offered);
+    world.books_hold().await;
 }
 
 /// Loss prevented: notes claimed under the locks of a pairing that was replaced, by another vault.

@@ -1,7 +1,7 @@
 //! Who gets in, and what a request does however often it comes.
 
 use super::*;
-use crate::store::requests;
+use crate::store::{event_ids, requests};
 
 /// Loss prevented: strangers who make the service check signatures, answer, or fill its disk.
 #[tokio::test]
@@ -81,7 +81,9 @@ async fn an_event_that_comes_again_after_a_restart_has_no_second_effect() {
     };
     let before = seen(&world).await;
 
+    // with a window that has lost all: its effects are once for ever all the same
     world.restart().await;
+    world.write(|tx| event_ids::prune(tx, Unix(u64::from(u32::MAX)), 0)).await;
     let rpc = world.serve().await;
     assert!(machine.ask(any_quote()).await.is_ok(), "an answer without a relay is lost");
     // from a relay that keeps what it should not
@@ -96,6 +98,46 @@ async fn an_event_that_comes_again_after_a_restart_has_no_second_effect() {
     rpc.clone().admit("wss://keeps", invoice);
     assert!(machine.ask(any_quote()).await.is_ok());
     assert_eq!(rpc.counters()["duplicate"], 1, "seen since the restart");
+}
+
+/// Loss prevented: what a relay kept is decrypted and worked on again after each restart; a window
+/// that grows for ever, or that costs the disk a flush for each request.
+#[tokio::test]
+async fn an_event_that_was_seen_before_a_restart_is_refused_after_it() {
+    let (mut world, mut machine) = serving().await;
+    let session = machine.session.clone();
+    let asked = machine.quote(Direction::CashOut, 2_000);
+    let quote = Request::new(RequestId::from_bytes(super::id()), asked).unwrap();
+    let quote = machine.event(&session, &quote.to_plaintext().unwrap());
+    let bought = answer_to(&machine, &quote).await.read::<GetQuote>().unwrap().unwrap();
+    let mut fewest = u64::MAX;
+    for _ in 0..8 {
+        let before = world.app.store.stats().commits;
+        machine.ask(any_quote()).await.unwrap();
+        // the housekeeping has flushes of its own
+        fewest = fewest.min(world.app.store.stats().commits - before);
+    }
+    assert_eq!(fewest, 1, "flushes of a request");
+    let invoice = CreateInvoice { quote_id: bought.quote_id };
+    let invoice = Request::new(RequestId::from_bytes(super::id()), invoice).unwrap();
+    let invoice = machine.event(&session, &invoice.to_plaintext().unwrap());
+    let made = answer_to(&machine, &invoice).await.read::<CreateInvoice>().unwrap().unwrap();
+    let look = GetPayment::PaymentHash(made.payment_hash);
+    let look = Request::new(RequestId::from_bytes(super::id()), look).unwrap();
+    let look = machine.event(&session, &look.to_plaintext().unwrap());
+    answer_to(&machine, &look).await;
+
+    world.restart().await;
+    let rpc = world.serve().await;
+    assert!(machine.ask(any_quote()).await.is_ok(), "an answer without a relay is lost");
+    for (n, event) in [&quote, &invoice, &look].into_iter().enumerate() {
+        rpc.clone().admit("wss://keeps", event.clone());
+        assert_eq!(rpc.counters()["duplicate"], n as u64 + 1, "{event:?}");
+    }
+    world.advance(121);
+    rpc.tidy().await.unwrap();
+    let left = world.read(|read| event_ids::live(read, Unix(0), 100)).await;
+    assert!(left.is_empty(), "what its clock refuses is forgotten: {left:?}");
 }
 
 async fn answer_to(machine: &Peer, event: &Event) -> Reply {
