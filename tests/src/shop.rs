@@ -69,7 +69,11 @@ pub fn start(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
 /// When the operator's daemon refuses one of them.
 pub fn found(world: &World, tell: &mut dyn FnMut(&str)) -> Result<()> {
     tell("the operator's key, made in the bunker");
-    world.operator_says(&["operator", "init"])?;
+    // on a relay that loses messages an answer may be missing: it is run again
+    wait_for("the operator's key", PATIENCE, || {
+        let made = world.operator_says(&["operator", "init"]);
+        made.map_err(|error| format!("{error:#}"))
+    })?;
     tell("a machine, and fees: 3 % for the platform, 5 % for the operator");
     let (platform, own) = FEES;
     let both = ["--cash-in", platform, "--cash-out", platform];
@@ -88,7 +92,11 @@ pub fn found(world: &World, tell: &mut dyn FnMut(&str)) -> Result<()> {
 /// # Errors
 /// When the operator or its bunker refuses.
 pub fn invite(world: &World) -> Result<String> {
-    let paired = world.operator_says(&["pair", MACHINE, "--allow-loopback"])?;
+    // likewise: an attempt that lost an answer is given up, and the next one has a key of its own
+    let paired = wait_for("a pairing", PATIENCE, || {
+        let paired = world.operator_says(&["pair", MACHINE, "--allow-loopback"]);
+        paired.map_err(|error| format!("{error:#}"))
+    })?;
     Ok(paired["seed_url"].as_str().context("the pairing's seed")?.to_owned())
 }
 

@@ -45,6 +45,7 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
     let mut world = World::new(&std::env::current_exe()?, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keys = runtime.block_on(pair_all(world.folder()))?;
+    let keys = keys.into_iter().map(|paired| paired.spire).collect();
     let mut starts = Vec::new();
     for run in 0..STARTS {
         let started = Instant::now();
@@ -112,17 +113,25 @@ fn name(id: u64) -> String {
     format!("spire-{id}")
 }
 
-/// Every machine in the operator's books, and its key.
-async fn pair_all(folder: &Path) -> Result<Vec<Keys>> {
+/// A machine's keys.
+pub(super) struct Paired {
+    /// Its own, which the bunker has.
+    pub(super) spire: Keys,
+    /// The one that it has itself, for relays.
+    pub(super) client: Keys,
+}
+
+/// Every machine in the operator's books, and its keys.
+pub(super) async fn pair_all(folder: &Path) -> Result<Vec<Paired>> {
     let (config, _) = config::load(Some(&folder.join("operator.toml")), &BTreeMap::new(), &[])?;
     let app = App::open(config, Clock::system())?;
     fleet::first_operator(&app).await?;
-    let keys: Vec<Keys> = (0..MACHINES).map(|_| Keys::generate()).collect();
+    let made = || Paired { spire: Keys::generate(), client: Keys::generate() };
+    let keys: Vec<Paired> = (0..MACHINES).map(|_| made()).collect();
     let mut rows = Vec::new();
     let now = app.clock.now();
     let currency = CURRENCY.parse()?;
-    for (id, spire) in (1..).zip(&keys) {
-        let other = || PubKey::new(Keys::generate().public_key());
+    for (id, Paired { spire, client }) in (1..).zip(&keys) {
         let base =
             Machine::new(OperatorId(1), &format!("m{id}"), "", currency, &format!("w{id}"), now);
         rows.push(Machine {
@@ -130,8 +139,8 @@ async fn pair_all(folder: &Path) -> Result<Vec<Keys>> {
             bunker_spire_key_name: Some(name(id)),
             bunker_token_expires_at: Some(now.after(720 * 3_600)),
             paired_at: Some(now),
-            client_key: Some(other()?),
-            vault_key: Some(other()?),
+            client_key: Some(PubKey::new(client.public_key())?),
+            vault_key: Some(PubKey::new(Keys::generate().public_key())?),
             confirmation: Confirmation::Confirmed,
             confirmed_at: Some(now),
             ..base

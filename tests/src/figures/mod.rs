@@ -9,11 +9,13 @@ mod bunker;
 mod busy;
 mod codec;
 mod engine;
+mod fees;
 mod fleet;
 mod gate;
 mod heartbeat;
 mod history;
 mod recovery;
+mod relay;
 mod rpc;
 mod sale;
 mod settle;
@@ -66,7 +68,7 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 18] = [
+const ALL: [(&[&str], Measure); 20] = [
     // first, since it measures this very process: what other measurements leave in its heap (a hundred
     // thousand frames at the gate) would count as the service's
     (&["heartbeat_10k_cpu_pct", "heartbeat_10k_rss_mb"], heartbeat::measure),
@@ -99,6 +101,11 @@ const ALL: [(&[&str], Measure); 18] = [
     (&["recovery_ms"], recovery::measure),
     (&["bunker_signs_per_s", "bunker_signs_per_s_of_path", "bunker_sign_p99_ms"], bunker::measure),
     (&["operator_ready_at_10k_ms", "revoke_at_10k_ms", "revoke_at_10k_ms_p50"], fleet::measure),
+    (&["fee_change_10k_s"], fees::measure),
+    (
+        &["relay_10k_delivery_ms_p99", "relay_10k_cpu_us_an_event", "relay_10k_rss_mb"],
+        relay::measure,
+    ),
     (&["gate_junk_per_s", "gate_good_per_s"], gate::measure),
     (&["rpc_per_s"], rpc::measure),
     (&["flood_p99_ratio"], rpc::flood),

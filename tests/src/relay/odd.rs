@@ -1,13 +1,14 @@
 //! Relays as there are some: one that says nothing where it need not, one that keeps what it should
-//! not, one that wants to know everybody, one that lies.
+//! not, one that wants to know everybody, one that lies, one that loses, delays and repeats.
 //!
 //! Each is a relay otherwise: it keeps the newest document of an address, serves filters, and
-//! forwards. What it does wrong it does at random, so that whoever tries again gets through.
+//! forwards. What it does wrong it does now and then, so that whoever tries again gets through.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -19,6 +20,7 @@ use nostr::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
 /// What is odd about a relay.
@@ -33,6 +35,8 @@ pub enum Habit {
     /// Refuses what it has taken, closes subscriptions, and sends what nobody asked for: strangers'
     /// events, changed ones, words that are no message.
     Liar,
+    /// Takes everything, and forwards some of it late, twice or not at all.
+    Dropper,
 }
 
 impl Habit {
@@ -43,14 +47,26 @@ impl Habit {
     }
 }
 
+/// How long what is late is held back.
+const LATE: Duration = Duration::from_millis(700);
+/// Of so many forwarded messages of a connection one is lost, one is late, one comes twice. No two
+/// that follow each other are lost.
+const LOST: u64 = 9;
+const DELAYED: u64 = 7;
+const TWICE: u64 = 5;
+
 /// What waits for one connection at most.
 const PLACES: usize = 4_096;
 /// Events that a relay keeps which keeps everything.
 const MOST: usize = 10_000;
 
+/// A message, and whether it is held back.
+type Out = (String, bool);
+
 struct Connection {
     id: u64,
-    out: mpsc::Sender<String>,
+    out: mpsc::Sender<Out>,
+    forwarded: u64,
     subscriptions: HashMap<SubscriptionId, Vec<Filter>>,
     known: bool,
 }
@@ -71,6 +87,16 @@ struct Odd {
 
 fn matches(filters: &[Filter], event: &Event) -> bool {
     filters.iter().any(|filter| filter.match_event(event, MatchEventOptions::new()))
+}
+
+impl Connection {
+    /// How often the next message is sent, and whether late.
+    fn luck(&mut self) -> (usize, bool) {
+        self.forwarded += 1;
+        let one_of = |n: u64| self.forwarded % n == n - 1;
+        let times = if one_of(LOST) { 0 } else { 1 + usize::from(one_of(TWICE)) };
+        (times, one_of(DELAYED))
+    }
 }
 
 impl State {
@@ -121,22 +147,23 @@ impl Odd {
     }
 
     /// Gives an event to everybody who asked for it.
-    fn forward(state: &State, event: &Event) {
-        let to: Vec<_> = state
-            .connections
-            .values()
-            .flat_map(|connection| {
-                let asked = connection.subscriptions.iter();
-                asked
-                    .filter(|(_, filters)| matches(filters, event))
-                    .map(|(id, _)| (connection.out.clone(), id.clone()))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        for (out, id) in to {
-            let text = RelayMessage::event(id, event.clone()).as_json();
-            // whoever is so slow loses it, as at other relays
-            let _ = out.try_send(text);
+    fn forward(&self, state: &mut State, event: &Event) {
+        for connection in state.connections.values_mut() {
+            let asked = connection.subscriptions.iter();
+            let asked = asked.filter(|(_, filters)| matches(filters, event));
+            let texts: Vec<_> = asked
+                .map(|(id, _)| RelayMessage::event(id.clone(), event.clone()).as_json())
+                .collect();
+            for text in texts {
+                let (times, late) = match self.habit {
+                    Habit::Dropper => connection.luck(),
+                    _ => (1, false),
+                };
+                for _ in 0..times {
+                    // whoever is so slow loses it, as at other relays
+                    let _ = connection.out.try_send((text.clone(), late));
+                }
+            }
         }
     }
 
@@ -160,7 +187,7 @@ impl Odd {
 
     fn says(&self, id: u64, text: String) {
         if let Some(connection) = self.state().connections.get(&id) {
-            let _ = connection.out.try_send(text);
+            let _ = connection.out.try_send((text, false));
         }
     }
 
@@ -189,7 +216,7 @@ impl Odd {
                 let (status, words) = {
                     let mut state = self.state();
                     let said = self.took(&mut state, &event);
-                    Self::forward(&state, &event);
+                    self.forward(&mut state, &event);
                     said
                 };
                 if self.habit != Habit::Silent || !event.kind.is_ephemeral() {
@@ -237,25 +264,34 @@ impl Odd {
     async fn serve(self: Arc<Self>, stream: TcpStream) -> Result<()> {
         let socket = tokio_tungstenite::accept_async(stream).await?;
         let (mut sink, mut stream) = socket.split();
-        let (out, mut waiting) = mpsc::channel::<String>(PLACES);
+        let (out, mut waiting) = mpsc::channel::<Out>(PLACES);
         let id = {
             let mut state = self.state();
             state.next += 1;
             let id = state.next;
             let subscriptions = HashMap::new();
-            state.connections.insert(id, Connection { id, out, subscriptions, known: false });
+            let connection = Connection { id, out, forwarded: 0, subscriptions, known: false };
+            state.connections.insert(id, connection);
             id
         };
         if matches!(self.habit, Habit::Strict | Habit::Silent) {
             self.says(id, RelayMessage::auth(format!("challenge {id}")).as_json());
         }
         let ended = async {
+            let mut held = VecDeque::new();
             loop {
+                let due = held.front().map(|(due, _)| *due);
                 tokio::select! {
                     said = waiting.recv() => match said {
-                        Some(text) => sink.send(Message::text(text)).await?,
+                        Some((text, false)) => sink.send(Message::text(text)).await?,
+                        Some((text, true)) => held.push_back((Instant::now() + LATE, text)),
                         None => return Ok(()),
                     },
+                    () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                        if let Some((_, text)) = held.pop_front() {
+                            sink.send(Message::text(text)).await?;
+                        }
+                    }
                     heard = stream.next() => match heard {
                         Some(Ok(Message::Text(text))) => {
                             if let Ok(message) = ClientMessage::from_json(text.as_bytes()) {

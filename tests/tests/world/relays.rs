@@ -59,6 +59,13 @@ fn on_a_relay_that_lies() {
     lives_on(RelayKind::Odd(Habit::Liar));
 }
 
+/// Loss prevented: a pairing, a document or a sale that hangs on one message which does not come, or
+/// comes twice.
+#[test]
+fn on_a_relay_that_loses_delays_and_repeats() {
+    lives_on(RelayKind::Odd(Habit::Dropper));
+}
+
 /// Loss prevented: a battery that passes for what no good relay does.
 #[test]
 fn on_good_relays() {

@@ -1,0 +1,123 @@
+//! A change of the platform's fees over ten thousand machines.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bitspire_operator::signer::RemoteSigner as _;
+use bitspire_operator::signer::provision::{Wiring, reopen};
+use bitspire_operator::signer::remote::Remote;
+use bitspire_shared::ids::PubKey;
+use bitspire_shell::clock::Clock;
+use bitspire_shell::secrets::Keyring;
+use futures_util::StreamExt as _;
+use nostr::{Kind, Timestamp, UnsignedEvent};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+use super::{Figure, fleet};
+use crate::wait::{PATIENCE, wait_for};
+use crate::world::World;
+
+/// Machines, each of which gets a document.
+const MACHINES: u64 = 10_000;
+/// Documents that the bound is measured with.
+const SAMPLE: usize = 1_000;
+/// Documents that the service has under way at the bunker at once.
+const WINDOW: usize = 8;
+/// As long as a document is.
+const LENGTH: usize = 900;
+/// It is given up after this.
+const LONGEST: Duration = Duration::from_secs(1_800);
+
+pub(super) fn measure() -> Result<Vec<Figure>> {
+    let mut world = World::new(&std::env::current_exe()?, None)?;
+    world.operator.start()?;
+    let shown = world.operator_says(&["operator", "show"])?;
+    let admin = shown["bunker_admin_npub"].as_str().context("the bunker's administrator")?;
+    world.bunker.start_with(&["--admin", admin])?;
+    wait_for("the operator has its key", PATIENCE, || {
+        world.operator_says(&["operator", "init"]).map_err(|error| format!("{error:#}"))
+    })?;
+    let shown = world.operator_says(&["operator", "show"])?;
+    let operator = &shown["operators"][0];
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("the operator's key");
+    let key = PubKey::from_hex_or_npub(&text(&operator["operator_npub"])?)?;
+    let name = text(&operator["bunker_key_name"])?;
+    let relay = text(&shown["relays"][0])?;
+    world.operator.stop()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(fleet::pair_all(world.folder()))?;
+    world.operator.start()?;
+    let each = runtime.block_on(of_one(world.folder(), key, &name, relay))?;
+
+    let started = Instant::now();
+    world.operator_says(&["fees", "set", "--super", "--cash-out", "0.02"])?;
+    wait_for("the last document at the relay", LONGEST, || match waiting(&world) {
+        Ok(0) => Ok(()),
+        Ok(left) => Err(format!("{left} wait")),
+        Err(error) => Err(format!("{error:#}")),
+    })?;
+    let took = started.elapsed().as_secs_f64();
+    world.bunker.stop()?;
+    world.operator.stop()?;
+    Ok(vec![Figure {
+        name: "fee_change_10k_s",
+        value: took,
+        unit: "s",
+        bound: each * MACHINES as f64,
+        bound_is: "two signatures and one encryption each by the same bunker over the same relay, eight documents at once",
+        peer: None,
+        runs: 1,
+    }])
+}
+
+/// Documents that wait to be sent.
+fn waiting(world: &World) -> Result<u64> {
+    let Value::String(text) = world.api("GET", "/metrics", None)? else { bail!("no figures") };
+    let name = "bitspire_outbox_waiting{topic=\"document\"} ";
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line.map_or(Ok(0), str::parse)?)
+}
+
+/// Seconds that the bunker takes for one document, with [`WINDOW`] of them under way.
+async fn of_one(folder: &Path, key: PubKey, name: &str, relay: String) -> Result<f64> {
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let wiring = Wiring {
+        keyring: Keyring::open(&folder.join("operator"), None)?,
+        relays: vec![relay],
+        clock: Clock::system(),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    let remote = reopen(key, name, &wiring).await?;
+    // until it is connected
+    one(&remote).await?;
+    let started = Instant::now();
+    let all = (0..SAMPLE).map(|_| one(&remote));
+    let mut all = futures_util::stream::iter(all).buffer_unordered(WINDOW);
+    while let Some(made) = all.next().await {
+        made?;
+    }
+    let each = started.elapsed().as_secs_f64() / SAMPLE as f64;
+    drop(all);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(each)
+}
+
+/// What the service asks of the bunker for one document.
+async fn one(remote: &Remote) -> Result<()> {
+    let event = |content: &str| {
+        let kind = Kind::from(30_078);
+        UnsignedEvent::new(remote.key().nostr(), Timestamp::now(), kind, [], content)
+    };
+    remote.sign(event("{}")).await?;
+    let text = Zeroizing::new("x".repeat(LENGTH));
+    let content = remote.encrypt(remote.key(), text).await?;
+    remote.sign(event(&content)).await?;
+    Ok(())
+}
