@@ -1,5 +1,6 @@
 //! One battery for every bunker: our own, and nsecbunkerd's versions as a double speaks for them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bitspire_operator::signer::admin::{AdminClient, AdminConfig};
@@ -313,7 +314,12 @@ async fn a_bunker_without_nip44_is_named_at_the_start() {
 }
 
 /// What a bunker makes of a grant that has expired, found out as the service does it each day.
-async fn after_its_end(place: &impl Place, id: PubKey, keyring: Keyring) -> Tried {
+async fn after_its_end(
+    place: &impl Place,
+    id: PubKey,
+    keyring: Keyring,
+    passphrase_file: Option<PathBuf>,
+) -> Tried {
     let world = place.world();
     let wiring = Wiring {
         keyring,
@@ -322,12 +328,7 @@ async fn after_its_end(place: &impl Place, id: PubKey, keyring: Keyring) -> Trie
         tasks: world.tasks.clone(),
         stop: world.stop.clone(),
     };
-    let passphrase = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(passphrase.path(), PASSPHRASE).unwrap();
-    let manner = Manner {
-        encryption: Some(Encryption::Nip44),
-        passphrase_file: Some(passphrase.path().to_owned()),
-    };
+    let manner = Manner { encryption: Some(Encryption::Nip44), passphrase_file };
     let bunker = ServiceBunker::start(id, wiring, manner).await.unwrap();
     for _ in 0..2 {
         bunker.renew(trial::NAME).unwrap();
@@ -350,11 +351,14 @@ async fn an_expired_grant_is_refused_by_our_own_bunker_and_signed_by_nsecbunkerd
     ours.admin.ping().await.unwrap();
     ours.world.restart_with(vec![public(&ours.world.admin_keys), admin]).await;
     let id = ours.world.id;
-    let refused = after_its_end(&ours, id, keyring.clone()).await;
+    let refused = after_its_end(&ours, id, keyring.clone(), None).await;
     assert!(matches!(&refused, Tried::Refused(words) if words.contains("expired")), "{refused:?}");
 
     let mut theirs = Theirs::new(FORK).await;
     theirs.bunker = Nsecbunkerd::start(FORK, admin, &theirs.world.relays).await;
     let id = theirs.bunker.id;
-    assert_eq!(after_its_end(&theirs, id, keyring).await, Tried::Signed);
+    let passphrase = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(passphrase.path(), PASSPHRASE).unwrap();
+    let passphrase = Some(passphrase.path().to_owned());
+    assert_eq!(after_its_end(&theirs, id, keyring, passphrase).await, Tried::Signed);
 }
