@@ -95,7 +95,10 @@ fn connect(tx: &Tx<'_>, ask: &Ask, now: Unix) -> Result<Decision, StoreError> {
         Some(secret) => rows::by_hash(tx, ask.key, secret.hash())?,
         None => None,
     };
-    let known = standing.as_ref().map(|grant| live_grant(tx, grant)).transpose()?;
+    let known = match &standing {
+        Some(grant) => Some(live_grant(grant, policy_name(tx, grant.policy_id)?)),
+        None => None,
+    };
     let shown = token.as_ref().map(|token| live_token(tx, token)).transpose()?;
     let admission =
         match policy::admit(&client, secret.as_ref(), shown.as_ref(), known.as_ref(), now) {
@@ -135,7 +138,7 @@ fn request(tx: &Tx<'_>, ask: &Ask, now: Unix) -> Result<Decision, StoreError> {
     };
     let before = rows::allowed(tx, grant.id, ask.digest)?;
     let rules = rows::rules_of(tx, grant.policy_id)?;
-    let mut policy = live_policy(tx, grant.policy_id, &rules)?;
+    let mut policy = live_policy(rows::policy(tx, grant.policy_id)?, &rules);
     if let Some(counted) = before.as_ref().and_then(|request| request.rule_id) {
         // its own use stands in the count already
         let own = rules.iter().position(|rule| rule.id == counted);
@@ -143,7 +146,7 @@ fn request(tx: &Tx<'_>, ask: &Ask, now: Unix) -> Result<Decision, StoreError> {
             rule.current_usage_count = rule.current_usage_count.saturating_sub(1);
         }
     }
-    let known = live_grant(tx, &grant)?;
+    let known = live_grant(&grant, policy.name.clone());
     let allow = match policy::authorize(call, &client, Some(&known), &policy, now) {
         Ok(allow) => allow,
         Err(deny) => return Ok(Decision::Denied(deny.to_string())),
@@ -198,16 +201,13 @@ fn policy_name(read: &Read<'_>, id: PolicyId) -> Result<String, StoreError> {
     Ok(rows::policy(read, id)?.map(|policy| policy.row.name).unwrap_or_default())
 }
 
-fn live_grant(
-    read: &Read<'_>,
-    grant: &Kept<GrantId, rows::Grant>,
-) -> Result<policy::Grant, StoreError> {
-    Ok(policy::Grant {
+fn live_grant(grant: &Kept<GrantId, rows::Grant>, policy: String) -> policy::Grant {
+    policy::Grant {
         client: grant.client,
-        policy: policy_name(read, grant.policy_id)?,
+        policy,
         expires_at: grant.expires_at,
         revoked_at: grant.revoked_at,
-    })
+    }
 }
 
 fn live_token(
@@ -223,11 +223,9 @@ fn live_token(
 }
 
 fn live_policy(
-    read: &Read<'_>,
-    id: PolicyId,
+    row: Option<Kept<PolicyId, rows::Policy>>,
     rules: &[Kept<RuleId, rows::Rule>],
-) -> Result<policy::Policy, StoreError> {
-    let row = rows::policy(read, id)?;
+) -> policy::Policy {
     let rules = rules.iter().map(|rule| policy::Rule {
         method: rule.method,
         kind: rule.kind,
@@ -235,5 +233,5 @@ fn live_policy(
         current_usage_count: rule.current_usage_count,
     });
     let (name, expires_at) = row.map(|p| (p.row.name, p.row.expires_at)).unwrap_or_default();
-    Ok(policy::Policy { name, expires_at, rules: rules.collect() })
+    policy::Policy { name, expires_at, rules: rules.collect() }
 }
