@@ -187,11 +187,11 @@ fn cash_in_survives(kind: AcceptorKind, last: &[&str]) {
                 None if !began && machine.is_for_sale() => {
                     machine.touch_once(CustomerAction::StartCashIn);
                 }
+                // a credit that is said again after a halt counts once while its session is open
+                Some(View::Feed { total, .. })
+                    if total.minor == 2_500 && !machine.all_confirmed() => {}
                 Some(View::Feed { total, .. }) if total.minor == 2_500 => {
-                    // a credit that is said again after a halt counts once while its session is open
-                    if machine.all_confirmed() {
-                        machine.touch_once(CustomerAction::Finish);
-                    }
+                    machine.touch_once(CustomerAction::Finish);
                 }
                 Some(View::Feed { .. }) => {
                     if let Some(note) = NOTES.get(fed) {
