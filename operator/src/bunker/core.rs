@@ -126,7 +126,7 @@ impl Core {
             return false;
         }
         // a client that is known has a bucket of its own, once its signature has verified
-        if held.knows(&to, &head.pubkey) || self.limits.stranger(&to, self.mono()) {
+        if held.asker(&to, &head.pubkey).is_some() || self.limits.stranger(&to, self.mono()) {
             return true;
         }
         bump(&self.counts.limited);

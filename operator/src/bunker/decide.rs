@@ -15,6 +15,7 @@ use bitspire_shared::nip46::policy::{self, Admission};
 use bitspire_shared::nip46::server::{Call, Incoming, Reply};
 use bitspire_shared::time::Unix;
 
+use super::limits::Asker;
 use crate::ids::{BunkerKeyId, BunkerTokenId, GrantId, PolicyId, RuleId};
 use crate::store::bunker as rows;
 use crate::store::{Kept, Read, StoreError, Tx};
@@ -31,8 +32,8 @@ pub(super) struct Ask {
 /// What becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// The client is let in, for this token.
-    Admitted(GrantId, BunkerTokenId),
+    /// The client is let in, for this token, as whom.
+    Admitted(GrantId, BunkerTokenId, Asker),
     /// To be carried out.
     Allowed(GrantId),
     /// To be carried out again.
@@ -125,7 +126,7 @@ fn connect(tx: &Tx<'_>, ask: &Ask, now: Unix) -> Result<Decision, StoreError> {
             };
             let id = rows::insert_grant(tx, &row)?;
             note(tx, ask, id, None, false, now)?;
-            Ok(Decision::Admitted(id, token.id))
+            Ok(Decision::Admitted(id, token.id, Asker::under(&grant.policy)))
         }
         _ => Ok(Decision::Denied("Not authorized".into())),
     }

@@ -13,6 +13,7 @@ use nostr::{Keys, SecretKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::limits::Asker;
 use crate::ids::BunkerKeyId;
 use crate::store::Kept;
 use crate::store::bunker::Key;
@@ -44,8 +45,8 @@ pub(super) enum Locked {
 #[derive(Debug)]
 pub(super) struct Held {
     keys: HashMap<[u8; 32], Arc<HeldKey>>,
-    /// (key, client)
-    clients: HashSet<([u8; 32], [u8; 32])>,
+    /// By key and client.
+    clients: HashMap<([u8; 32], [u8; 32]), Asker>,
     admins: HashSet<[u8; 32]>,
 }
 
@@ -53,7 +54,7 @@ impl Held {
     pub(super) fn open(
         secret: &MachineSecret,
         rows: Vec<Kept<BunkerKeyId, Key>>,
-        clients: &[(PubKey, PubKey)],
+        clients: &[(PubKey, PubKey, String)],
         admins: &[PubKey],
     ) -> Self {
         let mut keys = HashMap::new();
@@ -69,7 +70,9 @@ impl Held {
                 ),
             }
         }
-        let clients = clients.iter().map(|(key, client)| (key.to_bytes(), client.to_bytes()));
+        let clients = clients.iter().map(|(key, client, policy)| {
+            ((key.to_bytes(), client.to_bytes()), Asker::under(policy))
+        });
         let admins = admins.iter().map(|admin| admin.to_bytes());
         Self { keys, clients: clients.collect(), admins: admins.collect() }
     }
@@ -82,16 +85,17 @@ impl Held {
         self.keys.contains_key(pubkey)
     }
 
-    pub(super) fn knows(&self, key: &[u8; 32], client: &[u8; 32]) -> bool {
-        self.clients.contains(&(*key, *client))
+    /// Who this client of a key is, where it was ever let in.
+    pub(super) fn asker(&self, key: &[u8; 32], client: &[u8; 32]) -> Option<Asker> {
+        self.clients.get(&(*key, *client)).copied()
     }
 
     pub(super) fn is_admin(&self, key: &[u8; 32]) -> bool {
         self.admins.contains(key)
     }
 
-    pub(super) fn add_client(&mut self, key: PubKey, client: PubKey) {
-        self.clients.insert((key.to_bytes(), client.to_bytes()));
+    pub(super) fn add_client(&mut self, key: PubKey, client: PubKey, asker: Asker) {
+        self.clients.insert((key.to_bytes(), client.to_bytes()), asker);
     }
 
     /// Takes a new key; the number of its subscription.

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use bitspire_shared::rate::{Keyed, Limiter, Quota};
 use bitspire_shared::time::Mono;
 
+use crate::signer::provision::POLICY;
+
 /// Buckets in memory.
 const BUCKETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
 
@@ -21,8 +23,26 @@ const fn quota(per_minute: u32, burst: u32) -> Quota {
     )
 }
 
+/// Who asks, by the policy of their grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A machine, or whatever else an administrator has let in.
+    Machine,
+    /// The service, under an operator's key.
+    Service,
+}
+
+impl Asker {
+    /// Who has a grant under the policy of this name.
+    pub(super) fn under(policy: &str) -> Self {
+        if policy == POLICY { Self::Service } else { Self::Machine }
+    }
+}
+
 /// A machine asks a few times a minute, since sales are signed by its session key.
-const CLIENT: Quota = quota(60, 60);
+const MACHINE: Quota = quota(60, 60);
+/// A change of the platform's fees is three requests for each machine: more a second than are signed.
+const SERVICE: Quota = quota(240_000, 4_000);
 /// Of all strangers together to one key: a pairing takes a handful.
 const STRANGERS: Quota = quota(30, 30);
 const LOG: Quota = quota(60, 10);
@@ -30,7 +50,8 @@ const LOG: Quota = quota(60, 10);
 /// The buckets.
 #[derive(Debug)]
 pub(super) struct Limits {
-    clients: Mutex<Keyed<[u8; 32]>>,
+    machines: Mutex<Keyed<[u8; 32]>>,
+    service: Mutex<Keyed<[u8; 32]>>,
     strangers: Mutex<Keyed<[u8; 32]>>,
     log: Mutex<Limiter>,
 }
@@ -38,15 +59,20 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) const fn new() -> Self {
         Self {
-            clients: Mutex::new(Keyed::new(CLIENT, BUCKETS)),
+            machines: Mutex::new(Keyed::new(MACHINE, BUCKETS)),
+            service: Mutex::new(Keyed::new(SERVICE, BUCKETS)),
             strangers: Mutex::new(Keyed::new(STRANGERS, BUCKETS)),
             log: Mutex::new(Limiter::new(LOG)),
         }
     }
 
     /// Whether one more request of this client, whose signature has verified, is looked at.
-    pub(super) fn client(&self, client: &[u8; 32], now: Mono) -> bool {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).take(client, now).is_ok()
+    pub(super) fn client(&self, asker: Asker, client: &[u8; 32], now: Mono) -> bool {
+        let buckets = match asker {
+            Asker::Machine => &self.machines,
+            Asker::Service => &self.service,
+        };
+        buckets.lock().unwrap_or_else(PoisonError::into_inner).take(client, now).is_ok()
     }
 
     /// Whether one more stranger's message to this key is looked at.

@@ -25,7 +25,7 @@ use super::answer::{carry_out, letter};
 use super::core::Core;
 use super::decide::{Ask, Decision, decide, note_outcome};
 use super::held::HeldKey;
-use super::limits::bump;
+use super::limits::{Asker, bump};
 use super::replies::Begin;
 use crate::signer::ADMIN_KIND;
 use crate::signer::cipher::Encryption;
@@ -129,8 +129,9 @@ async fn handle(core: Arc<Core>, pool: Arc<Pool>, event: Event) {
         admin::handle(&core, &pool, &event, from, head.created_at).await;
         return;
     }
+    let known = core.held().asker(&to, &head.pubkey);
     let Some(held) = core.held().key(&to) else { return };
-    if !core.limits.client(&head.pubkey, core.mono()) {
+    if !core.limits.client(known.unwrap_or(Asker::Machine), &head.pubkey, core.mono()) {
         bump(&core.counts.limited);
         core.log_refused("a client asks too often");
         return;
@@ -179,9 +180,9 @@ async fn reply(core: &Core, held: &HeldKey, ask: &Ask, before: Option<Plain>) ->
             core.log_refused(&why);
             return respond(Reply::Error(why));
         }
-        Ok(Decision::Admitted(grant, token)) => {
+        Ok(Decision::Admitted(grant, token, asker)) => {
             core.hide_token(token);
-            core.held_mut().add_client(held.pubkey, incoming.client);
+            core.held_mut().add_client(held.pubkey, incoming.client, asker);
             tracing::info!(event = "bunker_client_connected", key = %held.pubkey, client = %incoming.client);
             (grant, false)
         }

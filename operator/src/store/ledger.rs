@@ -142,11 +142,7 @@ pub fn balances_of(read: &Read<'_>, prefix: &str) -> Result<Balances, StoreError
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn was_loaded(
-    read: &Read<'_>,
-    account: Account,
-    by: Option<Unix>,
-) -> Result<bool, StoreError> {
+pub fn was_loaded(read: &Read<'_>, account: Account, by: Option<Unix>) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries AS entry
                ON entry.id = entry_id
                WHERE account = ?1 AND kind IN ('refilled', 'bay_counted')

@@ -169,15 +169,16 @@ pub fn grants_of(read: &Read<'_>, key: BunkerKeyId) -> Result<Vec<Named>, StoreE
     )
 }
 
-/// Every client of every key, revoked ones included: (key, client).
+/// Every client of every key, revoked ones included: (key, client, its policy's name).
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn known_clients(read: &Read<'_>) -> Result<Vec<(PubKey, PubKey)>, StoreError> {
+pub fn known_clients(read: &Read<'_>) -> Result<Vec<(PubKey, PubKey, String)>, StoreError> {
     read.all(
-        "SELECT keys.pubkey, grants.client FROM grants JOIN keys ON keys.id = key_id",
+        "SELECT keys.pubkey, grants.client, policies.name FROM grants
+         JOIN keys ON keys.id = key_id JOIN policies ON policies.id = policy_id",
         &[],
-        |row| Ok((row.get("pubkey")?, row.get("client")?)),
+        |row| Ok((row.get("pubkey")?, row.get("client")?, row.get("name")?)),
     )
 }
 
