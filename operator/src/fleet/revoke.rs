@@ -67,13 +67,6 @@ pub async fn revoke(
         true => Step::done("stop", "nothing is signed for the machine any more"),
         false => Step::done("stop", "was revoked before"),
     }];
-    if let Some(spire) = spire {
-        app.roster.forget(spire, client, &given_up).await;
-    }
-    if let (Some(relay), Some(client)) = (app.relay.get(), client) {
-        let closed = relay.close_client(&client);
-        steps.push(Step::done("disconnect", format!("{closed} connections closed")));
-    }
     app.ring(Ring::Roster);
     let of = app.clone();
     let work = async move {
@@ -85,7 +78,16 @@ pub async fn revoke(
             },
         }
     };
-    let there = app.tasks.spawn(work).await;
+    // whoever asked may be gone before it is done
+    let there = app.tasks.spawn(work);
+    if let Some(spire) = spire {
+        app.roster.forget(spire, client, &given_up).await;
+    }
+    if let (Some(relay), Some(client)) = (app.relay.get(), client) {
+        let closed = relay.close_client(&client);
+        steps.push(Step::done("disconnect", format!("{closed} connections closed")));
+    }
+    let there = there.await;
     steps.extend(there.unwrap_or_else(|_| vec![Step::failed("bunker", "was cut off")]));
     Ok(steps)
 }

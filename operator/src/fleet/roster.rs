@@ -10,6 +10,7 @@
 //! answers in place and is tried again.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -84,9 +85,8 @@ impl Members {
                 redeem_until: machine.token_expires_at.unwrap_or_default(),
             });
         }
-        for session in sessions::all_live(read, None, now)? {
-            if let Some(spire) = spires.get(&session.machine_id) {
-                let (key, expires_at) = (session.session_pubkey, session.expires_at);
+        for (machine, key, expires_at) in sessions::all_live(read, now)? {
+            if let Some(spire) = spires.get(&machine) {
                 members.sessions.push(MemberSession { spire: *spire, key, expires_at });
             }
         }
@@ -141,15 +141,18 @@ impl Table {
 pub struct Roster {
     clock: Clock,
     table: RwLock<Arc<Table>>,
-    /// Held from a reading's start until its answers are in place.
-    reading: tokio::sync::Mutex<()>,
+    /// How many readings have begun.
+    begun: AtomicU64,
+    /// Held from a reading's start until its answers are in place: the number of the last one.
+    reading: tokio::sync::Mutex<u64>,
 }
 
 impl Roster {
     /// A roster that knows nobody yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, table: RwLock::default(), reading: tokio::sync::Mutex::default() }
+        let (table, begun, reading) = Default::default();
+        Self { clock, table, begun, reading }
     }
 
     /// Takes the members over from now on.
@@ -158,13 +161,20 @@ impl Roster {
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
-    /// Reads the database again.
+    /// Reads the database again, unless somebody else has begun to since this was asked: many who ask
+    /// at once wait for two readings at most.
     ///
     /// # Errors
     /// [`StoreError`]; the last answers stay.
     pub async fn refresh(&self, app: &App) -> Result<(), StoreError> {
-        let _reading = self.reading.lock().await;
+        let asked = self.begun.load(Ordering::SeqCst);
+        let mut last = self.reading.lock().await;
+        if *last > asked {
+            return Ok(());
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
         self.set(&members(app).await?);
+        *last = number;
         Ok(())
     }
 

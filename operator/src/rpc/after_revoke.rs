@@ -6,11 +6,12 @@
 //! ever: a second word finds the first one's, and so does the machine, should it be paired again and
 //! claim for itself. The customer gets it through the claim code.
 //!
-//! Failure policy: [`FleetError`] says what does not hold; nothing is written then. A machine that is
-//! in service again claims by itself and is not spoken for.
+//! Failure policy: [`FleetError`] says what does not hold; nothing is written then. A vault that is in
+//! service again claims by itself and is not spoken for; one whose machine has another vault by now
+//! cannot, and is.
 
 use bitspire_shared::admit::Refusal;
-use bitspire_shared::ids::{TxnId, WithdrawId};
+use bitspire_shared::ids::{PubKey, TxnId, WithdrawId};
 use bitspire_shared::money::Sats;
 use bitspire_shared::time::Unix;
 use nostr::{Event, JsonUtil as _};
@@ -41,7 +42,8 @@ pub(super) fn keep(
     route: &Route,
     body: &Signed,
 ) -> Result<Refusal, Failure> {
-    let claim = body.check(&vault(route)?).map_err(|e| not_by_vault(&e))?;
+    let vault = vault(route)?;
+    let claim = body.check(&vault).map_err(|e| not_by_vault(&e))?;
     let machine = route.machine.id;
     let lots = lots(tx, route, claim)?;
     let kept = of_txn(tx, machine, claim.txid)?.is_some();
@@ -52,7 +54,7 @@ pub(super) fn keep(
     let detail = json!({
         "machine": machine, "fiat_minor": worth.value, "fiat_code": claim.fiat_code,
         "net_sats": worth.net, "above_lock": lots.iter().any(StackedLot::above), "claim": body,
-        "event": call.event_json(),
+        "event": call.event_json(), "vault": vault,
     });
     log::by_service(tx, ACTION, &subject(claim.txid), detail, call.now)?;
     claims::open(tx, claim.claim_hash, machine, claim.txid, call.now)?;
@@ -149,13 +151,16 @@ pub async fn offer(
         if let Some(known) = withdraws::by_txn(tx, machine, txid)? {
             return Ok(Offered { withdraw_id: known.withdraw_id, net_sats: known.net_sats });
         }
-        if row.revoked_at.is_none() {
+        let kept = of_txn(tx, machine, txid)?;
+        let vault = kept.as_ref().and_then(|kept| kept.detail.0["vault"].as_str()?.parse().ok());
+        if row.revoked_at.is_none() && vault.is_none_or(|vault| row.vault_key == Some(vault)) {
             let needs = "its vault claims these notes by itself: look whether it reports";
             return Err(FleetError::State { machine, state: "not revoked".into(), needs });
         }
-        let kept = of_txn(tx, machine, txid)?;
-        let kept = kept.ok_or_else(|| refused(txid, "a claim that `payout kept` shows"))?;
-        let made = made(tx, &make, &row, &kept.detail.0, now);
+        let (Some(kept), Some(vault)) = (kept, vault) else {
+            return Err(refused(txid, "a claim that `payout kept` shows"));
+        };
+        let made = made(tx, &make, (&row, vault), &kept.detail.0, now);
         let offered = made.map_err(|failure| words(txid, failure))?;
         let detail = json!({ "machine": machine, "reason": reason, "withdraw": offered });
         audit(tx, now, &actor, "withdraw.offered", &subject(txid), detail)?;
@@ -178,19 +183,20 @@ fn words(txid: TxnId, failure: Failure) -> FleetError {
 fn made(
     tx: &Tx<'_>,
     make: &Make,
-    machine: &machines::KeptMachine,
+    (machine, vault): (&machines::KeptMachine, PubKey),
     detail: &Value,
     now: Unix,
 ) -> Result<Offered, Failure> {
     let broken = |what: &str| Failure::Broken(what.to_owned());
     let spire = machine.machine_npub.ok_or_else(|| broken("its machine has no key"))?;
     let route = Machines.resolve(tx, spire, now)?;
-    let route = route.ok_or_else(|| broken("its machine was never paired"))?;
+    let mut route = route.ok_or_else(|| broken("its machine was never paired"))?;
+    // the locks are held against the vault that spoke then, whatever the machine has now
+    (route.machine.row.vault_key, route.machine.row.confirmed_at) = (Some(vault), None);
     let body: Signed = serde_json::from_value(detail["claim"].clone())?;
     let event = detail["event"].as_str().map(Event::from_json);
     let Some(Ok(event)) = event else { return Err(broken("its request was not kept")) };
     event.verify().map_err(|error| broken(&error.to_string()))?;
-    let vault = vault(&route)?;
     let claim = body.check(&vault).map_err(|e| not_by_vault(&e))?;
     let asked = Asked { now, event: event.as_json() };
     let withdraw = make.run(tx, &asked, &route, (vault, claim, body.sig()))?;

@@ -147,7 +147,8 @@ pub fn was_loaded(read: &Read<'_>, account: Account, by: Option<Unix>) -> Result
                ON entry.id = entry_id
                WHERE account = ?1 AND kind IN ('refilled', 'bay_counted')
                AND (?2 IS NULL OR (entry.at <= ?2 AND NOT EXISTS (SELECT 1 FROM service_events
-                   WHERE reference = 'service:' || event_id AND received_at >= ?2)))) AS loaded";
+                   WHERE event_id = substr(reference, 9) AND reference GLOB 'service:*'
+                   AND received_at >= ?2)))) AS loaded";
     Ok(read.one(sql, &[&account, &by], |row| row.get("loaded"))?.unwrap_or(false))
 }
 

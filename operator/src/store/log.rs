@@ -98,11 +98,11 @@ pub fn audit_tail(
     subject: Option<&str>,
     limit: u32,
 ) -> Result<Vec<Kept<AuditId, Audit>>, StoreError> {
-    read.all(
-        "SELECT * FROM audit_log WHERE ?1 IS NULL OR subject = ?1 ORDER BY id DESC LIMIT ?2",
-        &[&subject, &limit],
-        Audit::kept,
-    )
+    let sql = match subject {
+        Some(_) => "SELECT * FROM audit_log WHERE subject = ?1 ORDER BY id DESC LIMIT ?2",
+        None => "SELECT * FROM audit_log WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2",
+    };
+    read.all(sql, &[&subject, &limit], Audit::kept)
 }
 
 /// Every entry about `action`, of one subject or of all, newest first.
@@ -114,12 +114,11 @@ pub fn of_action(
     action: &str,
     subject: Option<&str>,
 ) -> Result<Vec<Kept<AuditId, Audit>>, StoreError> {
-    read.all(
-        "SELECT * FROM audit_log WHERE action = ?1 AND (?2 IS NULL OR subject = ?2)
-         ORDER BY id DESC",
-        &[&action, &subject],
-        Audit::kept,
-    )
+    let sql = match subject {
+        Some(_) => "SELECT * FROM audit_log WHERE action = ?1 AND subject = ?2 ORDER BY id DESC",
+        None => "SELECT * FROM audit_log WHERE action = ?1 AND ?2 IS NULL ORDER BY id DESC",
+    };
+    read.all(sql, &[&action, &subject], Audit::kept)
 }
 
 /// Adds refused requests to their row; of known senders, and of all others, the newest 500 rows stay.

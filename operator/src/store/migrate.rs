@@ -53,6 +53,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(16, "0016_webhook"),
     migration!(17, "0017_canary"),
     migration!(18, "0018_event_ids"),
+    migration!(19, "0019_webhook_state"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -89,20 +89,16 @@ pub fn vault_at(
     read.one(sql, &[&machine, &at], |row| row.get("vault_key"))
 }
 
-/// The live sessions of all machines, or of one.
+/// The live sessions of all machines, of each what a roster needs: its machine, key and end.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn all_live(
-    read: &Read<'_>,
-    machine: Option<MachineId>,
-    now: Unix,
-) -> Result<Vec<Session>, StoreError> {
+pub fn all_live(read: &Read<'_>, now: Unix) -> Result<Vec<(MachineId, PubKey, Unix)>, StoreError> {
     read.all(
-        "SELECT * FROM sessions WHERE closed_at IS NULL AND expires_at > ?2
-            AND (?1 IS NULL OR machine_id = ?1) ORDER BY opened_at",
-        &[&machine, &now],
-        Session::from_row,
+        "SELECT machine_id, session_pubkey, expires_at FROM sessions
+         WHERE closed_at IS NULL AND expires_at > ?1 ORDER BY opened_at",
+        &[&now],
+        |row| Ok((row.get("machine_id")?, row.get("session_pubkey")?, row.get("expires_at")?)),
     )
 }
 

@@ -7,11 +7,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use bitspire_shared::ids::JournalSeq;
 use serde_json::Value;
 
 use super::*;
+use crate::ids::{MachineId, OperatorId};
 use crate::outgoing::peer::signature;
 use crate::outgoing::testing::Host;
+use crate::store::Json;
+use crate::store::cassettes::{self, Heartbeat};
+use crate::store::machines::{self, Machine};
 use crate::testing::World;
 
 const SECRET: &str = "correct horse battery staple";
@@ -86,6 +91,17 @@ impl Told {
         let now = self.world.app.clock.now();
         let write =
             move |tx: &Tx<'_>| log::by_service(tx, "report.doubtful", subject, json!({}), now);
+        self.world.app.store.write(write).await.unwrap();
+    }
+
+    /// What a machine says of itself, as its heartbeat is kept.
+    async fn heartbeat(&self, machine_id: MachineId, alerts: Value) {
+        let received_at = self.world.app.clock.now();
+        let body = Json(json!({ "alerts": alerts }));
+        let write = move |tx: &Tx<'_>| {
+            let heartbeat = Heartbeat { machine_id, journal_seq: JournalSeq(1), body, received_at };
+            cassettes::set_heartbeat(tx, &heartbeat)
+        };
         self.world.app.store.write(write).await.unwrap();
     }
 
@@ -180,6 +196,24 @@ async fn what_is_never_taken_is_given_up_and_said() {
     assert_eq!(ids.len(), TRIES as usize + 1, "the second one was taken at once");
     let log = told.world.app.store.read(|read| log::audit_tail(read, None, 9)).await.unwrap();
     assert_eq!(log.iter().filter(|row| row.action == "webhook.given_up").count(), 1);
+}
+
+/// Loss prevented: a jam or an open door that nobody is told of, since it was not in the machine's
+/// first heartbeat; or that is told again each minute.
+#[tokio::test]
+async fn what_a_machine_says_is_told_whenever_it_changes() {
+    let told = Told::new().await;
+    let now = told.world.app.clock.now();
+    let add = move |tx: &Tx<'_>| {
+        let eur = "EUR".parse().unwrap();
+        machines::insert(tx, &Machine::new(OperatorId(1), "Bar", "", eur, "till", now))
+    };
+    let machine = told.world.app.store.write::<_, StoreError, _>(add).await.unwrap();
+    let jam = json!([{ "code": "jam", "detail": "bay 1", "severity": "error" }]);
+    for (alerts, open) in [(json!([]), 0), (jam.clone(), 1), (jam, 1), (json!([]), 2)] {
+        told.heartbeat(machine, alerts).await;
+        assert_eq!(told.open().await, open);
+    }
 }
 
 /// Loss prevented: an outbox that fills the disk where nobody is told.

@@ -294,6 +294,6 @@ async fn only_the_digits_of_this_pairing_put_it_in_service() {
     assert_eq!(confirmed.confirmation, Confirmation::Confirmed);
     let again = confirm::confirm(site.app(), "test", None, site.machine, &right).await;
     assert!(matches!(again, Err(FleetError::State { .. })));
-    let live = site.app().store.read::<_, StoreError, _>(|r| sessions::all_live(r, None, Unix(1)));
+    let live = site.app().store.read::<_, StoreError, _>(|r| sessions::all_live(r, Unix(1)));
     assert_eq!(live.await.unwrap(), []);
 }

@@ -381,6 +381,33 @@ async fn what_a_vault_claims_after_its_revoke_is_offered_once_on_a_persons_word(
     world.books_hold().await;
 }
 
+/// Loss prevented: notes in a machine that was stolen, and a customer who gets nothing for them since
+/// another machine has its number by now.
+#[tokio::test]
+async fn what_a_vault_claimed_is_offered_though_its_machine_has_another_by_now() {
+    let (world, mut machine) = serving().await;
+    let asked = machine.quote(Direction::CashIn, 5_000);
+    let lock = machine.ask(asked).await.unwrap();
+    let body = claim(&mut machine, &lock, asked.claim_hash, &[(2_000, 1)], &[]);
+    let body = machine.signed(body);
+    let (id, now) = (world.machine_id, world.app.clock.now());
+    world.write(move |tx| machines::revoke(tx, id, now)).await;
+    assert_eq!(machine.ask(body).await, Err(ErrorCode::Revoked));
+    world.advance(2);
+    let (now, spire) = (world.app.clock.now(), key(&world.spire));
+    let ends = now.after(6_000);
+    world.write(move |tx| machines::set_paired(tx, id, spire, "spire-2", ends, now)).await;
+    (machine.vault, machine.session) = (Keys::generate(), Keys::generate());
+    machine.open_session().await.unwrap();
+    world.confirm().await;
+    let app = world.app.clone();
+    let offer = async || after_revoke::offer(&app, ("test", None), id, lock.txid, "stolen").await;
+    let offered = offer().await.unwrap();
+    assert_eq!((offered.net_sats, offer().await.unwrap()), (sats(19_000), offered));
+    assert_eq!(world.balance(Account::CustomerLiability(id)).await, -19_000);
+    world.books_hold().await;
+}
+
 /// Loss prevented: notes claimed under the locks of a pairing that was replaced, by another vault.
 #[tokio::test]
 async fn a_lock_of_an_earlier_pairing_is_worth_nothing() {
