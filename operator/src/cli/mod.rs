@@ -151,6 +151,11 @@ enum End {
 /// Runs the command line; the first of `args` is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     privacy::start();
+    command(args)
+}
+
+/// The same in a process that is somebody else's: what it says when it falls over is theirs.
+fn command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(usage) => {

@@ -44,7 +44,7 @@ fn exit_codes_tell_what_went_wrong() {
     let run = |args: &[&str]| {
         let args =
             ["bitspire-operator", "--data-dir", &data].into_iter().chain(args.iter().copied());
-        format!("{:?}", main(args.map(OsString::from)))
+        format!("{:?}", command(args.map(OsString::from)))
     };
     let code = |code: u8| format!("{:?}", ExitCode::from(code));
     assert_eq!(run(&["config", "check"]), code(0));
@@ -74,7 +74,7 @@ fn a_receipt_is_checked_without_a_daemon_or_a_configuration() {
     let run = |args: &[&str]| {
         let fixed = ["bitspire-operator", "--config", "/nowhere/operator.toml", "verify-receipt"];
         let args = fixed.into_iter().chain(args.iter().copied());
-        format!("{:?}", main(args.map(OsString::from)))
+        format!("{:?}", command(args.map(OsString::from)))
     };
     let code = |code: u8| format!("{:?}", ExitCode::from(code));
     let spire = "1b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f";

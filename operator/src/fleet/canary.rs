@@ -116,14 +116,15 @@ pub fn stands(
 ) -> Result<Standing, StoreError> {
     let (found, newest) = (canaries::last_found(read)?, canaries::newest(read, SHOWN)?);
     let begun = canaries::oldest(read)?.map_or(started, |oldest| oldest.started_at.min(started));
-    let alert = (every > 0).then(|| alert(&newest, found.as_ref(), begun, every, now)).flatten();
+    let alert =
+        (every > 0).then(|| alert(&newest, found.as_ref(), (begun, started), every, now)).flatten();
     Ok(Standing { found, newest, alert })
 }
 
 fn alert(
     newest: &[KeptCanary],
     found: Option<&KeptCanary>,
-    begun: Unix,
+    (begun, started): (Unix, Unix),
     every: u32,
     now: Unix,
 ) -> Option<Alert> {
@@ -134,6 +135,11 @@ fn alert(
                      or a version that holds the end of its grants"
             .into();
         return Some(Alert { code: "expired_grant_signed", words });
+    }
+    // what nobody tried while the service was off is tried first
+    let tried_by = started.after(FIRST_S.saturating_add(2 * HOUR_S));
+    if now < tried_by {
+        return None;
     }
     let since = found.and_then(|found| found.ended_at).unwrap_or(begun);
     let late = LATE_S.max(u64::from(every).saturating_mul(2 * HOUR_S));
@@ -206,11 +212,12 @@ async fn granted(app: &App, id: CanaryId) -> Result<Result<(), String>, StoreErr
         return Ok(Err(SignerError::NotConfigured.to_string()));
     };
     // a client whose grant has ended, or was taken back, is never let in again
-    if let Err(error) = bunker.renew(trial::NAME) {
+    let name = trial::name(id);
+    if let Err(error) = bunker.renew(&name) {
         return Ok(Err(words(&error)));
     }
     app.roster.refresh(app).await?;
-    if let Err(error) = trial::grant(bunker.as_ref(), app.clock.now()).await {
+    if let Err(error) = trial::grant(bunker.as_ref(), &name, app.clock.now()).await {
         return Ok(Err(words(&error)));
     }
     let ends = app.clock.now().after(trial::GOOD_S);
@@ -224,12 +231,13 @@ async fn asked(app: &App, id: CanaryId) -> Result<Result<(), String>, StoreError
         return Ok(Err(SignerError::NotConfigured.to_string()));
     };
     // after a restart the relay has to know our end's key again
-    if let Err(error) = bunker.prepare(trial::NAME) {
+    let name = trial::name(id);
+    if let Err(error) = bunker.prepare(&name) {
         return Ok(Err(words(&error)));
     }
     app.roster.refresh(app).await?;
     let now = app.clock.now();
-    let (state, detail) = match trial::ask(bunker.as_ref(), now).await {
+    let (state, detail) = match trial::ask(bunker.as_ref(), &name, now).await {
         Ok(Tried::Refused(words)) => (CanaryState::Refused, words),
         Ok(Tried::Signed) => (CanaryState::Signed, String::new()),
         Err(error) => return Ok(Err(words(&error))),
@@ -241,7 +249,7 @@ async fn asked(app: &App, id: CanaryId) -> Result<Result<(), String>, StoreError
     let write =
         app.store.write::<_, StoreError, _>(move |tx| canaries::end(tx, id, state, &detail, now));
     write.await?;
-    if let Err(error) = trial::tidy(bunker.admin()).await {
+    if let Err(error) = trial::tidy(bunker.admin(), &name).await {
         tracing::info!(event = "canary_left_something", error = %in_words(&error));
     }
     Ok(Ok(()))

@@ -13,7 +13,7 @@ use bitspire_shared::error::Classified as _;
 use crate::app::{App, Ring};
 use crate::http::error::in_words;
 use crate::signer::{BunkerAdmin, SignerError, trial};
-use crate::store::{Read, StoreError, machines, operators};
+use crate::store::{Read, StoreError, canaries, machines, operators};
 
 /// Names of the keys that are in use here.
 fn in_use(read: &Read<'_>) -> Result<BTreeSet<String>, StoreError> {
@@ -21,7 +21,8 @@ fn in_use(read: &Read<'_>) -> Result<BTreeSet<String>, StoreError> {
     let machines = machines::list(read, None)?.into_iter();
     let machines = machines.filter(|machine| machine.revoked_at.is_none());
     let machines = machines.filter_map(|m| m.row.bunker_spire_key_name);
-    Ok(operators.chain(machines).chain([trial::NAME.into()]).collect())
+    let trials = canaries::newest(read, 1)?.into_iter().map(|one| trial::name(one.id));
+    Ok(operators.chain(machines).chain(trials).collect())
 }
 
 /// Unlocks what is locked and in use.

@@ -15,9 +15,12 @@ use nostr::{Kind, Tag, Timestamp, UnsignedEvent};
 use super::policy::ensure_policy;
 use super::provision::{ProvisionError, ensure_key, unless_unknown};
 use super::{Bunker, BunkerAdmin, BunkerRule, SetupError, Tried};
+use crate::ids::CanaryId;
 
-/// The key, the policy and the client of trials.
+/// The policy and the client of trials, and how their keys' names begin.
 pub const NAME: &str = "bitspire-canary";
+/// A key serves so many trials: a bunker lists every client that a key ever had in one message.
+const PER_KEY: i64 = 50;
 /// For how long the grant is good: the shortest time that every bunker can be told.
 const HOURS: u32 = 1;
 /// The same in seconds.
@@ -25,18 +28,24 @@ pub const GOOD_S: u64 = 3_600;
 /// The only kind that may be signed, and that machines have signed too.
 const DOCUMENT: u16 = 30_078;
 
-/// Takes back what earlier trials left; a bunker that cannot, keeps it.
+/// The name of the key that serves a trial, and of our end's.
+#[must_use]
+pub fn name(trial: CanaryId) -> String {
+    format!("{NAME}-{}", trial.0.div_euclid(PER_KEY))
+}
+
+/// Takes back what earlier trials with this key left; a bunker that cannot, keeps it.
 ///
 /// # Errors
 /// [`ProvisionError`] where it cannot be listed.
-pub async fn tidy(admin: &dyn BunkerAdmin) -> Result<(), ProvisionError> {
+pub async fn tidy(admin: &dyn BunkerAdmin, name: &str) -> Result<(), ProvisionError> {
     let mut left = Vec::new();
-    for user in admin.users(NAME.into()).await? {
+    for user in admin.users(name.into()).await? {
         if user.revoked_at.is_none() {
             left.push(admin.revoke_user(user.id).await);
         }
     }
-    for token in admin.tokens(NAME.into()).await? {
+    for token in admin.tokens(name.into()).await? {
         if token.redeemed_at.is_none() {
             left.push(admin.revoke_token(token.id).await);
         }
@@ -47,23 +56,23 @@ pub async fn tidy(admin: &dyn BunkerAdmin) -> Result<(), ProvisionError> {
     Ok(())
 }
 
-/// Makes the key, where it is not there, and a grant of one hour that our end's key called [`NAME`]
-/// uses once.
+/// Makes the key of this [`name`], where it is not there, and a grant of one hour that our end's key of
+/// the same name uses once.
 ///
 /// # Errors
 /// [`SetupError`], also where the grant is refused from the start.
-pub async fn grant(bunker: &dyn Bunker, now: Unix) -> Result<(), SetupError> {
+pub async fn grant(bunker: &dyn Bunker, name: &str, now: Unix) -> Result<(), SetupError> {
     let admin = bunker.admin();
-    let key = ensure_key(admin, NAME).await?;
-    tidy(admin).await?;
+    let key = ensure_key(admin, name).await?;
+    tidy(admin, name).await?;
     let rule = BunkerRule { method: "sign_event".into(), kind: Some(DOCUMENT) };
     let policy = ensure_policy(admin, NAME, &[rule]).await?;
-    unless_unknown(admin.create_token(NAME.into(), NAME.into(), policy, HOURS).await)?;
-    let tokens = admin.tokens(NAME.into()).await?.into_iter();
+    unless_unknown(admin.create_token(name.into(), NAME.into(), policy, HOURS).await)?;
+    let tokens = admin.tokens(name.into()).await?.into_iter();
     let token = tokens.filter(|token| token.redeemed_at.is_none()).max_by_key(|token| token.id);
     let token = token.ok_or(ProvisionError::NotThere { what: "the token" })?;
     let secret = token.secret()?.clone();
-    match bunker.try_sign(NAME.into(), Some(secret), event(key, now)).await? {
+    match bunker.try_sign(name.into(), Some(secret), event(key, now)).await? {
         Tried::Signed => Ok(()),
         Tried::Refused(words) => {
             Err(format!("the bunker refused a grant that was still good: {words}").into())
@@ -75,10 +84,10 @@ pub async fn grant(bunker: &dyn Bunker, now: Unix) -> Result<(), SetupError> {
 ///
 /// # Errors
 /// [`SetupError`] where the bunker says neither yes nor no.
-pub async fn ask(bunker: &dyn Bunker, now: Unix) -> Result<Tried, SetupError> {
-    let key = bunker.admin().key(NAME.into()).await?.and_then(|key| key.key);
+pub async fn ask(bunker: &dyn Bunker, name: &str, now: Unix) -> Result<Tried, SetupError> {
+    let key = bunker.admin().key(name.into()).await?.and_then(|key| key.key);
     let key = key.ok_or(ProvisionError::NotThere { what: "the key" })?;
-    bunker.try_sign(NAME.into(), None, event(key, now)).await
+    bunker.try_sign(name.into(), None, event(key, now)).await
 }
 
 fn event(key: PubKey, now: Unix) -> UnsignedEvent {

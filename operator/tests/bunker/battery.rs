@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitspire_operator::ids::CanaryId;
 use bitspire_operator::signer::admin::{AdminClient, AdminConfig};
 use bitspire_operator::signer::cipher::Encryption;
 use bitspire_operator::signer::policy::{PolicyError, ensure_policy};
@@ -330,15 +331,16 @@ async fn after_its_end(
     };
     let manner = Manner { encryption: Some(Encryption::Nip44), passphrase_file };
     let bunker = ServiceBunker::start(id, wiring, manner).await.unwrap();
+    let name = trial::name(CanaryId(1));
     for _ in 0..2 {
-        bunker.renew(trial::NAME).unwrap();
-        trial::grant(&bunker, world.time.now()).await.unwrap();
+        bunker.renew(&name).unwrap();
+        trial::grant(&bunker, &name, world.time.now()).await.unwrap();
     }
-    let users = bunker.admin().users(trial::NAME.into()).await.unwrap();
+    let users = bunker.admin().users(name.clone()).await.unwrap();
     assert_eq!(users.iter().filter(|user| user.revoked_at.is_none()).count(), 1, "{users:?}");
-    assert_eq!(trial::ask(&bunker, world.time.now()).await.unwrap(), Tried::Signed);
+    assert_eq!(trial::ask(&bunker, &name, world.time.now()).await.unwrap(), Tried::Signed);
     world.time.pass(trial::GOOD_S + 1);
-    trial::ask(&bunker, world.time.now()).await.unwrap()
+    trial::ask(&bunker, &name, world.time.now()).await.unwrap()
 }
 
 /// Loss prevented: a proof that every bunker passes, or none, and that nobody can believe.

@@ -25,6 +25,7 @@ fn proofs() -> &'static ([Value; 2], Keys) {
             let withdraw = shop.fed().await;
             let hash = fetched(&shop.world, &withdraw).await;
             crate::payout::tests::round(&app).await.unwrap();
+            crate::settle::reconcile(&app, &*app.wallets["till"].clone()).await.unwrap();
             let kept = shop.world.read(move |read| settlements::by_hash(read, hash)).await;
             let mut made = Vec::new();
             for id in [sold[1], kept.unwrap().id] {

@@ -3,6 +3,7 @@
 use super::double::Fault;
 use super::*;
 use crate::fleet::canary::{Standing, round, standing};
+use crate::ids::CanaryId;
 use crate::signer::trial;
 use crate::store::canaries::CanaryState;
 
@@ -53,14 +54,25 @@ async fn an_expired_grant_is_refused_once_a_day() {
     let found = found.found.unwrap();
     assert_eq!((found.state, found.detail.as_str()), (CanaryState::Refused, "Not authorized"));
     assert_eq!(site.tried(), 2);
-    assert_eq!(site.bunker.live_users(trial::NAME), 0, "nothing is left in the bunker");
+    assert_eq!(
+        site.bunker.live_users(&trial::name(CanaryId(1))),
+        0,
+        "nothing is left in the bunker"
+    );
     site.canary().await;
     assert_eq!(site.tried(), 2, "once a day");
     site.world.pass(DAY);
     site.granted().await;
     assert_eq!(site.canary().await.newest.len(), 2);
-    let keys = site.bunker.state().keys.iter().filter(|key| key.name == trial::NAME).count();
-    assert_eq!(keys, 1, "one key serves all of them");
+    let ours = |name: &String| name.starts_with(trial::NAME);
+    let state = site.bunker.state();
+    let keys: Vec<_> = state.keys.iter().map(|key| key.name.clone()).filter(ours).collect();
+    assert_eq!(keys, [trial::name(CanaryId(2))], "one key serves many of them");
+    assert_ne!(
+        keys[0],
+        trial::name(CanaryId(52)),
+        "and not all: its clients are told in one message"
+    );
 }
 
 /// Loss prevented: a bunker that does not hold the end of what it granted, and nobody is told.

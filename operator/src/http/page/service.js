@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { platformFees } from "./documents.js";
 import { init } from "./pairing.js";
 import { badge, card, el, empty, facts, hint, part, small, table, time, title } from "./parts.js";
+import { may } from "./state.js";
 
 const key = (hex) => hex && el("code", null, hex);
 
@@ -39,7 +40,7 @@ export async function service(page) {
   const known = await get("/operators");
   const fees = part("The platform's fees",
     get("/dca/super-config").then((platform) => platformFees(page, known, platform)));
-  const grants = part("Expired grants", get("/bunker/canary").then(canary));
+  const grants = may(known, "operator") && part("Expired grants", get("/bunker/canary").then(canary));
   return [
     title("Service"),
     known.operators.map((one) => init(page, known, one)),

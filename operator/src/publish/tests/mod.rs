@@ -31,7 +31,8 @@ use crate::store::operators::{self, SignerKind};
 use crate::store::{Read, StoreError, Tx};
 use crate::testing::{World, key};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than what was missed at the end of one longest wait takes to be tried again.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The operator's bunker: answers, or does not.
 struct Double {
