@@ -65,6 +65,8 @@ struct Live {
     watched: bool,
     /// A note that is none of the session's is being given back.
     returning: bool,
+    /// It had ended before this run: its last credit may be said again; the vault knows how long.
+    ended_before: bool,
     /// The values that the machine takes.
     takes: BTreeSet<Denomination>,
     /// What the inlet was last told.

@@ -109,6 +109,8 @@ impl CashIn {
                 return Taken::Ignored;
             }
             (Some(Note { fate: Fate::Credited { heard: heard @ false }, .. }), _) => *heard = true,
+            // whose it is only the vault can tell: it knows whether the acceptor still speaks of it
+            (Some(note), _) if self.live.ended_before && same(note) => return Taken::Ignored,
             (Some(note), State::Credited) if same(note) => {}
             _ => self.unexplained(said, turn),
         }
@@ -191,7 +193,8 @@ impl CashIn {
     /// again.
     pub(crate) fn unheard(&self) -> Option<Denomination> {
         let last = self.notes.iter().rev().find(|note| note.is_ours())?;
-        last.denomination.filter(|_| last.fate == Fate::Credited { heard: false })
+        let again = self.live.ended_before || last.fate == Fate::Credited { heard: false };
+        last.denomination.filter(|_| again)
     }
 
     /// The note of which the acceptor may still speak.
@@ -273,6 +276,7 @@ impl CashIn {
     pub(super) fn restarted(&mut self, bill: BillFate, now: Now, turn: &mut Turn) -> Taken {
         self.live = Live { since: now.mono, ..Live::default() };
         if self.state.stage() != crate::journal::Stage::Open {
+            self.live.ended_before = true;
             return Taken::Done;
         }
         self.closing.get_or_insert(Closing::Restarted);

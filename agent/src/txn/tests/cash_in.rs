@@ -79,7 +79,7 @@ impl Session {
         inlets.next()
     }
 
-    fn has(&self, wanted: &Effect) -> bool {
+    pub(super) fn has(&self, wanted: &Effect) -> bool {
         self.effects.contains(wanted)
     }
 

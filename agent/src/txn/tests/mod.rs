@@ -7,6 +7,7 @@ mod ledger;
 mod random_in;
 mod random_out;
 mod receipts;
+mod said_again;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
