@@ -108,7 +108,9 @@ impl CashIn {
             (_, State::Redeemed { .. } | State::Expired { .. } | State::Returned) => {
                 return Taken::Ignored;
             }
-            (Some(Note { fate: Fate::Credited { heard: heard @ false }, .. }), _) => *heard = true,
+            (Some(note), _) if same(note) && note.fate == (Fate::Credited { heard: false }) => {
+                note.fate = Fate::Credited { heard: true };
+            }
             // whose it is only the vault can tell: it knows whether the acceptor still speaks of it
             (Some(note), _) if self.live.ended_before && same(note) => return Taken::Ignored,
             (Some(note), State::Credited) if same(note) => {}

@@ -2,6 +2,7 @@
 
 use super::cash_in::Session;
 use super::*;
+use crate::journal::CashMove;
 
 fn credit(minor: u32) -> Input {
     Input::Credit { escrowed: None, denomination: Some(note(minor)) }
@@ -30,5 +31,23 @@ fn a_credit_of_before_the_restart_is_the_vaults_to_name() {
     assert!(
         session.has(&Effect::Alert(Alert::UnexplainedCredit { denomination: Some(note(5_000)) }))
     );
+    assert_eq!(session.txn.total().minor, 2_000);
+}
+
+/// Loss prevented: a five that is fished for a hundred: the first credit after a power cut, whatever
+/// its value, taken for that of the note which the machine found in the stacker.
+#[test]
+fn a_first_credit_of_another_value_is_another_note() {
+    let five = Some(note(500));
+    let mut session = Session::committed();
+    session.restart(BillFate::InStacker);
+    assert_eq!((session.txn.total().minor, session.name()), (2_000, "offered"));
+    session.say(credit(500));
+    assert!(session.has(&Effect::Alert(Alert::UnexplainedCredit { denomination: five })));
+    let doubt = CashMove::StackDoubt { denomination: note(500), counted: false };
+    assert_eq!(record(&session.effects).unwrap().cash, [doubt]);
+    // its own credit may still come
+    session.say(credit(2_000));
+    assert!(matches!(session.effects[..], [Effect::Journal(_), Effect::AcknowledgeCredit]));
     assert_eq!(session.txn.total().minor, 2_000);
 }
