@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitspire_agent::ipc::{
     self, DeviceFrames, MachineStatus, NetPins, Role, ToNet, ToVault, VERSION,
 };
-use bitspire_agent::journal::Journal;
+use bitspire_agent::journal::{CashMove, Entry, Journal};
 use bitspire_agent::refused::Refused;
 use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::f56::{F56Sim, Fit};
@@ -17,8 +17,8 @@ use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_hardware::sim::puloon::{self, Model, PuloonSim};
 use bitspire_shared::canonical::sha256;
-use bitspire_shared::ids::{JournalSeq, PubKey};
-use bitspire_shared::money::Currency;
+use bitspire_shared::ids::{BayId, JournalSeq, PubKey};
+use bitspire_shared::money::{Currency, Denomination};
 use bitspire_shared::sealed::Purpose;
 use bitspire_shared::seed::{BunkerSecret, BunkerUri, Loopback, Pins, Seed, parse_relay};
 use bitspire_shared::time::Unix;
@@ -450,6 +450,25 @@ fn a_test_dispense_is_asked_for_and_goes_to_the_tray() {
     assert_eq!(rejected(), 1);
     let (code, told) = doctor(folder, &["--test-dispense", "5"], &lcdm);
     assert!(code == 1 && told.contains("from 1 to 4"), "{code} {told}");
+    // the books of a machine that has run: an open transaction, then notes that are counted
+    std::fs::create_dir_all(folder.join("vault")).unwrap();
+    let journal = folder.join("vault/journal.db");
+    let old = include_str!("../src/journal/fixtures/schema_1.sql");
+    rusqlite::Connection::open(&journal).unwrap().execute_batch(old).unwrap();
+    let (code, told) = doctor(folder, &["--test-dispense", "2"], &lcdm);
+    assert!(code == 1 && told.contains("is open"), "{code} {told}");
+    std::fs::remove_dir_all(folder.join("vault")).unwrap();
+    std::fs::create_dir_all(folder.join("vault")).unwrap();
+    let mut own = Journal::open(&journal, sha256("test"), Unix(1_800_000_000)).unwrap();
+    let denomination = Denomination::from_minor(2_000).unwrap();
+    let assign = CashMove::Assign { bay: BayId::new(1).unwrap(), denomination };
+    own.append(Unix(1_800_000_000), Entry::Cash(vec![assign])).unwrap();
+    drop(own);
+    let (code, told) = doctor(folder, &["--test-dispense", "2"], &lcdm);
+    assert!(code == 1 && told.contains("test it in service mode"), "{code} {told}");
+    assert_eq!(rejected(), 1, "nothing has moved since");
+    assert_eq!(doctor(folder, &[], &lcdm).0, 0, "a look is free");
+    std::fs::remove_dir_all(folder.join("vault")).unwrap();
     let (f56, path) = device(F56Sim::new(Fit::default()));
     let lines = format!("[vault.dispenser]\nkind = 'f56'\npath = '{path}'\nbays = 2\n");
     let (code, told) = doctor(folder, &["--test-dispense", "1"], &lines);

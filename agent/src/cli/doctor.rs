@@ -1,8 +1,9 @@
 //! `doctor hardware`: each configured port, and who answers there.
 //!
 //! Promise: it runs only while no vault does, and keeps one from starting meanwhile. It asks and
-//! changes nothing, but for a test dispense that is asked for by name; that is refused while a
-//! transaction is open, since the dispenser may be its only witness.
+//! changes nothing, but for a test dispense that is asked for by name. That is for a machine whose
+//! bays nobody has counted yet: it is refused where the books have any, and while a transaction is
+//! open, since the dispenser may be its only witness.
 //!
 //! Failure policy: every device is looked at, whatever became of the one before; the exit code is
 //! that of the first one that is not well.
@@ -44,8 +45,8 @@ pub(super) enum DoctorVerb {
 
 #[derive(Debug, Args)]
 pub(super) struct Hardware {
-    /// Also move one note of this bay to the reject tray, where the dispenser can (Puloon). Put it
-    /// back afterwards: the machine's books do not count it
+    /// Also move one note of this bay to the reject tray, where the dispenser can (Puloon), before
+    /// the machine's books count its notes; afterwards service mode's test is the one. Put it back
     #[arg(long, value_name = "BAY", value_parser = bay)]
     test_dispense: Option<BayId>,
 }
@@ -98,7 +99,7 @@ impl Hardware {
             error => error.into(),
         })?;
         if self.test_dispense.is_some() {
-            no_open_transaction(config)?;
+            nothing_to_lose(config)?;
         }
         let mut devices = configured(config);
         if devices.is_empty() {
@@ -134,17 +135,24 @@ impl Hardware {
     }
 }
 
-fn no_open_transaction(config: &VaultConfig) -> anyhow::Result<()> {
+/// Neither a transaction whose end the dispenser knows, nor a count that a moved note makes wrong.
+fn nothing_to_lose(config: &VaultConfig) -> anyhow::Result<()> {
     let journal = config.journal();
     if !journal.exists() {
         return Ok(());
     }
-    let open = Reader::open(&journal).and_then(|reader| reader.open_txns())?;
-    if let Some(txn) = open.first() {
+    let reader = Reader::open(&journal)?;
+    if let Some(txn) = reader.open_txns()?.first() {
         bail!(
             "no test dispense: transaction {} is open, and the dispenser may be the only one that \
              knows how it ended; start the vault, or settle it first",
             txn.txid
+        );
+    }
+    if !reader.holdings()?.bays.is_empty() {
+        bail!(
+            "no test dispense: the books count this machine's notes, and would not count this one: \
+             test it in service mode"
         );
     }
     Ok(())
@@ -240,7 +248,7 @@ fn printer(own: &PrinterConfig) -> Configured {
 }
 
 fn tell(found: &Found) {
-    let Found { identity, notes, bays, state } = found;
+    let Found { identity, notes, bays, state, .. } = found;
     println!("  is        {}", identity.as_deref().unwrap_or("of a kind that does not say more"));
     let currencies: BTreeSet<String> = notes.iter().map(|(_, currency)| currency.code()).collect();
     for code in currencies {
@@ -271,7 +279,7 @@ const fn code(error: &ProbeError) -> u8 {
         ProbeError::Garbage { .. } => 15,
         ProbeError::OtherDevice { .. } => 16,
         ProbeError::Echo => 17,
-        ProbeError::Unanswered | ProbeError::NoTest(_) => 18,
+        ProbeError::Unanswered | ProbeError::NoTest(_) | ProbeError::NotNow(_) => 18,
         ProbeError::Thread(_) | ProbeError::Lost(_) => 1,
     }
 }

@@ -17,11 +17,12 @@ use super::Head;
 use super::archive::{self, End};
 use super::entry::StoredEntry;
 use super::error::JournalError;
+use super::holdings::Holdings;
 use super::lines;
 use super::read::{self, StoredTxn, each_entry};
 use super::schema::{self, db};
 use super::verify::{Verified, verify_all};
-use super::views::sql;
+use super::views::{self, sql};
 
 /// An open journal, to read.
 #[derive(Debug)]
@@ -73,6 +74,14 @@ impl Reader {
     /// [`JournalError`] where the file cannot be read or does not hold what it must.
     pub fn open_txns(&self) -> Result<Vec<StoredTxn>, JournalError> {
         read::stored_txns(&self.conn, "WHERE stage < 2", [])
+    }
+
+    /// What the machine holds by the file's last entry.
+    ///
+    /// # Errors
+    /// As [`open_txns`](Self::open_txns).
+    pub fn holdings(&self) -> Result<Holdings, JournalError> {
+        views::load_holdings(&self.conn)
     }
 
     /// The hashes of the entries at these positions; of those beyond the end none.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitspire_shared::ids::BayId;
 
 use super::talk::Talk;
-use super::{ANSWER, Found, ProbeError, Protocol};
+use super::{ANSWER, Forbids, Found, ProbeError, Protocol};
 use crate::dispenser::BayState;
 use crate::frame::f56::SLOTS;
 use crate::frame::puloon::{Frame as PuloonFrame, Side, Token, lcdm1000, lcdm4000};
@@ -84,7 +84,8 @@ pub(super) fn knock(
             Ok(frame.and_then(|frame| match lcdm4000::Reply::parse(&frame) {
                 lcdm4000::Reply::Status { error, sensors, bays } => {
                     let mut found = state(error.to_string());
-                    found.state.extend(at_exit(sensors & lcdm4000::AT_EXIT != 0));
+                    found.forbid(sensors & lcdm4000::AT_EXIT != 0, Forbids::NotesAtExit);
+                    // it has no sensor for its tray to tell of: it refuses by itself without one
                     found.state.extend(
                         (1..)
                             .zip(bays)
@@ -102,10 +103,8 @@ pub(super) fn knock(
             Ok(frame.and_then(|frame| match lcdm1000::Reply::parse(&frame) {
                 lcdm1000::Reply::Status { error, sensors } => {
                     let mut found = state(error.to_string());
-                    found.state.extend(at_exit(sensors.at_exit()));
-                    if sensors.no_reject_tray() {
-                        found.state.push("the reject tray is missing".to_owned());
-                    }
+                    found.forbid(sensors.at_exit(), Forbids::NotesAtExit);
+                    found.forbid(sensors.no_reject_tray(), Forbids::NoRejectTray);
                     found.bays = present(sensors.missing().map(|missing| !missing));
                     Some(found)
                 }
@@ -325,7 +324,7 @@ fn f56_state(reply: &f56::Reply) -> Found {
     let mut found = Found::default();
     let error = reply.error().map(|error| error.to_string());
     found.state.push(error.unwrap_or_else(|| "no error".to_owned()));
-    found.state.extend(at_exit(reply.notes_at_exit() == Some(true)));
+    found.forbid(reply.notes_at_exit() == Some(true), Forbids::NotesAtExit);
     if let Some(cassettes) = reply.cassettes() {
         found.bays = present::<SLOTS>(cassettes.map(|id| id.is_some()));
     }
@@ -352,8 +351,13 @@ pub(super) fn puloon_asks(
     Ok(reply)
 }
 
-fn at_exit(notes: bool) -> Option<String> {
-    notes.then(|| "notes lie at the exit".to_owned())
+impl Found {
+    fn forbid(&mut self, so: bool, what: Forbids) {
+        if so {
+            self.forbids.push(what);
+            self.state.push(what.to_string());
+        }
+    }
 }
 
 fn present<const N: usize>(cassettes: [bool; N]) -> std::collections::BTreeMap<BayId, BayState> {

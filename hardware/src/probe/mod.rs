@@ -116,6 +116,27 @@ pub struct Found {
     pub bays: BTreeMap<BayId, BayState>,
     /// Its state, line by line, with the raw codes.
     pub state: Vec<String>,
+    /// What forbids to move a note now, as far as it tells.
+    pub forbids: Vec<Forbids>,
+}
+
+/// What forbids to move a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forbids {
+    /// Somebody's notes lie at the exit.
+    NotesAtExit,
+    /// A note for the reject tray would fall beside it.
+    NoRejectTray,
+}
+
+/// For a person.
+impl fmt::Display for Forbids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotesAtExit => "notes lie at the exit",
+            Self::NoRejectTray => "the reject tray is missing",
+        })
+    }
 }
 
 /// Why nobody could be identified, and what to do.
@@ -173,6 +194,9 @@ pub enum ProbeError {
     /// Such a device has no test dispense.
     #[error("{0} has no test dispense to a reject tray")]
     NoTest(Protocol),
+    /// A test dispense that was not sent.
+    #[error("no note was moved: {0}; see to that first")]
+    NotNow(Forbids),
     /// A test dispense without an end that we know of.
     #[error(
         "the test dispense was sent and its result did not come: look into the reject tray and at \
@@ -189,7 +213,7 @@ impl Classified for ProbeError {
                 Kind::Transient
             }
             Self::WrongLine { .. } | Self::OtherDevice { .. } | Self::Echo => Kind::Permanent,
-            Self::NoTest(_) => Kind::Misuse,
+            Self::NoTest(_) | Self::NotNow(_) => Kind::Misuse,
             Self::Unanswered => Kind::Uncertain,
         }
     }

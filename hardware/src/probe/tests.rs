@@ -281,3 +281,50 @@ fn a_test_dispense_goes_to_the_tray_once() {
         test_dispense(&mut opener, Protocol::F56, Protocol::F56.line(), bay, DispenseForm::Plain);
     assert!(matches!(refused, Err(ProbeError::NoTest(Protocol::F56))));
 }
+
+/// Loss prevented: a test that pushes a customer's notes out of the exit, or one onto the floor of a
+/// safe that nobody looks at.
+#[test]
+fn no_test_dispense_beside_notes_or_without_a_tray() {
+    use crate::frame::puloon::{ACK, EOT, Side, lcdm1000, lcdm4000};
+    let bay = BayId::new(1).unwrap();
+    let test = |opener: &mut Opener, protocol: Protocol| {
+        test_dispense(opener, protocol, protocol.line(), bay, DispenseForm::Plain)
+    };
+    for protocol in [Protocol::Lcdm4000, Protocol::Lcdm1000] {
+        let host = host(protocol);
+        let line = protocol.line();
+        let mut opener = only_at(&host, line, nothing);
+        let form = lcdm4000::Form::Plain;
+        let one = match protocol {
+            Protocol::Lcdm4000 => {
+                let counts = lcdm4000::Counts { notes: [1, 0, 0, 0], form };
+                lcdm4000::Request::Dispense(counts).frame()
+            }
+            _ => lcdm1000::Request::Upper(1).frame(),
+        };
+        let mut talk = Talk::open(&mut opener, line).unwrap();
+        look::puloon_asks(&mut talk, &one, Duration::from_secs(60)).unwrap().unwrap();
+        drop(talk);
+        let refused = test(&mut opener, protocol);
+        assert!(matches!(refused, Err(ProbeError::NotNow(Forbids::NotesAtExit))), "{refused:?}");
+        let counters = host.counters().unwrap();
+        assert_eq!(counters["bays"][0]["rejected"], 0, "{counters}");
+        host.control(json!({"action": "take"})).unwrap();
+        assert_eq!(test(&mut opener, protocol).unwrap().rejected, 1, "{protocol}");
+    }
+    // a unit that says in each status that its tray is not there
+    let mut opener: Opener = Box::new(|_| {
+        Ok(wire(|_| {
+            let [first, second] = lcdm1000::Sensors::draft(false, [false; 2], [false; 2]).0;
+            let sensors = lcdm1000::Sensors([first, second | 0x40]);
+            let mut answer = vec![ACK];
+            let status = lcdm1000::Reply::Status { error: lcdm1000::error(0x30), sensors };
+            status.frame().write(Side::Device, &mut answer);
+            answer.push(EOT);
+            answer
+        }))
+    });
+    let refused = test(&mut opener, Protocol::Lcdm1000);
+    assert!(matches!(refused, Err(ProbeError::NotNow(Forbids::NoRejectTray))), "{refused:?}");
+}

@@ -1,7 +1,8 @@
 //! One note from a cassette to the reject tray: does the unit pick, and is the note known?
 //!
-//! Promise: the command is sent once, whatever becomes of its answer. No sale may be open: the unit
-//! forgets how its last dispense ended.
+//! Promise: the command is sent once, whatever becomes of its answer, and not while notes lie at the
+//! exit or the unit misses its tray. No sale may be open: the unit forgets how its last dispense
+//! ended.
 
 use std::time::Duration;
 
@@ -44,8 +45,9 @@ pub fn test_dispense(
         return Err(ProbeError::NoTest(protocol));
     }
     let mut talk = Talk::open(opener, line)?;
-    if knock(&mut talk, protocol, ANSWER)?.is_none() {
-        return Err(ProbeError::Silent);
+    let found = knock(&mut talk, protocol, ANSWER)?.ok_or(ProbeError::Silent)?;
+    if let Some(forbids) = found.forbids.first() {
+        return Err(ProbeError::NotNow(*forbids));
     }
     let question = match (protocol, bay.get()) {
         (Protocol::Lcdm4000, place) => {
