@@ -314,10 +314,12 @@ fn f56_asks(
             _ => None,
         })
     })?;
+    // what answers something else is the vault's: unconfirmed, it stays in the unit's memory
+    let reply = reply.filter(|reply| reply.answers(request));
     if reply.is_some() {
         talk.tell(&f56::ACK)?;
     }
-    Ok(reply.filter(|reply| reply.answers(request)))
+    Ok(reply)
 }
 
 fn f56_state(reply: &f56::Reply) -> Found {

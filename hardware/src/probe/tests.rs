@@ -328,3 +328,44 @@ fn no_test_dispense_beside_notes_or_without_a_tray() {
     let refused = test(&mut opener, Protocol::Lcdm1000);
     assert!(matches!(refused, Err(ProbeError::NotNow(Forbids::NoRejectTray))), "{refused:?}");
 }
+
+/// Loss prevented: a look that confirms the late answer of a dispense, which the unit then forgets
+/// and the vault never hears.
+#[test]
+fn only_the_answer_to_the_question_is_confirmed() {
+    use crate::frame::f56::{ACK, Counts, ENQ, Reply, Request, TwoDigits, encode};
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let (mut offered, mut buffer) = (false, [0; 256]);
+        while let Ok(count @ 1..) = far.read(&mut buffer) {
+            let answer = match &buffer[..count] {
+                bytes if bytes == ENQ => ACK.to_vec(),
+                bytes if bytes == ACK && offered => {
+                    let _ = tell.send("confirmed");
+                    continue;
+                }
+                bytes if bytes == ACK => {
+                    offered = true;
+                    let late = Request::Count(Counts::new([TwoDigits::new(1).unwrap(); 4]));
+                    encode(Reply::draft(&late, true, 0).payload())
+                }
+                _ => [ACK, ENQ].concat(),
+            };
+            if far.write_all(&answer).is_err() {
+                return;
+            }
+        }
+    });
+    let (writer, third) = (near.try_clone().unwrap(), near.try_clone().unwrap());
+    let hang_up: Box<dyn FnOnce() + Send> =
+        Box::new(move || third.shutdown(std::net::Shutdown::Both).unwrap_or_default());
+    let mut link =
+        Some(Link { reader: Box::new(near), writer: Box::new(writer), hang_up: Some(hang_up) });
+    let mut opener: Opener = Box::new(move |_| Ok(link.take().unwrap()));
+    let mut talk = Talk::open(&mut opener, Protocol::F56.line()).unwrap();
+    assert_eq!(knock(&mut talk, Protocol::F56, ANSWER).unwrap(), None);
+    drop(talk);
+    // the line is hung up: the unit has heard all that was said
+    assert!(told.recv().is_err(), "a dispense was confirmed");
+}
