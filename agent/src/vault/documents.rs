@@ -188,7 +188,9 @@ impl Vault {
     fn own_counts(&self) -> BTreeMap<BayId, BayCount> {
         let count = |(id, bay): (&BayId, &crate::journal::Bay)| {
             let last_set = match self.last_sets.0.get(id) {
-                Some(last) if last.entry == bay.set_at => last.base,
+                // earlier releases kept a base beyond the journal's end as it was named: whoever counts
+                // after them has seen less
+                Some(last) if last.entry == bay.set_at => last.base.min(bay.set_at),
                 _ => bay.set_at,
             };
             let count = u32::try_from(bay.on_hand().max(0)).unwrap_or(u32::MAX);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitspire_agent::ipc::CustomerAction;
+use bitspire_agent::journal::Entry;
 use bitspire_agent::screen::MachineScreen;
 use bitspire_agent::txn::View;
 use bitspire_agent::vault::Pace;
@@ -156,29 +157,35 @@ fn what_a_jam_kept_back_is_owed() {
     assert_eq!(given + report.owed_minor, 20_000);
 }
 
-/// Loss prevented: a refill that is counted twice, or lost because a sale crossed it; and a bay that
-/// nobody can count any more, since one count named a position that the journal does not have.
-#[test]
-fn each_change_of_a_bay_is_applied_once() {
-    let mut machine = Machine::ready();
-    let reported = |machine: &Machine| -> Value {
-        let count = machine.last_report()["cassettes"]["1"]["count"].clone();
-        json!([count, machine.last_report()["applied_changes"].as_array().unwrap().len()])
-    };
-    let change = |n: u8, action: Action, base: u64| Change {
+/// What the last report says of bay 1, and how many changes it names as applied.
+fn reported(machine: &Machine) -> Value {
+    let count = machine.last_report()["cassettes"]["1"]["count"].clone();
+    json!([count, machine.last_report()["applied_changes"].as_array().unwrap().len()])
+}
+
+fn change(n: u8, action: Action, base: u64) -> Change {
+    Change {
         id: ChangeId::from_bytes([n; 16]),
         bay: bay(1),
         action,
         reason: "refill".into(),
         base_seq: JournalSeq(base),
-    };
-    let publish = |machine: &mut Machine, changes: Vec<Change>| {
-        let published_at = Some(Unix(machine.service.clock + 1));
-        let document = machine.cassettes(&[(1, 20, 100), (2, 50, 100)]);
-        let document = Cassettes { changes: Some(changes), published_at, ..document };
-        let text = document.to_json(crate::machine::usd()).unwrap();
-        machine.publish(DocumentKind::Cassettes, text);
-    };
+    }
+}
+
+fn publish(machine: &mut Machine, changes: Vec<Change>) {
+    let published_at = Some(Unix(machine.service.clock + 1));
+    let document = machine.cassettes(&[(1, 20, 100), (2, 50, 100)]);
+    let document = Cassettes { changes: Some(changes), published_at, ..document };
+    let text = document.to_json(crate::machine::usd()).unwrap();
+    machine.publish(DocumentKind::Cassettes, text);
+}
+
+/// Loss prevented: a refill that is counted twice, or lost because a sale crossed it; and a bay that
+/// nobody can count any more, since one count named a position that the journal does not have.
+#[test]
+fn each_change_of_a_bay_is_applied_once() {
+    let mut machine = Machine::ready();
     let ahead = 2_000_000;
     publish(&mut machine, vec![change(1, Action::Delta(50), ahead)]);
     machine.until("the refill", |machine| reported(machine) == json!([150, 1]));
@@ -200,6 +207,26 @@ fn each_change_of_a_bay_is_applied_once() {
     let seen = machine.last_report()["journal_seq"].as_u64().unwrap();
     publish(&mut machine, vec![change(6, Action::Set(70), seen)]);
     machine.until("the count by what was reported", |machine| reported(machine) == json!([70, 1]));
+}
+
+/// Loss prevented: a bay that nobody can count or refill any more, since an earlier release has kept
+/// its last count by a position that the journal does not have.
+#[test]
+fn a_count_kept_ahead_of_the_journal_does_not_lock_its_bay() {
+    let mut machine = Machine::ready();
+    machine.stop();
+    let mut journal = machine.open_journal();
+    let mut value = journal.setting("last_sets").unwrap().unwrap();
+    value["1"]["base"] = json!(2_000_000);
+    let kept = Entry::Setting { key: "last_sets".to_owned(), value, cash: Vec::new() };
+    journal.append(Unix(EPOCH), kept).unwrap();
+    drop(journal);
+    machine.start();
+    machine.wait_for_sale();
+    let seen = machine.last_report()["journal_seq"].as_u64().unwrap();
+    publish(&mut machine, vec![change(1, Action::Set(70), seen)]);
+    machine.until("the count", |machine| reported(machine) == json!([70, 1]));
+    assert!(!machine.alerts().contains("change_refused"));
 }
 
 /// Loss prevented: a machine that takes no notes after its jam was cleared, until somebody thinks of

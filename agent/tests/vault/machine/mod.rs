@@ -469,10 +469,14 @@ impl Machine {
 
     /// The journal's entries, while the vault does not run.
     pub(crate) fn journal(&self) -> Vec<StoredEntry> {
+        self.open_journal().entries(JournalSeq(1), 1_000_000).unwrap()
+    }
+
+    /// The journal that no vault holds now.
+    pub(crate) fn open_journal(&self) -> Journal {
         assert!(self.running.is_none());
         let vault = self.service.vault.unwrap();
         let binding = sha256(&format!("bitspire-journal-of:v1:{vault}"));
-        let journal = Journal::open(&self.config.vault.journal(), binding, Unix(1)).unwrap();
-        journal.entries(JournalSeq(1), 1_000_000).unwrap()
+        Journal::open(&self.config.vault.journal(), binding, Unix(1)).unwrap()
     }
 }
