@@ -31,6 +31,8 @@ pub struct Pace {
     pub first_inspect: u64,
     /// Between two looks through the whole journal.
     pub inspect: u64,
+    /// Least time between two answers with the devices' frames, whoever asks.
+    pub trace_gap: u64,
 }
 
 impl Default for Pace {
@@ -50,6 +52,7 @@ impl Default for Pace {
             checkpoint: 600_000,
             first_inspect: 60_000,
             inspect: 86_400_000,
+            trace_gap: 250,
         }
     }
 }

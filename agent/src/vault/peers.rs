@@ -2,10 +2,10 @@
 //!
 //! Promise: one `net` at a time, the newest; it is told the pins, the screen and everything that
 //! waits as soon as it is there. The command line may bring a seed, and ask how the machine is
-//! and what its devices said last.
+//! and what its devices said last, which is told a few times a second at most.
 //!
 //! Failure policy: without `net` there is no customer and no service: the transaction on the screen
-//! is told that its screen is broken.
+//! is told that its screen is broken. Who asks for the devices' words too soon is cut off.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +24,8 @@ pub(super) struct Peers {
     pub(super) state: Option<NetState>,
     /// When the service was last heard.
     pub(super) heard_at: Option<Mono>,
+    /// From when on the devices' frames are told again.
+    trace_after: Mono,
 }
 
 impl Peers {
@@ -38,7 +40,13 @@ impl Peers {
     /// Ends the connection of `net`, which makes a new one.
     pub(super) fn cut_net(&mut self) {
         self.heard_at = None;
-        if let Some(peer) = self.net.and_then(|net| self.all.get(&net)) {
+        if let Some(net) = self.net {
+            self.cut(net);
+        }
+    }
+
+    fn cut(&self, id: PeerId) {
+        if let Some(peer) = self.all.get(&id) {
             peer.out.cut();
         }
     }
@@ -70,9 +78,7 @@ impl Vault {
         if let Some(older) = self.peers.net.replace(id) {
             self.net_is_gone();
             self.peers.net = Some(id);
-            if let Some(peer) = self.peers.all.get(&older) {
-                peer.out.cut();
-            }
+            self.peers.cut(older);
         }
         self.shown.unsent();
         if let Some(attempt) = &self.attempt {
@@ -121,10 +127,7 @@ impl Vault {
                 let status = Box::new(self.status());
                 self.peers.send(from, ToNet::Status(status));
             }
-            ToVault::Trace if !self.peers.is_net(from) => {
-                let devices = self.device_frames();
-                self.peers.send(from, ToNet::Frames { devices });
-            }
+            ToVault::Trace if !self.peers.is_net(from) => self.trace(from),
             ToVault::ServicePin { new, old } => self.set_pin(from, &new, old.as_ref())?,
             ToVault::Rekey { statement, pin } if !self.peers.is_net(from) => {
                 self.rekey_by_hand(from, &statement, &pin)?;
@@ -151,6 +154,19 @@ impl Vault {
             ToVault::Hello { .. } | ToVault::Rekey { .. } | ToVault::Trace => {}
         }
         Ok(())
+    }
+
+    /// Tells the devices' frames, no more often than somebody reads them: they are copied on the
+    /// thread that moves the money, and anybody on the socket can ask as the command line.
+    fn trace(&mut self, from: PeerId) {
+        let now = self.mono();
+        if now < self.peers.trace_after {
+            tracing::warn!(event = "asked_for_frames_too_soon", peer = from);
+            return self.peers.cut(from);
+        }
+        self.peers.trace_after = now.after(self.pace.trace_gap);
+        let devices = self.device_frames();
+        self.peers.send(from, ToNet::Frames { devices });
     }
 
     /// Whether a request would arrive: a way there is, and something was heard not long ago.

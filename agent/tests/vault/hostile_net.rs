@@ -3,9 +3,12 @@
 //! It reads and writes everything on the socket, but has neither the service's nor the operator's
 //! key. It may stop the machine from selling; it must not make it pay out or mint sats.
 
+use std::os::unix::net::UnixStream;
+
 use bitspire_agent::ipc::{self, CustomerAction, ToNet, ToVault};
 use bitspire_agent::screen::MachineScreen;
 use bitspire_agent::txn::{View, Why};
+use bitspire_agent::vault::Pace;
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::document::DocumentKind;
 use bitspire_shared::ids::{RequestId, WithdrawId};
@@ -15,7 +18,7 @@ use bitspire_shared::time::Unix;
 use nostr::Keys;
 use serde_json::{Value, json};
 
-use crate::machine::{Machine, bay, note, public};
+use crate::machine::{Machine, QUICK, bay, note, public};
 
 /// Asks for a cash-out and waits for its end without an offer.
 fn no_offer(machine: &mut Machine, fiat_minor: i64) {
@@ -406,4 +409,31 @@ fn the_command_line_brings_seeds_and_asks_nothing_else() {
     // an older `net` that is replaced is cut off
     machine.connect();
     machine.wait_for_sale();
+}
+
+/// Loss prevented: a vault that has no time and no memory left for its sale, since a broken `net` asks
+/// it for the devices' frames without end, as the command line may.
+#[test]
+fn frames_are_told_at_a_pace_and_the_impatient_are_cut_off() {
+    let mut machine = Machine::ready();
+    machine.restart_at(Pace { trace_gap: 600_000, ..QUICK });
+    machine.wait_for_sale();
+    let ask = |stream: &mut UnixStream| {
+        ipc::write(stream, &ToVault::Trace).unwrap();
+        ipc::read::<ToNet>(stream)
+    };
+    let mut first = machine.control();
+    assert!(matches!(ask(&mut first), Ok(Some(ToNet::Frames { .. }))));
+    // on the same connection or on another one
+    let mut second = machine.control();
+    for stream in [&mut first, &mut second] {
+        let answer = ask(stream);
+        assert!(!matches!(answer, Ok(Some(_))), "{answer:?}");
+    }
+    assert_eq!(machine.status().open_txns, 0);
+    machine.restart_at(Pace { trace_gap: 0, ..QUICK });
+    let mut stream = machine.control();
+    for _ in 0..3 {
+        assert!(matches!(ask(&mut stream), Ok(Some(ToNet::Frames { .. }))));
+    }
 }

@@ -93,6 +93,7 @@ pub(crate) const QUICK: Pace = Pace {
     checkpoint: 600_000,
     first_inspect: 0,
     inspect: 86_400_000,
+    trace_gap: 250,
 };
 
 struct Running {
