@@ -71,6 +71,9 @@ pub(super) struct Memory {
     again: Option<(Instant, Duration)>,
     newest: BTreeMap<DTag, (Event, String)>,
     refused: u64,
+    /// Said to be published and not seen, and until when they may come by themselves.
+    missing: HashSet<EventId>,
+    missing_until: Option<Instant>,
 }
 
 impl Reader {
@@ -79,13 +82,17 @@ impl Reader {
         let work = async {
             loop {
                 let again = self.memory.again.map(|(at, _)| at);
+                let missing = self.memory.missing_until();
                 tokio::select! {
                     event = self.events.recv() => match event {
                         Some(event) => self.take(event).await,
                         None => return,
                     },
                     published = self.published.recv() => match published {
-                        Some(id) => self.fetch(id).await,
+                        Some(id) => {
+                            let wait = Duration::from_millis(self.timing.missing_ms);
+                            self.memory.expect(id, Instant::now() + wait);
+                        }
                         None => return,
                     },
                     changed = self.vault.changed() => match changed {
@@ -94,6 +101,9 @@ impl Reader {
                     },
                     () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                         self.decrypt_waiting().await;
+                    }
+                    () = sleep_until(missing.unwrap_or_else(Instant::now)), if missing.is_some() => {
+                        self.fetch_missing().await;
                     }
                 }
             }
@@ -111,23 +121,24 @@ impl Reader {
         }
     }
 
-    /// A document was published. One that has not come by now may have been dropped on its way, and
-    /// a relay gives it once only to whoever waits: it is asked for.
-    async fn fetch(&self, id: EventId) {
-        if !self.knows(&id) {
-            tracing::info!(event = "documents_fetched", published = %id);
+    /// Asks for what was published and has not come: it may have been dropped on its way, and a relay
+    /// gives it once only to whoever waits.
+    async fn fetch_missing(&mut self) {
+        // what has come and stands in line is not missing
+        for _ in 0..self.events.len() {
+            if let Ok(event) = self.events.try_recv() {
+                self.take(event).await;
+            }
+        }
+        if let Some(id) = self.memory.overdue() {
+            tracing::info!(event = "documents_fetched", missing = %id);
             self.ask().await;
         }
     }
 
-    fn knows(&self, id: &EventId) -> bool {
-        let waits = |(event, _): &(Event, DTag)| event.id.as_bytes() == id.as_bytes();
-        self.memory.done.contains(id) || self.memory.waiting.iter().any(waits)
-    }
-
     async fn take(&mut self, event: Event) {
         let id = EventId::from_bytes(event.id.to_bytes());
-        if self.knows(&id) {
+        if self.memory.knows(&id) {
             return;
         }
         let address = event.tags.find(TagKind::d()).and_then(|tag| tag.content()?.parse().ok());
@@ -154,7 +165,7 @@ impl Reader {
             match self.signer.decrypt(self.pins.operator, event.content.clone()).await {
                 Ok(plaintext) => {
                     self.memory.again = None;
-                    self.note(id);
+                    self.memory.note(id);
                     self.keep_newest(address, &event, &plaintext);
                     self.tell(event, plaintext).await;
                 }
@@ -194,18 +205,47 @@ impl Reader {
     fn refuse(&mut self, id: EventId, why: &str) {
         self.memory.refused = self.memory.refused.saturating_add(1);
         tracing::warn!(event = "document_refused", id = %id, why, total = self.memory.refused);
-        self.note(id);
+        self.memory.note(id);
+    }
+}
+
+impl Memory {
+    fn knows(&self, id: &EventId) -> bool {
+        let waits = |(event, _): &(Event, DTag)| event.id.as_bytes() == id.as_bytes();
+        self.done.contains(id) || self.waiting.iter().any(waits)
     }
 
-    fn note(&mut self, id: EventId) {
-        if self.memory.done.insert(id) {
-            self.memory.order.push_back(id);
+    /// It is done with.
+    pub(super) fn note(&mut self, id: EventId) {
+        if self.done.insert(id) {
+            self.order.push_back(id);
         }
-        if self.memory.order.len() > REMEMBERED
-            && let Some(oldest) = self.memory.order.pop_front()
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
         {
-            self.memory.done.remove(&oldest);
+            self.done.remove(&oldest);
         }
+    }
+
+    /// A document was published. Mostly the word of it is only faster than the document itself: it is
+    /// missing if it has not come by then, or by the end of a wait that goes on already.
+    pub(super) fn expect(&mut self, id: EventId, until: Instant) {
+        // beyond so many nothing is lost: asking for one asks for all
+        if !self.knows(&id) && self.missing.len() < WAITING {
+            self.missing.insert(id);
+            self.missing_until.get_or_insert(until);
+        }
+    }
+
+    pub(super) const fn missing_until(&self) -> Option<Instant> {
+        self.missing_until
+    }
+
+    /// The wait is over: one that has not come, if any.
+    pub(super) fn overdue(&mut self) -> Option<EventId> {
+        self.missing_until = None;
+        let missing = std::mem::take(&mut self.missing);
+        missing.into_iter().find(|id| !self.knows(id))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bitspire_shared::document::{DTag, DocumentKind};
+use bitspire_shared::ids::EventId;
 use bitspire_shared::nip44::ConversationKey;
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use super::service::now;
 use super::*;
+use crate::net::documents::Memory;
 
 /// A document of `author` for the machine.
 fn document(world: &World, author: &Keys, text: &str, at: Unix) -> Event {
@@ -66,13 +68,15 @@ async fn the_operators_documents_arrive_whatever_the_bunker_does() {
 }
 
 /// Loss prevented: a machine that stays with the old fees for as long as its connection lasts, because
-/// a relay dropped the one message in which it forwards the new ones.
+/// a relay dropped the one message in which it forwards the new ones; and relays that the whole fleet
+/// asks at each change, for documents that are on their way.
 #[tokio::test]
 async fn a_published_document_that_did_not_come_is_asked_for() {
     let (world, mut talk) = World::paired(Manner::Good).await;
     let session = world.session(&mut talk, 3_600).await;
+    let relay = publisher(&world).await;
     let good = document(&world, &world.operator, "fees", now());
-    publisher(&world).await.publish(&good).await.unwrap();
+    relay.publish(&good).await.unwrap();
     let came = talk.wait(is_document).await;
     let say = async |talk: &mut Talk, n: u8, event: String| {
         let push = json!({"push": "config_changed", "push_id": format!("{n:02x}").repeat(16),
@@ -86,14 +90,40 @@ async fn a_published_document_that_did_not_come_is_asked_for() {
     };
     let before = world.asks.0.load(Ordering::SeqCst);
     say(&mut talk, 1, came.0.to_hex()).await;
-    say(&mut talk, 2, "22".repeat(32)).await;
+    // the word of one is faster than the document; two never come
+    let late = document(&world, &world.operator, "more", Unix(now().0 + 1));
+    say(&mut talk, 2, late.id.to_hex()).await;
+    say(&mut talk, 3, "22".repeat(32)).await;
+    say(&mut talk, 4, "33".repeat(32)).await;
+    relay.publish(&late).await.unwrap();
+    assert_eq!(talk.wait(is_document).await.0, late.id);
+    assert_eq!(world.asks.0.load(Ordering::SeqCst), before, "it may come by itself");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while world.asks.0.load(Ordering::SeqCst) < before + 2 {
         assert!(tokio::time::Instant::now() < deadline, "nobody asked");
         tokio::task::yield_now().await;
     }
-    // the two documents of the one that is missing; the one that came is asked for by nobody
+    // both documents, once for all that are missing
     assert_eq!(world.asks.0.load(Ordering::SeqCst), before + 2);
+}
+
+/// Loss prevented: relays that the whole fleet asks at each change, though the documents came while
+/// they were waited for.
+#[tokio::test]
+async fn only_what_has_not_come_in_its_time_is_missing() {
+    let [comes, never] = [1, 2].map(|n| EventId::from_bytes([n; 32]));
+    let first = tokio::time::Instant::now();
+    let mut memory = Memory::default();
+    memory.expect(comes, first);
+    memory.expect(never, first + PATIENCE);
+    assert_eq!(memory.missing_until(), Some(first), "one deadline for all");
+    memory.note(comes);
+    assert_eq!((memory.overdue(), memory.missing_until()), (Some(never), None));
+    memory.expect(comes, first);
+    assert_eq!(memory.missing_until(), None, "it is there");
+    memory.expect(never, first);
+    memory.note(never);
+    assert_eq!((memory.overdue(), memory.missing_until()), (None, None));
 }
 
 /// Loss prevented: the operator refills by a count that never reached them.
