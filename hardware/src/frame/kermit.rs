@@ -1,5 +1,5 @@
-//! What ID-003 and CCNET frames have in common: their data, and CRC-16/KERMIT over everything
-//! before it, low byte first.
+//! What ID-003 and CCNET frames have in common: their data (as SSP has it, too), and CRC-16/KERMIT over
+//! everything before it, low byte first.
 //!
 //! Promise: nothing here allocates but the bytes of a frame that is sent.
 //!
@@ -12,29 +12,29 @@ use super::{crc16_kermit, hex};
 /// Longest data of a frame.
 pub const MAX_DATA: usize = 250;
 
-/// The data of a frame, without a heap.
+/// The data of a frame, at most `MOST` bytes (which is at most 255), without a heap.
 #[derive(Clone, Copy)]
-pub(super) struct Data {
-    bytes: [u8; MAX_DATA],
+pub(super) struct Data<const MOST: usize = MAX_DATA> {
+    bytes: [u8; MOST],
     len: u8,
 }
 
-impl Data {
-    /// Bytes past 250 are cut, for no frame can carry them.
+impl<const MOST: usize> Data<MOST> {
+    /// Bytes past the most are cut, for no frame can carry them.
     pub(super) fn new(from: &[u8]) -> Self {
-        let mut data = Self { bytes: [0; MAX_DATA], len: 0 };
+        let mut data = Self { bytes: [0; MOST], len: 0 };
         data.extend(from);
         data
     }
 
-    /// Appends bytes; those past 250 are cut.
+    /// Appends bytes; those past the most are cut.
     pub(super) fn extend(&mut self, from: &[u8]) {
         let room = self.bytes.get_mut(usize::from(self.len)..).unwrap_or_default();
         let count = from.len().min(room.len());
         if let (Some(to), Some(from)) = (room.get_mut(..count), from.get(..count)) {
             to.copy_from_slice(from);
         }
-        // at most 250
+        // at most 255
         self.len = self.len.saturating_add(u8::try_from(count).unwrap_or(u8::MAX));
     }
 
@@ -47,16 +47,16 @@ impl Data {
     }
 }
 
-impl PartialEq for Data {
+impl<const MOST: usize> PartialEq for Data<MOST> {
     fn eq(&self, other: &Self) -> bool {
         self.get() == other.get()
     }
 }
 
-impl Eq for Data {}
+impl<const MOST: usize> Eq for Data<MOST> {}
 
 /// In hex.
-impl fmt::Display for Data {
+impl<const MOST: usize> fmt::Display for Data<MOST> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(self.get()))
     }

@@ -12,6 +12,7 @@ pub mod f56;
 pub mod id003;
 mod kermit;
 pub mod puloon;
+pub mod ssp;
 mod stream;
 
 use crc::{CRC_16_KERMIT, Crc, Table};
@@ -58,7 +59,7 @@ mod tests {
     /// frame, until there is none for the journal.
     #[test]
     fn decoders_do_not_allocate() {
-        use super::{ccnet, ebds, f56, id003, puloon};
+        use super::{ccnet, ebds, f56, id003, puloon, ssp};
         let status = f56::Reply::draft(&f56::Request::Status, true, 0x90);
         let mut drawers = vec![puloon::ACK];
         let counted = puloon::lcdm4000::Request::Status.frame();
@@ -69,24 +70,26 @@ mod tests {
             f56::encode(status.payload()),
             id003::Frame::new(0x8a, &[1; 32]).to_bytes(),
             drawers,
+            ssp::Frame::new(true, ssp::VALIDATOR, &[0xf0, 0xef, 3, 0x7f]).to_bytes(),
         ]
         .concat();
         // whole, in pieces, and damaged
         let whole = stream.clone();
         stream.extend(whole.iter().map(|byte| byte ^ 0x10));
         stream.extend(whole);
-        let mut found = [0usize; 5];
+        let mut found = [0usize; 6];
         let mut decoders = (
             ccnet::Decoder::default(),
             ebds::Decoder::default(),
             f56::Decoder::default(),
             id003::Decoder::default(),
             puloon::Decoder::new(puloon::Side::Device),
+            ssp::Decoder::default(),
         );
         let counted = allocation_counter::measure(|| {
             for size in [stream.len(), 1, 7] {
                 for piece in stream.chunks(size) {
-                    let [mut a, mut b, mut c, mut d, mut e] = [piece; 5];
+                    let [mut a, mut b, mut c, mut d, mut e, mut f] = [piece; 6];
                     while let Some(frame) = decoders.0.push(&mut a) {
                         let _ = ccnet::Reply::parse(&frame);
                         found[0] += 1;
@@ -109,6 +112,11 @@ mod tests {
                             let _ = puloon::lcdm4000::Reply::parse(&frame);
                             found[4] += 1;
                         }
+                    }
+                    while let Some(frame) = decoders.5.push(&mut f) {
+                        found[5] += 1;
+                        let reply = ssp::Reply::parse(frame.data());
+                        assert!(reply.events().all(|event| !event.raw.is_empty()));
                     }
                 }
             }

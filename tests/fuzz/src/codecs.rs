@@ -1,7 +1,7 @@
 //! Bytes into decoders.
 
 use bitspire_hardware::frame::puloon::{self, lcdm1000, lcdm4000};
-use bitspire_hardware::frame::{ccnet, ebds, escpos, f56, id003};
+use bitspire_hardware::frame::{ccnet, ebds, escpos, f56, id003, ssp};
 use bitspire_hardware::trace::Direction;
 
 /// As many good frames as one longest frame of this protocol can swallow, and one more.
@@ -132,6 +132,40 @@ pub(crate) fn puloon(input: &[u8]) -> usize {
         assert_eq!(tokens(side, &stream).last(), Some(&puloon::Token::Frame(good)));
     }
     found
+}
+
+pub(crate) fn ssp(input: &[u8]) -> usize {
+    use ssp::cipher::{FixedKey, Session};
+    let frames = |mut bytes: &[u8]| {
+        let mut decoder = ssp::Decoder::default();
+        let frames: Vec<_> = std::iter::from_fn(|| decoder.push(&mut bytes)).collect();
+        assert!(bytes.is_empty() && decoder.pending() < 259);
+        frames
+    };
+    let found = frames(input);
+    let mut session = Session::new(&FixedKey::default(), 1);
+    for frame in &found {
+        assert_eq!(frames(&frame.to_bytes()), [*frame]);
+        let data = frame.data();
+        let (request, reply) = (ssp::Request::parse(data), ssp::Reply::parse(data));
+        assert_eq!(request.frame(frame.seq(), frame.address()), *frame);
+        let _ = (request.to_string(), reply.to_string(), reply.refusal());
+        let told: usize = reply.events().map(|event| event.raw.len()).sum();
+        assert_eq!(told, reply.rest.len(), "an event is lost");
+        for event in reply.events() {
+            let _ = event.to_string();
+        }
+        if let Some(setup) = ssp::Setup::parse(reply.rest) {
+            let _ = setup.channels().filter_map(|channel| channel.note.note()).count();
+        }
+        let _ = ssp::Levels::parse(reply.rest).map(|levels| levels.iter().count());
+        // whatever was not sealed under this key is refused
+        assert!(session.open_command(data).is_err());
+    }
+    let _ = ssp::in_words(Direction::Received, input);
+    let good = ssp::Request::Poll.frame(true, ssp::VALIDATOR);
+    assert_eq!(frames(&behind(input, &good.to_bytes(), 12)).last(), Some(&good));
+    found.len()
 }
 
 pub(crate) fn escpos(input: &[u8]) -> usize {

@@ -13,13 +13,14 @@ mod engines;
 pub type Target = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("codec_ccnet", codecs::ccnet),
     ("codec_ebds", codecs::ebds),
     ("codec_escpos", codecs::escpos),
     ("codec_f56", codecs::f56),
     ("codec_id003", codecs::id003),
     ("codec_puloon", codecs::puloon),
+    ("codec_ssp", codecs::ssp),
     ("engine_ccnet", engines::ccnet),
     ("engine_ebds", engines::ebds),
     ("engine_escpos", engines::escpos),

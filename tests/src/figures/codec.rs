@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
-use bitspire_hardware::frame::{ccnet, ebds, f56, id003, puloon};
+use bitspire_hardware::frame::{ccnet, ebds, f56, id003, puloon, ssp};
 
 use super::{Figure, percentile};
 
@@ -13,7 +13,7 @@ const BYTES: usize = 1_000_000;
 const RUNS: usize = 15;
 
 pub(super) fn measure() -> Result<Vec<Figure>> {
-    Ok(vec![ccnet()?, ebds()?, f56()?, id003()?, puloon()?])
+    Ok(vec![ccnet()?, ebds()?, f56()?, id003()?, puloon()?, ssp()?])
 }
 
 fn ccnet() -> Result<Figure> {
@@ -83,6 +83,19 @@ fn puloon() -> Result<Figure> {
             if let Token::Frame(frame) = token {
                 black_box(Reply::parse(&frame));
             }
+        }
+    })
+}
+
+fn ssp() -> Result<Figure> {
+    use ssp::{Decoder, Frame, Reply, VALIDATOR};
+    // a poll in the clear, one that tells a note, and the longest that goes encrypted
+    let told = [&[0xf0][..], &[0xf0, 0xef, 3], &[0x7e; 241]];
+    let frames = told.map(|data| Frame::new(true, VALIDATOR, data).to_bytes());
+    figure("codec_mb_per_s.ssp", &frames, |mut bytes| {
+        let mut decoder = Decoder::default();
+        while let Some(frame) = decoder.push(&mut bytes) {
+            black_box(Reply::parse(frame.data()).events().count());
         }
     })
 }

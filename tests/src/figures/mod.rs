@@ -80,6 +80,7 @@ const ALL: [(&[&str], Measure); 20] = [
             "codec_mb_per_s.f56",
             "codec_mb_per_s.id003",
             "codec_mb_per_s.puloon",
+            "codec_mb_per_s.ssp",
         ],
         codec::measure,
     ),
