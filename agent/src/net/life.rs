@@ -162,12 +162,11 @@ impl Life {
         };
         tasks.spawn(publisher.run(stop.clone()));
         let reporter = Reporter {
-            pool: pool.clone(),
+            relays: pool.up(),
             signer: signer.state(),
             way: way_watched,
             vault: vault_watched,
             to_vault,
-            timing,
         };
         tasks.spawn(reporter.run(stop.clone()));
         Ok(Self { pins, pool, rpc, proofs, wanted, vault, stop, tasks })
@@ -279,19 +278,18 @@ async fn hello(signer: Signer, timing: Timing, stop: CancellationToken) {
 
 /// Tells the vault how the way to the service is.
 struct Reporter {
-    pool: Arc<Pool>,
+    relays: watch::Receiver<usize>,
     signer: watch::Receiver<SignerState>,
     way: watch::Receiver<Way>,
     vault: watch::Receiver<u64>,
     to_vault: mpsc::Sender<ToVault>,
-    timing: Timing,
 }
 
 impl Reporter {
     async fn run(mut self, stop: CancellationToken) {
         let mut told: Option<(u64, NetState)> = None;
         loop {
-            let relays = u32::try_from(self.pool.connected().await).unwrap_or(u32::MAX);
+            let relays = u32::try_from(*self.relays.borrow_and_update()).unwrap_or(u32::MAX);
             let session = matches!(*self.way.borrow_and_update(), Way::Session(_));
             let bunker = (*self.signer.borrow_and_update()).into();
             let now = (*self.vault.borrow_and_update(), NetState { relays, bunker, session });
@@ -306,8 +304,7 @@ impl Reporter {
                 Ok(()) = self.way.changed() => {}
                 Ok(()) = self.signer.changed() => {}
                 Ok(()) = self.vault.changed() => {}
-                // the pool has no word for a relay that comes or goes
-                () = sleep(Duration::from_millis(self.timing.look_ms)) => {}
+                Ok(()) = self.relays.changed() => {}
             }
         }
     }

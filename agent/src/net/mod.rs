@@ -95,21 +95,13 @@ pub struct Timing {
     pub resend_ms: u64,
     /// First wait after a failure; it grows to 30 times this.
     pub retry_ms: u64,
-    /// Between two looks at the relays' connections.
-    pub look_ms: u64,
     /// How long a document that is said to be published may take to come by itself.
     pub missing_ms: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            answer_ms: 20_000,
-            resend_ms: 3_000,
-            retry_ms: 2_000,
-            look_ms: 1_000,
-            missing_ms: 2_000,
-        }
+        Self { answer_ms: 20_000, resend_ms: 3_000, retry_ms: 2_000, missing_ms: 2_000 }
     }
 }
 

@@ -29,8 +29,8 @@ use nostr_sdk::{
     SubscriptionId, Url,
 };
 use thiserror::Error;
-use tokio::sync::Mutex;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use bitspire_shared::error::{Classified, Kind};
@@ -159,14 +159,17 @@ impl Pool {
     /// replaces an earlier filter of that name.
     pub async fn subscribe(&self, id: &str, filter: Filter) {
         let id = SubscriptionId::new(id);
-        self.wanted.lock().await.insert(id.clone(), filter.clone());
+        // held while it is sent, here and below: an older filter must not follow a newer one
+        let mut wanted = self.wanted.lock().await;
+        wanted.insert(id.clone(), filter.clone());
         self.ask(id, filter).await;
     }
 
     /// Stops asking for `id`.
     pub async fn unsubscribe(&self, id: &str) {
         let id = SubscriptionId::new(id);
-        self.wanted.lock().await.remove(&id);
+        let mut wanted = self.wanted.lock().await;
+        wanted.remove(&id);
         self.client.unsubscribe(&id).await;
     }
 
@@ -242,9 +245,9 @@ impl Pool {
                 Err(RecvError::Lagged(lost)) => {
                     self.lagged.fetch_add(lost, Ordering::Relaxed);
                     tracing::warn!(event = "relay_notifications_lost", lost);
-                    let wanted = self.wanted.lock().await.clone();
-                    for (id, filter) in wanted {
-                        self.ask(id, filter).await;
+                    let wanted = self.wanted.lock().await;
+                    for (id, filter) in wanted.iter() {
+                        self.ask(id.clone(), filter.clone()).await;
                     }
                 }
             }
@@ -315,7 +318,8 @@ impl Pool {
     /// Whether it was sent, or need not be: what a relay that is down misses, it is asked for once
     /// it is back.
     async fn ask_again(&self, relay: &RelayUrl, id: &SubscriptionId) -> bool {
-        let Some(filter) = self.wanted.lock().await.get(id).cloned() else { return true };
+        let wanted = self.wanted.lock().await;
+        let Some(filter) = wanted.get(id).cloned() else { return true };
         let Ok(relay) = self.client.relay(relay).await else { return true };
         let asked = relay.subscribe_with_id(id.clone(), filter, Default::default()).await;
         let Err(error) = asked else { return true };
@@ -456,6 +460,13 @@ impl Pool {
     #[must_use]
     pub fn health(&self) -> Vec<RelayHealth> {
         self.lines.health()
+    }
+
+    /// How many connections are there, from now on; [`connected`](Self::connected) may follow a
+    /// moment later.
+    #[must_use]
+    pub fn up(&self) -> watch::Receiver<usize> {
+        self.lines.up()
     }
 
     /// Relays connected right now.

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SECRET: &str = "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";
 /// Short, since the other ends answer at once.
 const TIMING: Timing =
-    Timing { answer_ms: 3_000, resend_ms: 300, retry_ms: 100, look_ms: 50, missing_ms: 5_000 };
+    Timing { answer_ms: 3_000, resend_ms: 300, retry_ms: 100, missing_ms: 5_000 };
 
 fn public(keys: &Keys) -> PubKey {
     PubKey::new(keys.public_key()).unwrap()

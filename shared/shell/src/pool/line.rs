@@ -21,7 +21,7 @@ use nostr_relay_pool::transport::websocket::{
     DefaultWebsocketTransport, WebSocketSink, WebSocketStream, WebSocketTransport,
 };
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::FrameFilter;
@@ -72,6 +72,8 @@ struct Been {
     refused: Option<(Instant, String)>,
     /// Connected, or asked in vain while connected, since somebody looked.
     fresh: bool,
+    /// Which connection is the last one.
+    number: u64,
 }
 
 /// One relay.
@@ -79,6 +81,8 @@ struct Been {
 pub(super) struct Line {
     been: Mutex<Been>,
     hurry: Notify,
+    /// How many of all lines are up.
+    up: Arc<watch::Sender<usize>>,
 }
 
 /// A random number for a rest.
@@ -91,13 +95,23 @@ impl Line {
         self.been.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The only place where the state changes: the count of those that are up goes with it.
+    fn becomes(&self, been: &mut Been, state: RelayState) {
+        let was = std::mem::replace(&mut been.state, state);
+        match (was == RelayState::Connected, state == RelayState::Connected) {
+            (false, true) => self.up.send_modify(|up| *up = up.saturating_add(1)),
+            (true, false) => self.up.send_modify(|up| *up = up.saturating_sub(1)),
+            _ => {}
+        }
+    }
+
     /// Waits until it may be tried, and counts the try.
     async fn turn(&self) {
         let (until, soonest) = {
             let mut been = self.been();
             let until = been.until.take();
             if until.is_some() {
-                been.state = RelayState::Resting;
+                self.becomes(&mut been, RelayState::Resting);
             }
             (until, been.tried.map(|tried| tried + FIRST))
         };
@@ -109,13 +123,18 @@ impl Line {
             }
         }
         let mut been = self.been();
-        (been.state, been.tried) = (RelayState::Connecting, Some(Instant::now()));
+        self.becomes(&mut been, RelayState::Connecting);
+        been.tried = Some(Instant::now());
     }
 
-    fn up(&self) {
+    /// A connection is there; its number.
+    fn up(&self) -> u64 {
         let mut been = self.been();
-        (been.state, been.connected) = (RelayState::Connected, Some(Instant::now()));
+        self.becomes(&mut been, RelayState::Connected);
+        been.connected = Some(Instant::now());
         been.fresh = true;
+        been.number = been.number.saturating_add(1);
+        been.number
     }
 
     /// Whether it is connected, which the SDK may learn a moment later.
@@ -132,7 +151,15 @@ impl Line {
             _ => Duration::ZERO,
         };
         let rest = been.backoff.failed(lived, chance);
-        (been.state, been.until) = (RelayState::Resting, Some(Instant::now() + rest));
+        self.becomes(&mut been, RelayState::Resting);
+        been.until = Some(Instant::now() + rest);
+    }
+
+    /// This connection has ended; there may be a later one.
+    fn ended(&self, number: u64) {
+        if self.been().number == number {
+            self.down();
+        }
     }
 
     /// It took an event.
@@ -171,6 +198,8 @@ pub(super) struct Lines {
     all: Arc<Mutex<BTreeMap<String, Arc<Line>>>>,
     /// One of them is fresh.
     changed: Arc<Notify>,
+    /// How many are up.
+    up: Arc<watch::Sender<usize>>,
 }
 
 impl Lines {
@@ -179,7 +208,13 @@ impl Lines {
     }
 
     pub(super) fn of(&self, url: &Url) -> Arc<Line> {
-        self.all().entry(url.as_str().to_owned()).or_default().clone()
+        let line = || Arc::new(Line { up: self.up.clone(), ..Line::default() });
+        self.all().entry(url.as_str().to_owned()).or_insert_with(line).clone()
+    }
+
+    /// How many are up, from now on.
+    pub(super) fn up(&self) -> watch::Receiver<usize> {
+        self.up.subscribe()
     }
 
     /// What was asked of `url` did not get there. Where it is down, its next connection is fresh.
@@ -217,11 +252,11 @@ impl Lines {
 }
 
 /// Says when a connection has ended: when whoever reads it lets go.
-struct Ends(Arc<Line>);
+struct Ends(Arc<Line>, u64);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.down();
+        self.0.ended(self.1);
     }
 }
 
@@ -253,9 +288,9 @@ impl WebSocketTransport for Filtered {
             line.turn().await;
             let opened = DefaultWebsocketTransport.connect(url, mode, timeout).await;
             let (sink, stream) = opened.inspect_err(|_| line.down())?;
-            line.up();
+            let number = line.up();
             self.lines.changed.notify_one();
-            let (filter, ends) = (self.keep.clone(), Ends(line));
+            let (filter, ends) = (self.keep.clone(), Ends(line, number));
             let kept = stream.filter(move |frame| {
                 let _ = &ends;
                 let keep = match frame {
@@ -326,5 +361,30 @@ mod tests {
         assert!(waits(&line) <= FIRST, "the connection had held");
         line.down();
         assert_eq!(line.health("wss://r").failures, 2);
+    }
+
+    /// Loss prevented: a machine that says for good that no relay is there, or goes on selling when
+    /// none is, since a connection was counted twice or its end came after the next one's start.
+    #[tokio::test(start_paused = true)]
+    async fn those_that_are_up_are_counted() {
+        let lines = Lines::default();
+        let count = lines.up();
+        let (one, other) = ("wss://a", "wss://b");
+        let line = |url| lines.of(&Url::parse(url).unwrap());
+        line(one).turn().await;
+        assert_eq!(*count.borrow(), 0);
+        let first = line(one).up();
+        line(other).up();
+        assert_eq!(*count.borrow(), 2);
+        // tried again before whoever read the first one let go
+        line(one).turn().await;
+        assert_eq!(*count.borrow(), 1);
+        let second = line(one).up();
+        line(one).ended(first);
+        assert_eq!(*count.borrow(), 2);
+        assert!(line(one).is_up());
+        line(one).ended(second);
+        line(one).down();
+        assert_eq!(*count.borrow(), 1);
     }
 }
