@@ -42,6 +42,10 @@ const FOLLOW: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(1);
 /// The longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Stored states that a relay is asked for at once, if it gives so many. One for each machine is not
+/// enough: each of them could have written under each of their names, and a relay leaves out the
+/// oldest, which may be the true one.
+const ANSWERS: usize = 5_000;
 /// Events between the connections and whoever decrypts.
 const PLACES: usize = 64;
 /// Refused events that are remembered.
@@ -187,8 +191,8 @@ fn filter(machines: &[(PubKey, PubKey)]) -> Filter {
             SingleLetterTag::lowercase(Alphabet::D),
             machines.iter().map(|(spire, _)| DTag { kind, spire: *spire }.to_string()),
         )
-        // one each; unasked, some relays give fewer
-        .limit(machines.len())
+        // unasked, some relays give fewer
+        .limit(machines.len().saturating_mul(machines.len()).min(ANSWERS))
 }
 
 /// The machines that are paired, have a key, and an operator with one.
