@@ -5,7 +5,8 @@
 //! was quoted is not asked about again: whoever has paid, or fed notes, gets what was agreed.
 //!
 //! Failure policy: no answer in time, another status than 2xx and an answer without `allow` are
-//! silence; [`Denied`] says in words which of the two it was.
+//! silence; [`Denied`] says in words which of the two it was. Beyond [`OPEN`] questions without an
+//! answer it is not asked: those who wait for a list that hangs take no more of the service's places.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use bitspire_shared::time::Unix;
 use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::config::WithoutAnswer;
@@ -23,6 +25,8 @@ use crate::outgoing::peer::{Peer, PeerError};
 
 /// How long the list may take: a customer waits; a test on a busy computer waits longer.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 30 } else { 3 });
+/// Questions at a time: an eighth of the requests that the service works on at once.
+const OPEN: usize = 32;
 /// Characters of its reason that are shown.
 const WORDS: usize = 200;
 
@@ -59,9 +63,14 @@ pub(crate) struct DenyList {
     peer: Peer,
     without_answer: WithoutAnswer,
     patience: Duration,
+    places: Semaphore,
 }
 
 impl DenyList {
+    fn new(peer: Peer, without_answer: WithoutAnswer, patience: Duration) -> Self {
+        Self { peer, without_answer, patience, places: Semaphore::new(OPEN) }
+    }
+
     /// The one that the configuration names.
     ///
     /// # Errors
@@ -69,7 +78,7 @@ impl DenyList {
     pub(crate) fn open(app: &App) -> Result<Option<Self>, PeerError> {
         let Some(config) = &app.config.deny_list else { return Ok(None) };
         let peer = Peer::open(&config.peer, &app.config.outgoing_allowed)?;
-        Ok(Some(Self { peer, without_answer: config.without_answer, patience: PATIENCE }))
+        Ok(Some(Self::new(peer, config.without_answer, PATIENCE)))
     }
 
     /// Asks about a sale.
@@ -82,13 +91,7 @@ impl DenyList {
             "machine_id": machine, "direction": direction, "txid": txid,
             "fiat_minor": fiat.minor, "fiat_code": fiat.currency,
         });
-        let answer = self.peer.send(&body, now, self.patience).await;
-        let said = match answer {
-            Ok(answer) if answer.status.is_success() => answer.json::<Answered>(),
-            Ok(answer) => Err(answer.words()),
-            Err(error) => Err(error.to_string()),
-        };
-        match said {
+        match self.answer(&body, now).await {
             Ok(Answered { allow: true, .. }) => Ok(()),
             Ok(Answered { reason, .. }) => {
                 let reason = reason.unwrap_or_else(|| "the operator's deny-list says no".into());
@@ -105,6 +108,17 @@ impl DenyList {
             }
         }
     }
+
+    /// What it says, or in words why it does not.
+    async fn answer(&self, body: &serde_json::Value, now: Unix) -> Result<Answered, String> {
+        let place = self.places.try_acquire();
+        let Ok(_place) = place else { return Err(format!("{OPEN} questions wait already")) };
+        match self.peer.send(body, now, self.patience).await {
+            Ok(answer) if answer.status.is_success() => answer.json(),
+            Ok(answer) => Err(answer.words()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +128,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use axum::routing::post;
     use bitspire_shared::ids::TxnId;
+    use futures_util::FutureExt as _;
 
     use super::*;
     use crate::outgoing::testing::Host;
@@ -135,14 +150,18 @@ mod tests {
         let host = Host::start(router).await;
         let peer = Peer::at(&host.base(), path, "secret");
         let patience = if path == "/never" { Duration::from_millis(50) } else { PATIENCE };
-        let list = DenyList { peer, without_answer, patience };
-        let sale = Sale {
+        DenyList::new(peer, without_answer, patience).ask(sale(), NOW).await
+    }
+
+    const NOW: Unix = Unix(1_800_000_000);
+
+    fn sale() -> Sale {
+        Sale {
             machine: MachineId(1),
             direction: Direction::CashOut,
             txid: TxnId::from_bytes([1; 16]),
             fiat: Fiat::new(4_000, "EUR".parse().unwrap()),
-        };
-        list.ask(sale, Unix(1_800_000_000)).await
+        }
     }
 
     /// Loss prevented: whoever is on the list is sold to because the list was slow, broken or said so in
@@ -162,5 +181,23 @@ mod tests {
                 assert_eq!(asked(path, without).await, silent, "{path}");
             }
         }
+    }
+
+    /// Loss prevented: a list that hangs takes every place of the service, and customers who have paid
+    /// are not heard.
+    #[tokio::test]
+    async fn a_list_that_hangs_takes_few_places() {
+        let never = post(|| async { std::future::pending::<()>().await });
+        let host = Host::start(Router::new().route("/never", never)).await;
+        let peer = Peer::at(&host.base(), "/never", "secret");
+        let list = DenyList::new(peer, WithoutAnswer::Refuse, PATIENCE);
+        let ask = || Box::pin(list.ask(sale(), NOW));
+        let mut open: Vec<_> = (0..OPEN).map(|_| ask()).collect();
+        for asked in &mut open {
+            assert_eq!(asked.as_mut().now_or_never(), None, "it waits for the list");
+        }
+        assert_eq!(ask().now_or_never(), Some(Err(Denied::Silent)));
+        drop(open);
+        assert_eq!(ask().now_or_never(), None, "its place is free again");
     }
 }
