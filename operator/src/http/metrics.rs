@@ -25,7 +25,7 @@ use crate::relay::{Count, Refusal};
 use crate::rpc::roster::standing;
 use crate::store::canaries::CanaryState;
 use crate::store::outbox::Depth;
-use crate::store::{Read, StoreError, cassettes, machines, operators, outbox};
+use crate::store::{Read, StoreError, cassettes, machines, operators, outbox, webhook};
 
 /// What the text says it is.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -72,6 +72,8 @@ struct Stored {
     alerts: Vec<(String, u64)>,
     machines: BTreeMap<&'static str, u64>,
     canary: canary::Standing,
+    /// What the webhook has still to tell: how much, and how often the oldest was tried.
+    webhook: (u64, u32),
 }
 
 const fn stands(standing: Standing) -> &'static str {
@@ -96,7 +98,9 @@ fn look(read: &Read<'_>, every: u32, started: Unix, now: Unix) -> Result<Stored,
     }
     let (outbox, alerts) = (outbox::depth(read)?, cassettes::alerts(read)?);
     let canary = canary::stands(read, every, started, now)?;
-    Ok(Stored { outbox, alerts, machines: by_standing, canary })
+    let (waiting, oldest) = webhook::open(read)?;
+    let webhook = (waiting, oldest.map_or(0, |event| event.tries));
+    Ok(Stored { outbox, alerts, machines: by_standing, canary, webhook })
 }
 
 /// `GET /api/v1/metrics`.
@@ -149,6 +153,9 @@ fn text(app: &App, stored: Stored, now: Unix) -> String {
             (Label("topic", depth.topic.as_str()), depth.oldest.map_or(0, |at| now.since(at)))
         }),
     );
+    let (waiting, tries) = stored.webhook;
+    all.one(("bitspire_webhook_waiting", "gauge", "What the webhook has not taken yet."), waiting);
+    all.one(("bitspire_webhook_tries", "gauge", "How often the oldest of it was tried."), tries);
     all.family(
         ("bitspire_machines", "gauge", "Machines, by how they stand with the service."),
         stored.machines.iter().map(|(name, count)| (Label("standing", name), count)),

@@ -277,6 +277,8 @@ async fn the_figures_are_those_of_the_instance() {
         "bitspire_rpc_refused_total{reason=\"not_in_roster\"} 1",
         "bitspire_machines{standing=\"unpaired\"} 1",
         "bitspire_outbox_waiting{topic=\"document\"} 0",
+        "bitspire_webhook_waiting 0",
+        "bitspire_webhook_tries 0",
         "bitspire_store_up 1",
     ] {
         assert!(text.lines().any(|got| got == line), "{line} in {text}");
