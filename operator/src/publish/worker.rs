@@ -386,23 +386,26 @@ pub fn heard(
     Ok(())
 }
 
-/// What came of documents, as soon as it is known of all; at the latest after `patience`.
+/// What came of documents, as soon as it is known of all; at the latest after `patience`. Each look
+/// goes only as far as the first that is under way: ten thousand of them are not read again for each
+/// that ends.
 async fn await_all(app: &App, asked: &[Asked], patience: Duration) -> Result<Publish, StoreError> {
     let mut ended = app.attempts.subscribe();
     let end = Instant::now() + patience;
+    let mut open = asked;
     loop {
         ended.borrow_and_update();
-        let wanted = asked.to_vec();
-        let outcomes = app
-            .store
-            .read(move |read| wanted.iter().map(|asked| status::outcome(read, *asked)).collect());
-        let outcomes: Result<Vec<_>, StoreError> = outcomes.await;
-        let outcomes = outcomes?;
-        let waits = |o: &Option<Publish>| o.as_ref().is_some_and(|o| o.state == State::Queued);
-        if let Some(failed) = outcomes.iter().find(|outcome| waits(outcome)) {
-            return Ok(failed.clone().unwrap_or_else(Publish::published));
+        let wanted = open.to_vec();
+        let known = app.store.read(move |read| {
+            let outcomes = wanted.iter().map(|asked| status::outcome(read, *asked).transpose());
+            outcomes.map_while(|outcome| outcome).collect::<Result<Vec<_>, StoreError>>()
+        });
+        let known = known.await?;
+        if let Some(failed) = known.iter().find(|outcome| outcome.state == State::Queued) {
+            return Ok(failed.clone());
         }
-        if outcomes.iter().all(Option::is_some) {
+        open = open.get(known.len()..).unwrap_or_default();
+        if open.is_empty() {
             return Ok(Publish::published());
         }
         if timeout_at(end, ended.changed()).await.is_err() {
