@@ -103,6 +103,8 @@ fn common(conn: &Connection) -> Result<(), OpenError> {
     config(conn, DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, "trusted_schema", false)?;
     config(conn, DbConfig::SQLITE_DBCONFIG_DQS_DML, "dqs_dml", false)?;
     config(conn, DbConfig::SQLITE_DBCONFIG_DQS_DDL, "dqs_ddl", false)?;
+    // else a statement that a partial index could serve is prepared anew for each value that is bound
+    config(conn, DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, "enable_qpsg", true)?;
     set(conn, "foreign_keys", "ON", 1)?;
     // without it INSERT OR REPLACE removes a row of an append-only table unseen by its trigger
     set(conn, "recursive_triggers", "ON", 1)?;
