@@ -20,6 +20,7 @@ mod rpc;
 mod sale;
 mod settle;
 mod stack;
+mod stamped;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};

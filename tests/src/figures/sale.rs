@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -18,7 +18,6 @@ use bitspire_hardware::dispenser::{DispenserCommand, DispenserEvent};
 use bitspire_hardware::port::{Device, serial};
 use bitspire_hardware::sim::f56::{F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
-use bitspire_hardware::sim::{Key, SimDevice, SimError};
 use bitspire_shared::ids::{
     BayId, ChangeId, ClaimCode, Digest, EventId, Nonce, PaymentHash, PubKey, QuoteId, RequestId,
     TxnId,
@@ -34,8 +33,9 @@ use bitspire_shared::split::FeePair;
 use bitspire_shared::time::{Mono, Unix};
 use bitspire_shell::clock::Clock;
 use nostr::Keys;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::stamped::Stamped;
 use super::{Figure, percentile};
 use crate::wait::PATIENCE;
 
@@ -45,35 +45,6 @@ const RUNS: usize = 200;
 const REFILL: usize = 50;
 /// One note of the machine, in minor units.
 const NOTE_MINOR: i64 = 2_000;
-
-/// A device that tells when the host's first byte of a sale came.
-struct Stamped {
-    device: F56Sim,
-    tell: SyncSender<Instant>,
-}
-
-impl SimDevice for Stamped {
-    fn on_bytes(&mut self, bytes: &[u8], now: Mono) -> Vec<u8> {
-        // only the first one since the last look is wanted
-        let _ = self.tell.try_send(Instant::now());
-        self.device.on_bytes(bytes, now)
-    }
-    fn on_tick(&mut self, now: Mono) -> Vec<u8> {
-        self.device.on_tick(now)
-    }
-    fn wake_at(&self) -> Option<Mono> {
-        self.device.wake_at()
-    }
-    fn control(&mut self, action: &Value, now: Mono) -> Result<Value, SimError> {
-        self.device.control(action, now)
-    }
-    fn counters(&self) -> Value {
-        self.device.counters()
-    }
-    fn keys(&self) -> &'static [Key] {
-        self.device.keys()
-    }
-}
 
 /// The parties of a sale.
 struct Parties {
@@ -134,7 +105,7 @@ fn sales(folder: &Path, runs: usize) -> Result<Vec<f64>> {
     let (tell, stamps) = mpsc::sync_channel(1);
     let link = folder.join("dispenser");
     let sim = F56Sim::new(Fit { note_ms: 1, ..Fit::default() });
-    let host = Host::start(Box::new(Stamped { device: sim, tell }), Some(&link))?;
+    let host = Host::start(Box::new(Stamped { device: sim, tell, only: None }), Some(&link))?;
     let (say, events) = mpsc::channel();
     let sink = Box::new(move |event| {
         // the bench may have ended while the last event was on its way

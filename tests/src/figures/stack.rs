@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
@@ -15,16 +15,16 @@ use bitspire_hardware::dispenser::f56::F56;
 use bitspire_hardware::dispenser::{DispensePlan, DispenserCommand, DispenserEvent};
 use bitspire_hardware::frame::id003::Request;
 use bitspire_hardware::port::{Device, serial};
+use bitspire_hardware::sim;
 use bitspire_hardware::sim::ebds::EbdsSim;
 use bitspire_hardware::sim::f56::{F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
-use bitspire_hardware::sim::{self, SimDevice, SimError};
 use bitspire_shared::ids::BayId;
 use bitspire_shared::money::{Currency, Denomination};
-use bitspire_shared::time::Mono;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::stamped::{Stamped, until};
 use super::{Figure, percentile};
 use crate::wait::PATIENCE;
 
@@ -49,35 +49,6 @@ impl Authority for Bench {
     type Committed<T: Send + 'static> = Proof<T>;
 }
 
-/// A validator that tells when STACK came.
-struct Stamped {
-    device: Id003Sim,
-    tell: SyncSender<Instant>,
-    stack: Vec<u8>,
-}
-
-impl SimDevice for Stamped {
-    fn on_bytes(&mut self, bytes: &[u8], now: Mono) -> Vec<u8> {
-        if bytes == self.stack {
-            // nobody waits for a second one
-            let _ = self.tell.try_send(Instant::now());
-        }
-        self.device.on_bytes(bytes, now)
-    }
-    fn on_tick(&mut self, now: Mono) -> Vec<u8> {
-        self.device.on_tick(now)
-    }
-    fn wake_at(&self) -> Option<Mono> {
-        self.device.wake_at()
-    }
-    fn control(&mut self, action: &Value, now: Mono) -> Result<Value, SimError> {
-        self.device.control(action, now)
-    }
-    fn counters(&self) -> Value {
-        self.device.counters()
-    }
-}
-
 pub(super) fn measure() -> Result<Vec<Figure>> {
     let currency: Currency = "USD".parse()?;
     let over = AtomicBool::new(false);
@@ -98,22 +69,13 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
     ])
 }
 
-fn until<E: std::fmt::Debug>(events: &Receiver<E>, wanted: impl Fn(&E) -> bool) -> Result<E> {
-    loop {
-        let event = events.recv_timeout(PATIENCE).context("the device says nothing")?;
-        if wanted(&event) {
-            return Ok(event);
-        }
-    }
-}
-
 /// How long each STACK took from the decision to the line.
 fn stacks(currency: Currency) -> Result<Vec<f64>> {
     let timing = Timing { initialize: 20, accept: 10, stack: 10, stacked: 10, take: 10 };
     let (tell, told) = mpsc::sync_channel(1);
     let stack = Request::Stack2.frame().to_bytes();
     let device = Id003Sim::new(Id003Sim::usd(), Options::default(), timing);
-    let host = Host::start(Box::new(Stamped { device, tell, stack }), None)?;
+    let host = Host::start(Box::new(Stamped { device, tell, only: Some(stack) }), None)?;
     let path = host.path()?.context("no terminal")?.display().to_string();
     let (say, events) = mpsc::channel();
     // a measurement that has ended hears no more
