@@ -290,6 +290,7 @@ fn wrong_use_is_told_and_has_its_code() {
         "puloon-1000",
         "puloon-2000",
         "puloon-4000",
+        "smart-payout",
         "/control",
         "Exit codes",
     ] {

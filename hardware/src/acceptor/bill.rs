@@ -22,25 +22,25 @@ const HOLD_MS: u64 = 60_000;
 const HOLD_AGAIN_MS: u64 = 5_000;
 /// How often STACK or RETURN is said to a note that stays in escrow, and questions that get no
 /// answer are asked.
-pub(super) const TRIES: u8 = 3;
+pub(crate) const TRIES: u8 = 3;
 
 /// A note's code on the line, and what it is worth.
-pub(super) type Coded = (u8, Denomination, Currency);
+pub(crate) type Coded = (u8, Denomination, Currency);
 
 /// What the engine has to say, and the fault that it has told.
 #[derive(Default)]
-pub(super) struct Voice {
-    pub(super) out: Output<AcceptorEvent>,
-    pub(super) fault: Option<DeviceFault>,
+pub(crate) struct Voice {
+    pub(crate) out: Output<AcceptorEvent>,
+    pub(crate) fault: Option<DeviceFault>,
 }
 
 impl Voice {
-    pub(super) fn tell(&mut self, event: AcceptorEvent) {
+    pub(crate) fn tell(&mut self, event: AcceptorEvent) {
         self.out.events.push(event);
     }
 
     /// Tells a fault, once for as long as it is the same.
-    pub(super) fn fail(&mut self, kind: FaultKind, detail: String) {
+    pub(crate) fn fail(&mut self, kind: FaultKind, detail: String) {
         let fault = DeviceFault { kind, detail };
         if self.fault.as_ref() != Some(&fault) {
             self.fault = Some(fault.clone());
@@ -49,7 +49,7 @@ impl Voice {
     }
 
     /// The fault that holds, once more: for whoever asks for something that cannot be done.
-    pub(super) fn say_fault_again(&mut self) {
+    pub(crate) fn say_fault_again(&mut self) {
         if let Some(fault) = self.fault.clone() {
             self.tell(AcceptorEvent::Fault(fault));
         }
@@ -57,7 +57,7 @@ impl Voice {
 
     /// The device is well; `true` if that is news. A fault that was told in this very step is not
     /// over yet.
-    pub(super) fn recover(&mut self) -> bool {
+    pub(crate) fn recover(&mut self) -> bool {
         let told_now = self.out.events.iter().any(|e| matches!(e, AcceptorEvent::Fault(_)));
         let over = !told_now && self.fault.take().is_some();
         if over {
@@ -69,11 +69,11 @@ impl Voice {
 
 /// What is known and wanted of notes.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'a> {
-    pub(super) currency: Currency,
-    pub(super) wanted: &'a BTreeSet<Denomination>,
+pub(crate) struct Known<'a> {
+    pub(crate) currency: Currency,
+    pub(crate) wanted: &'a BTreeSet<Denomination>,
     /// The device's table; `None` until it has told it.
-    pub(super) table: Option<&'a [Coded]>,
+    pub(crate) table: Option<&'a [Coded]>,
 }
 
 impl Known<'_> {
@@ -83,7 +83,7 @@ impl Known<'_> {
     }
 
     /// The codes of the notes that are wanted.
-    pub(super) fn wanted_codes(&self) -> impl Iterator<Item = u8> {
+    pub(crate) fn wanted_codes(&self) -> impl Iterator<Item = u8> {
         let notes = self.table.unwrap_or_default().iter();
         let wanted = notes.filter(|(_, d, c)| *c == self.currency && self.wanted.contains(d));
         wanted.map(|(code, ..)| *code)
@@ -92,7 +92,7 @@ impl Known<'_> {
 
 /// What the note in escrow is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(crate) enum Word {
     Stack,
     Return,
     Hold,
@@ -145,18 +145,18 @@ impl Bill {
 
 /// The notes of one run of an engine, one after the other.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(crate) struct Notes {
     bill: Option<Bill>,
     serial: u32,
     held_at: Mono,
     hold_until: Mono,
     /// Whether this link, or this power-up, has told where a note was.
-    pub(super) found: bool,
+    pub(crate) found: bool,
 }
 
 impl Notes {
     /// The agent wants this note stacked; the device shows it waiting.
-    pub(super) fn stack(&mut self, wanted: EscrowedBill) {
+    pub(crate) fn stack(&mut self, wanted: EscrowedBill) {
         if let Some(bill) = &mut self.bill
             && bill.escrowed == Some(wanted)
             && bill.stage == Stage::Undecided
@@ -165,7 +165,7 @@ impl Notes {
         }
     }
 
-    pub(super) fn give_back_if_undecided(&mut self) {
+    pub(crate) fn give_back_if_undecided(&mut self) {
         if let Some(bill) = &mut self.bill
             && bill.stage == Stage::Undecided
         {
@@ -173,31 +173,46 @@ impl Notes {
         }
     }
 
-    pub(super) fn credit_is_durable(&mut self) {
+    pub(crate) fn credit_is_durable(&mut self) {
         if let Some(Bill { stage: Stage::Credited { durable, .. }, .. }) = &mut self.bill {
             *durable = true;
         }
     }
 
-    pub(super) fn acknowledged(&self) -> bool {
+    pub(crate) fn acknowledged(&self) -> bool {
         self.stage().is_some_and(|s| matches!(s, Stage::Credited { durable: true, .. }))
     }
 
-    pub(super) fn credit_needs_table(&self) -> bool {
+    /// Its credit was told, or waits for the table.
+    pub(crate) fn is_credited(&self) -> bool {
+        self.stage().is_some_and(|s| matches!(s, Stage::Credited { .. } | Stage::CreditHeld(_)))
+    }
+
+    /// Whether the agent has not decided about the note in escrow.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.stage() == Some(Stage::Undecided)
+    }
+
+    /// Whether the agent has asked to keep it in escrow.
+    pub(crate) fn is_held(&self, now: Mono) -> bool {
+        now < self.hold_until
+    }
+
+    pub(crate) fn credit_needs_table(&self) -> bool {
         self.stage().is_some_and(|s| matches!(s, Stage::CreditHeld(_)))
     }
 
-    pub(super) fn has_none(&self) -> bool {
+    pub(crate) fn has_none(&self) -> bool {
         self.bill.is_none()
     }
 
     /// The agent wants the note kept in escrow.
-    pub(super) fn hold(&mut self, now: Mono) {
+    pub(crate) fn hold(&mut self, now: Mono) {
         self.hold_until = now.after(HOLD_MS);
     }
 
     /// What the note in escrow is told.
-    pub(super) fn decide(&self, reset_wanted: bool, now: Mono) -> Option<Word> {
+    pub(crate) fn decide(&self, reset_wanted: bool, now: Mono) -> Option<Word> {
         let bill = self.bill.as_ref()?;
         let again = bill.tries < TRIES;
         match bill.stage {
@@ -214,7 +229,7 @@ impl Notes {
     }
 
     /// The note in escrow was told this.
-    pub(super) fn said(&mut self, word: Word, now: Mono) {
+    pub(crate) fn said(&mut self, word: Word, now: Mono) {
         match (word, &mut self.bill) {
             (Word::Stack | Word::Return, Some(bill)) => bill.tries = bill.tries.saturating_add(1),
             (Word::Hold, _) => self.held_at = now,
@@ -227,21 +242,21 @@ impl Notes {
         self.bill.as_ref().map(|bill| bill.stage)
     }
 
-    pub(super) fn tell_found(&mut self, found: PowerUpBill, voice: &mut Voice) {
+    pub(crate) fn tell_found(&mut self, found: PowerUpBill, voice: &mut Voice) {
         if !std::mem::replace(&mut self.found, true) {
             voice.tell(AcceptorEvent::PoweredUp(found));
         }
     }
 
     /// Something came between that may have moved the note otherwise.
-    pub(super) fn doubt(&mut self) {
+    pub(crate) fn doubt(&mut self) {
         if let Some(bill) = &mut self.bill {
             bill.doubt = true;
         }
     }
 
     /// The note in escrow is to go back, whoever's it is.
-    pub(super) fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         let bill = self.bill.get_or_insert(Bill::new(None, Stage::Leaving));
         if !matches!(bill.stage, Stage::Leaving | Stage::Refused) {
             bill.enter(Stage::Leaving);
@@ -250,7 +265,7 @@ impl Notes {
 
     /// A note is in escrow, and for a while nobody could look: it is the one that was there, or the
     /// next one, and goes back in either case.
-    pub(super) fn came_out_of_sight(&mut self, known: &Known<'_>, voice: &mut Voice) {
+    pub(crate) fn came_out_of_sight(&mut self, known: &Known<'_>, voice: &mut Voice) {
         let found = self.found;
         self.tell_found(PowerUpBill::InAcceptor, voice);
         match self.stage() {
@@ -265,13 +280,13 @@ impl Notes {
     }
 
     /// The device gives a note back by itself.
-    pub(super) fn gives_back(&mut self) {
+    pub(crate) fn gives_back(&mut self) {
         let bill = self.bill.get_or_insert(Bill::new(None, Stage::Leaving));
         bill.giving_back = true;
     }
 
     /// The device refuses a note: the one in escrow, or one that never came so far.
-    pub(super) fn rejects(&mut self, reason: impl ToString, news: bool, voice: &mut Voice) {
+    pub(crate) fn rejects(&mut self, reason: impl ToString, news: bool, voice: &mut Voice) {
         match &mut self.bill {
             Some(bill) => bill.giving_back = true,
             None if news => voice.tell(AcceptorEvent::Rejected { reason: reason.to_string() }),
@@ -280,7 +295,7 @@ impl Notes {
     }
 
     /// A note is past escrow.
-    pub(super) fn may_be_stacked(&mut self, voice: &mut Voice) {
+    pub(crate) fn may_be_stacked(&mut self, voice: &mut Voice) {
         self.tell_found(PowerUpBill::InStacker, voice);
         let bill = self.bill.get_or_insert(Bill::new(None, Stage::StackSent));
         match bill.stage {
@@ -290,7 +305,7 @@ impl Notes {
     }
 
     /// A note with this code is in escrow, or something that is no note.
-    pub(super) fn on_escrow(&mut self, code: Option<u8>, known: &Known<'_>, voice: &mut Voice) {
+    pub(crate) fn on_escrow(&mut self, code: Option<u8>, known: &Known<'_>, voice: &mut Voice) {
         let note = code.and_then(|code| known.note(code));
         if let Some(Bill { escrowed: None, stage: Stage::StackSent, doubt, .. }) = &mut self.bill {
             // an earlier run's note was on its way, and one waits for a decision: whichever it is,
@@ -326,7 +341,7 @@ impl Notes {
     }
 
     /// The device says that a note is past the point of no return.
-    pub(super) fn on_credit(&mut self, code: Option<u8>, known: &Known<'_>, voice: &mut Voice) {
+    pub(crate) fn on_credit(&mut self, code: Option<u8>, known: &Known<'_>, voice: &mut Voice) {
         self.tell_found(PowerUpBill::InStacker, voice);
         let bill = self.bill.get_or_insert(Bill::new(None, Stage::StackSent));
         match bill.stage {
@@ -339,7 +354,7 @@ impl Notes {
     }
 
     /// The table is there, or will not come: the credit must not wait for it.
-    pub(super) fn credit_with_table(&mut self, known: &Known<'_>, voice: &mut Voice) {
+    pub(crate) fn credit_with_table(&mut self, known: &Known<'_>, voice: &mut Voice) {
         if let Some(Stage::CreditHeld(code)) = self.stage() {
             self.credit(code, known, voice);
         }
@@ -356,7 +371,7 @@ impl Notes {
     }
 
     /// The note lies in the cashbox, whether its credit was seen or not.
-    pub(super) fn on_stacked(&mut self, known: &Known<'_>, voice: &mut Voice) {
+    pub(crate) fn on_stacked(&mut self, known: &Known<'_>, voice: &mut Voice) {
         match self.stage() {
             Some(Stage::StackSent) => self.credit(None, known, voice),
             Some(Stage::CreditHeld(code)) => self.credit(code, known, voice),
@@ -374,7 +389,7 @@ impl Notes {
     }
 
     /// The device has no note any more, or has the next one.
-    pub(super) fn end_of_note(&mut self, known: &Known<'_>, voice: &mut Voice) {
+    pub(crate) fn end_of_note(&mut self, known: &Known<'_>, voice: &mut Voice) {
         self.credit_with_table(known, voice);
         self.tell_stacked(voice);
         let Some(bill) = self.bill.take() else { return };

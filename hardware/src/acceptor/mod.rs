@@ -7,7 +7,7 @@
 //! Failure policy: what the device cannot explain is a [`DeviceFault`] with the raw code; a note
 //! whose fate is unknown after a restart is reported as such, never dropped.
 
-mod bill;
+pub(crate) mod bill;
 pub mod ccnet;
 pub mod ebds;
 pub mod id003;

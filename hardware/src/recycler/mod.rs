@@ -14,6 +14,7 @@
 //! out again because an answer was lost.
 
 pub mod id003_rc;
+pub mod smart_payout;
 
 use std::collections::BTreeMap;
 
@@ -91,6 +92,19 @@ pub enum EmptyOutcome {
         /// The last thing that the device said, in words and hex.
         last_seen: String,
     },
+}
+
+/// What is a fault among what a recycler tells.
+const fn is_fault(event: &RecyclerEvent) -> bool {
+    match event {
+        RecyclerEvent::In(event) => matches!(event, AcceptorEvent::Fault(_)),
+        RecyclerEvent::Out(event) => crate::dispenser::state::is_fault(event),
+        RecyclerEvent::Emptied { outcome, .. } => {
+            !matches!(outcome, EmptyOutcome::Moved { fault: None, .. })
+        }
+        RecyclerEvent::Followed { fault, .. } => fault.is_some(),
+        RecyclerEvent::Counts(_) => false,
+    }
 }
 
 /// A recycler as the agent holds it; events come through the sink given when it was opened.

@@ -34,6 +34,7 @@ use super::replay::ReplaySim;
 use super::{Key, SimDevice};
 use crate::engine::{LineSettings, Parity};
 use crate::probe::Protocol;
+use crate::recycler::smart_payout;
 
 #[derive(Parser)]
 #[command(
@@ -128,6 +129,13 @@ enum Device {
         #[command(flatten)]
         common: Common,
     },
+    /// ITL NV200 with SMART Payout (SSP/eSSP): a validator with a store that pays out
+    SmartPayout {
+        #[command(flatten)]
+        validator: Nv200,
+        #[command(flatten)]
+        common: Common,
+    },
     /// A recording: answers as the device of a trace did
     Replay {
         /// What `bitspire-agent trace DEVICE` has printed, or a file of the machine's folder of faults
@@ -137,6 +145,8 @@ enum Device {
     },
 }
 
+/// Rate of a unit as it is delivered.
+const BAUD: u32 = 9_600;
 /// Cassettes where none are named.
 const USUAL: [&str; 2] = ["1=20:100", "2=50:100"];
 
@@ -186,6 +196,19 @@ struct Cashflow {
     #[arg(long)]
     short_reports: bool,
     /// After a power loss it does not repeat what the host has not heard
+    #[arg(long)]
+    no_power_recovery: bool,
+    /// Time that its motions take, in percent of a real unit's
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    pace: u64,
+}
+
+#[derive(Args)]
+struct Nv200 {
+    /// Currency of the notes that it knows
+    #[arg(long, value_enum, ignore_case = true, default_value = "USD")]
+    currency: KnownNotes,
+    /// After a power loss it does not tell what nobody has acknowledged, nor what was cut off
     #[arg(long)]
     no_power_recovery: bool,
     /// Time that its motions take, in percent of a real unit's
@@ -259,35 +282,38 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The device, and the line that it has in the field.
 fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Option<LineSettings>, Common)> {
-    let (device, protocol, common): (Box<dyn SimDevice>, _, _) = match cli.device {
+    let (device, usual, common): (Box<dyn SimDevice>, _, _) = match cli.device {
         Device::Ccnet { validator, common } => {
-            (Box::new(validator.ccnet()), Some(Protocol::Ccnet), common)
+            (Box::new(validator.ccnet()), Some(Protocol::Ccnet.line()), common)
         }
         Device::Ebds { cashflow, common } => {
-            (Box::new(cashflow.device()), Some(Protocol::Ebds), common)
+            (Box::new(cashflow.device()), Some(Protocol::Ebds.line()), common)
         }
         Device::Escpos { roll, common } => {
-            (Box::new(EscPosSim::new(roll.paper)), Some(Protocol::EscPos), common)
+            (Box::new(EscPosSim::new(roll.paper)), Some(Protocol::EscPos.line()), common)
         }
         Device::F56 { cassettes, short_reply, common } => {
             let (note_ms, cassettes) = (cassettes.note_ms, cassettes.fit(SLOTS)?);
             let fit = Fit { cassettes, note_ms, short_reply };
-            (Box::new(F56Sim::new(fit)), Some(Protocol::F56), common)
+            (Box::new(F56Sim::new(fit)), Some(Protocol::F56.line()), common)
         }
         Device::Id003 { validator, common } => {
-            (Box::new(validator.id003(Id003Sim::new)), Some(Protocol::Id003), common)
+            (Box::new(validator.id003(Id003Sim::new)), Some(Protocol::Id003.line()), common)
         }
         Device::Id003Rc { validator, common } => {
-            (Box::new(validator.id003(Id003Sim::recycler)), Some(Protocol::Id003), common)
+            (Box::new(validator.id003(Id003Sim::recycler)), Some(Protocol::Id003.line()), common)
         }
         Device::Puloon1000 { cassettes, common } => {
-            (cassettes.puloon(Model::Lcdm1000)?, Some(Protocol::Lcdm1000), common)
+            (cassettes.puloon(Model::Lcdm1000)?, Some(Protocol::Lcdm1000.line()), common)
         }
         Device::Puloon2000 { cassettes, common } => {
-            (cassettes.puloon(Model::Lcdm2000)?, Some(Protocol::Lcdm1000), common)
+            (cassettes.puloon(Model::Lcdm2000)?, Some(Protocol::Lcdm1000.line()), common)
         }
         Device::Puloon4000 { cassettes, common } => {
-            (cassettes.puloon(Model::Lcdm4000)?, Some(Protocol::Lcdm4000), common)
+            (cassettes.puloon(Model::Lcdm4000)?, Some(Protocol::Lcdm4000.line()), common)
+        }
+        Device::SmartPayout { validator, common } => {
+            (Box::new(validator.device()), Some(smart_payout::line(BAUD)), common)
         }
         Device::Replay { trace, common } => {
             let name = trace.display();
@@ -296,7 +322,7 @@ fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Option<LineSettings>, Common
             (Box::new(device), None, common)
         }
     };
-    let line = common.line.or(protocol.map(Protocol::line));
+    let line = common.line.or(usual);
     if common.port.is_some() && line.is_none() {
         bail!("--port: a recording does not say its line: give --line, such as '9600 8E1'");
     }

@@ -15,6 +15,7 @@ pub mod host;
 pub mod id003;
 pub mod puloon;
 pub mod replay;
+pub mod smart_payout;
 
 use std::collections::BTreeMap;
 

@@ -51,6 +51,26 @@ fn id003_rc() -> Rig {
     })
 }
 
+fn smart_payout() -> Rig {
+    use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
+    use bitspire_hardware::recycler::smart_payout::{Settings, SmartPayout};
+    use bitspire_hardware::sim::smart_payout::{Options, SmartPayoutSim, Timing};
+    let timing = Timing { start: 300, read: 150, stack: 150, take: 150, carry: 150 };
+    let sim = SmartPayoutSim::new(SmartPayoutSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let engine = SmartPayout::<ByTest>::new(Settings {
+            currency: currency(),
+            baud: 9600,
+            notes_per_bay: 30,
+            fixed_key: FixedKey::default(),
+            primes: Primes::USUAL,
+            seed: Seed::new(*b"a seed for tests"),
+        });
+        let opener = serial(line.to_str().unwrap());
+        Box::new(Device::start("smart-payout", engine, opener, sink).unwrap())
+    })
+}
+
 fn currency() -> Currency {
     "EUR".parse().unwrap()
 }
@@ -220,3 +240,4 @@ macro_rules! battery {
 }
 
 battery!(id003_rc: what_comes_in_can_go_out an_emptying_is_counted a_payout_outlives_the_host);
+battery!(smart_payout: what_comes_in_can_go_out an_emptying_is_counted a_payout_outlives_the_host);

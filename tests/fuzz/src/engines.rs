@@ -23,7 +23,7 @@ use bitspire_shared::time::Mono;
 
 pub(crate) enum Fuzz {}
 
-pub(crate) struct Proof<T>(T);
+pub(crate) struct Proof<T>(pub(crate) T);
 
 impl<T> AsRef<T> for Proof<T> {
     fn as_ref(&self) -> &T {
@@ -41,7 +41,7 @@ const MOST_WRITTEN: usize = 4_096;
 const MOST_TICKS: usize = 16;
 
 /// What a device's rules are checked by.
-trait Watch<E: Engine> {
+pub(crate) trait Watch<E: Engine> {
     /// The frame of the device around these bytes.
     fn dress(&self, content: &[u8]) -> Vec<u8>;
     /// The command that this byte stands for.
@@ -50,7 +50,7 @@ trait Watch<E: Engine> {
     fn look(&mut self, heard: &[u8], out: &Output<E::Event>);
 }
 
-fn play<E: Engine>(mut engine: E, watch: &mut impl Watch<E>, mut input: &[u8]) -> usize {
+pub(crate) fn play<E: Engine>(mut engine: E, watch: &mut impl Watch<E>, mut input: &[u8]) -> usize {
     let (mut now, mut wake, mut up, mut told) = (Mono(0), None, false, 0);
     let _ = engine.line();
     while let [what, much, rest @ ..] = input {
@@ -96,7 +96,7 @@ fn play<E: Engine>(mut engine: E, watch: &mut impl Watch<E>, mut input: &[u8]) -
     told
 }
 
-fn currency() -> Currency {
+pub(crate) fn currency() -> Currency {
     "USD".parse().expect("a currency")
 }
 
@@ -109,14 +109,14 @@ fn notes() -> BTreeSet<Denomination> {
 
 /// What the rules of notes that come in hang on.
 #[derive(Default)]
-struct Notes {
-    escrowed: Vec<EscrowedBill>,
-    proven: Option<EscrowedBill>,
+pub(crate) struct Notes {
+    pub(crate) escrowed: Vec<EscrowedBill>,
+    pub(crate) proven: Option<EscrowedBill>,
     durable: bool,
 }
 
 impl Notes {
-    fn command(&mut self, which: u8) -> AcceptorCommand<Fuzz> {
+    pub(crate) fn command(&mut self, which: u8) -> AcceptorCommand<Fuzz> {
         match which % 8 {
             0 => AcceptorCommand::Accept(BTreeSet::new()),
             1 | 2 => AcceptorCommand::Accept(notes()),
@@ -138,7 +138,7 @@ impl Notes {
         }
     }
 
-    fn look(&mut self, stacks: bool, events: &[AcceptorEvent]) {
+    pub(crate) fn look(&mut self, stacks: bool, events: &[AcceptorEvent]) {
         for event in events {
             match event {
                 AcceptorEvent::Escrowed(bill) => self.escrowed.push(*bill),

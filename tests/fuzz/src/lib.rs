@@ -8,12 +8,13 @@
 
 mod codecs;
 mod engines;
+mod smart_payout;
 
 /// Takes any bytes; returns how many frames or events it made of them.
 pub type Target = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("codec_ccnet", codecs::ccnet),
     ("codec_ebds", codecs::ebds),
     ("codec_escpos", codecs::escpos),
@@ -28,6 +29,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("engine_id003", engines::id003),
     ("engine_id003_rc", engines::id003_rc),
     ("engine_puloon", engines::puloon),
+    ("engine_smart_payout", smart_payout::run),
 ];
 
 /// Runs the target of this name.

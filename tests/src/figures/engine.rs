@@ -8,6 +8,8 @@ use bitspire_hardware::acceptor::{ccnet, ebds, id003};
 use bitspire_hardware::dispenser::{f56, puloon};
 use bitspire_hardware::engine::Engine;
 use bitspire_hardware::frame::ebds::PowerUpPolicy;
+use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
+use bitspire_hardware::recycler::smart_payout;
 use bitspire_hardware::sim::{self, SimDevice};
 use bitspire_shared::time::Mono;
 
@@ -59,6 +61,22 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
             "engine_tick_us.puloon",
             puloon::Puloon::<ByJournal>::new(puloon::Settings::new(model, currency)),
             sim::puloon::PuloonSim::new(model, sim::puloon::Fit::default()),
+        )?,
+        figure(
+            "engine_tick_us.smart_payout",
+            smart_payout::SmartPayout::<ByJournal>::new(smart_payout::Settings {
+                currency,
+                baud,
+                notes_per_bay: 30,
+                fixed_key: FixedKey::default(),
+                primes: Primes::USUAL,
+                seed: Seed::new([1; 16]),
+            }),
+            sim::smart_payout::SmartPayoutSim::new(
+                sim::smart_payout::SmartPayoutSim::eur(),
+                sim::smart_payout::Options::default(),
+                sim::smart_payout::Timing::default(),
+            ),
         )?,
     ])
 }
@@ -138,7 +156,7 @@ mod tests {
     #[test]
     fn every_engine_turns() {
         let figures = measure().unwrap();
-        assert_eq!(figures.len(), 5);
+        assert_eq!(figures.len(), 6);
         assert!(figures.iter().all(|figure| figure.value > 0.0));
     }
 }

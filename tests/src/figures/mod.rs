@@ -92,6 +92,7 @@ const ALL: [(&[&str], Measure); 20] = [
             "engine_tick_us.f56",
             "engine_tick_us.id003",
             "engine_tick_us.puloon",
+            "engine_tick_us.smart_payout",
         ],
         engine::measure,
     ),

@@ -45,7 +45,7 @@ use super::{EmptyOutcome, Emptying, RecyclerCommand, RecyclerEvent};
 use crate::Authority;
 use crate::acceptor::id003::{Id003, Settings as Validator};
 use crate::acceptor::{AcceptorEvent, DeviceFault, FaultKind};
-use crate::dispenser::state::{Link, State, is_fault};
+use crate::dispenser::state::{Link, State};
 use crate::dispenser::{BayState, DispensePlan, DispenserCommand, DispenserEvent, DispenserLimits};
 use crate::engine::{Engine, LineSettings, Output};
 use crate::frame::id003::recycler::{BOXES, COUNTS, Extension, PayState};
@@ -372,15 +372,7 @@ impl<A: Authority> Engine for Id003Rc<A> {
     }
 
     fn is_fault(event: &RecyclerEvent) -> bool {
-        match event {
-            RecyclerEvent::In(event) => matches!(event, AcceptorEvent::Fault(_)),
-            RecyclerEvent::Out(event) => is_fault(event),
-            RecyclerEvent::Emptied { outcome, .. } => {
-                !matches!(outcome, EmptyOutcome::Moved { fault: None, .. })
-            }
-            RecyclerEvent::Followed { fault, .. } => fault.is_some(),
-            RecyclerEvent::Counts(_) => false,
-        }
+        super::is_fault(event)
     }
 
     fn in_words(direction: Direction, bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use bitspire_shared::money::Denomination;
 
-use super::{Cashflow, Cassettes, KnownNotes, USUAL, Validator};
+use super::{Cashflow, Cassettes, KnownNotes, Nv200, USUAL, Validator};
 use crate::frame::f56::note_size;
 use crate::frame::id003::CurrencySlot;
 use crate::sim::SimDevice;
@@ -12,6 +12,7 @@ use crate::sim::ccnet::{self, CcnetSim};
 use crate::sim::ebds::{self, EbdsSim};
 use crate::sim::id003::{self, Id003Sim};
 use crate::sim::puloon::{self, Model, PuloonSim};
+use crate::sim::smart_payout::{self, SmartPayoutSim};
 
 impl Cassettes {
     pub(super) fn puloon(&self, model: Model) -> Result<Box<dyn SimDevice>> {
@@ -123,5 +124,25 @@ impl Cashflow {
             take: paced(real.take, self.pace),
         };
         EbdsSim::new(table, options, timing)
+    }
+}
+
+impl Nv200 {
+    pub(super) fn device(&self) -> SmartPayoutSim {
+        let notes = match self.currency {
+            KnownNotes::Eur => SmartPayoutSim::eur(),
+            KnownNotes::Usd => SmartPayoutSim::usd(),
+        };
+        let remembers = !self.no_power_recovery;
+        let options = smart_payout::Options { remembers, ..smart_payout::Options::default() };
+        let real = smart_payout::Timing::default();
+        let timing = smart_payout::Timing {
+            start: paced(real.start, self.pace),
+            read: paced(real.read, self.pace),
+            stack: paced(real.stack, self.pace),
+            take: paced(real.take, self.pace),
+            carry: paced(real.carry, self.pace),
+        };
+        SmartPayoutSim::new(notes, options, timing)
     }
 }

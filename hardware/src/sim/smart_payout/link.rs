@@ -1,0 +1,118 @@
+//! Frames, flags and keys, as the device has them.
+
+use super::*;
+use crate::frame::ssp::cipher::{Exchange, Session};
+use crate::frame::ssp::{Decoder, Frame, Request, STEX, Status, VALIDATOR};
+
+/// A frame whose bytes stop for this long is forgotten.
+const INTER_BYTE_MS: u64 = 200;
+
+#[derive(Default)]
+pub(super) struct Link {
+    decoder: Decoder,
+    last_byte: Mono,
+    /// The flag of the last command, and the answer to it.
+    last: Option<(bool, Vec<u8>)>,
+    session: Option<Session>,
+    /// RESET takes the keys, once it is answered.
+    ending: bool,
+    pub(super) silent_replies: u64,
+    pub(super) deaf_frames: u64,
+    pub(super) damaged_replies: u64,
+    /// So many bytes more, and the power goes.
+    pub(super) cut_after: Option<u64>,
+}
+
+impl Link {
+    pub(super) fn forget(&mut self) {
+        (self.session, self.last) = (None, None);
+        self.decoder.clear();
+        self.cut_after = None;
+    }
+
+    pub(super) fn end_session_after_answer(&mut self) {
+        self.ending = true;
+    }
+}
+
+impl SmartPayoutSim {
+    pub(super) fn hear(&mut self, mut bytes: &[u8], now: Mono) -> Vec<u8> {
+        if now.since(self.link.last_byte) >= INTER_BYTE_MS {
+            self.link.decoder.clear();
+        }
+        self.link.last_byte = now;
+        let mut out = Vec::new();
+        while let Some(frame) = self.link.decoder.push(&mut bytes) {
+            if matches!(self.phase, Phase::Off(_)) || frame.address() != VALIDATOR {
+                continue;
+            }
+            if self.link.deaf_frames > 0 {
+                self.link.deaf_frames = self.link.deaf_frames.saturating_sub(1);
+                continue;
+            }
+            if let Some(answer) = self.on_frame(&frame, now) {
+                self.send(answer, &mut out);
+            }
+        }
+        out
+    }
+
+    fn on_frame(&mut self, frame: &Frame, now: Mono) -> Option<Vec<u8>> {
+        let sync = Request::parse(frame.data()) == Request::Sync;
+        match &self.link.last {
+            Some((flag, answer)) if *flag == frame.seq() && !sync => return Some(answer.clone()),
+            _ => {}
+        }
+        let reply = if frame.data().first() == Some(&STEX) {
+            match &mut self.link.session {
+                None => vec![Status::KeyNotSet.code()],
+                Some(session) => {
+                    let opened = session.open_command(frame.data()).ok()?;
+                    let plain = self.obey(&Request::parse(opened.data()), true, now);
+                    let pad = self.draw.block();
+                    self.link.session.as_ref()?.seal_reply(&plain, pad)?
+                }
+            }
+        } else {
+            self.obey(&Request::parse(frame.data()), false, now)
+        };
+        let answer = Frame::new(frame.seq(), VALIDATOR, &reply).to_bytes();
+        // behind SYNC the first command comes without the flag
+        self.link.last = Some((sync || frame.seq(), answer.clone()));
+        if std::mem::take(&mut self.link.ending) {
+            (self.link.session, self.link.last) = (None, None);
+        }
+        Some(answer)
+    }
+
+    fn send(&mut self, mut answer: Vec<u8>, out: &mut Vec<u8>) {
+        if self.link.silent_replies > 0 {
+            self.link.silent_replies = self.link.silent_replies.saturating_sub(1);
+            return;
+        }
+        if self.link.damaged_replies > 0 {
+            self.link.damaged_replies = self.link.damaged_replies.saturating_sub(1);
+            if let Some(last) = answer.last_mut() {
+                *last ^= 1;
+            }
+        }
+        if let Some(left) = &mut self.link.cut_after {
+            let whole = u64::try_from(answer.len()).unwrap_or(u64::MAX);
+            if whole >= *left {
+                answer.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                out.extend(answer);
+                return self.lose_power();
+            }
+            *left = left.saturating_sub(whole);
+        }
+        out.extend(answer);
+    }
+
+    /// The device's part of the key exchange.
+    pub(super) fn exchange(&mut self, theirs: u64) -> Option<u64> {
+        let (generator, modulus) = (self.settings.generator?, self.settings.modulus?);
+        let exchange = Exchange::new(generator, modulus, self.draw.secret());
+        self.link.session = Some(exchange.finish(theirs, &self.fixed).ok()?);
+        Some(exchange.public())
+    }
+}
