@@ -15,6 +15,8 @@
 
 pub mod id003_rc;
 pub mod smart_payout;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Host killed, device cycled, cable bad: at each step between intent and result.
 
-use super::payout::{is_final, is_true};
+use super::payout::is_true;
 use super::*;
 use crate::sim::faulty::seeds;
 

@@ -7,42 +7,16 @@ mod payout;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bitspire_shared::money::Currency;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::acceptor::{AcceptorCommand, EscrowedBill};
 use crate::dispenser::DispenseOutcome;
 use crate::frame::id003::Decoder;
+use crate::recycler::testing::*;
 use crate::sim::SimDevice;
 use crate::sim::faulty::{FaultRates, Faulty};
 use crate::sim::id003::{Id003Sim, Options, Timing};
-
-enum ByTest {}
-
-struct Proof<T>(T);
-
-impl<T> AsRef<T> for Proof<T> {
-    fn as_ref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl Authority for ByTest {
-    type Committed<T: Send + 'static> = Proof<T>;
-}
-
-fn currency() -> Currency {
-    "EUR".parse().unwrap()
-}
-
-fn bay(number: u8) -> BayId {
-    BayId::new(number).unwrap()
-}
-
-fn note(major: u32) -> Denomination {
-    Denomination::from_major(major, currency()).unwrap()
-}
 
 fn plan(notes: &[(u8, u32)]) -> DispensePlan {
     DispensePlan { notes: notes.iter().map(|(n, count)| (bay(*n), *count)).collect() }
@@ -271,21 +245,5 @@ impl World {
         let path = self.sim.counters()["in_path"].as_u64().unwrap();
         let all = self.in_box(1) + self.in_box(2) + self.given() + self.cashbox() + bezel + path;
         assert_eq!(all, self.loaded, "{}", self.sim.counters());
-    }
-}
-
-fn sum(notes: &Value) -> u64 {
-    notes.as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum()
-}
-
-fn arrived(line: &mut VecDeque<(Mono, u8)>, now: Mono) -> Option<u8> {
-    let (at, _) = line.front()?;
-    if *at <= now { line.pop_front().map(|(_, byte)| byte) } else { None }
-}
-
-fn queue(line: &mut VecDeque<(Mono, u8)>, now: Mono, bytes: &[u8]) {
-    for byte in bytes {
-        let free = line.back().map_or(now, |(at, _)| now.max(*at));
-        line.push_back((free.after(1), *byte));
     }
 }

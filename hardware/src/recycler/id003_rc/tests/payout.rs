@@ -217,7 +217,3 @@ pub(super) fn is_true(world: &World, outcome: &DispenseOutcome) -> bool {
     };
     (world.given(), world.cashbox()) == (u64::from(taken), u64::from(retracted))
 }
-
-pub(super) const fn is_final(outcome: &DispenseOutcome) -> bool {
-    matches!(outcome, DispenseOutcome::Final { .. })
-}

@@ -12,35 +12,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::acceptor::EscrowedBill;
 use crate::dispenser::DispenseOutcome;
+use crate::recycler::testing::*;
 use crate::sim::SimDevice;
 use crate::sim::faulty::{FaultRates, Faulty};
 use crate::sim::smart_payout::{Options, SmartPayoutSim, Timing};
-
-enum ByTest {}
-
-struct Proof<T>(T);
-
-impl<T> AsRef<T> for Proof<T> {
-    fn as_ref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl Authority for ByTest {
-    type Committed<T: Send + 'static> = Proof<T>;
-}
-
-fn currency() -> Currency {
-    "EUR".parse().unwrap()
-}
-
-fn bay(number: u8) -> BayId {
-    BayId::new(number).unwrap()
-}
-
-fn note(major: u32) -> Denomination {
-    Denomination::from_major(major, currency()).unwrap()
-}
 
 fn done(requested: u32, taken: u32, [retracted, rejected]: [u32; 2]) -> BayResult {
     BayResult {
@@ -308,22 +283,6 @@ fn is_ready(event: &RecyclerEvent) -> bool {
     matches!(event, RecyclerEvent::Out(DispenserEvent::Ready { .. }))
 }
 
-fn sum(notes: &Value) -> u64 {
-    notes.as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum()
-}
-
-fn arrived(line: &mut VecDeque<(Mono, u8)>, now: Mono) -> Option<u8> {
-    let (at, _) = line.front()?;
-    if *at <= now { line.pop_front().map(|(_, byte)| byte) } else { None }
-}
-
-fn queue(line: &mut VecDeque<(Mono, u8)>, now: Mono, bytes: &[u8]) {
-    for byte in bytes {
-        let free = line.back().map_or(now, |(at, _)| now.max(*at));
-        line.push_back((free.after(1), *byte));
-    }
-}
-
 /// Whether the outcome says what the simulated notes say, or that nobody knows.
 fn is_true(world: &World, outcome: &DispenseOutcome) -> bool {
     let (taken, aside) = match outcome {
@@ -337,8 +296,4 @@ fn is_true(world: &World, outcome: &DispenseOutcome) -> bool {
         }
     };
     (world.given(), world.sum("cashbox")) == (u64::from(taken), u64::from(aside))
-}
-
-const fn is_final(outcome: &DispenseOutcome) -> bool {
-    matches!(outcome, DispenseOutcome::Final { .. })
 }

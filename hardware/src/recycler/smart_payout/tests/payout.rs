@@ -167,6 +167,24 @@ fn a_lost_answer_to_the_order_is_not_repeated() {
     }
 }
 
+/// Loss prevented: a plan that was made for other bays pays other notes.
+#[test]
+fn bays_that_are_configured_anew_end_a_plan_that_is_not_ordered_yet() {
+    for ms in [0, 20, 60] {
+        let mut world = World::open(0, [5, 5]);
+        world.pay(&[(1, 2)]);
+        world.run(ms);
+        let other = [(bay(1), note(20)), (bay(2), note(10))].into();
+        world.send(RecyclerCommand::Out(DispenserCommand::Configure(other)));
+        let outcome = world.outcome();
+        assert!(matches!(outcome, DispenseOutcome::NotStarted(_)), "{ms}: {outcome:?}");
+        world.until(is_ready);
+        world.pay(&[(1, 1)]);
+        assert!(is_final(&world.outcome()));
+        assert_eq!(world.sim.counters()["given"], json!({"20": 1}));
+    }
+}
+
 /// Loss prevented: levels and events that do not agree are called a success.
 #[test]
 fn an_outcome_is_settled_only_where_levels_and_device_agree() {
