@@ -50,6 +50,14 @@ row_id!(
     LpId
 );
 row_id!(
+    /// The terms of a liquidity provider, from one time on.
+    TermsId
+);
+row_id!(
+    /// Fiat that a liquidity provider has handed over, or was given back.
+    DepositId
+);
+row_id!(
     /// One attempt to pair a machine.
     PairingId
 );

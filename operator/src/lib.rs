@@ -13,6 +13,7 @@ pub mod http;
 pub mod ids;
 pub mod ledger;
 pub mod lnurl;
+pub mod lps;
 pub mod outgoing;
 pub mod payout;
 pub mod publish;

@@ -1,6 +1,6 @@
 //! Reads what the checks look at, page by page, in one snapshot of the database.
 //!
-//! Promise: every settlement, withdraw, payout, leg, report, debt, load and entry is looked at once, and
+//! Promise: every settlement, withdraw, payout, leg, deposit, report, debt, load and entry is looked at once, and
 //! nothing of them is kept in memory beyond its page.
 //!
 //! Failure policy: a row that does not read ends the audit with the column's name; an entry of the
@@ -57,6 +57,8 @@ pub(super) fn run(read: &Read<'_>, given: &Given) -> Result<Audit, StoreError> {
     all.withdraws()?;
     all.payouts()?;
     all.legs()?;
+    all.deposits()?;
+    all.providers()?;
     all.debts()?;
     all.wallets()?;
     all.loads()?;

@@ -11,18 +11,24 @@ use bitspire_shared::money::Sats;
 use super::gather::{Gather, PAGE};
 use super::report::{Check, Findings};
 use crate::distribute::{pay::earner, plan, rules as signed};
-use crate::ids::{LegId, RuleSetId, SettlementId};
+use crate::ids::{LegId, LpId, RuleSetId, SettlementId};
 use crate::ledger::{leg_by_hand, leg_paid};
 use crate::store::legs::{KeptLeg, Leg, LegKind, LegState, NewLeg};
 use crate::store::payments::{Payment, PaymentState, Subject};
 use crate::store::rules::{Destination, KeptRules};
 use crate::store::settlements::{Distribution, Settlement};
-use crate::store::{Kept, StoreError, legs, operators, payments, rules, settlements};
+use crate::store::{Kept, StoreError, legs, lps, operators, payments, rules, settlements};
 
 const CHECK: Check = Check::Distribution;
 
 /// A leg as it is told: part, amount, rule set, destination.
-fn words(kind: LegKind, amount: Sats, to: Option<(RuleSetId, &Destination)>) -> String {
+fn words(
+    kind: LegKind,
+    lp: Option<LpId>,
+    amount: Sats,
+    to: Option<(RuleSetId, &Destination)>,
+) -> String {
+    let kind = lp.map_or(kind.to_string(), |lp| format!("{kind} of provider {lp}"));
     match to {
         Some((rule, to)) => format!("{kind} {amount} to {to} by rules {rule}"),
         None => format!("{kind} {amount}, waiting"),
@@ -36,8 +42,9 @@ pub(super) fn derived<'a>(
     expected: &[NewLeg],
     rows: impl Iterator<Item = (LegId, &'a Leg)>,
 ) {
-    let told =
-        |leg: &NewLeg| words(leg.kind, leg.amount, leg.to.as_ref().map(|(id, to)| (*id, to)));
+    let told = |leg: &NewLeg| {
+        words(leg.kind, leg.lp, leg.amount, leg.to.as_ref().map(|(id, to)| (*id, to)))
+    };
     let expected: Vec<_> = expected.iter().map(told).collect();
     let mut planned = 0_usize;
     for (id, leg) in rows {
@@ -45,7 +52,7 @@ pub(super) fn derived<'a>(
         let place = usize::try_from(leg.position.saturating_sub(1)).unwrap_or(usize::MAX);
         let wanted = expected.get(place).map_or("no such leg", String::as_str);
         let to = leg.rule_id.zip(leg.destination.as_ref()).map(|(id, to)| (id, &to.0));
-        let found = words(leg.kind, leg.amount_sats, to);
+        let found = words(leg.kind, leg.lp_id, leg.amount_sats, to);
         let subject = format!("leg {id} of {subject}");
         findings.same(CHECK, subject, wanted.to_owned(), found);
     }
@@ -82,6 +89,9 @@ impl Gather<'_> {
         }
         let Some(parts) = settlement.parts() else { return Ok(()) };
         let Some(first) = rows.first() else {
+            if !lps::shares_of(self.read, kept.id)?.is_empty() {
+                self.findings.differ(CHECK, &subject, "legs of what its providers got", "none");
+            }
             // the platform's fee has a leg whether or not it has a wallet
             let ended = settlement.distribution == Distribution::Processed;
             if ended && parts.platform_fee > Sats::ZERO {
@@ -100,7 +110,8 @@ impl Gather<'_> {
         let (operator, at) = (machine.row.operator_id, first.planned_at);
         let own = rules::of_operator(self.read, operator, settlement.machine_id, at)?;
         let shares = (plan::shares(platform.as_ref()), plan::shares(own.as_ref()));
-        let expected = match plan::legs(parts, shares.0, shares.1) {
+        let portions = self.portions(kept, &subject)?;
+        let expected = match plan::legs(parts, shares.0, shares.1, &portions) {
             Ok(legs) => legs,
             Err(error) => {
                 self.findings.differ(CHECK, subject, "parts that can be distributed", error);
@@ -144,7 +155,7 @@ impl Gather<'_> {
         let subject = format!("leg {}", leg.id);
         let all = payments::of_subject(self.read, Subject::Leg(leg.id))?;
         let expected = match leg.state {
-            LegState::Planned | LegState::Void | LegState::ByHand => None,
+            LegState::Planned | LegState::Void | LegState::ByHand | LegState::Kept => None,
             LegState::Bound => Some("one that is open"),
             LegState::Paid => Some("one that succeeded"),
             LegState::Failed => Some("one that failed"),
@@ -166,7 +177,7 @@ impl Gather<'_> {
                 self.findings.differ(CHECK, &subject, "the hash that was bound", "another one");
             }
         }
-        if leg.state != LegState::ByHand || leg.kind != LegKind::SuperFee {
+        if leg.kind == LegKind::OperatorSplit {
             return Ok(());
         }
         let Some(settlement) = settlements::find(self.read, leg.settlement_id)? else {
@@ -174,10 +185,14 @@ impl Gather<'_> {
         };
         let Some(machine) = self.machines.get(&settlement.machine_id) else { return Ok(()) };
         let operator = machine.row.operator_id;
-        if let Ok(entry) = leg_by_hand(operator, leg.id, settlement.txid, leg.amount_sats) {
+        let whose = earner(leg, operator);
+        if leg.state == LegState::ByHand
+            && let Ok(entry) =
+                leg_by_hand(whose, operator, leg.id, settlement.txid, leg.amount_sats)
+        {
             self.has(&entry)?;
         }
-        Ok(())
+        self.unshared(&settlement, leg.id, leg)
     }
 
     /// The entry of a leg's payment that succeeded.
@@ -197,7 +212,7 @@ impl Gather<'_> {
             return Ok(());
         };
         let Some(machine) = self.machines.get(&settlement.machine_id) else { return Ok(()) };
-        let earner = earner(leg.kind, machine.row.operator_id);
+        let earner = earner(&leg, machine.row.operator_id);
         let routing = payment.fee_paid_sats.unwrap_or_default();
         let (id, txid) = (settlement.machine_id, settlement.txid);
         if let Ok(entry) = leg_paid(id, earner, hash, txid, leg.amount_sats, routing) {

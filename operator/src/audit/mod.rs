@@ -23,6 +23,7 @@ mod one;
 mod payouts;
 mod promises;
 pub mod proof;
+mod providers;
 mod report;
 mod sale;
 mod service;

@@ -101,6 +101,7 @@ fn look(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Audit, Store
             promises::report(&mut all.findings, &report, Some(&settlement.row));
         }
     }
+    all.before_shares(id)?;
     for leg in legs::of_settlement(read, id)? {
         all.leg(&leg)?;
     }

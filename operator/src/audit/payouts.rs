@@ -301,6 +301,10 @@ impl Gather<'_> {
                 }),
                 Err(_) => false,
             },
+            EntryKind::LpDeposit
+            | EntryKind::LpReturn
+            | EntryKind::LpShare
+            | EntryKind::LpShareVoid => self.by_provider(entry.kind(), reference)?,
             EntryKind::LegByHand => match reference.parse() {
                 Ok(id) => legs::find(read, id)?.is_some_and(|leg| leg.state == LegState::ByHand),
                 Err(_) => false,

@@ -11,6 +11,7 @@ use super::bunker::BunkerAsk;
 use super::distribution::{DistributionVerb, PayoutVerb};
 use super::export::ExportWhat;
 use super::fees::FeesVerb;
+use super::lps::LpVerb;
 use super::pair::Pair;
 use super::proof::{SettlementVerb, VerifyProof};
 use super::receipt::VerifyReceipt;
@@ -198,6 +199,11 @@ pub(super) enum Ask {
     Distribution {
         #[command(subcommand)]
         verb: DistributionVerb,
+    },
+    /// Liquidity providers: their fiat becomes sats with each cash-out
+    Lp {
+        #[command(subcommand)]
+        verb: LpVerb,
     },
     /// Show refused requests: a row for each reason and sender, with how often and since when
     Rejected(Rejected),

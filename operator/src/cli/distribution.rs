@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::client::{Answer, Client};
 use crate::http::Fraction;
-use crate::ids::{LegId, MachineId, OperatorId, RuleSetId, SettlementId};
+use crate::ids::{LegId, LpId, MachineId, OperatorId, RuleSetId, SettlementId};
 use crate::store::rules::Destination;
 
 #[derive(Debug, Subcommand)]
@@ -45,11 +45,12 @@ pub(super) enum DistributionVerb {
     ByHand(DecidedLeg),
     /// Show the rule sets: who gets which share, from when on, signed by whom
     Rules,
-    /// Change who gets which share of a fee
+    /// Change who gets which share of a fee, or where a liquidity provider's sats go
     ///
     /// The operator's key signs the change. It counts after distribution.rules_delay_hours, at once
-    /// before the first sale, and can be cancelled until then. Without --to the fee stays in the
-    /// machine's wallet (--super: it waits; --machine: the operator's rules count again).
+    /// before the first sale (--lp: before their first deposit is confirmed), and can be cancelled
+    /// until then. Without --to the fee stays in the machine's wallet (--super: it waits; --machine:
+    /// the operator's rules count again; --lp: their sats are kept there until you settle them).
     SetRules(SetRules),
     /// Cancel a change that does not count yet
     CancelRules {
@@ -146,6 +147,9 @@ pub(super) struct SetRules {
     /// Where your fees of one machine go
     #[arg(long, group = "whose")]
     pub(super) machine: Option<MachineId>,
+    /// Where a liquidity provider's sats go
+    #[arg(long, group = "whose")]
+    pub(super) lp: Option<LpId>,
     /// Who gets it, and which fraction: wallet:savings=0.4 (a wallet of [wallets] that is no
     /// machine's), ln:me@pay.example=0.6 (a Lightning address), lnurl:LNURL1... (an LNURL-pay);
     /// without a fraction all of it. May be repeated, the last one takes what rounding leaves
@@ -229,16 +233,17 @@ pub(super) fn distribution(client: &Client, verb: DistributionVerb) -> Result<An
             (format!("/dca/rules/{rules}/cancel"), json!({}))
         }
         DistributionVerb::SetRules(set) => {
-            let scope = match (set.platform, set.machine) {
-                (true, _) => "super",
-                (false, Some(_)) => "machine",
-                (false, None) => "operator",
+            let scope = match (set.platform, set.machine, set.lp) {
+                (true, ..) => "super",
+                (false, Some(_), _) => "machine",
+                (false, None, Some(_)) => "lp",
+                (false, None, None) => "operator",
             };
             let share = |to: &To| json!({ "fraction": to.fraction, "to": to.to });
             let shares: Vec<Value> = set.to.iter().map(share).collect();
             let body = json!({
-                "scope": scope, "machine_id": set.machine, "operator_id": set.operator,
-                "shares": shares,
+                "scope": scope, "machine_id": set.machine, "lp_id": set.lp,
+                "operator_id": set.operator, "shares": shares,
             });
             ("/dca/rules".to_owned(), body)
         }

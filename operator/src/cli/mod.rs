@@ -15,6 +15,7 @@ mod client;
 mod distribution;
 mod export;
 mod fees;
+mod lps;
 mod pair;
 mod proof;
 mod receipt;
@@ -68,6 +69,9 @@ enum CliError {
     /// The daemon's API.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// An option that does not read.
+    #[error("{0}")]
+    Typed(String),
     /// A new secret is missing.
     #[error("{key} hands the secret over: make a new one and name it with --to FILE")]
     NewSecret {
@@ -129,6 +133,7 @@ impl CliError {
         match self {
             Self::Config(_)
             | Self::NewSecret { .. }
+            | Self::Typed(_)
             | Self::Text { .. }
             | Self::Machine(_)
             | Self::Service(_)

@@ -11,6 +11,7 @@ use super::args::{Ask, BayArg, CassettesVerb, MachineVerb, OperatorVerb, TokenVe
 use super::client::{Answer, Client};
 use super::distribution::{DistributionVerb, PayoutVerb, distribution, payout};
 use super::fees::{FeesVerb, wanted};
+use super::lps::{LpVerb, lp};
 use super::rekey::rekey;
 use super::relays::relays;
 use super::show::{audit, fields, table};
@@ -78,6 +79,20 @@ const OPEN: &[(&str, &str)] = &[
     ("why", "hold_reason"),
     ("platform", "platform_fee_sats"),
     ("operator", "operator_fee_sats"),
+];
+
+const PROVIDERS: &[(&str, &str)] = &[
+    ("id", "id"),
+    ("name", "name"),
+    ("left", "left"),
+    ("mode", "mode"),
+    ("a day at most", "daily_limit_minor"),
+    ("sats", "sats"),
+    ("kept", "kept_sats"),
+    ("machines", "machines"),
+    ("all", "everywhere"),
+    ("to", "to"),
+    ("disabled", "disabled_at"),
 ];
 
 const PAYOUTS: &[(&str, &str)] = &[
@@ -288,6 +303,10 @@ fn ask(client: &Client, verb: Ask) -> Result<(Answer, As), CliError> {
                 _ => As::Fields,
             };
             (distribution(client, verb)?, how)
+        }
+        Ask::Lp { verb } => {
+            let how = if matches!(verb, LpVerb::List) { As::Table(PROVIDERS) } else { As::Fields };
+            (lp(client, verb)?, how)
         }
         Ask::Rejected(asked) => {
             (client.get(&format!("/dca/rejected?limit={}", asked.limit))?, As::Table(REJECTED))

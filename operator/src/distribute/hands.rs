@@ -11,11 +11,12 @@ use bitspire_shared::rpc::DispenseOutcome;
 use serde_json::json;
 use thiserror::Error;
 
-use super::{NO_SUPER_WALLET, go_on};
+use super::pay::earner;
+use super::{NO_SUPER_WALLET, go_on, providers};
 use crate::app::{App, Ring};
 use crate::fleet::{self, FleetError, machines};
 use crate::ids::{LegId, OperatorId, SettlementId};
-use crate::ledger::{LedgerError, leg_by_hand};
+use crate::ledger::{LedgerError, leg_by_hand, unshared};
 use crate::store::legs::{self, KeptLeg, LegKind, LegState};
 use crate::store::settlements::{self, Distribution, Settlement};
 use crate::store::{Kept, Read, StoreError, Tx, ledger};
@@ -41,8 +42,8 @@ pub enum HandsError {
     },
     /// A leg that a payment has ended, or may still end.
     #[error(
-        "leg {id} is {state}: only one that is planned, or has failed for good and has no later \
-         round, can be ended by a person"
+        "leg {id} is {state}: only one that is planned or kept, or has failed for good and has no \
+         later round, can be ended by a person"
     )]
     Leg {
         /// Which one.
@@ -201,7 +202,8 @@ pub async fn resume(app: &App, id: SettlementId, word: Word) -> Result<(), Hands
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
-    /// It is not paid; its sats stay in the machine's wallet, with their owner's account.
+    /// It is not paid; its sats stay in the machine's wallet, with their owner's account. A liquidity
+    /// provider's are the machine's again, and what they cost is the provider's again.
     Void,
     /// It was paid by other means.
     ByHand,
@@ -225,7 +227,8 @@ pub async fn end_leg(app: &App, id: LegId, how: How, word: Word) -> Result<LegId
                 return Err(HandsError::Platform(id));
             }
             let latest = legs::latest(tx, leg.settlement_id)?.iter().any(|last| last.id == id);
-            if !latest || !matches!(leg.state, LegState::Planned | LegState::Failed) {
+            let open = matches!(leg.state, LegState::Planned | LegState::Failed | LegState::Kept);
+            if !latest || !open {
                 return Err(HandsError::Leg { id, state: leg.state });
             }
             let ended = end(tx, &found, &leg, how, &word, now)?;
@@ -240,7 +243,7 @@ pub async fn end_leg(app: &App, id: LegId, how: How, word: Word) -> Result<LegId
     Ok(ended)
 }
 
-fn end(
+pub(crate) fn end(
     tx: &Tx<'_>,
     found: &KeptSettlement,
     leg: &KeptLeg,
@@ -253,9 +256,19 @@ fn end(
         How::ByHand => (LegState::ByHand, "leg.by_hand"),
     };
     let ended = legs::give_up(tx, leg, state, (&word.actor, &word.reason), now)?;
-    if how == How::ByHand && leg.kind == LegKind::SuperFee {
-        let machine = machines::find(tx, found.machine_id, None)?;
-        let entry = leg_by_hand(machine.operator_id, ended, found.txid, leg.amount_sats)?;
+    let entry = match (how, leg.kind) {
+        (How::ByHand, LegKind::SuperFee | LegKind::Dca) => {
+            let operator = machines::find(tx, found.machine_id, None)?.operator_id;
+            let whose = earner(leg, operator);
+            Some(leg_by_hand(whose, operator, ended, found.txid, leg.amount_sats)?)
+        }
+        (How::Void, LegKind::Dca) => {
+            let booked = providers::of_leg(tx, found, leg)?;
+            booked.map(|booked| unshared(&booked, ended)).transpose()?
+        }
+        _ => None,
+    };
+    if let Some(entry) = entry {
         ledger::append(tx, &entry, now)?;
     }
     log(tx, word, action, found, Some(ended), now)?;

@@ -7,7 +7,8 @@
 //! books. A leg is paid again never, and tried again only when the wallet has said "failed" for that
 //! very hash, as final as its kind gives it. Legs are independent. No leg takes sats that customers
 //! were promised, or that another leg may still take: a machine's settlements are in work one after
-//! the other.
+//! the other. What liquidity providers get of the principal is reserved, with the fiat that it costs
+//! them, in the transaction that writes its leg ([`providers`]).
 //!
 //! States of a settlement: pending -> processing -> processed, or errored where a leg has failed in
 //! each of its rounds, or held where the platform has fees and no wallet. processing is a lease: a
@@ -22,6 +23,7 @@ pub mod hands;
 pub(crate) mod pay;
 pub(crate) mod pay_request;
 pub(crate) mod plan;
+pub(crate) mod providers;
 pub mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -120,8 +122,8 @@ pub enum DistributeError {
     },
     /// The wallet holds too little beside what customers were promised.
     #[error(
-        "distribution: expected {needed} sats beside the {promised} that customers were promised \
-         or other legs take, the wallet has {balance}; it goes on when there is more"
+        "distribution: expected {needed} sats beside the {promised} that customers were promised, \
+         other legs take or are kept for providers, the wallet has {balance}; it goes on when there is more"
     )]
     NoRoom {
         /// The leg and what routing may cost.
@@ -306,7 +308,8 @@ fn begin(
     if legs::of_settlement(tx, id)?.is_empty() {
         let own = rows::of_operator(tx, operator, settlement.machine_id, now)?;
         let (platform, own) = (plan::shares(platform.as_ref()), plan::shares(own.as_ref()));
-        legs::plan(tx, id, &plan::legs(parts, platform, own)?, now)?;
+        let providers = providers::reserve(tx, &settlement, operator, now)?;
+        legs::plan(tx, id, &plan::legs(parts, platform, own, &providers)?, now)?;
     } else if let Some((rule, [share])) = plan::shares(platform.as_ref()) {
         legs::assign(tx, id, rule, &share.to)?;
     }
@@ -339,7 +342,8 @@ fn end(tx: &Tx<'_>, work: &Work, now: Unix) -> Result<(), DistributeError> {
                 open = true;
             }
             LegState::Failed => spent.push(leg.id),
-            LegState::Paid | LegState::Void | LegState::ByHand => {}
+            // what is kept for a provider is theirs already, whenever it is settled
+            LegState::Paid | LegState::Void | LegState::ByHand | LegState::Kept => {}
         }
     }
     let machine = work.machine;

@@ -18,7 +18,7 @@ use crate::ids::{LegId, SettlementId};
 use crate::ledger::{Earner, leg_paid};
 use crate::payout::attempt::{Attempt, End, PATIENCE, Told, inquire, judge};
 use crate::payout::fee_limit;
-use crate::store::legs::{self, KeptLeg, LegKind, LegState};
+use crate::store::legs::{self, KeptLeg, Leg, LegKind, LegState};
 use crate::store::payments::{self, NewPayment, Subject, SubjectKind};
 use crate::store::rules::Destination;
 use crate::store::{
@@ -128,7 +128,7 @@ async fn bound(
 }
 
 /// Holds the wallet against the leg, all that its machine's customers have a right to, and the legs
-/// that are under way: this one is not yet.
+/// that are under way (this one is not yet) or kept for providers.
 async fn room(
     app: &App,
     work: &Work,
@@ -150,14 +150,14 @@ async fn room(
 }
 
 /// What a machine's customers were promised or are owed and what routing it may cost, with what other
-/// legs may still take.
+/// legs may still take and what is kept for providers.
 fn promised(read: &Read<'_>, machine: crate::ids::MachineId) -> Result<Sats, DistributeError> {
     let withdraws = withdraws::unpaid(read, machine)?;
     let owed = claims::unassigned(read, machine)?;
     let promised = withdraws.plus(owed)?.plus(quotes::reserved(read, machine)?)?;
     let routing = if promised == Sats::ZERO { Sats::ZERO } else { fee_limit(promised) };
     let legs = payments::under_way(read, machine, SubjectKind::Leg)?;
-    Ok(promised.plus(routing)?.plus(legs)?)
+    Ok(promised.plus(routing)?.plus(legs)?.plus(legs::kept_sats(read, machine)?)?)
 }
 
 /// An invoice of the receiving wallet for exactly the leg.
@@ -208,7 +208,7 @@ fn conclude(
         End::Failed => Ok(legs::end(tx, leg.id, false, now)?),
         End::Paid { routing } => {
             legs::end(tx, leg.id, true, now)?;
-            let earner = earner(leg.kind, work.operator);
+            let earner = earner(leg, work.operator);
             let (hash, amount) = (attempt.payment.payment_hash, leg.amount_sats);
             let entry = leg_paid(work.machine, earner, hash, work.txid, amount, routing)?;
             ledger::append(tx, &entry, now)?;
@@ -250,9 +250,10 @@ pub(crate) fn close(
 }
 
 /// Whose the sats of such a leg are until it is paid.
-pub(crate) const fn earner(kind: LegKind, operator: crate::ids::OperatorId) -> Earner {
-    match kind {
-        LegKind::SuperFee => Earner::Super,
-        LegKind::OperatorSplit => Earner::Operator(operator),
+pub(crate) fn earner(leg: &Leg, operator: crate::ids::OperatorId) -> Earner {
+    match (leg.kind, leg.lp_id) {
+        (LegKind::SuperFee, _) => Earner::Super,
+        (_, Some(lp)) => Earner::Lp(lp),
+        (_, None) => Earner::Operator(operator),
     }
 }

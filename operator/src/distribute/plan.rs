@@ -3,10 +3,13 @@
 //! Promise: pure; the legs of a kind sum to what the settlement has for it, or there are none of it.
 //! Each share is rounded half to even, is never more than what is left, and the last one takes the
 //! rest. A share that comes to nothing has no leg.
+//!
+//! What liquidity providers get comes of the principal, never of a fee; see [`super::providers`].
 
 use bitspire_shared::money::{MoneyError, Sats};
 use bitspire_shared::split::Parts;
 
+use super::providers::Portion;
 use crate::ids::RuleSetId;
 use crate::store::legs::{LegKind, NewLeg};
 use crate::store::rules::{KeptRules, Share};
@@ -20,7 +23,8 @@ pub(crate) fn shares(rules: Option<&KeptRules>) -> Option<Shares<'_>> {
 }
 
 /// The legs of `parts`: the platform's fee, which waits where the platform has no wallet, then the
-/// operator's fee by its rule set, which stays in the machine's wallet where there is none.
+/// operator's fee by its rule set, which stays in the machine's wallet where there is none, then what is
+/// a provider's.
 ///
 /// # Errors
 /// [`MoneyError`]: never, as long as shares are never more than what is left.
@@ -28,17 +32,23 @@ pub(crate) fn legs(
     parts: Parts,
     platform: Option<Shares<'_>>,
     operator: Option<Shares<'_>>,
+    providers: &[Portion],
 ) -> Result<Vec<NewLeg>, MoneyError> {
     let mut legs = Vec::new();
     match platform {
         Some(shares) => split(&mut legs, LegKind::SuperFee, parts.platform_fee, shares)?,
         None if parts.platform_fee > Sats::ZERO => {
-            legs.push(NewLeg { kind: LegKind::SuperFee, amount: parts.platform_fee, to: None });
+            let amount = parts.platform_fee;
+            legs.push(NewLeg { kind: LegKind::SuperFee, lp: None, amount, to: None });
         }
         None => {}
     }
     if let Some(shares) = operator {
         split(&mut legs, LegKind::OperatorSplit, parts.operator_fee, shares)?;
+    }
+    for portion in providers.iter().filter(|portion| portion.share.sats > Sats::ZERO) {
+        let (lp, amount) = (Some(portion.share.lp_id), portion.share.sats);
+        legs.push(NewLeg { kind: LegKind::Dca, lp, amount, to: portion.to.clone() });
     }
     Ok(legs)
 }
@@ -53,7 +63,7 @@ fn split(
     let mut left = fee;
     let mut add = |share: &Share, amount: Sats| {
         if amount > Sats::ZERO {
-            legs.push(NewLeg { kind, amount, to: Some((rule, share.to.clone())) });
+            legs.push(NewLeg { kind, lp: None, amount, to: Some((rule, share.to.clone())) });
         }
     };
     for share in others {
@@ -110,7 +120,7 @@ mod tests {
         let (one, two) = ([to("super", 1_000_000)], [to("a", 500_000), to("b", 500_000)]);
         let platform = Some((RuleSetId(1), &one[..]));
         let operator = Some((RuleSetId(2), &two[..]));
-        let legs = legs(split.unwrap().parts(), platform, operator).unwrap();
+        let legs = legs(split.unwrap().parts(), platform, operator, &[]).unwrap();
         let (fee, share) = (LegKind::SuperFee, LegKind::OperatorSplit);
         assert_eq!(amounts(&legs), [(fee, 2_472), (share, 2_060), (share, 2_059)]);
     }
@@ -120,10 +130,10 @@ mod tests {
     #[test]
     fn without_a_wallet_the_platforms_leg_waits_and_without_rules_nothing_moves() {
         let parts = Parts { platform_fee: Sats(7), operator_fee: Sats(5), ..NONE };
-        let waiting = legs(parts, None, None).unwrap();
+        let waiting = legs(parts, None, None, &[]).unwrap();
         assert_eq!(amounts(&waiting), [(LegKind::SuperFee, 7)]);
         assert_eq!(waiting[0].to, None);
-        assert_eq!(legs(NONE, None, None).unwrap(), []);
+        assert_eq!(legs(NONE, None, None, &[]).unwrap(), []);
     }
 
     /// Loss prevented: of four shares that each round up, more is paid than was taken.
@@ -131,7 +141,7 @@ mod tests {
     fn rounding_never_pays_more_than_there_is() {
         let shares = [to("a", 300_000), to("b", 300_000), to("c", 300_000), to("d", 100_000)];
         let parts = Parts { operator_fee: Sats(5), ..NONE };
-        let legs = legs(parts, None, Some((RuleSetId(2), &shares))).unwrap();
+        let legs = legs(parts, None, Some((RuleSetId(2), &shares)), &[]).unwrap();
         let share = LegKind::OperatorSplit;
         assert_eq!(amounts(&legs), [(share, 2), (share, 2), (share, 1)]);
     }
@@ -155,7 +165,7 @@ mod tests {
                 platform_fee: Sats(platform_fee), operator_fee: Sats(operator_fee), ..NONE
             };
             let legs = legs(
-                parts, Some((RuleSetId(1), &one)), Some((RuleSetId(2), &shares)),
+                parts, Some((RuleSetId(1), &one)), Some((RuleSetId(2), &shares)), &[],
             ).unwrap();
             let sum = |kind| -> u64 {
                 legs.iter().filter(|leg| leg.kind == kind).map(|leg| leg.amount.0).sum()

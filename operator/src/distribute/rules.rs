@@ -1,7 +1,8 @@
-//! Changing where fees go.
+//! Changing where fees, and liquidity providers' sats, go.
 //!
 //! Promise: a change is signed by the owner's key before it is written, is told in the log at once,
-//! takes effect after a delay (none before the first sale) and can be cancelled until then. A wallet
+//! takes effect after a delay (none before the first sale, or before a provider's first deposit) and can
+//! be cancelled until then. A wallet
 //! that it names is of this instance, is no machine's, is not another operator's by the configuration,
 //! and is in nobody else's rules that count or will.
 //!
@@ -24,8 +25,10 @@ use super::pay_request;
 use crate::app::App;
 use crate::fleet::{FleetError, machines};
 use crate::http::error::in_words;
-use crate::ids::{MachineId, OperatorId, RuleSetId};
+use crate::ids::{LpId, MachineId, OperatorId, RuleSetId};
+use crate::lps::{self, LpError};
 use crate::signer::SignerError;
+use crate::store::lps as lp_rows;
 use crate::store::machines as machine_rows;
 use crate::store::rules::{self, Destination, KeptRules, RuleSet, Scope, Share};
 use crate::store::{Json, Kept, Read, StoreError, Tx, log, operators, settlements};
@@ -48,6 +51,9 @@ pub enum RulesError {
     /// No such rule set, or one of somebody else.
     #[error("there is no rule set {0}")]
     None(RuleSetId),
+    /// The provider.
+    #[error(transparent)]
+    Lp(#[from] LpError),
     /// One that counts already, or was cancelled.
     #[error("rule set {0} counts already or was cancelled: set another one")]
     Ended(RuleSetId),
@@ -68,7 +74,9 @@ pub struct Wish {
     pub operator: Option<OperatorId>,
     /// The machine, of the scope `machine`.
     pub machine: Option<MachineId>,
-    /// All of the fee; nothing leaves it in the machine's wallet, or with the operator's own rules.
+    /// The provider, of the scope `lp`.
+    pub lp: Option<LpId>,
+    /// All of it; nothing leaves it in the machine's wallet, or with the operator's own rules.
     pub shares: Vec<Share>,
 }
 
@@ -99,11 +107,14 @@ fn invalid(field: &'static str, expected: impl Into<String>, got: impl ToString)
 
 /// What the owner's key signs.
 pub(crate) fn content(rules: &RuleSet) -> Result<String, FleetError> {
-    let value = json!({
+    let mut value = json!({
         "type": "rules", "scope": rules.scope, "operator": rules.operator_id,
         "machine": rules.machine_id, "shares": rules.shares.0, "actor": rules.actor,
         "created_at": rules.created_at, "in_force_at": rules.in_force_at,
     });
+    if let (Some(lp), Some(fields)) = (rules.lp_id, value.as_object_mut()) {
+        fields.insert("lp".into(), json!(lp));
+    }
     to_canonical(&value).map_err(|error| FleetError::Invalid {
         field: "shares",
         expected: "values that can be signed".into(),
@@ -209,21 +220,33 @@ fn write(tx: &Tx<'_>, rules: RuleSet, now: Unix) -> Result<KeptRules, RulesError
 }
 
 fn subject(rules: &RuleSet) -> String {
-    match (rules.machine_id, rules.operator_id) {
-        (Some(machine), _) => format!("machine:{machine}"),
-        (None, Some(operator)) => format!("operator:{operator}"),
-        (None, None) => "super".into(),
+    match (rules.machine_id, rules.lp_id, rules.operator_id) {
+        (Some(machine), ..) => format!("machine:{machine}"),
+        (None, Some(lp), _) => format!("lp:{lp}"),
+        (None, None, Some(operator)) => format!("operator:{operator}"),
+        (None, None, None) => "super".into(),
     }
 }
 
 fn check(read: &Read<'_>, asked: &Asked, now: Unix) -> Result<Granted, RulesError> {
     let Asked { wish, own, .. } = asked;
-    let (operator_id, machine_id) = match (wish.scope, wish.machine) {
-        (Scope::Super, None) => (None, None),
-        (Scope::Operator, None) => (Some(machines::operator_for(read, *own, wish.operator)?), None),
-        (Scope::Machine, Some(id)) => (Some(machines::find(read, id, *own)?.operator_id), Some(id)),
-        (Scope::Machine, None) => return Err(invalid("machine", "the machine's number", "none")),
-        (_, Some(id)) => return Err(invalid("machine", "none for this scope", id)),
+    let (operator_id, machine_id, lp_id) = match (wish.scope, wish.machine, wish.lp) {
+        (Scope::Super, None, None) => (None, None, None),
+        (Scope::Operator, None, None) => {
+            (Some(machines::operator_for(read, *own, wish.operator)?), None, None)
+        }
+        (Scope::Machine, Some(id), None) => {
+            (Some(machines::find(read, id, *own)?.operator_id), Some(id), None)
+        }
+        (Scope::Lp, None, Some(id)) => {
+            (Some(lps::find(read, id, *own)?.operator_id), None, Some(id))
+        }
+        (Scope::Machine, None, _) => {
+            return Err(invalid("machine", "the machine's number", "none"));
+        }
+        (Scope::Lp, _, None) => return Err(invalid("lp", "the provider's number", "none")),
+        (_, Some(id), _) => return Err(invalid("machine", "none for this scope", id)),
+        (_, None, Some(id)) => return Err(invalid("lp", "none for this scope", id)),
     };
     shares(wish)?;
     let all = operators::list(read)?;
@@ -246,7 +269,8 @@ fn check(read: &Read<'_>, asked: &Asked, now: Unix) -> Result<Granted, RulesErro
             return Err(invalid("shares", expected, got));
         }
         let names = |other: &KeptRules| {
-            other.operator_id != operator_id && other.shares.0.iter().any(|one| one.to == share.to)
+            (other.operator_id, other.lp_id) != (operator_id, lp_id)
+                && other.shares.0.iter().any(|one| one.to == share.to)
         };
         if standing.iter().any(names) {
             let got = format!("{wallet}, which is in somebody else's rules");
@@ -254,17 +278,21 @@ fn check(read: &Read<'_>, asked: &Asked, now: Unix) -> Result<Granted, RulesErro
         }
     }
     let key = signs.pubkey.ok_or(FleetError::NoIdentity)?;
-    // before the first sale nothing can be led away
-    let sold = !settlements::newest(read, operator_id, None, None, 1)?.is_empty();
+    // before the first sale, or a provider's first fiat, nothing can be led away
+    let at_stake = match lp_id {
+        Some(lp) => lp_rows::has_deposited(read, lp)?,
+        None => !settlements::newest(read, operator_id, None, None, 1)?.is_empty(),
+    };
     let rules = RuleSet {
         scope: wish.scope,
         operator_id,
         machine_id,
+        lp_id,
         shares: Json(wish.shares.clone()),
         signed: String::new(),
         actor: asked.actor.clone(),
         created_at: now,
-        in_force_at: if sold { now.after(asked.delay) } else { now },
+        in_force_at: if at_stake { now.after(asked.delay) } else { now },
         cancelled_at: None,
         cancelled_by: None,
     };
@@ -276,8 +304,8 @@ fn shares(wish: &Wish) -> Result<(), RulesError> {
     if all.is_empty() {
         return Ok(());
     }
-    if all.len() > MOST || (wish.scope == Scope::Super && all.len() > 1) {
-        let most = if wish.scope == Scope::Super { 1 } else { MOST };
+    let most = if matches!(wish.scope, Scope::Super | Scope::Lp) { 1 } else { MOST };
+    if all.len() > most {
         return Err(invalid("shares", format!("at most {most}"), all.len()));
     }
     let sum: u64 = all.iter().map(|share| u64::from(share.ppm.ppm())).sum();

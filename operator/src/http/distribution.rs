@@ -19,7 +19,7 @@ use crate::audit;
 use crate::audit::proof::{ProofError, SealedProof};
 use crate::distribute::hands::{self, HandsError, How, Word};
 use crate::distribute::rules::{self as change, RulesError, Wish};
-use crate::ids::{LegId, MachineId, OperatorId, PaymentId, RuleSetId, SettlementId};
+use crate::ids::{LegId, LpId, MachineId, OperatorId, PaymentId, RuleSetId, SettlementId};
 use crate::payout::close::{CloseError, Word as Found, close};
 use crate::rpc::after_revoke::{self, KeptClaim, Offered};
 use crate::store::legs::{self, KeptLeg, LegKind, LegState};
@@ -77,6 +77,7 @@ impl From<RulesError> for ApiError {
     fn from(error: RulesError) -> Self {
         match error {
             RulesError::Fleet(error) => error.into(),
+            RulesError::Lp(error) => error.into(),
             RulesError::None(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             RulesError::Ended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
         }
@@ -90,6 +91,7 @@ pub(super) struct Shown {
     position: i64,
     round: i64,
     kind: LegKind,
+    lp_id: Option<LpId>,
     amount_sats: Sats,
     to: Option<String>,
     rules: Option<RuleSetId>,
@@ -115,6 +117,7 @@ fn shown(read: &Read<'_>, leg: &KeptLeg) -> Result<Shown, StoreError> {
         position: leg.position,
         round: leg.round,
         kind: leg.kind,
+        lp_id: leg.lp_id,
         amount_sats: leg.amount_sats,
         to: leg.destination.as_ref().map(|to| to.0.to_string()),
         rules: leg.rule_id,
@@ -278,6 +281,7 @@ pub(super) struct Set {
     scope: Scope,
     operator_id: Option<OperatorId>,
     machine_id: Option<MachineId>,
+    lp_id: Option<LpId>,
     shares: Vec<Part>,
     actor: String,
     created_at: Unix,
@@ -290,7 +294,7 @@ pub(super) struct Set {
 }
 
 impl Set {
-    fn new(kept: &KeptRules, now: Unix) -> Self {
+    pub(super) fn new(kept: &KeptRules, now: Unix) -> Self {
         let row = &kept.row;
         let part = |share: &Share| Part { fraction: Fraction(share.ppm), to: share.to.clone() };
         Self {
@@ -298,6 +302,7 @@ impl Set {
             scope: row.scope,
             operator_id: row.operator_id,
             machine_id: row.machine_id,
+            lp_id: row.lp_id,
             shares: row.shares.0.iter().map(part).collect(),
             actor: row.actor.clone(),
             created_at: row.created_at,
@@ -326,6 +331,7 @@ pub(super) struct SetRules {
     scope: Scope,
     operator_id: Option<OperatorId>,
     machine_id: Option<MachineId>,
+    lp_id: Option<LpId>,
     shares: Vec<Part>,
 }
 
@@ -336,13 +342,14 @@ pub(super) async fn set_rules(
 ) -> Result<Response, ApiError> {
     caller.needs(match body.scope {
         Scope::Super => Role::Super,
-        Scope::Operator | Scope::Machine => Role::Owner,
+        Scope::Operator | Scope::Machine | Scope::Lp => Role::Owner,
     })?;
     let share = |part: Part| Share { ppm: part.fraction.0, to: part.to };
     let wish = Wish {
         scope: body.scope,
         operator: body.operator_id,
         machine: body.machine_id,
+        lp: body.lp_id,
         shares: body.shares.into_iter().map(share).collect(),
     };
     let kept = change::change(&api.app, &caller.actor, caller.operator, wish).await?;

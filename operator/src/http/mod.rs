@@ -17,6 +17,7 @@ mod documents;
 pub mod error;
 mod journal;
 pub mod listen;
+mod lps;
 mod machines;
 mod metrics;
 mod page;
@@ -74,6 +75,16 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/verdicts", get(verdicts::list))
         .route("/service", get(at_machine::list))
         .route("/journal", get(journal::list));
+    let provider = Router::new()
+        .route("/", get(lps::show))
+        .route("/terms", put(lps::set_terms))
+        .route("/enrol", post(lps::enrol))
+        .route("/leave", post(lps::leave))
+        .route("/deposits", post(lps::deposit))
+        .route("/return", post(lps::give_back))
+        .route("/settle", post(lps::settle))
+        .route("/disable", post(lps::disable))
+        .route("/enable", post(lps::enable));
     let v1 = Router::new()
         .route("/health", get(reports::health))
         .route("/dca/machines", get(machines::list).post(machines::add))
@@ -100,6 +111,10 @@ pub fn router(api: Api, gate: Gate) -> Router {
         .route("/dca/kept-claims", get(distribution::kept_claims).post(distribution::offer_kept))
         .route("/dca/rules", get(distribution::rule_sets).post(distribution::set_rules))
         .route("/dca/rules/{id}/cancel", post(distribution::cancel_rules))
+        .route("/dca/lps", get(lps::list).post(lps::register))
+        .nest("/dca/lps/{id}", provider)
+        .route("/dca/lp-deposits/{id}/confirm", post(lps::confirm))
+        .route("/dca/lp-deposits/{id}/cancel", post(lps::cancel))
         .route("/dca/rejected", get(reports::rejected))
         .route("/relays", get(reports::relays))
         .route("/webhook", get(reports::webhook))

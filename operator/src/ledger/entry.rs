@@ -117,6 +117,14 @@ kinds! {
     LegPaid = "leg_paid",
     /// A person has paid the platform's part of a fee by other means.
     LegByHand = "leg_by_hand",
+    /// A liquidity provider's fiat came to the operator.
+    LpDeposit = "lp_deposit",
+    /// A liquidity provider was given fiat back.
+    LpReturn = "lp_return",
+    /// A part of a sale's principal became a liquidity provider's, for their fiat.
+    LpShare = "lp_share",
+    /// That was taken back: its leg was ended without being paid.
+    LpShareVoid = "lp_share_void",
     /// The operator put sats into a machine's wallet or took some out.
     WalletMoved = "wallet_moved",
     /// Notes were put into a bay.

@@ -1,4 +1,4 @@
-//! What is booked when a part of a fee reaches whoever it belongs to.
+//! What is booked when a part of a sale reaches whoever it belongs to.
 //!
 //! Promise: a leg that was paid takes from its owner's account what left the machine's wallet; what
 //! routing cost on top is the machine's. One that an operator has paid by other means is theirs to
@@ -9,7 +9,7 @@ use bitspire_shared::money::Sats;
 
 use super::account::Account;
 use super::entry::{Entry, EntryKind, LedgerError, Lines};
-use crate::ids::{LegId, MachineId, OperatorId};
+use crate::ids::{LegId, LpId, MachineId, OperatorId};
 
 /// Whose a leg's sats were, until they were paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +18,8 @@ pub enum Earner {
     Super,
     /// An operator's.
     Operator(OperatorId),
+    /// A liquidity provider's.
+    Lp(LpId),
 }
 
 impl Earner {
@@ -25,6 +27,7 @@ impl Earner {
         match self {
             Self::Super => Account::Super,
             Self::Operator(id) => Account::Operator(id),
+            Self::Lp(id) => Account::Lp(id),
         }
     }
 }
@@ -48,19 +51,20 @@ pub fn leg_paid(
     lines.book(EntryKind::LegPaid, hash.to_string(), txid)
 }
 
-/// `operator` has paid the platform's leg by other means: its sats, in the machine's wallet, are now
+/// `operator` has paid somebody else's leg by other means: its sats, in the machine's wallet, are now
 /// the operator's. A share of the operator's own fee moves nothing.
 ///
 /// # Errors
 /// [`LedgerError`].
 pub fn leg_by_hand(
+    earner: Earner,
     operator: OperatorId,
     leg: LegId,
     txid: Option<TxnId>,
     amount: Sats,
 ) -> Result<Entry, LedgerError> {
     let mut lines = Lines::default();
-    lines.debit(Account::Super, amount)?;
+    lines.debit(earner.account(), amount)?;
     lines.credit(Account::Operator(operator), amount)?;
     lines.book(EntryKind::LegByHand, leg.to_string(), txid)
 }

@@ -27,6 +27,7 @@ mod audit;
 mod cash;
 mod entry;
 mod leg;
+mod lp;
 mod sale;
 mod service;
 
@@ -35,6 +36,7 @@ pub use audit::{Balances, Checker, Finding, check};
 pub use cash::{Counted, Emptied, bay_counted, emptied, refilled, transit_counted};
 pub use entry::{Entry, EntryKind, LedgerError, Posting};
 pub use leg::{Earner, leg_by_hand, leg_paid};
+pub use lp::{LpBooking, deposited, returned, share_reference, shared, unshared};
 pub use sale::{
     Customer, DispenseBooking, Doubt, StackBooking, SuspenseTo, dispensed, doubt_resolved,
     liability_to_owed, owed_whole, paid_out, settled, stacked, stray_recovered, suspended,

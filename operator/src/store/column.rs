@@ -22,9 +22,10 @@ use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
 use crate::ids::{
-    AuditId, BunkerKeyId, BunkerTokenId, CanaryId, ClaimId, DocumentId, EntryId, GrantId, LegId,
-    LpId, MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId, RolloutId, RuleId,
-    RuleSetId, ServiceEventId, SettlementId, TokenId, UserId, VerdictId, WebhookEventId,
+    AuditId, BunkerKeyId, BunkerTokenId, CanaryId, ClaimId, DepositId, DocumentId, EntryId,
+    GrantId, LegId, LpId, MachineId, OperatorId, OutboxId, PairingId, PaymentId, PolicyId,
+    RolloutId, RuleId, RuleSetId, ServiceEventId, SettlementId, TermsId, TokenId, UserId,
+    VerdictId, WebhookEventId,
 };
 use crate::ledger::{Account, Unit};
 
@@ -244,6 +245,8 @@ as_integer!(
     UserId(i64),
     MachineId(i64),
     LpId(i64),
+    TermsId(i64),
+    DepositId(i64),
     WebhookEventId(i64),
     PairingId(i64),
     SettlementId(i64),

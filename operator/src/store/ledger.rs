@@ -125,6 +125,58 @@ pub fn balance(read: &Read<'_>, account: Account, unit: Unit) -> Result<i64, Sto
     Ok(read.one(sql, &[&account, &unit], |row| row.get("balance"))?.unwrap_or(0))
 }
 
+/// The same, of the entries that were written before `entry`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn balance_before(
+    read: &Read<'_>,
+    account: Account,
+    unit: Unit,
+    entry: EntryId,
+) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(sum(amount), 0) AS balance FROM ledger_postings
+               WHERE account = ?1 AND unit = ?2 AND entry_id < ?3";
+    Ok(read.one(sql, &[&account, &unit, &entry], |row| row.get("balance"))?.unwrap_or(0))
+}
+
+/// A posting of an account, with what it books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its entry.
+    pub entry: EntryId,
+    /// What that books.
+    pub kind: EntryKind,
+    /// Which one of that kind.
+    pub reference: String,
+    /// Signed: positive is a debit.
+    pub amount: i64,
+}
+
+/// At most `limit` postings of a provider's account after the entry `after`, in order.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn lines_of_lp(
+    read: &Read<'_>,
+    (account, unit): (Account, Unit),
+    after: EntryId,
+    limit: u32,
+) -> Result<Vec<Line>, StoreError> {
+    // the first condition is the index's own
+    let sql = "SELECT entry_id, kind, reference, amount FROM ledger_postings
+               JOIN ledger_entries ON id = entry_id WHERE account GLOB 'lp:*'
+               AND account = ?1 AND unit = ?2 AND entry_id > ?3 ORDER BY entry_id LIMIT ?4";
+    read.all(sql, &[&account, &unit, &after, &limit], |row| {
+        Ok(Line {
+            entry: row.get("entry_id")?,
+            kind: row.get("kind")?,
+            reference: row.get("reference")?,
+            amount: row.get("amount")?,
+        })
+    })
+}
+
 /// Every balance of the accounts whose name begins with `prefix`, which ends with a colon, such as
 /// `cashbox:3:`; of one unit each.
 ///

@@ -6,7 +6,8 @@
 //! more legs than the settlement has sats for them.
 //!
 //! States: planned -> bound -> paid or failed; planned, or failed before its next round, -> void or
-//! by_hand, by a person. Whether a bound leg's payment is unknown says its attempt
+//! by_hand, by a person; a provider's without a destination is kept, until a person settles it: by_hand
+//! or void. Whether a bound leg's payment is unknown says its attempt
 //! ([`super::payments`]).
 
 use bitspire_shared::ids::PaymentHash;
@@ -17,7 +18,7 @@ use super::column::{Json, text_enum};
 use super::row::{Kept, record};
 use super::rules::Destination;
 use super::{Read, StoreError, Tx};
-use crate::ids::{LegId, MachineId, RuleSetId, SettlementId};
+use crate::ids::{LegId, LpId, MachineId, RuleSetId, SettlementId};
 
 text_enum! {
     /// Which part of a settlement a leg carries.
@@ -26,6 +27,8 @@ text_enum! {
         SuperFee = "super_fee",
         /// A share of the operator's fee.
         OperatorSplit = "operator_split",
+        /// A liquidity provider's share of the principal.
+        Dca = "dca",
     }
 }
 
@@ -44,6 +47,8 @@ text_enum! {
         Void = "void",
         /// A person has paid it by other means.
         ByHand = "by_hand",
+        /// A provider's without a destination: its sats lie in the machine's wallet for them.
+        Kept = "kept",
     }
 }
 
@@ -62,9 +67,12 @@ record! {
         pub idempotency_key: String,
         /// Which part it carries.
         pub kind: LegKind,
+        /// Whose it is, where it is a liquidity provider's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub lp_id: Option<LpId>,
         /// How much.
         pub amount_sats: Sats,
-        /// The rule set that says where to; absent as long as the platform has none.
+        /// The rule set that says where to; absent as long as the platform, or a provider, has none.
         pub rule_id: Option<RuleSetId>,
         /// Where to.
         pub destination: Option<Json<Destination>>,
@@ -91,6 +99,8 @@ pub type KeptLeg = Kept<LegId, Leg>;
 pub struct NewLeg {
     /// Which part it carries.
     pub kind: LegKind,
+    /// Whose it is, where it is a liquidity provider's.
+    pub lp: Option<LpId>,
     /// How much; above 0.
     pub amount: Sats,
     /// Where to, and by which rule set.
@@ -119,10 +129,14 @@ pub fn plan(
             round: 1,
             idempotency_key: key(settlement, position, 1),
             kind: leg.kind,
+            lp_id: leg.lp,
             amount_sats: leg.amount,
             rule_id,
             destination: destination.map(Json),
-            state: LegState::Planned,
+            state: match (leg.lp, &leg.to) {
+                (Some(_), None) => LegState::Kept,
+                _ => LegState::Planned,
+            },
             payment_hash: None,
             detail: None,
             planned_at: now,
@@ -256,18 +270,41 @@ pub fn give_up(
         _ => leg.id,
     };
     let sql = "UPDATE legs SET state = ?2, detail = ?3, ended_at = ?4, ended_by = ?5
-               WHERE id = ?1 AND state = 'planned'";
+               WHERE id = ?1 AND state IN ('planned', 'kept')";
     tx.run_one("legs", sql, &[&id, &state, &reason, &now, &actor])?;
     Ok(id)
 }
 
-/// Sats of a machine's wallet that legs are still to carry away.
+/// Sats of a machine's wallet that legs are still to carry away, or that it keeps for providers.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn open_sats(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreError> {
     let sql = "SELECT coalesce(sum(amount_sats), 0) AS sats FROM legs l
                JOIN settlements s ON s.id = l.settlement_id
-               WHERE s.machine_id = ?1 AND l.state IN ('planned', 'bound')";
+               WHERE s.machine_id = ?1 AND l.state IN ('planned', 'bound', 'kept')";
+    Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
+}
+
+/// The legs of a provider that lie in machines' wallets for them, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn kept_for(read: &Read<'_>, lp: LpId) -> Result<Vec<KeptLeg>, StoreError> {
+    let sql = "SELECT * FROM legs WHERE lp_id = ?1 AND state = 'kept'
+               ORDER BY id";
+    read.all(sql, &[&lp], Leg::kept)
+}
+
+/// Sats of a machine's wallet that are kept for providers.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn kept_sats(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreError> {
+    // the first condition is the index's own
+    let sql = "SELECT coalesce(sum(amount_sats), 0) AS sats FROM legs l
+               JOIN settlements s ON s.id = l.settlement_id
+               WHERE s.machine_id = ?1 AND l.state IN ('planned', 'bound', 'kept')
+                   AND l.state = 'kept'";
     Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
 }

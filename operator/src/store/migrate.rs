@@ -54,6 +54,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, "0017_canary"),
     migration!(18, "0018_event_ids"),
     migration!(19, "0019_webhook_state"),
+    migration!(20, "0020_providers"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (
@@ -167,5 +168,55 @@ mod tests {
             assert_eq!(migration.number, expected);
             assert!(migration.name.starts_with(&format!("{expected:04}_")), "{}", migration.name);
         }
+    }
+
+    /// Loss prevented: rules and legs that are lost, or free of their rules, when their tables are made
+    /// anew for liquidity providers.
+    #[test]
+    fn rules_and_legs_outlive_their_new_tables() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+        migrate(&mut conn, &MIGRATIONS[..19], Unix(1)).unwrap();
+        let hash = "ab".repeat(32);
+        conn.execute_batch(&format!(
+            "INSERT INTO operators (id, name, created_at) VALUES (1, 'Test', 1);
+             PRAGMA foreign_keys = OFF;
+             INSERT INTO settlements (id, payment_hash, machine_id, wallet_id, direction, status,
+                 wire_sats, extra, principal_sats, platform_fee_sats, operator_fee_sats, owed_sats,
+                 short, settled_at, recorded_at, distribution)
+             VALUES (1, '{hash}', 1, 'till', 'cash_out', 'accepted', 105, '{{}}', 100, 2, 3, 0, 0, 1,
+                 1, 'processed');
+             PRAGMA foreign_keys = ON;
+             INSERT INTO rules (id, scope, operator_id, shares, signed, actor, created_at, in_force_at)
+             VALUES (7, 'operator', 1, '[]', '{{}}', 'cli', 1, 2);
+             INSERT INTO legs (id, settlement_id, position, round, idempotency_key, kind, amount_sats,
+                 rule_id, destination, state, payment_hash, planned_at, ended_at)
+             VALUES (9, 1, 1, 1, 'leg:1:1:1', 'operator_split', 3, 7, '{{}}', 'paid', '{hash}', 1, 2);"
+        ))
+        .unwrap();
+        migrate(&mut conn, MIGRATIONS, Unix(2)).unwrap();
+        let found: (i64, i64, String, Option<i64>) = conn
+            .query_row(
+                "SELECT l.id, r.id, l.state, l.lp_id FROM legs l JOIN rules r ON r.id = l.rule_id",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            )
+            .unwrap();
+        assert_eq!(found, (9, 7, "paid".into(), None));
+        for refused in [
+            "UPDATE legs SET state = 'bound'",
+            "DELETE FROM legs",
+            "UPDATE rules SET shares = '[1]'",
+            "INSERT INTO legs (settlement_id, position, round, idempotency_key, kind, amount_sats,
+                 rule_id, destination, state, planned_at)
+             VALUES (1, 2, 1, 'x', 'operator_split', 1, 7, '{}', 'planned', 1)",
+        ] {
+            assert!(conn.execute_batch(refused).is_err(), "{refused}");
+        }
+        // numbers are never used again
+        let next = "INSERT INTO rules (scope, operator_id, shares, signed, actor, created_at,
+                        in_force_at) VALUES ('operator', 1, '[]', '{}', 'cli', 1, 2)";
+        conn.execute(next, []).unwrap();
+        assert_eq!(conn.last_insert_rowid(), 8);
     }
 }

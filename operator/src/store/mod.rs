@@ -23,6 +23,7 @@ pub mod invoices;
 pub mod ledger;
 pub mod legs;
 pub mod log;
+pub mod lps;
 pub mod machines;
 mod migrate;
 pub mod operators;

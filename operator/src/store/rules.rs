@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::column::{Json, text_enum};
 use super::row::{Kept, record};
 use super::{Read, StoreError, Tx};
-use crate::ids::{MachineId, OperatorId, RuleSetId};
+use crate::ids::{LpId, MachineId, OperatorId, RuleSetId};
 
 text_enum! {
     /// Whose fee a rule set is about.
@@ -22,6 +22,8 @@ text_enum! {
         Operator = "operator",
         /// An operator's from one machine.
         Machine = "machine",
+        /// A liquidity provider's sats.
+        Lp = "lp",
     }
 }
 
@@ -68,6 +70,9 @@ record! {
         pub operator_id: Option<OperatorId>,
         /// The machine, where it is about one's.
         pub machine_id: Option<MachineId>,
+        /// The provider, where it is about one's sats.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub lp_id: Option<LpId>,
         /// All of the fee, or nothing: then it stays in the machine's wallet.
         pub shares: Json<Vec<Share>>,
         /// The event by which the owner's key has signed it.
@@ -131,6 +136,7 @@ pub fn standing(read: &Read<'_>, at: Unix) -> Result<Vec<KeptRules>, StoreError>
     let sql = "SELECT * FROM rules r WHERE cancelled_at IS NULL AND NOT EXISTS (
                    SELECT 1 FROM rules n WHERE n.scope = r.scope
                    AND n.operator_id IS r.operator_id AND n.machine_id IS r.machine_id
+                   AND n.lp_id IS r.lp_id
                    AND n.cancelled_at IS NULL AND n.in_force_at <= ?1
                    AND (n.in_force_at, n.id) > (r.in_force_at, r.id)) ORDER BY id";
     read.all(sql, &[&at], RuleSet::kept)
@@ -144,7 +150,7 @@ fn newest(
     at: Unix,
 ) -> Result<Option<KeptRules>, StoreError> {
     let sql = "SELECT * FROM rules WHERE scope = ?1 AND operator_id IS ?2 AND machine_id IS ?3
-               AND in_force_at <= ?4 AND cancelled_at IS NULL
+               AND lp_id IS NULL AND in_force_at <= ?4 AND cancelled_at IS NULL
                ORDER BY in_force_at DESC, id DESC LIMIT 1";
     read.one(sql, &[&scope, &operator, &machine, &at], RuleSet::kept)
 }
@@ -173,4 +179,22 @@ pub fn of_operator(
         Some(own) => Ok(Some(own)),
         None => newest(read, Scope::Operator, Some(operator), None, at),
     }
+}
+
+/// A liquidity provider's rule set in force at `at`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_lp(read: &Read<'_>, lp: LpId, at: Unix) -> Result<Option<KeptRules>, StoreError> {
+    let sql = "SELECT * FROM rules WHERE scope = 'lp' AND lp_id = ?1 AND in_force_at <= ?2
+               AND cancelled_at IS NULL ORDER BY in_force_at DESC, id DESC LIMIT 1";
+    read.one(sql, &[&lp, &at], RuleSet::kept)
+}
+
+/// Every rule set of a provider, newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn list_of_lp(read: &Read<'_>, lp: LpId) -> Result<Vec<KeptRules>, StoreError> {
+    read.all("SELECT * FROM rules WHERE lp_id = ?1 ORDER BY id DESC", &[&lp], RuleSet::kept)
 }

@@ -97,6 +97,18 @@ impl Rate {
         let minor = below.checked_div(u128::from(self.0)).ok_or(overflow.clone())?;
         i64::try_from(minor).map(|minor| Fiat { minor, currency }).map_err(|_| overflow)
     }
+
+    /// The smallest amount of `currency` that is worth at least `sats`: what they cost, rounded up.
+    ///
+    /// # Errors
+    /// [`MoneyError::Overflow`].
+    pub fn cost_of(self, sats: Sats, currency: Currency) -> Result<Fiat, MoneyError> {
+        let overflow = MoneyError::Overflow { what: "sats to fiat" };
+        let scale = RATE_SCALE.saturating_mul(u128::from(currency.minor_per_major()));
+        let scaled = u128::from(sats.0).checked_mul(scale).ok_or(overflow.clone())?;
+        let minor = scaled.div_ceil(u128::from(self.0));
+        i64::try_from(minor).map(|minor| Fiat { minor, currency }).map_err(|_| overflow)
+    }
 }
 
 impl<'de> Deserialize<'de> for Rate {

@@ -23,7 +23,7 @@ use crate::ledger::{Account, EntryKind, Posting};
 use crate::store::payments::Subject;
 use crate::store::quotes::Quote;
 use crate::store::{
-    Kept, Read, StoreError, documents, invoices, ledger, legs, machines, operators, payments,
+    Kept, Read, StoreError, documents, invoices, ledger, legs, lps, machines, operators, payments,
     quotes, rules, sessions, settlements, verdicts, withdraws,
 };
 
@@ -205,6 +205,7 @@ fn gathered(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Proof, P
         verdicts: found.into_iter().map(|kept| kept.row.statement.0).collect(),
         rules,
         own_rules,
+        providers: lps::shares_of(read, kept.id)?,
         legs,
     })
 }

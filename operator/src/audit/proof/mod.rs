@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{LegId, MachineId, OperatorId, RuleSetId, SettlementId};
 use crate::store::legs::Leg;
+use crate::store::lps::LpShare;
 use crate::store::payments::Payment;
 use crate::store::quotes::Quote;
 use crate::store::rules::RuleSet;
@@ -93,6 +94,9 @@ pub struct Proof {
     pub rules: Vec<Rules>,
     /// Which of them is the operator's that counted when the legs were planned.
     pub own_rules: Option<RuleSetId>,
+    /// What liquidity providers got of the principal, and what they could spend, by the service's word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<LpShare>,
     /// The legs, every round of them.
     pub legs: Vec<LegPaid>,
 }

@@ -2,13 +2,18 @@
 
 use bitspire_shared::ids::PubKey;
 
+use bitspire_shared::money::Fiat;
+
 use super::shop::Shop;
 use super::*;
+use crate::audit::proof;
 use crate::distribute::tests::{in_force, round, to};
 use crate::ids::SettlementId;
+use crate::lps::{self as deeds, Asker, Cash, Wanted};
 use crate::store::legs::LegState;
+use crate::store::lps::Mode;
 use crate::store::rules::Scope;
-use crate::store::{damage, legs, machines, operators};
+use crate::store::{damage, legs, lps, machines, operators};
 
 /// Two sales, a whole and a short one, with the platform's fees where they belong.
 pub(in crate::audit) async fn distributed() -> (Shop, Vec<SettlementId>) {
@@ -67,4 +72,55 @@ async fn distributed_fees_are_no_difference_and_changed_ones_are() {
         assert_eq!(told, differs, "{id}");
     }
     assert!(found(&shop.audit().await).iter().any(|one| one.check == Check::Distribution));
+}
+
+/// Loss prevented: a provider pays for notes that never came out; or an audit, or a proof for somebody
+/// else, in which what a provider got cannot be told from a theft.
+#[tokio::test]
+async fn providers_get_their_part_of_what_came_out() {
+    let mut shop = Shop::open().await;
+    let (keys, id, now) = (shop.owner.clone(), shop.world.machine_id, shop.world.app.clock.now());
+    let key = PubKey::new(keys.public_key()).unwrap();
+    let machine = shop.world.read(move |read| machines::find(read, id)).await.unwrap();
+    let operator = machine.operator_id;
+    shop.world
+        .write(move |tx| {
+            operators::set_identity(tx, operator, key, operators::SignerKind::Local, None)?;
+            in_force(tx, &keys, (Scope::Super, None), vec![to("stray", 1_000_000)], now)
+        })
+        .await;
+    let app = shop.world.app.clone();
+    let who = || Asker { actor: "cli".into(), operator: None };
+    let flow = Wanted { mode: Mode::Flow, daily_limit_minor: None };
+    let lp = deeds::register(&app, who(), None, "Ada", machine.currency, flow).await.unwrap();
+    deeds::enrol(&app, who(), lp, None).await.unwrap();
+    let cash = Cash { fiat: Fiat::new(5_000, machine.currency), reference: "1".into() };
+    let made = deeds::deposit(&app, who(), lp, cash).await.unwrap();
+    deeds::end_deposit(&app, who(), made, true).await.unwrap();
+    let (mut sold, mut got) = (Vec::new(), Vec::new());
+    // half of 40 EUR came out of the first sale, so 20 of the provider's 50 were spent on it
+    for (outcome, out) in [(DispenseOutcome::Partial, 1), (DispenseOutcome::Full, 2)] {
+        let sale = shop.paid().await;
+        shop.dispensed(&sale, outcome, out).await;
+        let hash = sale.invoice.payment_hash;
+        let id = shop.world.read(move |read| settlements::by_hash(read, hash)).await.unwrap().id;
+        round(&app, 0).await;
+        let shares = shop.world.read(move |read| lps::shares_of(read, id)).await;
+        got.extend(shares.iter().map(|share| (share.sats.0, share.minor)));
+        sold.push(id);
+    }
+    assert_eq!(got, [(20_000, 2_000), (30_000, 3_000)]);
+    shop.heartbeat(&[], &[]).await;
+    assert_eq!(shop.audit().await.differences, []);
+    for id in sold {
+        let sealed = proof::make(&app, id).await.unwrap();
+        let checked = proof::check(&sealed, proof::Pins::default());
+        assert!(checked.ok, "{:?}", checked.steps.last().map(|step| &step.words));
+        assert!(checked.steps.last().unwrap().words.contains("dca"), "{}", sealed.proof.legs.len());
+        let mut other = sealed.proof.clone();
+        other.providers[0].sats.0 += 1;
+        let service = nostr::Keys::new(app.service.secret_key().clone());
+        let other = other.seal(&service).unwrap();
+        assert!(!proof::check(&other, proof::Pins::default()).ok, "a sat more");
+    }
 }

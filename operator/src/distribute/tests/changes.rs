@@ -6,7 +6,7 @@ use crate::fleet::FleetError;
 use crate::store::rules as rows;
 
 fn wish(scope: Scope, shares: Vec<Share>) -> Wish {
-    Wish { scope, operator: None, machine: None, shares }
+    Wish { scope, operator: None, machine: None, lp: None, shares }
 }
 
 async fn change(world: &World, wish: Wish) -> Result<rows::KeptRules, RulesError> {

@@ -176,6 +176,7 @@ async fn only_public_addresses_over_tls_are_named_in_rules() {
             scope: Scope::Operator,
             operator: None,
             machine: None,
+            lp: None,
             shares: vec![Share { ppm: FeePpm::new(1_000_000).unwrap(), to: to.clone() }],
         };
         let refused = super::super::rules::change(world.app(), "cli", None, wish).await;

@@ -73,7 +73,7 @@ async fn ended(world: &mut World) {
 /// One world of some sales; what the legs carried.
 async fn story(seed: u64) {
     let mut dice = Dice(seed);
-    let mut world = World::ruled().await;
+    let (mut world, [flow, fixed]) = World::provided().await;
     let (mut platform, mut operator) = (0, 0);
     for _ in 0..SALES {
         world.node().set_reachable(true);
@@ -100,6 +100,7 @@ async fn story(seed: u64) {
     legs.sort_unstable();
     legs.dedup();
     assert_eq!(legs.len(), paid.len(), "seed {seed}: a leg was paid twice");
+    world.assert_providers(&every, [flow, fixed]).await;
 }
 
 /// Loss prevented: any order of timeouts, unknowns, late successes, failures and restarts in which a

@@ -7,8 +7,9 @@ import { badge, card, el, empty, facts, hint, small, table, time, title } from "
 import { may } from "./state.js";
 
 const STATE = { errored: "bad", held: "wait", processing: "idle", pending: "idle" };
-const LEG = { paid: "good", failed: "bad", bound: "wait", planned: "idle", void: "idle", by_hand: "idle" };
-const KIND = { super_fee: "Platform's fee", operator_split: "Operator's fee" };
+const LEG = { paid: "good", failed: "bad", bound: "wait", planned: "idle", void: "idle", by_hand: "idle",
+  kept: "wait" };
+const KIND = { super_fee: "Platform's fee", operator_split: "Operator's fee", dca: "Provider's sats" };
 
 const why = () => field({ name: "reason", label: "Why, for the audit log", autocomplete: "off", required: true });
 
@@ -22,16 +23,16 @@ function decided(page, words, means, path, more, done) {
 }
 
 const legs = (page, known) => [
-  ["Part", (leg) => KIND[leg.kind] ?? leg.kind],
+  ["Part", (leg) => [KIND[leg.kind] ?? leg.kind, small(leg.lp_id !== null && `provider ${leg.lp_id}`)]],
   ["Amount", (leg) => sats(leg.amount_sats), "number"],
-  ["To", (leg) => leg.to ?? "no wallet yet"],
+  ["To", (leg) => leg.to ?? (leg.lp_id === null ? "no wallet yet" : "kept for them")],
   ["State", (leg) => [badge(LEG[leg.state] ?? "idle", leg.state.replaceAll("_", " ")),
     small(leg.payment && leg.state === "bound" && `payment ${leg.payment}`), small(leg.detail)]],
   ["Tries", (leg) => leg.round, "number"],
-  ["", (leg) => may(known, "owner") && (leg.state === "planned" || leg.state === "failed") && [
-    decided(page, "Do not pay it", "Its sats stay in the machine's wallet.", `/dca/legs/${leg.id}/end`,
+  ["", (leg) => may(known, "owner") && (leg.state === "planned" || leg.state === "kept" || leg.state === "failed") && [
+    decided(page, "Do not pay it", "Its sats stay in the machine's wallet; a provider has the fiat again.", `/dca/legs/${leg.id}/end`,
       { how: "void" }, "The leg is ended."),
-    decided(page, "Paid by other means", "It is not paid again. A platform's fee is then booked as the operator's.",
+    decided(page, "Paid by other means", "It is not paid again. A platform's or a provider's sats are then booked as the operator's.",
       `/dca/legs/${leg.id}/end`, { how: "by_hand" }, "The leg is ended.")]],
 ];
 
@@ -60,7 +61,7 @@ const share = (one) => el("li", null, `${percent(one.fraction)} to ${Object.valu
 const rules = (page, known, names) => [
   ["Rules", (row) => row.id, "number"],
   ["Whose fee", (row) => (row.machine_id ? `yours, of ${names.get(row.machine_id) ?? row.machine_id}`
-    : { super: "the platform's", operator: "yours" }[row.scope])],
+    : row.lp_id ? `provider ${row.lp_id}'s sats` : { super: "the platform's", operator: "yours" }[row.scope])],
   ["Shares", (row) => (row.shares.length ? el("ul", null, row.shares.map(share)) : "none")],
   ["From", (row) => time(row.in_force_at)],
   ["Asked for by", (row) => row.actor],

@@ -43,7 +43,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and text of each asset.
-const ASSETS: [(&str, &str, &str); 20] = [
+const ASSETS: [(&str, &str, &str); 21] = [
     ("/assets/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("/assets/page.js", SCRIPT, include_str!("page.js")),
@@ -56,6 +56,7 @@ const ASSETS: [(&str, &str, &str); 20] = [
     ("/assets/fleet.js", SCRIPT, include_str!("fleet.js")),
     ("/assets/pairing.js", SCRIPT, include_str!("pairing.js")),
     ("/assets/distribution.js", SCRIPT, include_str!("distribution.js")),
+    ("/assets/providers.js", SCRIPT, include_str!("providers.js")),
     ("/assets/documents.js", SCRIPT, include_str!("documents.js")),
     ("/assets/rollout.js", SCRIPT, include_str!("rollout.js")),
     ("/assets/said.js", SCRIPT, include_str!("said.js")),
@@ -133,9 +134,9 @@ fn shell() -> Markup {
                     nav id="nav" aria-label="Sections" hidden {
                         @for (path, name) in [
                             ("machines", "Machines"), ("settlements", "Settlements"),
-                            ("distribution", "Distribution"), ("service", "Service"),
-                            ("rejected", "Refused"), ("relays", "Relays"), ("audit", "Audit log"),
-                            ("simulator", "Simulator"),
+                            ("distribution", "Distribution"), ("providers", "Providers"),
+                            ("service", "Service"), ("rejected", "Refused"), ("relays", "Relays"),
+                            ("audit", "Audit log"), ("simulator", "Simulator"),
                         ] {
                             a href={ "#/" (path) } hidden[path == "simulator"] { (name) }
                         }

@@ -5,9 +5,10 @@
 
 import { distribution } from "./distribution.js";
 import { fleet } from "./fleet.js";
+import { providers } from "./providers.js";
 import { audit, rejected, relays, settlements } from "./reports.js";
 import { service } from "./service.js";
 import { simulator } from "./simulator.js";
 
-export const views = { machines: fleet, settlements, distribution, service, rejected, relays, audit,
-  simulator };
+export const views = { machines: fleet, settlements, distribution, providers, service, rejected, relays,
+  audit, simulator };

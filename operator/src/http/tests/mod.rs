@@ -4,6 +4,7 @@ mod at_machine;
 mod audit;
 mod bunker;
 mod fleet;
+mod lps;
 mod pairing;
 
 use std::net::SocketAddr;

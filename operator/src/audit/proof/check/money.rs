@@ -10,13 +10,16 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::Looked;
+use crate::audit::proof::LegPaid;
 use crate::audit::report::{Check, Findings};
-use crate::audit::{books, legs, sale, signed};
+use crate::audit::{books, legs, providers, sale, signed};
+use crate::distribute::providers::Portion;
 use crate::distribute::{plan, rules};
 use crate::ids::RuleSetId;
 use crate::rpc::worth;
 use crate::store::Kept;
 use crate::store::legs::{LegKind, LegState};
+use crate::store::lps::LpShare;
 use crate::store::payments::{Payment, PaymentState};
 use crate::store::rules::KeptRules;
 use crate::store::settlements::SettlementStatus;
@@ -204,6 +207,33 @@ pub(super) fn parts(looked: &Looked<'_>, findings: &mut Findings) -> String {
     )
 }
 
+/// What providers got, derived again from what they could spend, with where their legs went.
+fn portions(looked: &Looked<'_>, findings: &mut Findings) -> Vec<Portion> {
+    let (proof, s) = (looked.proof, &looked.proof.settlement);
+    if proof.providers.is_empty() {
+        return Vec::new();
+    }
+    match proof.quotes.first().filter(|_| s.direction == Direction::CashOut) {
+        Some(quote) => {
+            let terms = (s.principal_sats, quote.rate_nano, s.fiat_code);
+            providers::derived(findings, "the settlement", terms, &proof.providers);
+        }
+        None => findings.differ(Check::Distribution, "providers", "of a cash-out only", "another"),
+    }
+    let portion = |share: &LpShare| {
+        findings.same(Check::Distribution, "shares of providers", s.id, share.settlement_id);
+        let own = proof.rules.iter().find(|set| {
+            let of = |one: &LegPaid| {
+                one.leg.lp_id == Some(share.lp_id) && one.leg.rule_id == Some(set.id)
+            };
+            set.rules.lp_id == Some(share.lp_id) && proof.legs.iter().any(of)
+        });
+        let to = own.and_then(|set| Some((set.id, set.rules.shares.0.first()?.to.clone())));
+        Portion { share: share.clone(), to }
+    };
+    proof.providers.iter().map(portion).collect()
+}
+
 pub(super) fn distribution(looked: &Looked<'_>, findings: &mut Findings) -> String {
     let (proof, s) = (looked.proof, &looked.proof.settlement);
     for set in &proof.rules {
@@ -229,7 +259,8 @@ pub(super) fn distribution(looked: &Looked<'_>, findings: &mut Findings) -> Stri
     let platform = kept(platform.and_then(|one| one.leg.rule_id));
     let own = kept(proof.own_rules);
     let shares = (plan::shares(platform.as_ref()), plan::shares(own.as_ref()));
-    match looked.settlement.parts().map(|parts| plan::legs(parts, shares.0, shares.1)) {
+    let portions = portions(looked, findings);
+    match looked.settlement.parts().map(|parts| plan::legs(parts, shares.0, shares.1, &portions)) {
         Some(Ok(expected)) => {
             let rows = proof.legs.iter().map(|one| (one.id, &one.leg));
             legs::derived(findings, "the settlement", &expected, rows);

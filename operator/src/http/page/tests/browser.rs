@@ -165,6 +165,16 @@ async fn a_seed_is_in_the_page_until_it_is_left_and_nowhere_else() {
     tab.has_nothing_of(&seed);
     tab.go("#/distribution").await;
     tab.shows("Every fee is where it belongs");
+    tab.go("#/providers").await;
+    tab.shows("None: what is sold for notes stays");
+    tab.types(&[("name", "Ada"), ("currency", "eur")]);
+    tab.press("Register").await;
+    tab.shows("Ada is registered");
+    tab.types(&[("amount", "1000,50"), ("reference", "R1")]);
+    tab.press("Record").await;
+    for words in ["1000.50 EUR", "pending", "0.00 EUR", "nowhere yet", "kept for them"] {
+        tab.shows(words);
+    }
     tab.go("#/machines/1").await;
     tab.has_nothing_of(&seed);
 
