@@ -123,7 +123,8 @@ pub enum DistributeError {
     /// The wallet holds too little beside what customers were promised.
     #[error(
         "distribution: expected {needed} sats beside the {promised} that customers were promised, \
-         other legs take or are kept for providers, the wallet has {balance}; it goes on when there is more"
+         other legs take or are kept for providers, the wallet has {balance}; it goes on when there \
+         is more"
     )]
     NoRoom {
         /// The leg and what routing may cost.

@@ -36,7 +36,7 @@ pub(crate) struct Portion {
 /// each part costs: in proportion to what they may spend, rounded down, and never worth more than that.
 ///
 /// # Errors
-/// [`MoneyError::Overflow`]; [`MoneyError::Range`] for somebody who may spend less than nothing.
+/// [`MoneyError::Overflow`], also for somebody who may spend less than nothing.
 pub(crate) fn parts(
     principal: Sats,
     rate: Rate,

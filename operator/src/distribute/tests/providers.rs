@@ -43,8 +43,7 @@ impl World {
         let currency = "EUR".parse().unwrap();
         let id = lps::register(self.app(), who(), None, name, currency, wanted).await.unwrap();
         lps::enrol(self.app(), who(), id, None).await.unwrap();
-        let made = lps::deposit(self.app(), who(), id, eur(minor, "first")).await.unwrap();
-        lps::end_deposit(self.app(), who(), made, true).await.unwrap();
+        self.deposits(id, minor, "first").await;
         id
     }
 
@@ -56,10 +55,15 @@ impl World {
         // before their first fiat a destination counts at once
         rules::change(world.app(), "cli", None, goes_to(flow, "ada")).await.unwrap();
         lps::enrol(world.app(), who(), flow, Some(world.machine)).await.unwrap();
-        let made = lps::deposit(world.app(), who(), flow, eur(30_000, "1")).await.unwrap();
-        lps::end_deposit(world.app(), who(), made, true).await.unwrap();
+        world.deposits(flow, 30_000, "1").await;
         let fixed = world.provider("Eve", fixed(5_000), 100_000).await;
         (world, [flow, fixed])
+    }
+
+    /// Hands over fiat of a provider, and confirms it.
+    pub(super) async fn deposits(&self, lp: LpId, minor: i64, reference: &str) {
+        let made = lps::deposit(self.app(), who(), lp, eur(minor, reference)).await.unwrap();
+        lps::end_deposit(self.app(), who(), made, true).await.unwrap();
     }
 
     async fn left(&self, lp: LpId) -> i64 {
@@ -72,7 +76,12 @@ impl World {
     }
 
     /// Every sat and every cent of the providers is where the legs and the shares say.
-    pub(super) async fn assert_providers(&self, every: &[KeptLeg], [flow, fixed]: [LpId; 2]) {
+    pub(super) async fn assert_providers(
+        &self,
+        every: &[KeptLeg],
+        [flow, fixed]: [LpId; 2],
+        deposited: i64,
+    ) {
         let of = |lp, state| -> u64 {
             let all = every.iter().filter(|leg| leg.lp_id == Some(lp) && leg.state == state);
             all.map(|leg| leg.amount_sats.0).sum()
@@ -80,9 +89,10 @@ impl World {
         assert_eq!(self.holds("ada").await, of(flow, LegState::Paid));
         assert_eq!(self.theirs(flow).await, 0);
         assert_eq!(self.theirs(fixed).await, i64::try_from(of(fixed, LegState::Kept)).unwrap());
-        for (lp, deposited) in [(flow, 30_000), (fixed, 100_000)] {
+        for (lp, deposited) in [(flow, deposited), (fixed, 100_000)] {
             let shares = self.read(move |read| kept::newest_shares(read, lp, u32::MAX)).await;
-            let spent: i64 = shares.iter().map(|share| share.minor).sum();
+            let spent = shares.iter().filter(|share| share.state != Some(LegState::Void));
+            let spent: i64 = spent.map(|share| share.minor).sum();
             assert_eq!(self.left(lp).await, deposited - spent);
         }
     }
@@ -137,8 +147,7 @@ async fn a_daily_limit_counts_anew_each_day() {
     }
     // from the next sale on, without a limit
     lps::set_terms(world.app(), who(), lp, FLOW).await.unwrap();
-    let more = lps::deposit(world.app(), who(), lp, eur(2_000, "more")).await.unwrap();
-    lps::end_deposit(world.app(), who(), more, true).await.unwrap();
+    world.deposits(lp, 2_000, "more").await;
     world.full().await;
     world.round().await;
     assert_eq!((world.left(lp).await, world.theirs(lp).await), (1_000, 22_000));
