@@ -34,7 +34,6 @@ use crate::wallet::{InvoiceRequest, Wallet as _};
 const NOW: u64 = 1_800_000_000;
 /// What the till holds before its first sale.
 const OPENING: u64 = 1_000_000;
-
 /// The rate of every sale: 10 sats a cent.
 const SATS_PER_EUR: u64 = 1_000;
 
@@ -122,7 +121,6 @@ impl World {
         Self::with("").await
     }
 
-    /// With further lines of configuration.
     async fn with(more: &str) -> Self {
         // processes die here, computers do not: where there is memory, nothing waits for a disk
         let folder = match Path::new("/dev/shm").is_dir() {
