@@ -48,9 +48,9 @@ pub(super) enum DistributionVerb {
     /// Change who gets which share of a fee, or where a liquidity provider's sats go
     ///
     /// The operator's key signs the change. It counts after distribution.rules_delay_hours, at once
-    /// before the first sale (--lp: before their first deposit is confirmed), and can be cancelled
-    /// until then. Without --to the fee stays in the machine's wallet (--super: it waits; --machine:
-    /// the operator's rules count again; --lp: their sats are kept there until you settle them).
+    /// before the first sale, and can be cancelled until then. Without --to the fee stays in the
+    /// machine's wallet (--super: it waits; --machine: the operator's rules count again; --lp: their
+    /// sats are kept there until you settle them).
     SetRules(SetRules),
     /// Cancel a change that does not count yet
     CancelRules {

@@ -1,8 +1,7 @@
 //! Changing where fees, and liquidity providers' sats, go.
 //!
 //! Promise: a change is signed by the owner's key before it is written, is told in the log at once,
-//! takes effect after a delay (none before the first sale, or before a provider's first deposit) and can
-//! be cancelled until then. A wallet
+//! takes effect after a delay (none before the first sale) and can be cancelled until then. A wallet
 //! that it names is of this instance, is no machine's, is not another operator's by the configuration,
 //! and is in nobody else's rules that count or will.
 //!
@@ -28,7 +27,6 @@ use crate::http::error::in_words;
 use crate::ids::{LpId, MachineId, OperatorId, RuleSetId};
 use crate::lps::{self, LpError};
 use crate::signer::SignerError;
-use crate::store::lps as lp_rows;
 use crate::store::machines as machine_rows;
 use crate::store::rules::{self, Destination, KeptRules, RuleSet, Scope, Share};
 use crate::store::{Json, Kept, Read, StoreError, Tx, log, operators, settlements};
@@ -278,11 +276,9 @@ fn check(read: &Read<'_>, asked: &Asked, now: Unix) -> Result<Granted, RulesErro
         }
     }
     let key = signs.pubkey.ok_or(FleetError::NoIdentity)?;
-    // before the first sale, or a provider's first fiat, nothing can be led away
-    let at_stake = match lp_id {
-        Some(lp) => lp_rows::has_deposited(read, lp)?,
-        None => !settlements::newest(read, operator_id, None, None, 1)?.is_empty(),
-    };
+    // before the first sale nothing can be led away; a provider's principal is the operator's until
+    // somebody says otherwise, so that a new provider waits as anybody does
+    let sold = !settlements::newest(read, operator_id, None, None, 1)?.is_empty();
     let rules = RuleSet {
         scope: wish.scope,
         operator_id,
@@ -292,7 +288,7 @@ fn check(read: &Read<'_>, asked: &Asked, now: Unix) -> Result<Granted, RulesErro
         signed: String::new(),
         actor: asked.actor.clone(),
         created_at: now,
-        in_force_at: if at_stake { now.after(asked.delay) } else { now },
+        in_force_at: if sold { now.after(asked.delay) } else { now },
         cancelled_at: None,
         cancelled_by: None,
     };

@@ -429,16 +429,6 @@ pub fn deposits(read: &Read<'_>, lp: LpId) -> Result<Vec<KeptDeposit>, StoreErro
     read.all(sql, &[&lp], Deposit::kept)
 }
 
-/// Whether a provider has ever handed over something that was confirmed.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn has_deposited(read: &Read<'_>, lp: LpId) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM lp_deposits WHERE lp_id = ?1
-               AND state = 'confirmed') AS has";
-    Ok(read.one(sql, &[&lp], |row| row.get("has"))?.unwrap_or(false))
-}
-
 /// At most `limit` deposits after `after`, oldest first: for the auditor.
 ///
 /// # Errors

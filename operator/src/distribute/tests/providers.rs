@@ -9,7 +9,8 @@ use crate::lps::{self, Asker, Cash, LpError, Wanted};
 use crate::store::lps as kept;
 use crate::store::lps::{DepositState, Mode};
 
-const WALLETS: &str = "[wallets.ada]\nkind = 'simulated'\n[wallets.eve]\nkind = 'simulated'\n";
+const WALLETS: &str = "[wallets.ada]\nkind = 'simulated'\n[wallets.eve]\nkind = 'simulated'\n\
+    [wallets.mallory]\nkind = 'simulated'\n";
 const FLOW: Wanted = Wanted { mode: Mode::Flow, daily_limit_minor: None };
 
 fn fixed(minor: i64) -> Wanted {
@@ -52,7 +53,7 @@ impl World {
         let world = Self::shop().await;
         let currency = "EUR".parse().unwrap();
         let flow = lps::register(world.app(), who(), None, "Ada", currency, FLOW).await.unwrap();
-        // before their first fiat a destination counts at once
+        // before the first sale a destination counts at once
         rules::change(world.app(), "cli", None, goes_to(flow, "ada")).await.unwrap();
         lps::enrol(world.app(), who(), flow, Some(world.machine)).await.unwrap();
         world.deposits(flow, 30_000, "1").await;
@@ -285,8 +286,16 @@ async fn what_a_person_ends_is_given_back_or_settled_once() {
 async fn where_a_providers_sats_go_changes_as_fees_do() {
     let (world, [ada, eve]) = World::provided().await;
     let change = async |wish| rules::change(world.app(), "cli", None, wish).await;
+    world.full().await;
+    world.round().await;
+    // a provider who was never there, with fiat that nobody has seen, gets nothing for a day
+    let mallory = world.provider("Mallory", FLOW, 100_000_000).await;
+    let own = change(goes_to(mallory, "mallory")).await.unwrap();
+    assert_eq!(own.in_force_at, Unix(NOW + 86_400));
+    lps::set_disabled(world.app(), who(), mallory, true).await.unwrap();
+    rules::cancel(world.app(), "cli", None, own.id).await.unwrap();
     let later = change(goes_to(ada, "eve")).await.unwrap();
-    assert_eq!(later.in_force_at, Unix(NOW + 86_400), "there is fiat to lead away");
+    assert_eq!(later.in_force_at, Unix(NOW + 86_400), "there are sats to lead away");
     for (wish, words) in [
         (goes_to(eve, "ada"), "your own"),
         (goes_to(eve, "eve"), "your own"),
@@ -300,14 +309,13 @@ async fn where_a_providers_sats_go_changes_as_fees_do() {
     }
     let none = change(goes_to(LpId(9), "eve")).await;
     assert!(matches!(none, Err(RulesError::Lp(LpError::None(_)))), "{none:?}");
-    world.full().await;
-    world.round().await;
     assert_eq!((world.holds("ada").await, world.holds("eve").await), (8_571, 0));
     world.pass(86_400);
     world.full().await;
     world.round().await;
     assert_eq!((world.holds("ada").await, world.holds("eve").await), (8_571, 8_535));
-    assert_eq!(world.audited("rules.change").await, 2);
+    assert_eq!(world.holds("mallory").await, 0);
+    assert_eq!(world.audited("rules.change").await, 3);
     world.assert_whole(400, 600).await;
 }
 

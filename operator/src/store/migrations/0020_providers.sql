@@ -226,3 +226,17 @@ CREATE TRIGGER legs_reserved BEFORE INSERT ON legs
 WHEN NEW.lp_id IS NOT NULL AND NEW.amount_sats IS NOT (SELECT sats FROM lp_shares
     WHERE settlement_id = NEW.settlement_id AND lp_id = NEW.lp_id)
 BEGIN SELECT RAISE(ABORT, 'legs: a provider''s leg is its share'); END;
+
+-- who makes sats somebody's is told as who changes where they go
+DROP TRIGGER webhook_of_act;
+CREATE TRIGGER webhook_of_act AFTER INSERT ON audit_log
+WHEN (SELECT since FROM webhook) IS NOT NULL AND NEW.action <> 'webhook.given_up'
+    AND (NEW.actor = 'service' OR NEW.action IN ('rules.change', 'rules.cancel')
+        OR NEW.action GLOB 'lp.*')
+BEGIN
+    INSERT INTO webhook_events (machine_id, kind, event) VALUES (
+        CASE WHEN NEW.subject GLOB 'machine:[0-9]*' THEN CAST(substr(NEW.subject, 9) AS INTEGER)
+        END, 'alert',
+        json_object('what', NEW.action, 'subject', NEW.subject, 'actor', NEW.actor,
+            'detail', json(NEW.detail), 'at', NEW.at));
+END;
