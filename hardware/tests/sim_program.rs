@@ -165,6 +165,11 @@ fn a_driver_dispenses_from_the_program() {
 fn each_validator_is_served_and_keys_work() {
     // STATUS REQUEST or POLL, POWER UP (published frames)
     is_served("id003", &[0xfc, 0x05, 0x11, 0x27, 0x56], [0xfc, 0x05, 0x40, 0x2b, 0x15]);
+    is_served(
+        "ccnet-b2b",
+        &[0x02, 0x01, 0x06, 0x33, 0x62, 0x34],
+        [0x02, 0x01, 0x06, 0x10, 0xfb, 0x27],
+    );
     is_served("ccnet", &[0x02, 0x03, 0x06, 0x33, 0xda, 0x81], [0x02, 0x03, 0x06, 0x10, 0x43, 0x92]);
 }
 
@@ -284,6 +289,7 @@ fn wrong_use_is_told_and_has_its_code() {
     assert!(help.status.success());
     for words in [
         "ccnet",
+        "ccnet-b2b",
         "ebds",
         "f56",
         "id003",

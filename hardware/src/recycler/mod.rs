@@ -13,10 +13,14 @@
 //! [`DispenseOutcome::Unknowable`](crate::dispenser::DispenseOutcome::Unknowable); nothing is paid
 //! out again because an answer was lost.
 
+pub mod ccnet_b2b;
 pub mod id003_rc;
+mod orders;
 pub mod smart_payout;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod world;
 
 use std::collections::BTreeMap;
 

@@ -24,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::bays::SLOTS;
+use super::ccnet::CcnetSim;
 use super::escpos::EscPosSim;
 use super::f56::{F56Sim, Fit};
 use super::faulty::{FaultRates, Faulty};
@@ -61,6 +62,14 @@ struct Cli {
 enum Device {
     /// CashCode CCNET validator: inlet, escrow, drop cassette
     Ccnet {
+        #[command(flatten)]
+        validator: Validator,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// CashCode Bill-to-Bill unit (CCNET): a validator with three cassettes that pay out
+    #[command(name = "ccnet-b2b")]
+    CcnetB2b {
         #[command(flatten)]
         validator: Validator,
         #[command(flatten)]
@@ -284,7 +293,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Option<LineSettings>, Common)> {
     let (device, usual, common): (Box<dyn SimDevice>, _, _) = match cli.device {
         Device::Ccnet { validator, common } => {
-            (Box::new(validator.ccnet()), Some(Protocol::Ccnet.line()), common)
+            (Box::new(validator.ccnet(CcnetSim::new)), Some(Protocol::Ccnet.line()), common)
+        }
+        Device::CcnetB2b { validator, common } => {
+            (Box::new(validator.ccnet(CcnetSim::unit)), Some(Protocol::Ccnet.line()), common)
         }
         Device::Ebds { cashflow, common } => {
             (Box::new(cashflow.device()), Some(Protocol::Ebds.line()), common)

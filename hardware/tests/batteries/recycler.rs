@@ -71,6 +71,19 @@ fn smart_payout() -> Rig {
     })
 }
 
+fn ccnet_b2b() -> Rig {
+    use bitspire_hardware::acceptor::ccnet::Settings;
+    use bitspire_hardware::recycler::ccnet_b2b::CcnetB2b;
+    use bitspire_hardware::sim::ccnet::{CcnetSim, Options, Timing};
+    let timing = Timing { initialize: 300, accept: 150, stack: 150, take: 150, confirm: 1_000 };
+    let sim = CcnetSim::unit(CcnetSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let engine = CcnetB2b::<ByTest>::new(Settings { currency: currency(), baud: 9600 });
+        let opener = serial(line.to_str().unwrap());
+        Box::new(Device::start("ccnet-b2b", engine, opener, sink).unwrap())
+    })
+}
+
 fn currency() -> Currency {
     "EUR".parse().unwrap()
 }
@@ -239,5 +252,6 @@ macro_rules! battery {
     };
 }
 
+battery!(ccnet_b2b: what_comes_in_can_go_out an_emptying_is_counted a_payout_outlives_the_host);
 battery!(id003_rc: what_comes_in_can_go_out an_emptying_is_counted a_payout_outlives_the_host);
 battery!(smart_payout: what_comes_in_can_go_out an_emptying_is_counted a_payout_outlives_the_host);

@@ -23,7 +23,12 @@ pub(crate) fn ccnet(input: &[u8]) -> usize {
     let found = frames(input);
     for frame in &found {
         let (reply, request) = (ccnet::Reply::parse(frame), ccnet::Request::parse(frame));
-        assert_eq!((reply.frame(), request.frame()), (*frame, *frame));
+        let again = [reply.frame(), request.frame()];
+        assert_eq!(again.map(|again| again.with_address(frame.address())), [*frame, *frame]);
+        let state = ccnet::unit::UnitState::parse(frame.content());
+        assert!(state.is_none_or(|state| state.frame().content() == frame.content()));
+        let recovery = ccnet::unit::Recovery::parse(frame.content());
+        assert!(recovery.is_none_or(|said| said.frame().content() == frame.content()));
         let _ = (reply.to_string(), request.to_string());
         if let ccnet::Reply::BillTable(table) = reply {
             let _ = table.slots().filter_map(|slot| slot.note()).count();

@@ -15,6 +15,7 @@ use bitspire_hardware::engine::{Engine, Output};
 use bitspire_hardware::frame::{self, puloon};
 use bitspire_hardware::printer::escpos::EscPos;
 use bitspire_hardware::printer::{PrinterCommand, Slip};
+use bitspire_hardware::recycler::ccnet_b2b::CcnetB2b;
 use bitspire_hardware::recycler::id003_rc::{self, Id003Rc};
 use bitspire_hardware::recycler::{Emptying, RecyclerCommand, RecyclerEvent};
 use bitspire_shared::ids::BayId;
@@ -350,15 +351,9 @@ struct Boxes {
     /// Notes of a box that a proof allows to go out, each once.
     allowed: Vec<(u8, u8)>,
     emptyings: usize,
-    decoder: frame::id003::Decoder,
 }
 
-impl Watch<Id003Rc<Fuzz>> for Boxes {
-    fn dress(&self, content: &[u8]) -> Vec<u8> {
-        let (op, data) = content.split_first().unwrap_or((&0, &[]));
-        frame::id003::Frame::new(*op, data).to_bytes()
-    }
-
+impl Boxes {
     fn command(&mut self, which: u8) -> RecyclerCommand<Fuzz> {
         let bay = |no| BayId::new(no).expect("a bay");
         match which % 16 {
@@ -378,6 +373,41 @@ impl Watch<Id003Rc<Fuzz>> for Boxes {
         }
     }
 
+    fn pays(&mut self, fits: impl Fn(&(u8, u8)) -> bool) {
+        let at = self.allowed.iter().position(fits);
+        self.allowed.remove(at.expect("notes go out without a proof, or again"));
+    }
+
+    fn empties(&mut self) {
+        let left = self.emptyings.checked_sub(1);
+        self.emptyings = left.expect("a box is emptied without a proof, or again");
+    }
+
+    fn look(&mut self, stacks: bool, events: &[RecyclerEvent]) {
+        let events = events.iter().filter_map(|event| match event {
+            RecyclerEvent::In(event) => Some(event.clone()),
+            _ => None,
+        });
+        self.notes.look(stacks, &events.collect::<Vec<_>>());
+    }
+}
+
+#[derive(Default)]
+struct Rc {
+    boxes: Boxes,
+    decoder: frame::id003::Decoder,
+}
+
+impl Watch<Id003Rc<Fuzz>> for Rc {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let (op, data) = content.split_first().unwrap_or((&0, &[]));
+        frame::id003::Frame::new(*op, data).to_bytes()
+    }
+
+    fn command(&mut self, which: u8) -> RecyclerCommand<Fuzz> {
+        self.boxes.command(which)
+    }
+
     fn look(&mut self, _: &[u8], out: &Output<RecyclerEvent>) {
         use frame::id003::Request;
         use frame::id003::recycler::Extension;
@@ -386,28 +416,78 @@ impl Watch<Id003Rc<Fuzz>> for Boxes {
             stacks |= matches!(Request::parse(&said), Request::Stack2 | Request::Stack3);
             match Extension::parse(&said) {
                 Some(Extension::PayOut { notes, from }) => {
-                    let at = self.allowed.iter().position(|proof| *proof == (from, notes));
-                    self.allowed.remove(at.expect("notes go out without a proof, or again"));
+                    self.boxes.pays(|proof| *proof == (from, notes));
                 }
-                Some(Extension::Collect { .. }) => {
-                    let left = self.emptyings.checked_sub(1);
-                    self.emptyings = left.expect("a box is emptied without a proof, or again");
-                }
+                Some(Extension::Collect { .. }) => self.boxes.empties(),
                 _ => {}
             }
         }
-        let events = out.events.iter().filter_map(|event| match event {
-            RecyclerEvent::In(event) => Some(event.clone()),
-            _ => None,
-        });
-        self.notes.look(stacks, &events.collect::<Vec<_>>());
+        self.boxes.look(stacks, &out.events);
     }
 }
 
 pub(crate) fn id003_rc(input: &[u8]) -> usize {
     let validator = id003::Settings { currency: currency(), baud: 9_600 };
     let settings = id003_rc::Settings { validator, notes_per_box: 30 };
-    play(Id003Rc::new(settings), &mut Boxes::default(), input)
+    play(Id003Rc::new(settings), &mut Rc::default(), input)
+}
+
+#[derive(Default)]
+struct Unit {
+    boxes: Boxes,
+    decoder: frame::ccnet::Decoder,
+}
+
+impl Watch<CcnetB2b<Fuzz>> for Unit {
+    fn dress(&self, content: &[u8]) -> Vec<u8> {
+        let (first, rest) = content.split_first().unwrap_or((&0, &[]));
+        frame::ccnet::Frame::new(frame::ccnet::BILL_TO_BILL, *first, rest).to_bytes()
+    }
+
+    fn command(&mut self, which: u8) -> RecyclerCommand<Fuzz> {
+        match self.boxes.command(which) {
+            // the note's way on to the drop cassette is in its own proof
+            RecyclerCommand::In(AcceptorCommand::Stack(proof)) if which % 32 >= 16 => {
+                self.boxes.emptyings += 1;
+                RecyclerCommand::StackAway(proof)
+            }
+            other => other,
+        }
+    }
+
+    fn look(&mut self, heard: &[u8], out: &Output<RecyclerEvent>) {
+        use frame::ccnet::Request;
+        use frame::ccnet::unit::{Command, UNASSIGNED};
+        let (mut bytes, mut stacks) = (out.write.as_slice(), false);
+        while let Some(said) = self.decoder.push(&mut bytes) {
+            match Request::parse(&said) {
+                Request::Stack => stacks = true,
+                // BILL STACKED, by itself
+                Request::Ack if matches!(heard, [2, 1, 8, 0x81, ..]) => {
+                    assert!(self.boxes.notes.durable, "a credit is confirmed too early");
+                }
+                Request::Enable { bills, escrow } => {
+                    assert_eq!(bills, escrow, "a note would be stacked unasked");
+                }
+                Request::Unit(Command::Dispense(notes)) => {
+                    // which type a box keeps the input has said
+                    let [[_, count]] = notes else { panic!("more than was planned: {notes:?}") };
+                    self.boxes.pays(|(_, notes)| notes == count);
+                }
+                Request::Unit(Command::Unload { .. }) => self.boxes.empties(),
+                Request::Unit(Command::SetCassetteType { kind, .. }) => {
+                    assert!(kind < 24 || kind == UNASSIGNED, "no type of a note: {kind}");
+                }
+                _ => {}
+            }
+        }
+        self.boxes.look(stacks, &out.events);
+    }
+}
+
+pub(crate) fn ccnet_b2b(input: &[u8]) -> usize {
+    let settings = ccnet::Settings { currency: currency(), baud: 9_600 };
+    play(CcnetB2b::new(settings), &mut Unit::default(), input)
 }
 
 struct Paper;

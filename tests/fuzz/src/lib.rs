@@ -14,7 +14,7 @@ mod smart_payout;
 pub type Target = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("codec_ccnet", codecs::ccnet),
     ("codec_ebds", codecs::ebds),
     ("codec_escpos", codecs::escpos),
@@ -23,6 +23,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("codec_puloon", codecs::puloon),
     ("codec_ssp", codecs::ssp),
     ("engine_ccnet", engines::ccnet),
+    ("engine_ccnet_b2b", engines::ccnet_b2b),
     ("engine_ebds", engines::ebds),
     ("engine_escpos", engines::escpos),
     ("engine_f56", engines::f56),

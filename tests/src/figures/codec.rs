@@ -17,9 +17,10 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
 }
 
 fn ccnet() -> Result<Figure> {
-    use ccnet::{Decoder, Frame, Reply, State, VALIDATOR};
+    use ccnet::{BILL_TO_BILL, Decoder, Frame, Reply, State, VALIDATOR};
     let table = Frame::new(VALIDATOR, 1, &[b'U'; 119]);
-    let frames = [State::Idling.frame(), State::Escrow(4).frame(), table];
+    let cassettes = Frame::new(BILL_TO_BILL, 0x84, &[17, 0x83, 9, 0x1f, 0]);
+    let frames = [State::Idling.frame(), State::Escrow(4).frame(), table, cassettes];
     figure("codec_mb_per_s.ccnet", &frames.map(|frame| frame.to_bytes()), |mut bytes| {
         let mut decoder = Decoder::default();
         while let Some(frame) = decoder.push(&mut bytes) {

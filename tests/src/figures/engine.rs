@@ -9,7 +9,7 @@ use bitspire_hardware::dispenser::{f56, puloon};
 use bitspire_hardware::engine::Engine;
 use bitspire_hardware::frame::ebds::PowerUpPolicy;
 use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
-use bitspire_hardware::recycler::smart_payout;
+use bitspire_hardware::recycler::{ccnet_b2b, smart_payout};
 use bitspire_hardware::sim::{self, SimDevice};
 use bitspire_shared::time::Mono;
 
@@ -29,6 +29,15 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
             "engine_tick_us.ccnet",
             ccnet::Ccnet::<ByJournal>::new(ccnet::Settings { currency, baud }),
             sim::ccnet::CcnetSim::new(
+                sim::ccnet::CcnetSim::eur(),
+                sim::ccnet::Options::default(),
+                sim::ccnet::Timing::default(),
+            ),
+        )?,
+        figure(
+            "engine_tick_us.ccnet_b2b",
+            ccnet_b2b::CcnetB2b::<ByJournal>::new(ccnet::Settings { currency, baud }),
+            sim::ccnet::CcnetSim::unit(
                 sim::ccnet::CcnetSim::eur(),
                 sim::ccnet::Options::default(),
                 sim::ccnet::Timing::default(),

@@ -88,6 +88,7 @@ const ALL: [(&[&str], Measure); 20] = [
     (
         &[
             "engine_tick_us.ccnet",
+            "engine_tick_us.ccnet_b2b",
             "engine_tick_us.ebds",
             "engine_tick_us.f56",
             "engine_tick_us.id003",

@@ -1,4 +1,5 @@
-//! CashCode CCNET host: bill validators at address 03.
+//! CashCode CCNET host: bill validators at address 03, and the validator in a Bill-to-Bill unit at
+//! address 01, which lends line and inlet to the [unit's engine](crate::recycler::ccnet_b2b).
 //!
 //! Promise: a note is stacked only on a proof, and only the note that the proof names; each note is
 //! credited once, however often the device repeats BILL STACKED, and that is acknowledged only after
@@ -36,6 +37,10 @@
 //! ENABLE always sets the same types for escrow: no note is ever stacked without a proof. What the
 //! device has enabled is read back.
 //!
+//! A Bill-to-Bill unit tells what became of a note over a power loss in its answer to POWER RECOVERY,
+//! and forgets it at ENABLE: after each INITIALIZE no ENABLE is said, and no end of a note told,
+//! before that answer has been dealt with.
+//!
 //! Failure policy: a bad frame is denied once, then asked for again; 5 s of silence are
 //! `Fault(Silent)`. The specification wants RESETs then: they could lose a BILL STACKED that nobody
 //! has seen, so a silent device is only asked for its state, unless the agent says RESET. Unknown
@@ -46,6 +51,7 @@
 //!
 //! [`AcknowledgeCredit`]: AcceptorCommand::AcknowledgeCredit
 
+mod lend;
 mod note;
 mod setup;
 mod talk;
@@ -61,7 +67,9 @@ use super::bill::{Coded, Known, Notes, TRIES, Voice, Word};
 use super::{AcceptorCommand, AcceptorEvent, FaultKind};
 use crate::Authority;
 use crate::engine::{Engine, LineSettings, Output, Parity};
-use crate::frame::ccnet::{Bills, Decoder, Reply, Request, State, in_words};
+use crate::frame::ccnet::{
+    BILL_TO_BILL, Bills, Decoder, Frame, Reply, Request, State, VALIDATOR, in_words,
+};
 use crate::trace::Direction;
 use setup::Setup;
 
@@ -92,6 +100,7 @@ pub struct Settings {
 /// The engine of one CCNET validator.
 pub struct Ccnet<A: Authority> {
     settings: Settings,
+    address: u8,
     authority: PhantomData<fn() -> A>,
     decoder: Decoder,
     voice: Voice,
@@ -118,6 +127,16 @@ pub struct Ccnet<A: Authority> {
     notes: Notes,
     reset_wanted: bool,
     cassette_out: bool,
+    /// Somebody else has the line.
+    lent: bool,
+    /// The inlet stays closed, whatever is wanted.
+    shut: bool,
+    /// A unit's answer to POWER RECOVERY has been dealt with since it was last initialised.
+    recovered: bool,
+    /// An answer to POLL that is the unit's, not the validator's.
+    met: Option<Frame>,
+    /// Where the unit has put the last note.
+    packed_to: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -169,8 +188,18 @@ impl<A: Authority> Ccnet<A> {
     /// [`AcceptorCommand::Accept`].
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::at(VALIDATOR, settings)
+    }
+
+    /// The validator in a Bill-to-Bill unit.
+    pub(crate) fn in_unit(settings: Settings) -> Self {
+        Self::at(BILL_TO_BILL, settings)
+    }
+
+    fn at(address: u8, settings: Settings) -> Self {
         Self {
             settings,
+            address,
             authority: PhantomData,
             decoder: Decoder::default(),
             voice: Voice::default(),
@@ -190,12 +219,17 @@ impl<A: Authority> Ccnet<A> {
             notes: Notes::default(),
             reset_wanted: false,
             cassette_out: false,
+            lent: false,
+            shut: false,
+            recovered: address == VALIDATOR,
+            met: None,
+            packed_to: 0,
         }
     }
 
     /// Says what is due and hands out what has gathered.
     fn finish(&mut self, now: Mono) -> Output<AcceptorEvent> {
-        self.voice.out.wake_at = if self.up { Some(self.pump(now)) } else { None };
+        self.voice.out.wake_at = if self.up && !self.lent { Some(self.pump(now)) } else { None };
         std::mem::take(&mut self.voice.out)
     }
 }
@@ -225,6 +259,7 @@ impl<A: Authority> Engine for Ccnet<A> {
         self.current = false;
         self.notes.found = false;
         self.told_open = None;
+        self.met = None;
         self.voice.fail(FaultKind::LinkLost, why.to_owned());
         self.finish(now)
     }
@@ -235,7 +270,7 @@ impl<A: Authority> Engine for Ccnet<A> {
         }
         while let Some(frame) = self.decoder.push(&mut bytes) {
             if self.up {
-                self.on_reply(&Reply::parse(&frame), now);
+                self.on_frame(&frame, now);
             }
         }
         self.finish(now)

@@ -2,7 +2,6 @@
 
 use super::super::PowerUpBill;
 use super::*;
-use crate::frame::ccnet::Frame;
 
 impl<A: Authority> Ccnet<A> {
     /// What is known and wanted of notes.
@@ -21,7 +20,7 @@ impl<A: Authority> Ccnet<A> {
         self.with_notes(Notes::credit_with_table);
     }
 
-    fn with_notes(&mut self, act: impl FnOnce(&mut Notes, &Known<'_>, &mut Voice)) {
+    pub(super) fn with_notes(&mut self, act: impl FnOnce(&mut Notes, &Known<'_>, &mut Voice)) {
         let mut notes = std::mem::take(&mut self.notes);
         let mut voice = std::mem::take(&mut self.voice);
         act(&mut notes, &self.known(), &mut voice);
@@ -30,7 +29,11 @@ impl<A: Authority> Ccnet<A> {
 
     /// `gap`: the device was out of sight for so long that it may have given a note back.
     pub(super) fn follow_note(&mut self, state: State, changed: bool, gap: bool) {
+        let pending = !self.recovered;
         self.with_notes(|notes, known, voice| match state {
+            // what became of the note is still to be told
+            State::Idling | State::Disabled if pending => {}
+            State::PowerUp | State::PowerUpBillInStacker if pending => notes.doubt(),
             State::Idling | State::Disabled => {
                 notes.tell_found(PowerUpBill::None, voice);
                 notes.end_of_note(known, voice);
@@ -42,7 +45,9 @@ impl<A: Authority> Ccnet<A> {
             State::Escrow(kind) => notes.on_escrow(Some(kind), known, voice),
             State::Holding if notes.has_none() => notes.leave(),
             State::Stacking | State::PowerUpBillInStacker => notes.may_be_stacked(voice),
-            State::Stacked(kind) => notes.on_credit(Some(kind), known, voice),
+            State::Stacked(kind) | State::Packed { kind, .. } => {
+                notes.on_credit(Some(kind), known, voice);
+            }
             State::Rejecting(reason) => notes.rejects(reason, changed, voice),
             State::Returning | State::Returned(_) | State::PowerUpBillInValidator => {
                 notes.tell_found(PowerUpBill::InAcceptor, voice);
@@ -57,6 +62,9 @@ impl<A: Authority> Ccnet<A> {
             | State::CassetteJammed
             | State::Cheated
             | State::Failure(_)
+            | State::UnitFailure(_)
+            | State::UnitJammed(_)
+            | State::PowerUpBillInUnit(_)
             | State::Suspected(_)
             | State::Counterfeit(_) => notes.doubt(),
             State::Holding
@@ -69,7 +77,7 @@ impl<A: Authority> Ccnet<A> {
 
     /// Whether what this state says may be forgotten by the device.
     pub(super) fn may_confirm(&self, state: State) -> bool {
-        !matches!(state, State::Stacked(_)) || self.notes.acknowledged()
+        !matches!(state, State::Stacked(_) | State::Packed { .. }) || self.notes.acknowledged()
     }
 
     /// A state that we do not know.

@@ -169,13 +169,17 @@ impl Setup {
 impl<A: Authority> Ccnet<A> {
     /// The types of the notes that are wanted.
     fn inlet(&self) -> Bills {
+        if self.shut {
+            return Bills::NONE;
+        }
         self.known().wanted_codes().collect()
     }
 
     pub(super) fn setting(&self, now: Mono) -> Option<Ask> {
         let setup = &self.setup;
         let bills = self.inlet();
-        if setup.enable_tries >= TRIES {
+        // a unit forgets its credits at ENABLE
+        if setup.enable_tries >= TRIES || !self.recovered {
             return None;
         }
         if setup.enabled != Some(bills) {

@@ -2,7 +2,7 @@
 //! each answer with data confirmed, denied, or left without a word.
 
 use super::*;
-use crate::frame::ccnet::VALIDATOR;
+use crate::frame::ccnet::unit::UnitState;
 
 impl<A: Authority> Ccnet<A> {
     /// Sends what is due, and says when to come back.
@@ -14,7 +14,7 @@ impl<A: Authority> Ccnet<A> {
             }
             if noise && !denied && ask.is_question() {
                 self.decoder.clear();
-                Request::Nak.frame().write_to(&mut self.voice.out.write);
+                self.write(Request::Nak);
                 self.waiting = Some(Waiting { ask, since: now, noise: false, denied: true });
                 return now.after(RESPONSE_MS);
             }
@@ -29,10 +29,14 @@ impl<A: Authority> Ccnet<A> {
         now.after(RESPONSE_MS)
     }
 
+    fn write(&mut self, request: Request<'_>) {
+        request.frame().with_address(self.address).write_to(&mut self.voice.out.write);
+    }
+
     fn say(&mut self, ask: Ask, now: Mono) {
         // half duplex: whatever is half there is not the answer to this
         self.decoder.clear();
-        ask.request().frame().write_to(&mut self.voice.out.write);
+        self.write(ask.request());
         // what was seen of a device that is silent now says nothing of its note
         let in_escrow = self.waits() && self.current;
         self.current &= ask.is_question();
@@ -53,20 +57,24 @@ impl<A: Authority> Ccnet<A> {
         }
         let Some(state) = self.seen.filter(|_| self.current) else { return poll };
         let ask = match state {
-            State::Stacked(_) => self.notes.credit_needs_table().then_some(Ask::Table),
+            State::Stacked(_) | State::Packed { .. } => {
+                self.notes.credit_needs_table().then_some(Ask::Table)
+            }
             State::Escrow(_) | State::Holding => self.decide(now),
             State::PowerUp
             | State::PowerUpBillInValidator
             | State::PowerUpBillInStacker
+            | State::PowerUpBillInUnit(_)
             | State::Idling
             | State::Disabled
                 if self.setup.resetting(now) =>
             {
                 None
             }
-            State::PowerUp | State::PowerUpBillInValidator | State::PowerUpBillInStacker => {
-                Some(self.setup.identity(now).unwrap_or(Ask::Reset))
-            }
+            State::PowerUp
+            | State::PowerUpBillInValidator
+            | State::PowerUpBillInStacker
+            | State::PowerUpBillInUnit(_) => Some(self.setup.identity(now).unwrap_or(Ask::Reset)),
             State::Idling | State::Disabled if self.reset_wanted || self.setup.needs_reset() => {
                 Some(Ask::Reset)
             }
@@ -107,11 +115,25 @@ impl<A: Authority> Ccnet<A> {
         }
     }
 
-    pub(super) fn on_reply(&mut self, reply: &Reply<'_>, now: Mono) {
+    pub(super) fn on_frame(&mut self, frame: &Frame, now: Mono) {
         // other peripherals may share the bus
-        if matches!(reply, Reply::Unknown { raw } if raw.address() != VALIDATOR) {
+        if frame.address() != self.address || self.lent {
             return;
         }
+        if let Some(Waiting { ask: Ask::Poll, since, .. }) = self.waiting
+            && self.address == BILL_TO_BILL
+            && UnitState::parse(frame.content()).is_some()
+        {
+            (self.heard, self.seen_at) = (now, now);
+            (self.waiting, self.current) = (None, false);
+            self.next_poll = since.after(POLL_MS);
+            self.met = Some(*frame);
+            return;
+        }
+        self.on_reply(&Reply::parse(frame), now);
+    }
+
+    fn on_reply(&mut self, reply: &Reply<'_>, now: Mono) {
         let Some(Waiting { ask, since, .. }) = self.waiting else {
             return self.on_late(reply, now);
         };
@@ -152,13 +174,14 @@ impl<A: Authority> Ccnet<A> {
                 self.answered(now);
                 self.reset_wanted = false;
                 self.setup.on_reset(now);
+                self.recovered = self.address == VALIDATOR;
             }
             (Ask::Stack | Ask::Return | Ask::Hold, Reply::Ack) => self.answered(now),
             (Ask::Enable(bills), Reply::Ack) => {
                 self.answered(now);
                 self.setup.enabled(bills, now);
             }
-            (Ask::Status, Reply::Status { bills, .. }) => {
+            (Ask::Status, Reply::Status { bills, .. } | Reply::UnitStatus { bills, .. }) => {
                 self.answered(now);
                 self.setup.read_back(*bills);
                 self.confirm(now);
@@ -191,7 +214,7 @@ impl<A: Authority> Ccnet<A> {
     /// The late answer to an earlier question says how things were. A credit is still one: whatever
     /// was confirmed since may have made the device forget it.
     fn on_late(&mut self, reply: &Reply<'_>, now: Mono) {
-        if let Reply::State(state @ State::Stacked(_)) = reply {
+        if let Reply::State(state @ (State::Stacked(_) | State::Packed { .. })) = reply {
             self.on_state(*state, now);
             self.current = false;
         }
@@ -204,7 +227,7 @@ impl<A: Authority> Ccnet<A> {
 
     /// The device may forget what it has just said.
     fn confirm(&mut self, now: Mono) {
-        Request::Ack.frame().write_to(&mut self.voice.out.write);
+        self.write(Request::Ack);
         self.leave_free(now);
     }
 
@@ -240,13 +263,21 @@ impl<A: Authority> Ccnet<A> {
     /// What a change of state means for settings and identity.
     fn follow_power(&mut self, state: State, changed: bool) {
         match state {
-            State::PowerUp | State::PowerUpBillInValidator | State::PowerUpBillInStacker
+            State::PowerUp
+            | State::PowerUpBillInValidator
+            | State::PowerUpBillInStacker
+            | State::PowerUpBillInUnit(_)
                 if changed =>
             {
                 self.setup = Setup::default();
                 self.notes.found = false;
+                self.recovered = self.address == VALIDATOR;
             }
-            State::Initialize if changed => self.setup.on_initialize(),
+            State::Initialize if changed => {
+                self.setup.on_initialize();
+                self.recovered = self.address == VALIDATOR;
+            }
+            State::Packed { to, .. } => self.packed_to = to,
             _ => {}
         }
         if !matches!(state, State::Idling | State::Disabled) {

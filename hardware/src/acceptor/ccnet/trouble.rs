@@ -27,6 +27,7 @@ impl<A: Authority> Ccnet<A> {
                 | State::Holding
                 | State::Stacking
                 | State::Stacked(_)
+                | State::Packed { .. }
                 | State::Rejecting(_)
                 | State::Returning
                 | State::Returned(_)
@@ -48,10 +49,12 @@ impl<A: Authority> Ccnet<A> {
 fn trouble(state: State, lasts: u64) -> Option<FaultKind> {
     let (after, kind) = match state {
         State::CassetteFull | State::CassetteOut => (0, FaultKind::Cassette),
-        State::ValidatorJammed | State::CassetteJammed => (0, FaultKind::Jam),
+        State::ValidatorJammed | State::CassetteJammed | State::UnitJammed(_) => {
+            (0, FaultKind::Jam)
+        }
         State::Cheated => (0, FaultKind::Cheated),
         // it may keep such a note: a person must look where it is
-        State::Failure(_) | State::Suspected(_) | State::Counterfeit(_) => {
+        State::Failure(_) | State::UnitFailure(_) | State::Suspected(_) | State::Counterfeit(_) => {
             (0, FaultKind::ServiceNeeded)
         }
         // the customer takes the second note out, or the device rejects both
@@ -67,6 +70,8 @@ fn trouble(state: State, lasts: u64) -> Option<FaultKind> {
         | State::Escrow(_)
         | State::Holding
         | State::Stacked(_)
+        | State::Packed { .. }
+        | State::PowerUpBillInUnit(_)
         | State::Busy(_)
         | State::PowerUp
         | State::PowerUpBillInValidator

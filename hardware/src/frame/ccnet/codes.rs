@@ -47,6 +47,41 @@ codes!(
     }
 );
 
+codes!(
+    /// What has failed in a Bill-to-Bill unit (data of its GENERIC FAILURE).
+    UnitFailure {
+        0x50 StackMotor "drop cassette motor",
+        0x51 TransportSpeed "transport motor speed",
+        0x52 TransportMotor "transport motor",
+        0x53 AlignMotor "aligning motor",
+        0x54 InitialBoxStatus "initial cassette status",
+        0x55 Optic "optic canal",
+        0x56 Magnetic "magnetic canal",
+        0x57 Cassette1 "motor of recycling cassette 1",
+        0x58 Cassette2 "motor of recycling cassette 2",
+        0x59 Cassette3 "motor of recycling cassette 3",
+        0x5a UnitTransport "transport motor of the unit",
+        0x5b Switch1 "switch motor 1",
+        0x5c Switch2 "switch motor 2",
+        0x5d Dispenser1 "dispenser motor 1",
+        0x5e Dispenser2 "dispenser motor 2",
+        0x5f Capacitance "capacitance canal",
+        0xca Retracted "notes that nobody took were drawn back",
+    }
+);
+
+codes!(
+    /// Where a note is stuck in a Bill-to-Bill unit (data of BILL-TO-BILL UNIT JAMMED).
+    UnitJam {
+        0x70 Cassette1 "in recycling cassette 1",
+        0x71 Cassette2 "in recycling cassette 2",
+        0x72 Cassette3 "in recycling cassette 3",
+        0x73 Transport "in the transport path",
+        0x74 Switch "in the switch",
+        0x75 Dispenser "in the dispenser",
+    }
+);
+
 /// Countries of the bill table by ISO 3166. Real units name the euro `EUR`; whatever is a currency's
 /// code is that currency.
 const COUNTRIES: &str = "ARE AED, ARG ARS, ARM AMD, AUS AUD, AZE AZN, BLR BYN, BRA BRL, CAN CAD, \
@@ -91,8 +126,11 @@ mod tests {
         for code in 0..=255 {
             assert_eq!(RejectReason::from_code(code).code(), code);
             assert_eq!(FailureCode::from_code(code).code(), code);
+            assert_eq!(UnitFailure::from_code(code).code(), code);
+            assert_eq!(UnitJam::from_code(code).code(), code);
         }
         assert_eq!((RejectReason::KNOWN.len(), FailureCode::KNOWN.len()), (17, 14));
+        assert_eq!((UnitFailure::KNOWN.len(), UnitJam::KNOWN.len()), (17, 6));
         assert_eq!(RejectReason::from_code(0x6c).to_string(), "length does not fit (6C)");
         assert_eq!(FailureCode::from_code(0x5d).to_string(), "unknown code (5D)");
     }

@@ -13,11 +13,12 @@
 mod codes;
 mod reply;
 mod request;
+pub mod unit;
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-pub use codes::{FailureCode, RejectReason, country_currency};
+pub use codes::{FailureCode, RejectReason, UnitFailure, UnitJam, country_currency};
 pub use reply::{BillSlot, BillTable, Identity, Reply, State};
 pub use request::{Bills, Request};
 
@@ -27,7 +28,7 @@ use crate::trace::Direction;
 
 /// Address of a bill validator.
 pub const VALIDATOR: u8 = 0x03;
-/// Address of a Bill-to-Bill recycler; no engine here drives one.
+/// Address of a Bill-to-Bill recycler.
 pub const BILL_TO_BILL: u8 = 0x01;
 
 /// First byte of a frame.
@@ -73,6 +74,12 @@ impl Frame {
     #[must_use]
     pub const fn address(&self) -> u8 {
         self.address
+    }
+
+    /// The same for, or from, another peripheral.
+    #[must_use]
+    pub const fn with_address(self, address: u8) -> Self {
+        Self { address, ..self }
     }
 
     /// Command and data, or the bytes of a reply; never empty.
@@ -125,3 +132,5 @@ pub fn in_words(direction: Direction, bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unit_tests;

@@ -1,10 +1,15 @@
-//! What a CCNET validator says: its state, and answers to commands and questions.
+//! What a CCNET validator or Bill-to-Bill unit says: its state, and answers to commands and
+//! questions.
 
 use std::fmt;
 
 use bitspire_shared::money::{Currency, Denomination};
 
-use super::{Bills, FailureCode, Frame, RejectReason, VALIDATOR, country_currency};
+use super::unit::{Cassettes, UnitState};
+use super::{
+    BILL_TO_BILL, Bills, FailureCode, Frame, RejectReason, UnitFailure, UnitJam, VALIDATOR,
+    country_currency,
+};
 
 /// A state of the device, the answer to POLL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +62,36 @@ pub enum State {
     Suspected(Option<u8>),
     /// 90.
     Counterfeit(Option<u8>),
+    /// 12 of a Bill-to-Bill unit, with where notes lie: 00 in its transport path, 01 in its
+    /// dispenser.
+    PowerUpBillInUnit(u8),
+    /// 81 of a Bill-to-Bill unit: likewise, with where the note lies.
+    Packed {
+        /// The bill type.
+        kind: u8,
+        /// 0 is the drop cassette, the others are the recycling cassettes.
+        to: u8,
+    },
+    /// 47 of a Bill-to-Bill unit.
+    UnitFailure(UnitFailure),
+    /// 48 of a Bill-to-Bill unit.
+    UnitJammed(UnitJam),
 }
 
 impl State {
-    fn parse(content: &[u8]) -> Option<Self> {
+    fn parse(address: u8, content: &[u8]) -> Option<Self> {
+        if address == BILL_TO_BILL {
+            match content {
+                [0x12, place] => return Some(Self::PowerUpBillInUnit(*place)),
+                [0x47, code] => return Some(Self::UnitFailure(UnitFailure::from_code(*code))),
+                [0x48, code] => return Some(Self::UnitJammed(UnitJam::from_code(*code))),
+                [0x81, kind, to] => return Some(Self::Packed { kind: *kind, to: *to }),
+                // of old firmware, which puts type and destination into one byte: which is which
+                // nobody can tell
+                [0x81, _] => return None,
+                _ => {}
+            }
+        }
         Some(match content {
             [0x10] => Self::PowerUp,
             [0x11] => Self::PowerUpBillInValidator,
@@ -118,6 +149,10 @@ impl State {
             Self::Returned(_) => (0x82, "BILL RETURNED"),
             Self::Suspected(_) => (0x84, "SUSPECTED BILL"),
             Self::Counterfeit(_) => (0x90, "COUNTERFEIT"),
+            Self::PowerUpBillInUnit(_) => (0x12, "POWER UP, BILL IN THE UNIT"),
+            Self::Packed { .. } => (0x81, "BILL STACKED"),
+            Self::UnitFailure(_) => (0x47, "GENERIC FAILURE"),
+            Self::UnitJammed(_) => (0x48, "BILL-TO-BILL UNIT JAMMED"),
         }
     }
 
@@ -130,14 +165,20 @@ impl State {
             Self::Rejecting(reason) => Some(reason.code()),
             Self::Failure(code) => Some(code.code()),
             Self::Suspected(kind) | Self::Counterfeit(kind) => *kind,
+            Self::PowerUpBillInUnit(byte) => Some(*byte),
+            Self::UnitFailure(code) => Some(code.code()),
+            Self::UnitJammed(code) => Some(code.code()),
             _ => None,
         }
     }
 
-    /// The frame.
+    /// The frame, from a validator.
     #[must_use]
     pub fn frame(&self) -> Frame {
         let (code, _) = self.code_and_name();
+        if let Self::Packed { kind, to } = self {
+            return Frame::new(VALIDATOR, code, &[*kind, *to]);
+        }
         Frame::new(VALIDATOR, code, self.detail().as_slice())
     }
 }
@@ -149,6 +190,12 @@ impl fmt::Display for State {
         match self {
             Self::Rejecting(reason) => write!(f, "{name}: {reason}")?,
             Self::Failure(failure) => write!(f, "{name}: {failure}")?,
+            Self::UnitFailure(failure) => write!(f, "{name}: {failure}")?,
+            Self::UnitJammed(jam) => write!(f, "{name}: {jam}")?,
+            Self::PowerUpBillInUnit(1) => write!(f, "{name}'s dispenser")?,
+            Self::PowerUpBillInUnit(place) => write!(f, "{name}, place {place}")?,
+            Self::Packed { kind, to: 0 } => write!(f, "{name}, type {kind}, in the drop cassette")?,
+            Self::Packed { kind, to } => write!(f, "{name}, type {kind}, in cassette {to}")?,
             Self::Busy(tenths) => write!(f, "{name} for {tenths} tenths of a second")?,
             _ => match self.detail() {
                 Some(kind) => write!(f, "{name}, type {kind}")?,
@@ -168,6 +215,8 @@ impl Identity<'_> {
     const TEXT: usize = 27;
     /// Its own length, and what firmware is given beyond or short of it.
     const LEN: std::ops::RangeInclusive<usize> = 27..=48;
+    /// The same of a Bill-to-Bill unit, newer ones of which add the firmware of their parts.
+    const UNIT_LEN: std::ops::RangeInclusive<usize> = 33..=119;
 
     /// Part number and serial number, as people can read them.
     #[must_use]
@@ -245,6 +294,19 @@ pub enum Reply<'a> {
         /// The types that are checked more strictly.
         secure: Bills,
     },
+    /// To GET STATUS, of a Bill-to-Bill unit.
+    UnitStatus {
+        /// The types that are taken.
+        bills: Bills,
+        /// The types that are checked more strictly.
+        secure: Bills,
+        /// The types that a recycling cassette keeps.
+        routed: Bills,
+    },
+    /// To RECYCLING CASSETTE STATUS.
+    Cassettes(Cassettes<'a>),
+    /// The state of a Bill-to-Bill unit that moves notes other than in.
+    Unit(UnitState<'a>),
     /// To IDENTIFICATION.
     Identity(Identity<'a>),
     /// To GET BILL TABLE: 24 types, or 48 where the device has that option.
@@ -261,27 +323,48 @@ impl<'a> Reply<'a> {
     #[must_use]
     pub fn parse(frame: &'a Frame) -> Self {
         let content = frame.content();
-        if frame.address() != VALIDATOR {
+        let unit = frame.address() == BILL_TO_BILL;
+        if !unit && frame.address() != VALIDATOR {
             return Self::Unknown { raw: frame };
         }
-        if let Some(state) = State::parse(content) {
+        if let Some(state) = State::parse(frame.address(), content) {
             return Self::State(state);
+        }
+        if unit && let Some(reply) = Self::of_unit(content) {
+            return reply;
         }
         match content {
             [0x00] => Self::Ack,
             [0xff] => Self::Nak,
             [0x30] => Self::Illegal,
-            &[a, b, c, d, e, f] => Self::Status {
+            &[a, b, c, d, e, f] if !unit => Self::Status {
                 bills: Bills::from_bytes([a, b, c]),
                 secure: Bills::from_bytes([d, e, f]),
             },
             table if matches!(table.len(), 120 | 240) => Self::BillTable(BillTable(table)),
-            text if Identity::LEN.contains(&text.len()) => Self::Identity(Identity(text)),
+            text if unit && Identity::UNIT_LEN.contains(&text.len())
+                || !unit && Identity::LEN.contains(&text.len()) =>
+            {
+                Self::Identity(Identity(text))
+            }
             _ => Self::Unknown { raw: frame },
         }
     }
 
-    /// The frame.
+    fn of_unit(content: &'a [u8]) -> Option<Self> {
+        if let &[a, b, c, d, e, f, g, h, i] = content {
+            return Some(Self::UnitStatus {
+                bills: Bills::from_bytes([a, b, c]),
+                secure: Bills::from_bytes([d, e, f]),
+                routed: Bills::from_bytes([g, h, i]),
+            });
+        }
+        let cassettes = || Cassettes::parse(content).map(Self::Cassettes);
+        UnitState::parse(content).map(Self::Unit).or_else(cassettes)
+    }
+
+    /// The frame: from a validator, for [`Frame::with_address`] where the other one says it too; from
+    /// a unit what only a unit says.
     #[must_use]
     pub fn frame(&self) -> Frame {
         let of = |content: &[u8]| match content {
@@ -296,6 +379,12 @@ impl<'a> Reply<'a> {
             Self::Status { bills, secure } => {
                 of([bills.to_bytes(), secure.to_bytes()].as_flattened())
             }
+            Self::UnitStatus { bills, secure, routed } => {
+                let masks = [bills.to_bytes(), secure.to_bytes(), routed.to_bytes()];
+                of(masks.as_flattened()).with_address(BILL_TO_BILL)
+            }
+            Self::Cassettes(cassettes) => cassettes.frame(),
+            Self::Unit(state) => state.frame(),
             Self::Identity(Identity(content)) | Self::BillTable(BillTable(content)) => of(content),
             Self::Unknown { raw } => **raw,
         }
@@ -309,10 +398,12 @@ impl fmt::Display for Reply<'_> {
             Self::Ack => f.write_str("ACK"),
             Self::Nak => f.write_str("NAK"),
             Self::Illegal => f.write_str("ILLEGAL COMMAND (30)"),
-            Self::Status { bills, .. } => {
+            Self::Status { bills, .. } | Self::UnitStatus { bills, .. } => {
                 let [a, b, c] = bills.to_bytes();
                 write!(f, "STATUS: types {a:02X}{b:02X}{c:02X}")
             }
+            Self::Cassettes(cassettes) => cassettes.fmt(f),
+            Self::Unit(state) => state.fmt(f),
             Self::Identity(identity) => write!(f, "IDENTIFICATION {}", identity.text()),
             Self::BillTable(table) => write!(f, "BILL TABLE of {} types", table.slots().count()),
             Self::Unknown { raw } => write!(f, "unknown reply {raw}"),

@@ -1,8 +1,9 @@
-//! What the host says to a CCNET validator.
+//! What the host says to a CCNET validator or Bill-to-Bill unit.
 
 use std::fmt;
 
-use super::{Frame, VALIDATOR};
+use super::unit::Command;
+use super::{BILL_TO_BILL, Frame, VALIDATOR};
 
 /// A set of bill types, bit `n` for type `n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub enum Request<'a> {
     Ack,
     /// FF: the last reply has come damaged; it is to be said again.
     Nak,
+    /// What only a Bill-to-Bill unit knows.
+    Unit(Command<'a>),
     /// Anything else: another address, an unknown command, a known one with data that does not fit.
     Unknown {
         /// As it came.
@@ -86,7 +89,9 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn parse(frame: &'a Frame) -> Self {
         match frame.content() {
-            _ if frame.address() != VALIDATOR => Self::Unknown { raw: frame },
+            _ if !matches!(frame.address(), VALIDATOR | BILL_TO_BILL) => {
+                Self::Unknown { raw: frame }
+            }
             [0x30] => Self::Reset,
             [0x31] => Self::GetStatus,
             &[0x32, a, b, c] => Self::SetSecurity(Bills::from_bytes([a, b, c])),
@@ -102,11 +107,15 @@ impl<'a> Request<'a> {
             [0x41] => Self::GetBillTable,
             [0x00] => Self::Ack,
             [0xff] => Self::Nak,
-            _ => Self::Unknown { raw: frame },
+            other => match Command::parse(other).filter(|_| frame.address() == BILL_TO_BILL) {
+                Some(command) => Self::Unit(command),
+                None => Self::Unknown { raw: frame },
+            },
         }
     }
 
-    /// The frame.
+    /// The frame: to a validator, for [`Frame::with_address`] where the other one is meant too; to a
+    /// unit what only a unit knows.
     #[must_use]
     pub fn frame(&self) -> Frame {
         let op = match self {
@@ -125,6 +134,7 @@ impl<'a> Request<'a> {
             Self::GetBillTable => 0x41,
             Self::Ack => 0x00,
             Self::Nak => 0xff,
+            Self::Unit(command) => return command.frame(),
             Self::Unknown { raw } => return **raw,
         };
         Frame::new(VALIDATOR, op, &[])
@@ -148,6 +158,7 @@ impl fmt::Display for Request<'_> {
             Self::GetBillTable => f.write_str("GET BILL TABLE"),
             Self::Ack => f.write_str("ACK"),
             Self::Nak => f.write_str("NAK"),
+            Self::Unit(command) => command.fmt(f),
             Self::Unknown { raw } => write!(f, "unknown command {raw}"),
         }
     }

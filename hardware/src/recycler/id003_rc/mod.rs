@@ -41,6 +41,7 @@ use bitspire_shared::ids::BayId;
 use bitspire_shared::money::Denomination;
 use bitspire_shared::time::Mono;
 
+use super::orders::{Orders, emptied, nothing};
 use super::{EmptyOutcome, Emptying, RecyclerCommand, RecyclerEvent};
 use crate::Authority;
 use crate::acceptor::id003::{Id003, Settings as Validator};
@@ -55,8 +56,6 @@ use moving::Moving;
 
 /// What one command can carry.
 pub const LIMITS: DispenserLimits = DispenserLimits { notes_per_bay: 20, bays: 2 };
-/// A plan waits for so long until the inlet is closed and no note is in the device.
-const REST_MS: u64 = 30_000;
 
 /// What must be known before the device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +93,7 @@ pub struct Id003Rc<A: Authority> {
     recount: bool,
     /// Somebody asked for the state.
     asked: bool,
-    waiting_plan: Option<(A::Committed<DispensePlan>, Mono)>,
-    waiting_emptying: Option<(A::Committed<Emptying>, Mono)>,
+    orders: Orders<A>,
     /// The counts that were told last.
     counts: Option<[u16; BOXES]>,
     /// The recycler's own trouble has been told.
@@ -159,8 +157,7 @@ impl<A: Authority> Id003Rc<A> {
             again_at: Mono(0),
             recount: true,
             asked: false,
-            waiting_plan: None,
-            waiting_emptying: None,
+            orders: Orders::new(),
             counts: None,
             in_trouble: false,
         }
@@ -199,30 +196,12 @@ impl<A: Authority> Id003Rc<A> {
         self.set_up_wanted = true;
     }
 
-    fn plan(&mut self, plan: A::Committed<DispensePlan>, now: Mono) {
-        match self.state.refusal(plan.as_ref(), self.is_busy()) {
-            Some(DeviceFault { kind, detail }) => self.state.not_started(kind, detail),
-            None => self.waiting_plan = Some((plan, now.after(REST_MS))),
-        }
-    }
-
-    fn empty(&mut self, wish: A::Committed<Emptying>, now: Mono) {
-        let bay = wish.as_ref().bay;
-        let plan = DispensePlan { notes: BTreeMap::from([(bay, 1)]) };
-        match self.state.refusal(&plan, self.is_busy()) {
-            Some(fault) => self.tell_emptied(bay, EmptyOutcome::NotStarted(fault)),
-            None => self.waiting_emptying = Some((wish, now.after(REST_MS))),
-        }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.waiting_plan.is_some()
-            || self.waiting_emptying.is_some()
-            || matches!(self.work, Work::Pay(_) | Work::Empty(..) | Work::Follow(_))
+    const fn is_busy(&self) -> bool {
+        matches!(self.work, Work::Pay(_) | Work::Empty(..) | Work::Follow(_))
     }
 
     fn tell_emptied(&mut self, bay: BayId, outcome: EmptyOutcome) {
-        self.out.events.push(RecyclerEvent::Emptied { bay, outcome });
+        self.out.events.push(emptied(bay, outcome));
     }
 
     /// Begins what is due, says what is due, and hands out what has gathered.
@@ -234,31 +213,28 @@ impl<A: Authority> Id003Rc<A> {
         let work = ours.then(|| self.pump(now));
         let events = std::mem::take(&mut self.state.events);
         self.out.events.extend(events.into_iter().map(RecyclerEvent::Out));
-        let patience = [
-            self.waiting_plan.as_ref().map(|(_, end)| *end),
-            self.waiting_emptying.as_ref().map(|(_, end)| *end),
-        ];
-        let wakes = [if ours { work } else { self.validator_wake }, patience[0], patience[1]];
+        let wakes = [if ours { work } else { self.validator_wake }, self.orders.patience()];
         self.out.wake_at = wakes.into_iter().flatten().min();
         std::mem::take(&mut self.out)
     }
 
     /// Takes the line from the validator, once it rests, for what is to be done.
     fn begin(&mut self, now: Mono) {
-        self.give_up_waiting(now);
+        let given_up = self.orders.give_up(&mut self.state, now);
+        self.out.events.extend(given_up);
         if !matches!(self.work, Work::None) {
             return;
         }
         let set_up = self.set_up_wanted && self.again_at <= now;
-        let shut = set_up || self.waiting_plan.is_some() || self.waiting_emptying.is_some();
+        let shut = set_up || self.orders.any();
         let out = self.validator.shut(shut, now);
         self.absorb(out);
         let Some(open) = self.validator.at_rest() else { return };
         self.work = if set_up && !open {
             Work::SetUp { step: 0 }
-        } else if !open && let Some((plan, _)) = self.waiting_plan.take() {
+        } else if !open && let Some(plan) = self.orders.take_plan() {
             return self.begin_payout(plan, now);
-        } else if !open && let Some((wish, _)) = self.waiting_emptying.take() {
+        } else if !open && let Some(wish) = self.orders.take_emptying() {
             Work::Empty(wish, Moving::new(now))
         } else if (self.recount || self.asked) && self.again_at <= now {
             Work::Count
@@ -279,18 +255,6 @@ impl<A: Authority> Id003Rc<A> {
         self.waiting = None;
         let out = self.validator.take_back(now);
         self.absorb(out);
-    }
-
-    fn give_up_waiting(&mut self, now: Mono) {
-        let detail = "the inlet does not close: a note or a fault is in the way";
-        if self.waiting_plan.as_ref().is_some_and(|(_, end)| *end <= now) {
-            self.waiting_plan = None;
-            self.state.not_started(FaultKind::ServiceNeeded, detail.to_owned());
-        }
-        if let Some((wish, _)) = self.waiting_emptying.take_if(|(_, end)| *end <= now) {
-            let fault = DeviceFault { kind: FaultKind::ServiceNeeded, detail: detail.to_owned() };
-            self.tell_emptied(wish.as_ref().bay, EmptyOutcome::NotStarted(fault));
-        }
     }
 }
 
@@ -361,12 +325,18 @@ impl<A: Authority> Engine for Id003Rc<A> {
                 self.absorb(out);
             }
             RecyclerCommand::Out(DispenserCommand::Configure(boxes)) => self.set_bays(boxes),
-            RecyclerCommand::Out(DispenserCommand::Dispense(plan)) => self.plan(plan, now),
+            RecyclerCommand::Out(DispenserCommand::Dispense(plan)) => {
+                let busy = self.is_busy();
+                self.orders.plan(plan, &mut self.state, busy, now);
+            }
             RecyclerCommand::Out(DispenserCommand::Refresh) if self.state.link != Link::Up => {
                 self.state.fault(FaultKind::LinkLost, "the port is not open".to_owned());
             }
             RecyclerCommand::Out(DispenserCommand::Refresh) => self.asked = true,
-            RecyclerCommand::Empty(wish) => self.empty(wish, now),
+            RecyclerCommand::Empty(wish) => {
+                let refused = self.orders.empty(wish, &self.state, self.is_busy(), now);
+                self.out.events.extend(refused);
+            }
         }
         self.finish(now)
     }

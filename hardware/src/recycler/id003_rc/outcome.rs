@@ -76,7 +76,7 @@ impl<A: Authority> Id003Rc<A> {
             if held < u16::from(notes) {
                 let detail = format!("box {bay} holds {held} notes, {notes} were to come from it");
                 self.end_work(now);
-                done.insert(bay, nothing(notes));
+                done.insert(bay, nothing(u32::from(notes)));
                 let fault = DeviceFault { kind: FaultKind::Cassette, detail };
                 return self.paid_out(done, Some((fault, plan.as_ref().clone())), now);
             }
@@ -173,8 +173,7 @@ impl<A: Authority> Id003Rc<A> {
     ) {
         let fault = stopped.map(|(fault, plan)| {
             for (bay, notes) in plan.notes.iter().filter(|(_, notes)| **notes > 0) {
-                let nothing = BayResult { requested: *notes, ..nothing(0) };
-                done.entry(*bay).or_insert(nothing);
+                done.entry(*bay).or_insert(nothing(*notes));
             }
             fault
         });
@@ -227,13 +226,8 @@ impl<A: Authority> Id003Rc<A> {
 
     /// The line is gone.
     pub(super) fn cut_off(&mut self, why: &str, now: Mono) {
-        if let Some((_, _)) = self.waiting_plan.take() {
-            self.state.not_started(FaultKind::LinkLost, why.to_owned());
-        }
-        if let Some((wish, _)) = self.waiting_emptying.take() {
-            let fault = DeviceFault { kind: FaultKind::LinkLost, detail: why.to_owned() };
-            self.tell_emptied(wish.as_ref().bay, EmptyOutcome::NotStarted(fault));
-        }
+        let cancelled = self.orders.cancel(FaultKind::LinkLost, why, &mut self.state);
+        self.out.events.extend(cancelled);
         self.tell_followed();
         self.forget_movement(FaultKind::LinkLost, why, now);
         self.work = Work::None;
@@ -305,17 +299,6 @@ fn left(before: [u16; BOXES], after: [u16; BOXES], bay: BayId) -> u16 {
     held(before, bay).saturating_sub(held(after, bay))
 }
 
-fn nothing(notes: u8) -> BayResult {
-    BayResult {
-        requested: u32::from(notes),
-        picked: Some(0),
-        presented: 0,
-        taken: Some(0),
-        retracted: Some(0),
-        rejected: Some(0),
-    }
-}
-
 /// What became of one box's notes, if what is gone and what was said agree.
 pub(super) fn settle(notes: u8, gone: u16, moving: &Moving) -> Option<BayResult> {
     let paid = moving.paid;
@@ -330,6 +313,6 @@ pub(super) fn settle(notes: u8, gone: u16, moving: &Moving) -> Option<BayResult>
         presented: u32::from(gone),
         taken: Some(u32::from(taken)),
         retracted: Some(u32::from(called_back)),
-        ..nothing(notes)
+        ..nothing(u32::from(notes))
     })
 }

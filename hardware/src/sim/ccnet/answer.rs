@@ -1,7 +1,7 @@
 //! What the device answers, and what becomes of an answer that is confirmed or not.
 
 use super::*;
-use crate::frame::ccnet::{Reply, Request, VALIDATOR};
+use crate::frame::ccnet::{Reply, Request};
 
 impl CcnetSim {
     pub(super) fn on_frame(&mut self, frame: &Frame, now: Mono, out: &mut Vec<u8>) {
@@ -9,7 +9,7 @@ impl CcnetSim {
             self.deaf_frames = left;
             return;
         }
-        if matches!(self.phase, Phase::Off(_)) || frame.address() != VALIDATOR {
+        if matches!(self.phase, Phase::Off(_)) || frame.address() != self.address {
             return;
         }
         let request = Request::parse(frame);
@@ -26,12 +26,15 @@ impl CcnetSim {
         }
         match request {
             Request::Poll => self.on_poll(now, out),
-            Request::GetStatus => {
-                self.tell(&Reply::Status { bills: self.enabled, secure: self.secure }, now, out);
-            }
+            Request::GetStatus => self.tell_status(now, out),
+            Request::Unit(command) => match self.on_command(command, now) {
+                Some(frame) if frame.content() == [0x00] => self.send(&frame, out),
+                Some(frame) => self.ask_for_ack(frame, None, now, out),
+                None => self.send(&Reply::Illegal.frame(), out),
+            },
             Request::Identification => {
                 let [first, rest @ ..] = self.identity;
-                let frame = Frame::new(VALIDATOR, first, &rest);
+                let frame = Frame::new(self.address, first, &rest);
                 self.tell(&Reply::parse(&frame), now, out);
             }
             Request::GetBillTable => self.tell_table(now, out),
@@ -57,7 +60,12 @@ impl CcnetSim {
         }
         match self.trouble {
             Some(Trouble { kind: path::TroubleKind::Code(code), .. }) => {
-                self.ask_for_ack(Frame::new(VALIDATOR, code, &[]), None, now, out);
+                self.ask_for_ack(Frame::new(self.address, code, &[]), None, now, out);
+            }
+            _ if self.moving_frame().is_some() => {
+                if let Some(frame) = self.moving_frame() {
+                    self.ask_for_ack(frame, None, now, out);
+                }
             }
             _ => self.ask_for_ack(state.frame(), Some(state), now, out),
         }
@@ -72,6 +80,16 @@ impl CcnetSim {
         }
     }
 
+    fn tell_status(&mut self, now: Mono, out: &mut Vec<u8>) {
+        let (bills, secure) = (self.enabled, self.secure);
+        let reply = if self.unit.is_some() {
+            Reply::UnitStatus { bills, secure, routed: Bills::NONE }
+        } else {
+            Reply::Status { bills, secure }
+        };
+        self.tell(&reply, now, out);
+    }
+
     fn tell_table(&mut self, now: Mono, out: &mut Vec<u8>) {
         let row = |kind| {
             let slot = self.table.iter().find(|slot| slot.kind == kind);
@@ -82,7 +100,7 @@ impl CcnetSim {
         };
         let rows: Vec<u8> = (0..24).flat_map(row).collect();
         let (first, rest) = rows.split_first().unwrap_or((&0, &[]));
-        let frame = Frame::new(VALIDATOR, *first, rest);
+        let frame = Frame::new(self.address, *first, rest);
         self.tell(&Reply::parse(&frame), now, out);
     }
 
@@ -93,6 +111,7 @@ impl CcnetSim {
     /// Sends an answer that the host is to confirm.
     fn ask_for_ack(&mut self, frame: Frame, state: Option<State>, now: Mono, out: &mut Vec<u8>) {
         let until = now.after(self.timing.confirm);
+        let frame = frame.with_address(self.address);
         self.unconfirmed = Some(Unconfirmed { frame, state, until, said_again: false });
         self.send(&frame, out);
     }
@@ -102,11 +121,21 @@ impl CcnetSim {
             self.silent_replies = left;
             return;
         }
-        frame.write_to(out);
+        let start = out.len();
+        frame.with_address(self.address).write_to(out);
         if let Some(left) = self.damaged_replies.checked_sub(1) {
             self.damaged_replies = left;
             if let Some(check) = out.last_mut() {
                 *check ^= 0x01;
+            }
+        }
+        let said = out.len().saturating_sub(start);
+        if let Some(left) = self.bytes_left {
+            let said = u64::try_from(said).unwrap_or(u64::MAX);
+            self.bytes_left = left.checked_sub(said);
+            if self.bytes_left.is_none() {
+                out.truncate(start.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)));
+                self.power_off();
             }
         }
     }
@@ -122,7 +151,7 @@ impl CcnetSim {
     fn on_ack(&mut self, now: Mono) {
         let Some(last) = self.unconfirmed.take().filter(|last| now <= last.until) else { return };
         match (last.state, self.phase) {
-            (Some(State::Stacked(_)), Phase::Stacked { .. }) => {
+            (Some(State::Stacked(_) | State::Packed { .. }), Phase::Stacked { .. }) => {
                 self.tally.acknowledged = self.tally.acknowledged.saturating_add(1);
                 self.misread_next = None;
                 self.after_note();
@@ -132,11 +161,11 @@ impl CcnetSim {
                 self.trouble = None;
                 self.initialize(inside, now);
             }
-            _ => {}
+            _ => self.out_acknowledged(&last.frame),
         }
     }
 
-    fn after_note(&mut self) {
+    pub(super) fn after_note(&mut self) {
         if self.options.closes_after_note {
             self.enabled = Bills::NONE;
         }
@@ -172,6 +201,7 @@ impl CcnetSim {
                     return false;
                 }
                 (self.enabled, self.escrow) = (bills, escrow);
+                self.unit_enabled();
                 return true;
             }
             (Request::Stack, Phase::Escrow { kind, .. }) => {
@@ -190,6 +220,7 @@ impl CcnetSim {
 
     /// RESET during BILL STACKED forgets the credit: the note stays in the cassette.
     fn reset(&mut self, now: Mono) -> bool {
+        self.stop_out();
         match self.phase {
             Phase::Open(_) => {}
             Phase::Stacked { .. } => self.initialize(None, now),

@@ -2,12 +2,13 @@
 
 use super::path::{Place, TroubleKind};
 use super::*;
-use crate::frame::ccnet::FailureCode;
+use crate::frame::ccnet::UnitJam;
 
 const EXPECTED: &str = "insert{denomination}, reject_next{reason}, misread_next{denomination}, \
     leave, take, power_off, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, \
     cheat, fail{code}, pause, status{code}, clear, silence{replies}, deaf{frames}, deny{frames}, \
-    busy{polls}, damage{replies}, set{option,on}, state";
+    busy{polls}, damage{replies}, power_off_at{byte}, set{option,on}, load{box,notes}, \
+    cassette_out{box}, cassette_in{box}, unit_jam{where}, retract, state";
 
 impl CcnetSim {
     pub(super) fn act(&mut self, action: &Value, now: Mono) -> Result<(), SimError> {
@@ -21,12 +22,21 @@ impl CcnetSim {
             "misread_next" => self.misread_next = Some(self.kind(number("denomination")?)?),
             "leave" => self.customer_takes = false,
             "take" => self.take(now),
-            "power_off" => {
-                self.phase = Phase::Off(self.left_behind());
-                self.unconfirmed = None;
+            "power_off" => self.power_off(),
+            "power_off_at" => self.bytes_left = Some(number("byte")?),
+            "load" => self.load(number("box")?, number("notes")?)?,
+            "cassette_out" => self.pull(number("box")?, false)?,
+            "cassette_in" => self.pull(number("box")?, true)?,
+            "unit_jam" if self.unit.is_some() => {
+                self.halt(TroubleKind::UnitJam(UnitJam::from_code(code("where")?)))?;
             }
+            "retract" => self.retract()?,
             "power_on" => self.power_on()?,
-            "stacker_out" => self.phase = Phase::Open(self.powered()?),
+            "stacker_out" => {
+                let inside = self.powered()?;
+                self.stop_out();
+                self.phase = Phase::Open(inside);
+            }
             "stacker_in" => match self.phase {
                 Phase::Open(inside) => self.initialize(inside, now),
                 _ => return Err(SimError::State("the cassette is in".to_owned())),
@@ -39,7 +49,7 @@ impl CcnetSim {
                 _ => return Err(wrong()),
             },
             "cheat" => self.halt(TroubleKind::Cheated)?,
-            "fail" => self.halt(TroubleKind::Failure(FailureCode::from_code(code("code")?)))?,
+            "fail" => self.halt(TroubleKind::Failure(code("code")?))?,
             "pause" => self.trouble = Some(Trouble { kind: TroubleKind::Pause, present: true }),
             "status" => {
                 let kind = TroubleKind::Code(code("code")?);
@@ -60,6 +70,8 @@ impl CcnetSim {
                     "closes_after_note" => &mut self.options.closes_after_note,
                     "says_again" => &mut self.options.says_again,
                     "cheat_passes" => &mut self.options.cheat_passes,
+                    "late_credit" => &mut self.options.late_credit,
+                    "tells_counts" => &mut self.options.tells_counts,
                     _ => return Err(wrong()),
                 };
                 *option = on;
@@ -96,6 +108,7 @@ impl CcnetSim {
 
     fn take(&mut self, now: Mono) {
         self.customer_takes = true;
+        self.take_out(now);
         if let Phase::Rejecting { until, .. } | Phase::Returning { until, .. } = &mut self.phase {
             *until = Some(now);
         }
@@ -131,8 +144,16 @@ impl CcnetSim {
         Ok(())
     }
 
-    fn halt(&mut self, kind: TroubleKind) -> Result<(), SimError> {
+    pub(super) fn power_off(&mut self) {
+        self.stop_out();
+        self.phase = Phase::Off(self.left_behind());
+        self.unconfirmed = None;
+        self.bytes_left = None;
+    }
+
+    pub(super) fn halt(&mut self, kind: TroubleKind) -> Result<(), SimError> {
         let inside = self.powered()?;
+        self.stop_out();
         self.trouble = Some(Trouble { kind, present: true });
         self.phase = Phase::Halted(inside);
         Ok(())
@@ -144,7 +165,9 @@ impl CcnetSim {
                 trouble.present = false;
                 let jam = matches!(
                     trouble.kind,
-                    TroubleKind::JamInValidator | TroubleKind::JamInCassette
+                    TroubleKind::JamInValidator
+                        | TroubleKind::JamInCassette
+                        | TroubleKind::UnitJam(_)
                 );
                 if jam {
                     self.remove_jammed();
@@ -156,6 +179,7 @@ impl CcnetSim {
 
     /// A note that a person takes out of the stopped device.
     fn remove_jammed(&mut self) {
+        self.clear_unit();
         if let Phase::Halted(Some(Inside { place, .. })) = self.phase {
             if place != Place::Unacknowledged {
                 self.tally.removed = self.tally.removed.saturating_add(1);

@@ -1,4 +1,4 @@
-//! A CashCode CCNET validator on the wire, with a real note path.
+//! A CashCode CCNET validator on the wire, or a Bill-to-Bill unit, with a real note path.
 //!
 //! Promise: it answers bytes with bytes as the specification has it, knows where each simulated
 //! note is (inlet, escrow, transport, cassette, collected, given back, taken out by hand), and keeps
@@ -31,21 +31,30 @@
 //! | `deny` | `frames` | the next commands are answered with NAK |
 //! | `busy` | `polls` | the next polls are answered with BUSY |
 //! | `damage` | `replies` | the next replies have a wrong check |
+//! | `power_off_at` | `byte` | the power goes once it has said so many bytes more |
 //! | `set` | `option`, `on` | see [`Options`] |
+//! | `load` | `box`, `notes` | of a unit: notes for which a cassette was told to keep |
+//! | `cassette_out`, `cassette_in` | `box` | likewise: a recycling cassette is taken out; put back |
+//! | `unit_jam` | `where` ("70".."75") | likewise: BILL-TO-BILL UNIT JAMMED, latched as `jam` |
+//! | `retract` | | likewise: notes at the exit are drawn back |
 //! | `state` | | only the answer: `{"status": "..."}` as for each other action |
 
 mod answer;
 mod control;
 mod path;
+mod unit;
 
 use std::collections::BTreeMap;
 
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
+use super::count;
 use super::{Key, SimDevice, SimError};
-use crate::frame::ccnet::{BillSlot, Bills, Decoder, Frame, RejectReason, State};
+use crate::frame::ccnet::unit::UnitState;
+use crate::frame::ccnet::{BillSlot, Bills, Decoder, Frame, RejectReason, State, VALIDATOR};
 use path::{Inside, Phase, Trouble};
+use unit::Unit;
 
 /// The host decides about a note in escrow within this time.
 const ESCROW_MS: u64 = 10_000;
@@ -68,6 +77,11 @@ pub struct Options {
     pub says_again: bool,
     /// `cheat_passes`: CHEATED is told once, until its ACK, and the device starts again by itself.
     pub cheat_passes: bool,
+    /// `late_credit`: a unit tells a credit that a power loss cut off by BILL STACKED, not by its
+    /// answer to POWER RECOVERY.
+    pub late_credit: bool,
+    /// `tells_counts`: a unit says with DISPENSED how many notes of each type those were.
+    pub tells_counts: bool,
 }
 
 impl Default for Options {
@@ -79,6 +93,8 @@ impl Default for Options {
             closes_after_note: false,
             says_again: false,
             cheat_passes: false,
+            late_credit: false,
+            tells_counts: false,
         }
     }
 }
@@ -106,6 +122,9 @@ impl Default for Timing {
 
 /// The simulated device.
 pub struct CcnetSim {
+    address: u8,
+    /// What a Bill-to-Bill unit has beyond a validator.
+    unit: Option<Unit>,
     table: Vec<BillSlot>,
     identity: [u8; 34],
     options: Options,
@@ -128,6 +147,8 @@ pub struct CcnetSim {
     denied_frames: u64,
     busy_polls: u64,
     damaged_replies: u64,
+    /// Bytes that it says before its power goes.
+    bytes_left: Option<u64>,
 }
 
 /// The last answer with data, which waits for its ACK.
@@ -155,6 +176,8 @@ impl CcnetSim {
     #[must_use]
     pub fn new(table: Vec<BillSlot>, options: Options, timing: Timing) -> Self {
         Self {
+            address: VALIDATOR,
+            unit: None,
             table,
             identity: *b"SM-SIM       A 21KC00000001\0\0\0\0\0\0\x01",
             options,
@@ -177,6 +200,7 @@ impl CcnetSim {
             denied_frames: 0,
             busy_polls: 0,
             damaged_replies: 0,
+            bytes_left: None,
         }
     }
 
@@ -196,6 +220,14 @@ impl CcnetSim {
     fn major(&self, kind: u8) -> Option<u32> {
         let (denomination, currency) = self.table.iter().find(|s| s.kind == kind)?.note()?;
         denomination.major(currency)
+    }
+
+    /// Its state, for people.
+    fn words(&self) -> String {
+        let moving = self.moving_frame();
+        let moving = moving.as_ref().and_then(|frame| UnitState::parse(frame.content()));
+        let state = || self.state().map_or("OFF".to_owned(), |state| state.to_string());
+        moving.map_or_else(state, |moving| moving.to_string())
     }
 
     fn by_value(&self, tally: &BTreeMap<u8, u32>) -> Value {
@@ -237,20 +269,25 @@ impl SimDevice for CcnetSim {
         self.advance(now);
         self.act(action, now)?;
         self.advance(now);
-        Ok(json!({ "status": self.state().map_or("OFF".to_owned(), |s| s.to_string()) }))
+        Ok(json!({ "status": self.words() }))
     }
 
     fn counters(&self) -> Value {
-        json!({
+        let (moving, own) = self.unit_counters().unwrap_or_default();
+        let mut all = json!({
             "inserted": self.tally.inserted,
-            "in_path": u8::from(self.inside().is_some()),
+            "in_path": moving.saturating_add(usize::from(self.inside().is_some())),
             "cashbox": self.by_value(&self.tally.cashbox),
             "collected": self.by_value(&self.tally.collected),
             "returned": self.tally.returned,
             "rejected": self.tally.rejected,
             "removed": self.tally.removed,
             "acknowledged": self.tally.acknowledged,
-        })
+        });
+        if let Some(all) = all.as_object_mut() {
+            all.extend(own);
+        }
+        all
     }
 
     fn keys(&self) -> &'static [Key] {
@@ -260,3 +297,5 @@ impl SimDevice for CcnetSim {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unit_tests;

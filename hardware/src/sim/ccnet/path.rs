@@ -1,8 +1,8 @@
 //! Where the note is, and how time moves it.
 
-use super::super::count;
+use super::unit::Step;
 use super::*;
-use crate::frame::ccnet::FailureCode;
+use crate::frame::ccnet::UnitJam;
 
 /// A note in the path that power, RESET or a fault has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,11 @@ pub(super) enum Phase {
     Returned {
         kind: u8,
     },
+    /// Notes of a unit move other than in.
+    Out {
+        step: Step,
+        until: Option<Mono>,
+    },
     /// Stopped by a trouble; only RESET goes on.
     Halted(Option<Inside>),
     /// The cassette is out.
@@ -80,7 +85,8 @@ pub(super) enum TroubleKind {
     JamInValidator,
     JamInCassette,
     Cheated,
-    Failure(FailureCode),
+    Failure(u8),
+    UnitJam(UnitJam),
     /// Does not stop the device: it only hides its state.
     Pause,
     /// Likewise.
@@ -100,15 +106,22 @@ impl CcnetSim {
             TroubleKind::JamInValidator => State::ValidatorJammed,
             TroubleKind::JamInCassette => State::CassetteJammed,
             TroubleKind::Cheated => State::Cheated,
-            TroubleKind::Failure(code) => State::Failure(code),
+            TroubleKind::Failure(code) => self.failure(code),
+            TroubleKind::UnitJam(place) => State::UnitJammed(place),
             TroubleKind::Pause | TroubleKind::Code(_) => State::Pause,
         });
         Some(match self.phase {
             Phase::Off(_) => return None,
             Phase::Halted(_) => halted.unwrap_or(State::Cheated),
             _ if self.trouble.is_some_and(|t| t.kind == TroubleKind::Pause) => State::Pause,
+            Phase::PowerUp(None) if self.options.remembers && self.in_dispenser() => {
+                State::PowerUpBillInUnit(1)
+            }
             Phase::PowerUp(Some(inside)) if self.options.remembers => match inside.place {
                 Place::Validator(_) => State::PowerUpBillInValidator,
+                Place::Transport | Place::Unacknowledged if self.unit.is_some() => {
+                    State::PowerUpBillInUnit(0)
+                }
                 Place::Transport | Place::Unacknowledged => State::PowerUpBillInStacker,
             },
             Phase::PowerUp(_) => State::PowerUp,
@@ -116,12 +129,12 @@ impl CcnetSim {
             Phase::Open(_) => State::CassetteOut,
             Phase::Idle if self.cassette_full => State::CassetteFull,
             Phase::Idle if self.is_open() => State::Idling,
-            Phase::Idle => State::Disabled,
+            Phase::Idle | Phase::Out { .. } => State::Disabled,
             Phase::Accepting { .. } => State::Accepting,
             Phase::Escrow { held: true, .. } => State::Holding,
             Phase::Escrow { kind, .. } => State::Escrow(kind),
             Phase::Stacking { .. } => State::Stacking,
-            Phase::Stacked { kind } => State::Stacked(self.misread_next.unwrap_or(kind)),
+            Phase::Stacked { kind } => self.stacked(kind),
             Phase::Rejecting { reason, .. } => State::Rejecting(reason),
             Phase::Returning { .. } => State::Returning,
             Phase::Returned { kind } => State::Returned(kind),
@@ -140,7 +153,9 @@ impl CcnetSim {
             | Phase::Initializing { inside, .. }
             | Phase::Halted(inside)
             | Phase::Open(inside) => return inside.filter(|i| i.place != Place::Unacknowledged),
-            Phase::Idle | Phase::Stacked { .. } | Phase::Returned { .. } => return None,
+            Phase::Idle | Phase::Out { .. } | Phase::Stacked { .. } | Phase::Returned { .. } => {
+                return None;
+            }
             Phase::Accepting { kind, .. } | Phase::Rejecting { kind, .. } => {
                 (kind, Place::Validator(false))
             }
@@ -173,7 +188,9 @@ impl CcnetSim {
             | Phase::Stacking { until, .. }
             | Phase::Accepting { until, .. }
             | Phase::Escrow { until, .. } => Some(until),
-            Phase::Rejecting { until, .. } | Phase::Returning { until, .. } => until,
+            Phase::Rejecting { until, .. }
+            | Phase::Returning { until, .. }
+            | Phase::Out { until, .. } => until,
             _ => None,
         }
     }
@@ -199,8 +216,9 @@ impl CcnetSim {
                 }
             }
             Phase::Escrow { kind, .. } => Phase::Returning { kind, until: self.taken(at) },
+            Phase::Out { step, .. } => self.move_out(step, at),
             Phase::Stacking { kind, .. } => {
-                count(&mut self.tally.cashbox, kind);
+                self.store(kind);
                 Phase::Stacked { kind }
             }
             Phase::Rejecting { .. } => {
@@ -227,6 +245,7 @@ impl CcnetSim {
             return Phase::Halted(inside);
         }
         self.trouble = self.trouble.filter(|t| t.present);
+        self.unit_initialized(None);
         let Some(Inside { kind, place }) = inside else { return Phase::Idle };
         match place {
             Place::Validator(true) => {
@@ -237,10 +256,14 @@ impl CcnetSim {
                 self.tally.rejected = self.tally.rejected.saturating_add(1);
                 return Phase::Idle;
             }
-            Place::Transport => count(&mut self.tally.cashbox, kind),
+            Place::Transport => self.store(kind),
             Place::Unacknowledged => {}
         }
-        if self.options.power_recovery && self.options.remembers {
+        let tells = self.options.power_recovery && self.options.remembers;
+        if tells && self.unit.is_some() && !self.options.late_credit {
+            self.unit_initialized(Some(kind));
+            Phase::Idle
+        } else if tells {
             Phase::Stacked { kind }
         } else {
             Phase::Idle

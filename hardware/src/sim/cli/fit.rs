@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use bitspire_shared::money::Denomination;
 
 use super::{Cashflow, Cassettes, KnownNotes, Nv200, USUAL, Validator};
+use crate::frame::ccnet::BillSlot;
 use crate::frame::f56::note_size;
 use crate::frame::id003::CurrencySlot;
 use crate::sim::SimDevice;
@@ -53,7 +54,10 @@ impl Cassettes {
 }
 
 impl Validator {
-    pub(super) fn ccnet(&self) -> CcnetSim {
+    pub(super) fn ccnet(
+        &self,
+        make: fn(Vec<BillSlot>, ccnet::Options, ccnet::Timing) -> CcnetSim,
+    ) -> CcnetSim {
         let table = match self.currency {
             KnownNotes::Eur => CcnetSim::eur(),
             KnownNotes::Usd => CcnetSim::usd(),
@@ -72,7 +76,7 @@ impl Validator {
             // the host does not get faster
             confirm: real.confirm,
         };
-        CcnetSim::new(table, options, timing)
+        make(table, options, timing)
     }
 
     pub(super) fn id003(

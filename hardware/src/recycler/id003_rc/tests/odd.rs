@@ -1,7 +1,7 @@
 //! Answers that do not fit, or come too late.
 
+use super::super::super::world::payout::is_true;
 use super::super::moving::Stage;
-use super::payout::is_true;
 use super::*;
 
 fn begun() -> World {
@@ -47,13 +47,13 @@ fn trouble_after_a_note_that_is_stuck_is_asked_for() {
 fn nonsense_is_silence() {
     let mut world = begun();
     world.until_at_bezel();
-    world.hear_only(&Extension::Counts([0, 0]).frame(), 62_000);
+    world.hear_only(&Extension::Counts([0, 0]).frame().to_bytes(), 62_000);
     // while it lasts, not when the device comes to its senses
     let told = |e: &RecyclerEvent, fits: fn(&DispenseOutcome) -> bool| matches!(e, RecyclerEvent::Out(DispenserEvent::Dispensed(outcome)) if fits(outcome));
     let unknowable = |o: &DispenseOutcome| matches!(o, DispenseOutcome::Unknowable { .. });
     assert!(world.events.iter().any(|e| told(e, unknowable)), "{:?}", world.events);
     let mut world = begun();
-    world.hear_only(&Reply::Ack.frame(), 5_000);
+    world.hear_only(&Reply::Ack.frame().to_bytes(), 5_000);
     let not_started = |o: &DispenseOutcome| matches!(o, DispenseOutcome::NotStarted(_));
     assert!(world.events.iter().any(|e| told(e, not_started)), "{:?}", world.events);
     assert_eq!(world.orders, 0);
@@ -65,14 +65,14 @@ fn nonsense_is_silence() {
 fn an_order_that_was_acknowledged_is_waited_for() {
     let mut world = begun();
     until_acked(&mut world);
-    world.hear_only(&Reply::Status(Status::Disabled).frame(), 2_500);
+    world.hear_only(&Reply::Status(Status::Disabled).frame().to_bytes(), 2_500);
     let outcome = world.outcome();
     let DispenseOutcome::Final { bays, fault: None } = &outcome else { panic!("{outcome:?}") };
     assert_eq!(bays[&bay(1)].taken, Some(2));
     // one that it never begins is not known to be over
     let mut world = begun();
     until_acked(&mut world);
-    world.hear_only(&Reply::Status(Status::Disabled).frame(), 62_000);
+    world.hear_only(&Reply::Status(Status::Disabled).frame().to_bytes(), 62_000);
     assert!(matches!(world.outcome(), DispenseOutcome::Unknowable { .. }));
 }
 
@@ -83,7 +83,7 @@ fn before_the_order_nothing_is_uncertain() {
     world.drive(|engine, now| engine.on_link_down("unplugged", now));
     assert!(matches!(world.outcome(), DispenseOutcome::NotStarted(_)));
     let mut world = begun();
-    world.hear_only(&Reply::InvalidCommand.frame(), 1_000);
+    world.hear_only(&Reply::InvalidCommand.frame().to_bytes(), 1_000);
     assert!(matches!(world.outcome(), DispenseOutcome::NotStarted(_)));
     assert_eq!(world.orders, 0);
     // what was given before of another box stays given

@@ -1,62 +1,46 @@
 //! Notes in, notes out, notes to the cashbox.
 
+use super::super::super::world::is_final;
+use super::super::super::world::payout;
+use super::super::super::world::payout::{done, is_true};
 use super::super::moving::Recall;
 use super::*;
-
-fn counts(world: &mut World) -> [u32; 2] {
-    world.send(RecyclerCommand::Out(DispenserCommand::Refresh));
-    let seen = world.until(|e| matches!(e, RecyclerEvent::Counts(_)));
-    match seen.last() {
-        Some(RecyclerEvent::Counts(boxes)) => [boxes[&bay(1)], boxes[&bay(2)]],
-        other => panic!("{other:?}"),
-    }
-}
-
-fn done(requested: u32, taken: u32, retracted: u32) -> BayResult {
-    BayResult {
-        requested,
-        picked: Some(taken + retracted),
-        presented: taken + retracted,
-        taken: Some(taken),
-        retracted: Some(retracted),
-        rejected: Some(0),
-    }
-}
 
 /// Loss prevented: a note that a box keeps is booked as one in the cashbox, or the other way round.
 #[test]
 fn notes_go_where_they_are_kept_and_the_counts_say_so() {
-    let mut world = World::open(0, [0, 0]);
-    let stack = |bill| RecyclerCommand::In(AcceptorCommand::Stack(bill));
-    world.take_in(stack, 10);
-    world.take_in(stack, 20);
-    world.take_in(stack, 10);
-    world.take_in(stack, 50);
-    assert_eq!((world.in_box(1), world.in_box(2), world.cashbox()), (2, 1, 1));
-    assert_eq!(counts(&mut world), [2, 1]);
-    world.take_in(RecyclerCommand::StackAway, 20);
-    assert_eq!((world.in_box(2), world.cashbox()), (1, 2));
-    // the next one is kept again
-    world.take_in(stack, 20);
-    assert_eq!(counts(&mut world), [2, 2]);
-    world.conserved();
+    payout::notes_go_where_they_are_kept_and_the_counts_say_so::<Rc>();
 }
 
 /// Loss prevented: a payout of two kinds that gives one of them, or each twice; an inlet that stays
 /// closed after it.
 #[test]
 fn a_plan_is_paid_out_box_by_box() {
-    let mut world = World::open(0, [5, 5]);
-    world.pay(&[(1, 2), (2, 1)]);
-    let bays = BayResults::from([(bay(1), done(2, 2, 0)), (bay(2), done(1, 1, 0))]);
-    assert_eq!(world.outcome(), DispenseOutcome::Final { bays, fault: None });
-    assert_eq!((world.given(), world.in_box(1), world.in_box(2)), (3, 3, 4));
-    assert_eq!(world.orders, 2);
-    world.until(|e| *e == RecyclerEvent::In(AcceptorEvent::Accepting));
-    let stack = |bill| RecyclerCommand::In(AcceptorCommand::Stack(bill));
-    world.take_in(stack, 10);
-    assert_eq!(counts(&mut world), [4, 4]);
-    world.conserved();
+    payout::a_plan_is_paid_out_box_by_box::<Rc>();
+}
+
+/// Loss prevented: more notes than a box holds are ordered of it, and the sale hangs.
+#[test]
+fn what_a_box_does_not_hold_is_not_ordered() {
+    payout::what_a_box_does_not_hold_is_not_ordered::<Rc>();
+}
+
+/// Loss prevented: a plan is carried out while a note lies in escrow, or without the boxes set up.
+#[test]
+fn what_cannot_be_begun_is_refused() {
+    payout::what_cannot_be_begun_is_refused::<Rc>();
+}
+
+/// Loss prevented: notes moved to the cashbox and still offered for sale, or moved twice.
+#[test]
+fn an_emptying_tells_how_many_notes_moved() {
+    payout::an_emptying_tells_how_many_notes_moved::<Rc>();
+}
+
+/// Loss prevented: a lost answer to PAY OUT that is said again pays twice.
+#[test]
+fn a_lost_answer_to_the_order_is_not_repeated() {
+    payout::a_lost_answer_to_the_order_is_not_repeated::<Rc>();
 }
 
 /// Loss prevented: a customer who leaves gets the note written off, although the machine has it.
@@ -70,34 +54,6 @@ fn a_note_that_nobody_takes_is_called_back_and_owed() {
     assert!(fault.detail.contains("nobody took"), "{fault:?}");
     assert_eq!((world.given(), world.cashbox(), world.in_box(1)), (0, 1, 4));
     world.conserved();
-}
-
-/// Loss prevented: more notes than a box holds are ordered of it, and the sale hangs.
-#[test]
-fn what_a_box_does_not_hold_is_not_ordered() {
-    let mut world = World::open(0, [1, 5]);
-    world.pay(&[(1, 2), (2, 1)]);
-    let DispenseOutcome::Final { bays, fault: Some(fault) } = world.outcome() else { panic!() };
-    assert_eq!(bays, BayResults::from([(bay(1), done(2, 0, 0)), (bay(2), done(1, 0, 0))]));
-    assert_eq!((fault.kind, world.orders, world.given()), (FaultKind::Cassette, 0, 0));
-}
-
-/// Loss prevented: a plan is carried out while a note lies in escrow, or without the boxes set up.
-#[test]
-fn what_cannot_be_begun_is_refused() {
-    let mut world = World::new(0);
-    world.pay(&[(1, 1)]);
-    assert!(matches!(world.outcome(), DispenseOutcome::NotStarted(_)));
-    let mut world = World::open(0, [5, 5]);
-    for notes in [&[(3, 1)][..], &[(1, 21)], &[]] {
-        world.pay(notes);
-        assert!(matches!(world.outcome(), DispenseOutcome::NotStarted(_)), "{notes:?}");
-    }
-    world.escrow(10);
-    world.send(RecyclerCommand::In(AcceptorCommand::Hold));
-    world.pay(&[(1, 1)]);
-    assert!(matches!(world.outcome(), DispenseOutcome::NotStarted(_)));
-    assert_eq!(world.orders, 0);
 }
 
 /// Loss prevented: notes that a jam kept back are called paid, or paid ones kept back.
@@ -124,19 +80,6 @@ fn a_jam_ends_a_payout_with_the_truth() {
     assert!(known > 5, "{known} ended with an answer");
 }
 
-/// Loss prevented: notes moved to the cashbox and still offered for sale, or moved twice.
-#[test]
-fn an_emptying_tells_how_many_notes_moved() {
-    let mut world = World::open(0, [4, 5]);
-    world.send(RecyclerCommand::Empty(Proof(Emptying { bay: bay(1) })));
-    let seen = world.until(|e| matches!(e, RecyclerEvent::Emptied { .. }));
-    let outcome = EmptyOutcome::Moved { notes: 4, fault: None };
-    assert_eq!(seen.last(), Some(&RecyclerEvent::Emptied { bay: bay(1), outcome }));
-    assert_eq!((world.in_box(1), world.in_box(2), world.cashbox(), world.orders), (0, 5, 4, 1));
-    world.until(|e| *e == RecyclerEvent::In(AcceptorEvent::Accepting));
-    assert_eq!(counts(&mut world), [0, 5]);
-}
-
 /// Loss prevented: a box that is called empty, and has notes that nobody looks for.
 #[test]
 fn a_box_that_is_not_empty_after_an_emptying_is_a_fault() {
@@ -151,26 +94,6 @@ fn a_box_that_is_not_empty_after_an_emptying_is_a_fault() {
     let EmptyOutcome::Moved { fault: Some(fault), .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(fault.kind, FaultKind::ServiceNeeded);
     assert!(fault.detail.contains("6 notes are still in box 1"), "{fault:?}");
-}
-
-/// Loss prevented: a lost answer to PAY OUT that is said again pays twice.
-#[test]
-fn a_lost_answer_to_the_order_is_not_repeated() {
-    for action in
-        [json!({"action": "silence", "replies": 1}), json!({"action": "deaf", "frames": 1})]
-    {
-        let mut world = World::open(0, [5, 5]);
-        world.pay(&[(1, 2)]);
-        // A2 has been answered, the order is on its way
-        while world.orders == 0 {
-            world.step();
-        }
-        world.act(action.clone());
-        let outcome = world.outcome();
-        assert!(matches!(outcome, DispenseOutcome::Final { .. }), "{action}: {outcome:?}");
-        assert!(is_true(&world, &outcome), "{action}: {outcome:?}");
-        assert_eq!(world.orders, 1, "{action}");
-    }
 }
 
 /// Loss prevented: counts and PAY VALID that do not agree are called a success.
@@ -200,20 +123,4 @@ fn an_outcome_is_settled_only_where_counts_and_device_agree() {
     assert_eq!(of(3, 3, 1, Recall::Said, &[back]), None, "two are missing");
     assert_eq!(of(3, 1, 2, Recall::No, &[]), None, "more taken than gone");
     assert_eq!(of(2, 3, 3, Recall::No, &[]), None, "more gone than ordered");
-}
-
-/// Whether the outcome says what the simulated notes say, or that nobody knows. Nothing but notes
-/// that were called back has gone to the cashbox.
-pub(super) fn is_true(world: &World, outcome: &DispenseOutcome) -> bool {
-    let (taken, retracted) = match outcome {
-        DispenseOutcome::Unknowable { .. } => return true,
-        DispenseOutcome::NotStarted(_) => (0, 0),
-        DispenseOutcome::Final { bays, .. } => {
-            let sum = |of: fn(&BayResult) -> Option<u32>| -> u32 {
-                bays.values().map(|bay| of(bay).unwrap()).sum()
-            };
-            (sum(|bay| bay.taken), sum(|bay| bay.retracted))
-        }
-    };
-    (world.given(), world.cashbox()) == (u64::from(taken), u64::from(retracted))
 }
