@@ -20,6 +20,7 @@
 pub mod admit;
 pub mod canonical;
 pub mod cash;
+pub mod clink;
 pub mod document;
 pub mod error;
 pub mod exact;

@@ -16,7 +16,7 @@ use crate::time::Mono;
 /// The budget of one relay.
 #[derive(Clone, Debug)]
 pub struct RelayBudget {
-    shares: Keyed<[u8; 32]>,
+    shares: Option<Keyed<[u8; 32]>>,
     rest: Limiter,
 }
 
@@ -24,15 +24,24 @@ impl RelayBudget {
     /// A full budget: `share` for each of at most `keys` authors at a time, `rest` for all together.
     #[must_use]
     pub const fn new(share: Quota, keys: NonZeroUsize, rest: Quota) -> Self {
-        Self { shares: Keyed::new(share, keys), rest: Limiter::new(rest) }
+        Self { shares: Some(Keyed::new(share, keys)), rest: Limiter::new(rest) }
     }
 
-    /// Takes one event that says it is by `author`, whom the roster knows.
+    /// A full budget of `rest` for authors whom nobody knows: a share for each would have no bound.
+    #[must_use]
+    pub const fn of_strangers(rest: Quota) -> Self {
+        Self { shares: None, rest: Limiter::new(rest) }
+    }
+
+    /// Takes one event that says it is by `author`.
     ///
     /// # Errors
     /// [`RateLimited`], where share and rest are used up.
     pub fn take(&mut self, author: &[u8; 32], now: Mono) -> Result<(), RateLimited> {
-        self.shares.take(author, now).or_else(|_| self.rest.take(now))
+        match &mut self.shares {
+            Some(shares) => shares.take(author, now).or_else(|_| self.rest.take(now)),
+            None => self.rest.take(now),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use zeroize::Zeroize;
 
 use crate::canonical::Sig;
 use crate::cash::BayResults;
+use crate::clink::Ndebit;
 use crate::ids::{
     ClaimHash, EventId, JournalHead, JournalSeq, PaymentHash, PubKey, QuoteId, TxnId, WithdrawId,
 };
@@ -167,6 +168,10 @@ pub struct Invoice {
     pub bolt11: String,
     /// Its end.
     pub expires_at: Unix,
+    /// The CLINK offer that brings the same invoice (`noffer1...`); absent where the service does not
+    /// speak CLINK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noffer: Option<String>,
 }
 
 /// Notes credited under a lock that ended while the customer was still feeding notes.
@@ -262,6 +267,10 @@ pub struct Withdraw {
     pub withdraw_id: WithdrawId,
     /// Where the customer claims it.
     pub lnurl: Lnurl,
+    /// The CLINK debit that claims the same, with the same session (`ndebit1...`); absent where the
+    /// service does not speak CLINK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ndebit: Option<Ndebit>,
     /// What the customer gets.
     pub net_sats: Sats,
     /// The commission.
