@@ -26,6 +26,7 @@ use std::time::Duration;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::settlement::GRACE_S;
+use futures_util::StreamExt as _;
 use thiserror::Error;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -49,6 +50,8 @@ const POLL: Duration = Duration::from_secs(5);
 const RECONCILE: Duration = Duration::from_secs(180);
 /// Open invoices that one poll looks up; the rest comes by hint or list.
 const POLLED: usize = 64;
+/// Payments of one list that are recorded at a time: a fraction of the writer's queue, which others need.
+const TOGETHER: usize = 64;
 /// Seconds after an invoice's end in which it stays open: a payment may be on its last hop.
 const LINGER_S: u64 = GRACE_S + 60;
 
@@ -185,15 +188,7 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
     }
     loop {
         let (payments, to) = wallet.list(Cursor(from)).await?;
-        let mut failed = None;
-        for payment in payments {
-            if let Err(error) = consider(app, wallet, payment).await {
-                failed = Some(error);
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        consider_all(app, wallet, payments).await?;
         if to.0 == from {
             return Ok(());
         }
@@ -213,6 +208,20 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
             return Ok(());
         }
     }
+}
+
+/// Records what a list brought, in its order, so many at a time that they share a flush: a list after a
+/// long absence has a hundred thousand. One that cannot be recorded keeps no other from it.
+async fn consider_all(
+    app: &App,
+    wallet: &dyn Wallet,
+    payments: Vec<Payment>,
+) -> Result<(), SettleError> {
+    let each = payments.into_iter().map(|payment| consider(app, wallet, payment));
+    let considered = futures_util::stream::iter(each).buffered(TOGETHER);
+    let last =
+        |failed, result: Result<Looked, SettleError>| std::future::ready(result.err().or(failed));
+    considered.fold(None, last).await.map_or(Ok(()), Err)
 }
 
 /// Looks the open invoices up, and ends those whose time is over.

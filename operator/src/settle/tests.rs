@@ -209,6 +209,27 @@ async fn three_ways_lead_to_one_settlement() {
     world.books_hold().await;
 }
 
+/// Loss prevented: a service that was away and reads its wallet's list for minutes, a flush for each
+/// payment, while customers who paid wait for their notes.
+#[tokio::test]
+async fn what_came_while_away_shares_its_flushes() {
+    let (world, _machine) = serving().await;
+    let mut hashes = Vec::new();
+    for _ in 0..100 {
+        let invoice = invoice_in(&world, "till", 700, json!({})).await;
+        pay(&world, &invoice.bolt11);
+        hashes.push(invoice.payment_hash);
+    }
+    let before = world.app.store.stats().commits;
+    read_list(&world, "till").await.unwrap();
+    let commits = world.app.store.stats().commits - before;
+    assert!(commits < 50, "{commits} for 100 payments");
+    for hash in hashes {
+        assert!(settlement(&world, hash).await.is_some());
+    }
+    world.books_hold().await;
+}
+
 /// Loss prevented: a watcher that dies of one bad payment, so that no later one is seen; or one
 /// that goes past it, so that nobody ever hears of it.
 #[tokio::test]
