@@ -5,6 +5,7 @@
 //! Wallets are in memory, so that what is measured is the service and its disk. Behind each payment
 //! stand rows as sales leave them: a signed quote, a request that was encrypted and signed, the stamp.
 
+mod lnbits;
 mod shop;
 
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const WALLETS: usize = 64;
 const SALES: u64 = 20_000;
 /// Payments of the same rate with one row a commit.
 const NAIVE: u64 = 2_000;
+/// Payments inside LNbits.
+const BESIDE: u64 = 300;
 /// Payments of which each is waited for.
 const ACKS: u64 = 1_000;
 /// Payments that are made ready at a time.
@@ -45,7 +48,8 @@ pub(super) fn rates() -> Result<Vec<Figure>> {
         let (one, flush) = (rate(1, NAIVE).await?.0, many.1);
         Ok::<_, anyhow::Error>((many.0, one, flush))
     })?;
-    let (unit, peer) = ("settlements/s", None);
+    let beside = lnbits::rate(BESIDE)?;
+    let (unit, peer) = ("settlements/s", Some(beside));
     Ok(vec![
         Figure {
             name: "settlements_per_s",
@@ -64,6 +68,15 @@ pub(super) fn rates() -> Result<Vec<Figure>> {
             bound_is: "one payment for each flush of this disk",
             peer,
             runs: usize::try_from(NAIVE)?,
+        },
+        Figure {
+            name: "lnbits_create_pay_per_s",
+            value: beside,
+            unit: "payments/s",
+            bound: 1_000.0 / flush,
+            bound_is: "one payment for each flush of this disk",
+            peer: None,
+            runs: usize::try_from(BESIDE)?,
         },
     ])
 }
