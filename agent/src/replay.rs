@@ -120,6 +120,7 @@ fn shown(txn: &Txn) -> Screen {
     {
         screen.view = View::Invoice {
             bolt11: "not in the journal".to_owned(),
+            noffer: None,
             wire_sats: sale.terms.wire_sats,
             fiat: cash_out.deal().fiat,
             expires_at: sale.expires_at,

@@ -112,6 +112,8 @@ pub struct App {
     pub simulated: Option<SimulatedNode>,
     /// What was refused to machines and strangers, by reason.
     pub refusals: Arc<Tally>,
+    /// What became of the requests of customers' wallets by CLINK.
+    pub clink: Arc<Tally>,
     /// Who may do what at the relay; see [`Roster::refresh`].
     pub roster: Arc<Roster>,
     /// The embedded relay, where it runs in this process.
@@ -155,12 +157,14 @@ impl App {
         let store = Store::open(&config.data_dir.join("operator.db"), clock.now())?;
         let simulated = open_simulated(&config, &clock)?;
         let wallets = wallet::open(&config.wallets, simulated.as_ref(), &clock)?;
-        let roster = Arc::new(Roster::new(clock.clone()));
+        let clink = config.clink.as_ref().map(|_| service_key);
+        let roster = Arc::new(Roster::new(clock.clone()).with_clink(clink));
         Ok(Arc::new(Self {
             started_at: clock.now(),
             config,
             clock,
             refusals: Arc::default(),
+            clink: Arc::default(),
             roster,
             relay: OnceLock::new(),
             relays: Relays::default(),

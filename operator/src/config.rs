@@ -4,6 +4,7 @@
 //! (`config show`); secrets are named by path, never by value. The API binds loopback unless it is
 //! told otherwise, and says so when it is.
 
+mod clink;
 mod peers;
 mod rates;
 mod wallets;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outgoing::Allowed;
 use crate::signer::cipher::Encryption;
+pub use clink::RawClink;
 pub use peers::{DenyList, Peer, RawDenyList, RawWebhook, WithoutAnswer};
 pub use rates::{Feed, FeedKind, RateRules, RatesConfig, RawFeed, RawRates, Unit};
 pub use wallets::{RawWallet, Wallet, WalletKind};
@@ -81,6 +83,10 @@ ttl_s = 120
 invoice_expiry_s = 300
 withdraw_expiry_s = 86400
 
+[clink]
+enabled = false
+relay = ""
+
 [settlement]
 enforce_fee_match = true
 
@@ -101,9 +107,7 @@ max_deviation_ppm = 20000
 spread_ppm = 0
 
 [rates.fixed]
-
 [rates.sources]
-
 [wallets]
 "#;
 
@@ -123,6 +127,7 @@ pub struct Raw {
     pub gate: RawGate,
     pub limits: RawLimits,
     pub quotes: RawQuotes,
+    pub clink: RawClink,
     pub settlement: RawSettlement,
     pub distribution: RawDistribution,
     pub outgoing: RawOutgoing,
@@ -245,6 +250,8 @@ pub struct Config {
     pub invoice_expiry_s: u32,
     /// Seconds for which a withdraw can be claimed by its first link.
     pub withdraw_expiry_s: u32,
+    /// The relay that the codes for CLINK wallets name, where these are served.
+    pub clink: Option<String>,
     /// Whether a settlement whose fee differs is held.
     pub enforce_fee_match: bool,
     /// Where prices come from.
@@ -390,7 +397,6 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
         public_proxies: proxies(&raw.public.trusted_proxies)?,
         public_base_url: base_url("public.base_url", &raw.public.base_url)?,
         relay_listen: raw.relay.embedded.then_some(listen),
-        relays,
         bunker_embedded: raw.bunker.embedded,
         bunker_relay,
         bunker_id,
@@ -415,6 +421,8 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
             .get(),
         withdraw_expiry_s: at_least_one("quotes.withdraw_expiry_s", raw.quotes.withdraw_expiry_s)?
             .get(),
+        clink: clink::check(&raw.clink, &relays)?,
+        relays,
         enforce_fee_match: raw.settlement.enforce_fee_match,
         rates: rates::check(&raw.rates)?,
         rules_delay_s: u64::from(raw.distribution.rules_delay_hours).saturating_mul(3_600),

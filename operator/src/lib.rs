@@ -5,6 +5,7 @@ pub mod app;
 pub mod audit;
 pub mod bunker;
 pub mod cli;
+pub mod clink;
 pub mod config;
 pub(crate) mod deny;
 pub mod distribute;

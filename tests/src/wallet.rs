@@ -52,16 +52,7 @@ impl CustomerWallet {
     /// # Errors
     /// When the code is none, or the service refuses.
     pub fn scan_with(&self, lnurl: &str, named: &mut Option<String>) -> Result<Accepted> {
-        let url = decode(lnurl)?;
-        let offer = self.ask(&url)?;
-        if offer["tag"] != "withdrawRequest" {
-            bail!("expected a withdrawRequest, got {offer}");
-        }
-        let msat = offer["maxWithdrawable"].as_u64().context("no amount")?;
-        if offer["minWithdrawable"].as_u64() != Some(msat) {
-            bail!("expected one amount, got {offer}");
-        }
-        let sats = msat / 1_000;
+        let (offer, sats) = self.offered(lnurl)?;
         let bolt11 = match named {
             Some(bolt11) => bolt11.clone(),
             None => named.insert(self.invoice(sats)?).clone(),
@@ -72,6 +63,26 @@ impl CustomerWallet {
         Ok(Accepted { sats, bolt11 })
     }
 
+    /// What the code is worth, in sats; nothing is asked for.
+    ///
+    /// # Errors
+    /// When the code is none, or the service refuses.
+    pub fn offer(&self, lnurl: &str) -> Result<u64> {
+        self.offered(lnurl).map(|(_, sats)| sats)
+    }
+
+    fn offered(&self, lnurl: &str) -> Result<(Value, u64)> {
+        let offer = self.ask(&decode(lnurl)?)?;
+        if offer["tag"] != "withdrawRequest" {
+            bail!("expected a withdrawRequest, got {offer}");
+        }
+        let msat = offer["maxWithdrawable"].as_u64().context("no amount")?;
+        if offer["minWithdrawable"].as_u64() != Some(msat) {
+            bail!("expected one amount, got {offer}");
+        }
+        Ok((offer, msat / 1_000))
+    }
+
     fn ask(&self, url: &str) -> Result<Value> {
         let answer = self.client.get(url, &[])?;
         if answer["status"] == "ERROR" {
@@ -80,7 +91,11 @@ impl CustomerWallet {
         Ok(answer)
     }
 
-    fn invoice(&self, sats: u64) -> Result<String> {
+    /// An invoice of the wallet's own.
+    ///
+    /// # Errors
+    /// When its node does not make one.
+    pub fn invoice(&self, sats: u64) -> Result<String> {
         let request = InvoiceRequest {
             amount: Sats(sats),
             memo: "cash".to_owned(),

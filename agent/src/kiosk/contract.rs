@@ -5,6 +5,7 @@ use std::iter::successors;
 
 use axum::body::Body;
 use axum::http::Request;
+use bitspire_shared::clink::Ndebit;
 use bitspire_shared::ids::{BayId, EventId};
 use bitspire_shared::money::{Direction, Fiat, Rate, Sats};
 use bitspire_shared::rpc::{ErrorCode, Lnurl};
@@ -49,7 +50,8 @@ fn next_view(view: &View) -> Option<View> {
         },
         View::Offer { .. } => View::Preparing { fiat },
         View::Preparing { .. } => {
-            View::Invoice { bolt11: "lnbc1".into(), wire_sats, fiat, expires_at: Unix(1) }
+            let (bolt11, noffer) = ("lnbc1".into(), Some("noffer1abc".into()));
+            View::Invoice { bolt11, noffer, wire_sats, fiat, expires_at: Unix(1) }
         }
         View::Invoice { .. } => View::Dispensing { fiat, given_minor },
         View::Dispensing { .. } => View::TakeNotes { fiat, given_minor },
@@ -65,7 +67,8 @@ fn next_view(view: &View) -> Option<View> {
         View::Counting { .. } => View::PreparingWithdraw { total },
         View::PreparingWithdraw { .. } => {
             let lnurl = Some(Lnurl::new("LNURL1ABC".into()));
-            View::Claim { lnurl, net_sats, fee_sats, total }
+            let ndebit = Some(Ndebit::new("ndebit1abc".into()));
+            View::Claim { lnurl, ndebit, net_sats, fee_sats, total }
         }
         View::Claim { .. } => View::Paying { net_sats },
         View::Paying { .. } => View::PayUnknown { net_sats },

@@ -5,6 +5,7 @@
 
 mod receipt;
 
+use bitspire_shared::clink::Ndebit;
 use bitspire_shared::money::{Direction, Fiat, Sats};
 use bitspire_shared::rpc::ErrorCode;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -83,6 +84,20 @@ fn code(text: &str, level: EcLevel) -> Markup {
         }
         // longer than any code: the text itself is still worth something
         Err(_) => html! { p.claim { code { (text) } } },
+    }
+}
+
+/// The code that every wallet reads, and beside it, named, the one for wallets that speak CLINK. That
+/// one stays in lower case: the specification wants it as it is.
+fn two_ways(first: Markup, clink: Option<&str>) -> Markup {
+    html! {
+        @match clink {
+            None => (first),
+            Some(clink) => div.ways {
+                div { (first) p.soft { "Lightning" } }
+                div { (exact_qr(clink)) p.soft { "CLINK" } }
+            }
+        }
     }
 }
 
@@ -260,9 +275,9 @@ fn view(view: &View) -> Markup {
         View::Preparing { fiat } => {
             html! { (words("One moment", &format!("Preparing the invoice for {fiat}."))) (cancel()) }
         }
-        View::Invoice { bolt11, wire_sats, fiat, .. } => html! {
+        View::Invoice { bolt11, noffer, wire_sats, fiat, .. } => html! {
             h1 { "Pay " (sats(*wire_sats)) " for " (fiat) }
-            (qr(bolt11))
+            (two_ways(qr(bolt11), noffer.as_deref()))
             p.soft { "Scan with a Lightning wallet. Stay here: the notes come when it is paid." }
             (cancel())
         },
@@ -307,10 +322,13 @@ fn view(view: &View) -> Markup {
         View::PreparingWithdraw { total } => {
             words("One moment", &format!("Preparing your sats for {total}."))
         }
-        View::Claim { lnurl, net_sats, fee_sats, total } => html! {
+        View::Claim { lnurl, ndebit, net_sats, fee_sats, total } => html! {
             h1 { "Claim " (sats(*net_sats)) }
             @match lnurl {
-                Some(lnurl) => { (qr(lnurl.expose())) p.soft { "Scan with a Lightning wallet." } }
+                Some(lnurl) => {
+                    (two_ways(qr(lnurl.expose()), ndebit.as_ref().map(Ndebit::expose)))
+                    p.soft { "Scan with a Lightning wallet." }
+                }
                 None => (enter_code()),
             }
             dl { dt { "Notes" } dd { (total) } dt { "Fee" } dd { (sats(*fee_sats)) } }

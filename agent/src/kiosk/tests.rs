@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use bitspire_shared::clink::Ndebit;
 use bitspire_shared::ids::{BayId, EventId};
 use bitspire_shared::money::{Fiat, Sats};
 use bitspire_shared::rpc::{ErrorCode, Lnurl};
@@ -123,6 +124,7 @@ fn euros(minor: i64) -> Fiat {
 fn the_claim_code_stands_where_money_could_be_owed() {
     let invoice = View::Invoice {
         bolt11: "lnbcrt1xyz".into(),
+        noffer: None,
         wire_sats: Sats(1_234_567),
         fiat: euros(2_000),
         expires_at: bitspire_shared::time::Unix(1),
@@ -204,6 +206,7 @@ fn what_is_shown_is_escaped() {
 fn the_withdraw_is_drawn_or_asked_for() {
     let claim = |lnurl| View::Claim {
         lnurl,
+        ndebit: None,
         net_sats: Sats(75_795),
         fee_sats: Sats(6_591),
         total: euros(2_000),
@@ -211,6 +214,38 @@ fn the_withdraw_is_drawn_or_asked_for() {
     assert!(screen(claim(Some(Lnurl::new("LNURL1ABC".into())))).contains("<svg"));
     let after_restart = screen(claim(None));
     assert!(!after_restart.contains("<svg") && after_restart.contains("Continue with the code"));
+}
+
+/// Loss prevented: a second code that hides the one that every wallet reads, or that nobody can tell
+/// from it.
+#[test]
+fn a_second_code_stands_beside_the_first_and_is_named() {
+    let pay = |noffer: Option<&str>| {
+        screen(View::Invoice {
+            bolt11: "lnbcrt1xyz".into(),
+            noffer: noffer.map(Into::into),
+            wire_sats: Sats(1),
+            fiat: euros(2_000),
+            expires_at: bitspire_shared::time::Unix(1),
+        })
+    };
+    let get = |ndebit: Option<&str>| {
+        screen(View::Claim {
+            lnurl: Some(Lnurl::new("LNURL1ABC".into())),
+            ndebit: ndebit.map(|code| Ndebit::new(code.into())),
+            net_sats: Sats(75_795),
+            fee_sats: Sats(6_591),
+            total: euros(2_000),
+        })
+    };
+    for (one, two) in [(pay(None), pay(Some("noffer1abc"))), (get(None), get(Some("ndebit1abc")))] {
+        assert_eq!((one.matches("<svg").count(), two.matches("<svg").count()), (1, 2), "{two}");
+        assert!(!one.contains("CLINK"), "{one}");
+        let svg = &one[one.find("<svg").unwrap()..one.find("</svg>").unwrap()];
+        assert_eq!(two.find(svg), two.find("<svg"), "the first is the same");
+        let words = ["Lightning</p>", "CLINK</p>"].map(|word| two.find(word).unwrap());
+        assert!(words[0] < words[1], "{two}");
+    }
 }
 
 /// Loss prevented: a form that nobody without a keyboard can fill in, or one that shows other counts

@@ -4,10 +4,11 @@
 //! the text that the vault built from its own open transaction.
 
 use bitspire_shared::canonical::{CanonicalError, Sig};
+use bitspire_shared::clink::{DebitPointer, Ndebit, OfferPointer, PriceType};
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{PaymentHash, PubKey, TxnId, WithdrawId};
 use bitspire_shared::money::Sats;
-use bitspire_shared::rpc::{DispenseAuthorisation, Lnurl, SignedText as _, Withdraw};
+use bitspire_shared::rpc::{DispenseAuthorisation, Lnurl, QuoteTerms, SignedText as _, Withdraw};
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -87,6 +88,7 @@ pub struct CheckedWithdraw {
     pub(super) txid: TxnId,
     pub(super) facts: WithdrawFacts,
     pub(super) lnurl: Lnurl,
+    pub(super) ndebit: Option<Ndebit>,
 }
 
 impl CashIn {
@@ -116,6 +118,24 @@ impl CashIn {
             fee_sats: withdraw.fee_sats,
             expires_at: withdraw.expires_at,
         };
-        Ok(CheckedWithdraw { txid: self.deal.txid, facts, lnurl: withdraw.lnurl.clone() })
+        // the second way is shown only where it leads to the same place
+        let pays = |code: &Ndebit| {
+            DebitPointer::decode(code.expose()).is_ok_and(|debit| {
+                debit.pubkey == *service
+                    && debit.pointer == Some(withdraw.withdraw_id.to_string())
+                    && debit.k1.is_some()
+            })
+        };
+        let ndebit = withdraw.ndebit.clone().filter(pays);
+        Ok(CheckedWithdraw { txid: self.deal.txid, facts, lnurl: withdraw.lnurl.clone(), ndebit })
     }
+}
+
+/// Whether a CLINK offer is of this very price: a second code that asks for more is not shown.
+pub(super) fn is_offer_of(code: &str, terms: &QuoteTerms) -> bool {
+    OfferPointer::decode(code).is_ok_and(|offer| {
+        offer.offer == terms.quote_id.to_string()
+            && offer.price_type == PriceType::Fixed
+            && offer.price == Some(terms.wire_sats)
+    })
 }

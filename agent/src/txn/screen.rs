@@ -4,6 +4,7 @@
 //! [`CashIn::screen`](super::CashIn::screen)); the kiosk only renders it. Amounts are integers: fiat
 //! in minor units, sats.
 
+use bitspire_shared::clink::Ndebit;
 use bitspire_shared::ids::ClaimCode;
 use bitspire_shared::money::{Direction, Fiat, Rate, Sats};
 use bitspire_shared::rpc::{ErrorCode, Lnurl, QuoteTerms};
@@ -87,6 +88,9 @@ pub enum View {
     Invoice {
         /// BOLT 11.
         bolt11: String,
+        /// The CLINK offer of the same invoice, for wallets that speak it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        noffer: Option<String>,
         /// What the customer pays.
         wire_sats: Sats,
         /// The notes.
@@ -162,6 +166,9 @@ pub enum View {
     Claim {
         /// For the QR code; none after a restart, until the claim code was entered.
         lnurl: Option<Lnurl>,
+        /// The CLINK debit of the same withdraw, for wallets that speak it; likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ndebit: Option<Ndebit>,
         /// What the customer gets.
         net_sats: Sats,
         /// The commission.
@@ -241,6 +248,7 @@ impl CashOut {
             State::Invoiced { sale, gave_up: None } => match &self.live.bolt11 {
                 Some(bolt11) => View::Invoice {
                     bolt11: bolt11.clone(),
+                    noffer: self.live.noffer.clone(),
                     wire_sats: sale.terms.wire_sats,
                     fiat,
                     expires_at: sale.expires_at,

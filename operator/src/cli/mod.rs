@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppError};
 use crate::bunker::{Bunker, BunkerConfig, BunkerError};
+use crate::clink;
 use crate::config::{Config, Raw, public_key};
 use crate::http::error::in_words;
 use crate::serve::{self, ServeError};
@@ -213,6 +214,9 @@ fn run(cli: Cli) -> Result<End, CliError> {
             match verb {
                 ConfigVerb::Check { relays } => {
                     writeln!(out, "the configuration is good")?;
+                    if let Some(warning) = clink::warning(&config) {
+                        writeln!(out, "WARNING: {warning}")?;
+                    }
                     if relays {
                         return relays::check(&config);
                     }

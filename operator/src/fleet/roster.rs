@@ -140,6 +140,8 @@ impl Table {
 #[derive(Debug)]
 pub struct Roster {
     clock: Clock,
+    /// Whom customers' wallets may ask by CLINK.
+    clink: Option<PubKey>,
     table: RwLock<Arc<Table>>,
     /// How many readings have begun.
     begun: AtomicU64,
@@ -152,7 +154,13 @@ impl Roster {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let (table, begun, reading) = Default::default();
-        Self { clock, table, begun, reading }
+        Self { clock, clink: None, table, begun, reading }
+    }
+
+    /// Customers' wallets may ask `key` by CLINK, where there is one.
+    #[must_use]
+    pub fn with_clink(self, key: Option<PubKey>) -> Self {
+        Self { clink: key, ..self }
     }
 
     /// Takes the members over from now on.
@@ -265,6 +273,10 @@ impl Access for Roster {
 
     fn awaits_pairing(&self, key: &[u8; 32]) -> bool {
         self.table().awaiting.get(key).is_some_and(|until| self.clock.now() <= *until)
+    }
+
+    fn clink(&self) -> Option<[u8; 32]> {
+        self.clink.map(PubKey::to_bytes)
     }
 }
 

@@ -128,6 +128,11 @@ fn text(app: &App, stored: Stored, now: Unix) -> String {
         ("bitspire_rpc_refused_total", "counter", "Requests refused or dropped, by reason."),
         refused.iter().map(|(reason, count)| (Label("reason", reason), count)),
     );
+    let clink = app.clink.totals();
+    all.family(
+        ("bitspire_clink_total", "counter", "Requests of customers' wallets by CLINK, by outcome."),
+        clink.iter().map(|(what, count)| (Label("what", what), count)),
+    );
     if let Some(relay) = app.relay.get() {
         let stats = relay.stats();
         all.one(

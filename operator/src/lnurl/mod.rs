@@ -270,7 +270,7 @@ async fn callback(
         if path != query.k1 {
             return Err(Refused::OtherK1);
         }
-        accept(&public.app, &query.k1, query.pr).await
+        accept(&public.app, K1::parse(&query.k1).ok_or(Refused::Gone)?, &query.pr).await
     };
     match answer.await {
         Ok(()) => Json(json!({ "status": "OK" })),
@@ -278,9 +278,11 @@ async fn callback(
     }
 }
 
-/// Binds the invoice and wakes the payout worker.
-async fn accept(app: &Arc<App>, k1: &str, pr: String) -> Result<(), Refused> {
-    let k1 = K1::parse(k1).ok_or(Refused::Gone)?;
+/// Binds the invoice and wakes the payout worker: the one way to a k1's sats, whatever a wallet speaks.
+///
+/// # Errors
+/// [`Refused`]; the k1 is as it was then.
+pub(crate) async fn accept(app: &Arc<App>, k1: K1, pr: &str) -> Result<(), Refused> {
     let now = app.clock.now();
     let wanted = k1.clone();
     let (withdraw, wallet, spire, bound) = app
@@ -295,7 +297,7 @@ async fn accept(app: &Arc<App>, k1: &str, pr: String) -> Result<(), Refused> {
         })
         .await?;
     let wallet = app.wallets.get(&wallet).ok_or(Refused::Gone)?;
-    let payable = invoice::read(&pr, withdraw.net_sats, &wallet.network())?;
+    let payable = invoice::read(pr, withdraw.net_sats, &wallet.network())?;
     // a hash that the wallet has in its books is its own invoice, or was paid for something else
     let hash = payable.payment_hash;
     let known = !bound

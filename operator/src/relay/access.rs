@@ -41,4 +41,9 @@ pub trait Access: Send + Sync + 'static {
 
     /// Whether a pairing token of `key` is out that nobody has redeemed yet.
     fn awaits_pairing(&self, key: &[u8; 32]) -> bool;
+
+    /// The key that customers' wallets may ask by CLINK; `None` where none may.
+    fn clink(&self) -> Option<[u8; 32]> {
+        None
+    }
 }

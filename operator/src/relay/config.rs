@@ -46,12 +46,21 @@ pub struct Limits {
     pub machine_events: Quota,
     /// Events of one key that is not in the roster.
     pub stranger_events: Quota,
+    /// Events of customers' wallets through one connection.
+    pub wallet_events: Quota,
+    /// Events of customers' wallets through all connections together.
+    pub all_wallet_events: Quota,
+    /// Subscriptions of a connection that has not authenticated.
+    pub wallet_subscriptions: usize,
     /// Seconds that an event's created_at may lie ahead.
     pub future_secs: u64,
     /// Seconds that an AUTH event's created_at may be off either way (NIP-42).
     pub auth_secs: u64,
     /// Time in which a new connection has to authenticate.
     pub auth_deadline: Duration,
+    /// Time for which a connection may stay without authenticating, where customers' wallets are
+    /// served: they never do.
+    pub wallet_deadline: Duration,
     /// Time between two pings; a connection silent for two of them is closed.
     pub ping: Duration,
     /// Time that one write may take.
@@ -78,9 +87,13 @@ impl Default for Limits {
             frames: per_minute(240, 120),
             machine_events: per_minute(120, 60),
             stranger_events: per_minute(5, 5),
+            wallet_events: per_minute(30, 10),
+            all_wallet_events: per_minute(600, 100),
+            wallet_subscriptions: 4,
             future_secs: 900,
             auth_secs: 600,
             auth_deadline: Duration::from_secs(10),
+            wallet_deadline: Duration::from_secs(60),
             ping: Duration::from_secs(45),
             write_deadline: Duration::from_secs(20),
         }
@@ -121,8 +134,8 @@ impl Config {
         }
     }
 
-    /// The NIP-11 document.
-    pub(super) fn information(&self) -> Value {
+    /// The NIP-11 document; `open` where customers' wallets are served, which never authenticate.
+    pub(super) fn information(&self, open: bool) -> Value {
         let limits = &self.limits;
         json!({
             "name": self.name,
@@ -131,7 +144,7 @@ impl Config {
             "version": env!("CARGO_PKG_VERSION"),
             "supported_nips": [1, 11, 40, 42, 46, 78],
             "limitation": {
-                "auth_required": true,
+                "auth_required": !open,
                 "payment_required": false,
                 "restricted_writes": true,
                 "max_message_length": limits.message_bytes,

@@ -84,7 +84,11 @@ impl Connection {
         let relay = self.relay.clone();
         let limits = &relay.config().limits;
         self.say(socket, message::challenge(&self.challenge)).await?;
-        let deadline = sleep(limits.auth_deadline);
+        let deadline = match relay.access().clink() {
+            Some(_) => limits.wallet_deadline,
+            None => limits.auth_deadline,
+        };
+        let deadline = sleep(deadline);
         tokio::pin!(deadline);
         let mut ping = interval_at(Instant::now() + limits.ping, limits.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -19,16 +19,22 @@ const STRANGERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 pub(super) struct ConnectionBuckets {
     frames: Limiter,
     bad_frames: Limiter,
+    wallet_events: Limiter,
 }
 
 impl ConnectionBuckets {
     pub(super) const fn new(limits: &Limits) -> Self {
         let (frames, bad_frames) = (Limiter::new(limits.frames), Limiter::new(limits.bad_frames));
-        Self { frames, bad_frames }
+        Self { frames, bad_frames, wallet_events: Limiter::new(limits.wallet_events) }
     }
 
     pub(super) fn allows_frame(&mut self, now: Mono) -> bool {
         self.frames.take(now).is_ok()
+    }
+
+    /// Whether one more event of a customer's wallet may come through this connection.
+    pub(super) fn allows_wallet_event(&mut self, now: Mono) -> bool {
+        self.wallet_events.take(now).is_ok()
     }
 
     pub(super) fn allows_bad_frame(&mut self, now: Mono) -> bool {
@@ -41,6 +47,8 @@ impl ConnectionBuckets {
 pub(super) struct Buckets {
     machines: Mutex<Keyed<[u8; 32]>>,
     strangers: Mutex<Keyed<[u8; 32]>>,
+    /// All customers' wallets together: they name themselves, so none has a bucket of its own.
+    wallets: Mutex<Limiter>,
     log: Mutex<Limiter>,
 }
 
@@ -50,6 +58,7 @@ impl Buckets {
         Self {
             machines: Mutex::new(Keyed::new(limits.machine_events, machines)),
             strangers: Mutex::new(Keyed::new(limits.stranger_events, STRANGERS)),
+            wallets: Mutex::new(Limiter::new(limits.all_wallet_events)),
             log: Mutex::new(Limiter::new(per_minute(60, 10))),
         }
     }
@@ -62,6 +71,9 @@ impl Buckets {
         match writer {
             Writer::Machine(spire) => take(&self.machines, &spire),
             Writer::Stranger(key) => take(&self.strangers, &key),
+            Writer::Wallet => {
+                self.wallets.lock().unwrap_or_else(PoisonError::into_inner).take(now).is_ok()
+            }
             Writer::Staff => true,
         }
     }

@@ -1,7 +1,8 @@
 //! The embedded Nostr relay: small, private to one operator, on the service's own HTTP listener.
 //!
 //! Promise: only keys of the roster (see [`Access`]) get anything done, each in its own name and
-//! with its own mail; a stranger can ask to be paired, slowly, and nothing else. An event costs by
+//! with its own mail; a stranger can ask to be paired, slowly, and, where the operator has opened that
+//! door, ask the service by CLINK, within bounds of its own. An event costs by
 //! its addressees, not by the connections. Kinds 20000-29999 are passed on and never stored; kind
 //! 30078 is stored durably before it is acknowledged. NIP-01, 11, 40, 42.
 //!
@@ -166,7 +167,8 @@ impl Relay {
     fn information(&self) -> Response {
         let open = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
         let kind = [(header::CONTENT_TYPE, "application/nostr+json")];
-        (open, kind, Json(self.0.config.information())).into_response()
+        let information = self.0.config.information(self.access().clink().is_some());
+        (open, kind, Json(information)).into_response()
     }
 
     fn upgrade(&self, upgrade: WebSocketUpgrade) -> Response {

@@ -3,8 +3,13 @@
 //! Promise: an event is taken only when one of the connection's authenticated keys may sign for
 //! its author, and comes only to a connection that it is addressed to or written by. Both rules
 //! ask the roster each time.
+//!
+//! Where customers' wallets may ask by CLINK, they do so without authenticating: what they write goes
+//! to the one key that answers them, in these kinds alone, and what they read is addressed to keys
+//! that are nobody's here. It is encrypted between the two.
 
 use bitspire_shared::admit::Head;
+use bitspire_shared::clink::{DEBIT_KIND, OFFER_KIND};
 use bitspire_shared::ids::from_hex;
 use nostr::Filter;
 use nostr::filter::{Alphabet, SingleLetterTag};
@@ -33,6 +38,12 @@ pub(super) enum Writer {
     Staff,
     /// A key outside the roster, that asks to be paired.
     Stranger([u8; 32]),
+    /// A customer's wallet, whoever it is.
+    Wallet,
+}
+
+const fn is_clink(kind: u16) -> bool {
+    matches!(kind, OFFER_KIND | DEBIT_KIND)
 }
 
 /// Whether a connection with the authenticated `keys` may publish; the least refusal otherwise.
@@ -41,6 +52,9 @@ pub(super) fn may_write(
     keys: &[[u8; 32]],
     head: &Head,
 ) -> Result<Writer, Refusal> {
+    if is_clink(head.kind) && head.recipient.is_some() && head.recipient == access.clink() {
+        return Ok(Writer::Wallet);
+    }
     let mut refusal = Refusal::AuthRequired;
     for key in keys {
         match may_write_as(access, key, head) {
@@ -63,7 +77,7 @@ fn may_write_as(access: &dyn Access, key: &[u8; 32], head: &Head) -> Result<Writ
             Writer::Machine(spire),
         ),
         Role::Service => (
-            matches!(kind, NOSTR_CONNECT | BUNKER_ADMIN | RPC | DOCUMENT),
+            matches!(kind, NOSTR_CONNECT | BUNKER_ADMIN | RPC | DOCUMENT) || is_clink(kind),
             match kind {
                 NOSTR_CONNECT | BUNKER_ADMIN => author == *key,
                 _ => matches!(access.role(&author), Role::Service | Role::Operator),
@@ -104,6 +118,27 @@ fn is_bunkers(access: &dyn Access, key: &[u8; 32]) -> bool {
         || (access.role(key) == Role::Unknown && access.session_of(key).is_none())
 }
 
+/// Whether `key` is nobody's here: one that a customer's wallet may have made for a request.
+fn is_nobodys(access: &dyn Access, key: &[u8; 32]) -> bool {
+    access.role(key) == Role::Unknown
+        && access.session_of(key).is_none()
+        && !access.held_by_bunker(key)
+}
+
+/// Whether a REQ with `filter` can only bring what wallets are answered: CLINK alone, addressed to
+/// keys that are nobody's here.
+pub(super) fn is_wallets(access: &dyn Access, filter: &Filter) -> bool {
+    let kinds = filter.kinds.as_ref();
+    access.clink().is_some()
+        && kinds.is_some_and(|kinds| {
+            !kinds.is_empty() && kinds.iter().all(|kind| is_clink(kind.as_u16()))
+        })
+        && filter.generic_tags.get(&P).is_some_and(|values| {
+            !values.is_empty()
+                && values.iter().all(|value| key(value).is_some_and(|key| is_nobodys(access, &key)))
+        })
+}
+
 /// Whether one of the connection's keys stands for `key`.
 fn stands_for(access: &dyn Access, keys: &[[u8; 32]], key: &[u8; 32]) -> bool {
     keys.iter().any(|own| {
@@ -137,6 +172,9 @@ pub(super) fn may_ask(access: &dyn Access, keys: &[[u8; 32]], filter: &Filter) -
 pub(super) fn may_read(access: &dyn Access, keys: &[[u8; 32]], head: &Head) -> bool {
     stands_for(access, keys, &head.pubkey)
         || head.recipient.is_some_and(|key| stands_for(access, keys, &key))
+        || (is_clink(head.kind)
+            && access.clink().is_some()
+            && head.recipient.is_some_and(|key| is_nobodys(access, &key)))
 }
 
 /// Whether some key of the connection is in the roster.
@@ -265,6 +303,47 @@ mod tests {
         assert_eq!(may_write(&roster, &[key(STRANGER)], &to_nobody), refused);
         roster.await_pairing(key(UNPAIRED), false);
         assert_eq!(writes(&roster, STRANGER, NOSTR_CONNECT, STRANGER, UNPAIRED), refused);
+    }
+
+    /// Loss prevented: a door for wallets through which a stranger writes to machines, reads who asks
+    /// the service, or that stands open where nobody opened it.
+    #[test]
+    fn wallets_write_to_one_key_and_read_what_is_nobodys() {
+        let roster = roster();
+        let writes =
+            |keys: &[[u8; 32]], kind, to| may_write(&roster, keys, &head(kind, STRANGER, to));
+        let public = |n: u8| PublicKey::from_byte_array(key(n));
+        let to = |n: u8, kind: u16| Filter::new().kind(kind.into()).pubkey(public(n));
+        let shut = Err(Refusal::AuthRequired);
+        assert_eq!(writes(&[], DEBIT_KIND, Some(SERVICE)), shut);
+        assert_eq!(writes(&[key(STRANGER)], DEBIT_KIND, Some(SERVICE)), Err(Refusal::Kind));
+        assert!(!is_wallets(&roster, &to(STRANGER, DEBIT_KIND)));
+        let answer = head(OFFER_KIND, SERVICE, Some(STRANGER));
+        assert!(!may_read(&roster, &[], &answer));
+        roster.open_clink(key(SERVICE));
+        for by in [&[][..], &[key(STRANGER)], &[key(CLIENT)]] {
+            for kind in [OFFER_KIND, DEBIT_KIND] {
+                assert_eq!(writes(by, kind, Some(SERVICE)), Ok(Writer::Wallet));
+                assert_ne!(writes(by, kind, Some(SPIRE)), Ok(Writer::Wallet));
+                assert_ne!(writes(by, kind, None), Ok(Writer::Wallet));
+            }
+            assert_ne!(writes(by, RPC, Some(SERVICE)), Ok(Writer::Wallet));
+        }
+        assert!(may_read(&roster, &[], &answer));
+        assert!(!may_read(&roster, &[], &head(OFFER_KIND, STRANGER, Some(SERVICE))));
+        assert!(!may_read(&roster, &[], &head(RPC, SERVICE, Some(STRANGER))));
+        assert!(is_wallets(&roster, &to(STRANGER, DEBIT_KIND)));
+        for nobodys in [SERVICE, SPIRE, SESSION, CLIENT, OPERATOR, BUNKER] {
+            assert!(!is_wallets(&roster, &to(nobodys, DEBIT_KIND)), "key {nobodys}");
+        }
+        assert!(!is_wallets(&roster, &to(STRANGER, RPC)));
+        assert!(!is_wallets(&roster, &to(STRANGER, DEBIT_KIND).kind(RPC.into())));
+        assert!(!is_wallets(&roster, &Filter::new().pubkey(public(STRANGER))));
+        assert!(!is_wallets(&roster, &Filter::new().kind(DEBIT_KIND.into())));
+        // the service answers them, and nobody in its name
+        let answers = |by: u8| may_write(&roster, &[key(by)], &answer);
+        assert_eq!(answers(SERVICE), Ok(Writer::Staff));
+        assert_eq!(answers(CLIENT), Err(Refusal::Kind));
     }
 
     /// Loss prevented: a machine that was revoked, or a session that ended, goes on writing.

@@ -101,11 +101,8 @@ impl Connection {
     }
 
     /// What can be told from the head alone, the cheapest first.
-    fn admit(&self, head: &Head) -> Result<Writer, Refusal> {
+    fn admit(&mut self, head: &Head) -> Result<Writer, Refusal> {
         let keys = self.peer.keys();
-        if keys.is_empty() {
-            return Err(Refusal::AuthRequired);
-        }
         let limits = &self.relay.config().limits;
         let writer = rules::may_write(self.relay.access(), &keys, head)?;
         let now = self.relay.now();
@@ -115,9 +112,13 @@ impl Connection {
         if head.created_at > now.after(limits.future_secs) {
             return Err(Refusal::Future);
         }
+        let mono = self.relay.mono();
+        if writer == Writer::Wallet && !self.buckets.allows_wallet_event(mono) {
+            return Err(Refusal::RateLimited);
+        }
         // the author is bound to this authenticated connection: nobody else can use its rate up,
-        // so it may be counted before the signature is checked
-        if !self.relay.buckets().allows_event(writer, self.relay.mono()) {
+        // so it may be counted before the signature is checked; wallets share one rate
+        if !self.relay.buckets().allows_event(writer, mono) {
             return Err(Refusal::RateLimited);
         }
         Ok(writer)
@@ -144,7 +145,9 @@ impl Connection {
             return Err(Gone);
         };
         let quota = match writer {
-            Writer::Machine(_) | Writer::Stranger(_) => Some(self.relay.config().limits.documents),
+            Writer::Machine(_) | Writer::Stranger(_) | Writer::Wallet => {
+                Some(self.relay.config().limits.documents)
+            }
             Writer::Staff => None,
         };
         let put = self.relay.documents().put(&event, head, quota);
@@ -211,12 +214,14 @@ impl Connection {
     }
 
     fn may_subscribe(&self, filters: &[&str]) -> Result<Vec<Filter>, Refusal> {
-        let keys = self.peer.keys();
-        if keys.is_empty() {
-            return Err(Refusal::AuthRequired);
-        }
+        let (keys, access) = (self.peer.keys(), self.relay.access());
         let limits = &self.relay.config().limits;
-        if filters.len() > limits.filters || self.subscriptions.len() >= limits.subscriptions {
+        let most = match (keys.is_empty(), access.clink()) {
+            (true, None) => return Err(Refusal::AuthRequired),
+            (true, Some(_)) => limits.wallet_subscriptions,
+            (false, _) => limits.subscriptions,
+        };
+        if filters.len() > limits.filters || self.subscriptions.len() >= most {
             return Err(Refusal::TooManySubscriptions);
         }
         let filters = filters.iter().map(Filter::from_json);
@@ -224,7 +229,13 @@ impl Connection {
         if filters.iter().any(|filter| filter.search.is_some()) {
             return Err(Refusal::Unsupported);
         }
-        if !filters.iter().all(|filter| rules::may_ask(self.relay.access(), &keys, filter)) {
+        if !filters.is_empty() && filters.iter().all(|filter| rules::is_wallets(access, filter)) {
+            return Ok(filters);
+        }
+        if keys.is_empty() {
+            return Err(Refusal::AuthRequired);
+        }
+        if !filters.iter().all(|filter| rules::may_ask(access, &keys, filter)) {
             return Err(Refusal::Outside);
         }
         Ok(filters)

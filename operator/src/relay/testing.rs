@@ -15,6 +15,7 @@ struct Inner {
     sessions: HashMap<[u8; 32], [u8; 32]>,
     held: HashSet<[u8; 32]>,
     pairing: HashSet<[u8; 32]>,
+    clink: Option<[u8; 32]>,
 }
 
 impl Roster {
@@ -32,6 +33,10 @@ impl Roster {
 
     pub(super) fn hold(&self, key: [u8; 32]) {
         self.0.lock().unwrap().held.insert(key);
+    }
+
+    pub(super) fn open_clink(&self, key: [u8; 32]) {
+        self.0.lock().unwrap().clink = Some(key);
     }
 
     pub(super) fn await_pairing(&self, key: [u8; 32], awaits: bool) {
@@ -59,5 +64,9 @@ impl Access for Roster {
 
     fn awaits_pairing(&self, key: &[u8; 32]) -> bool {
         self.0.lock().unwrap().pairing.contains(key)
+    }
+
+    fn clink(&self) -> Option<[u8; 32]> {
+        self.0.lock().unwrap().clink
     }
 }

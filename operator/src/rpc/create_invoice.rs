@@ -8,6 +8,8 @@
 //! cannot claim in a customer's place. It names amount, machine and the page where the code from
 //! screen or receipt is entered.
 //!
+//! Where customers' wallets may ask by CLINK, the reply names the offer that brings the same invoice.
+//!
 //! Failure policy: the wallet is asked between two transactions. If the service dies there, the
 //! wallet has an invoice that nobody was told of, so nobody pays it; the repeated request makes
 //! another one.
@@ -25,6 +27,7 @@ use super::desk::{Call, Taken};
 use super::failure::{Failure, ensure, refusal};
 use super::get_quote::{own_quote, wallet};
 use super::roster::Route;
+use crate::clink::Codes;
 use crate::store::invoices::{self, Invoice as Row, InvoiceState};
 use crate::store::quotes::{self, Quote};
 use crate::store::{Json, Tx};
@@ -39,9 +42,10 @@ pub(super) async fn answer(
     call: Call,
     body: CreateInvoice,
 ) -> Result<Reply, Failure> {
+    let codes = Codes::of(&rpc.app);
     let begun = {
-        let (desk, call) = (rpc.desk.clone(), call.clone());
-        rpc.app.store.write(move |tx| begin(&desk, tx, &call, body)).await?
+        let (desk, call, codes) = (rpc.desk.clone(), call.clone(), codes.clone());
+        rpc.app.store.write(move |tx| begin(&desk, tx, &call, body, &codes)).await?
     };
     let (route, quote) = match begun {
         Begun::Answered(reply) => return Ok(reply),
@@ -71,7 +75,7 @@ pub(super) async fn answer(
                 Taken::Answered(reply) => return Ok(reply),
                 Taken::Open(route) => route,
             };
-            let result = keep(tx, &call, &quote, &made, extra);
+            let result = keep(tx, &call, &quote, &made, extra).map(|row| shown(&row, &codes));
             desk.finish::<CreateInvoice>(tx, &call, &route, result)
         })
         .await
@@ -87,6 +91,7 @@ fn begin(
     tx: &Tx<'_>,
     call: &Call,
     body: CreateInvoice,
+    codes: &Codes,
 ) -> Result<Begun, Failure> {
     let txid = quotes::find(tx, body.quote_id)?.map(|quote| quote.txid);
     let route = match desk.begin(tx, call, txid)? {
@@ -95,14 +100,14 @@ fn begin(
     };
     let result = match wanted(tx, call, &route, body) {
         Ok(Wanted::Make(quote)) => return Ok(Begun::Wanted(route, quote)),
-        Ok(Wanted::Made(invoice)) => Ok(invoice),
+        Ok(Wanted::Made(row)) => Ok(shown(&row, codes)),
         Err(failure) => Err(failure),
     };
     desk.finish::<CreateInvoice>(tx, call, &route, result).map(Begun::Answered)
 }
 
 enum Wanted {
-    Made(Invoice),
+    Made(Box<Row>),
     Make(Box<Quote>),
 }
 
@@ -117,7 +122,7 @@ fn wanted(tx: &Tx<'_>, call: &Call, route: &Route, body: CreateInvoice) -> Resul
         ensure(row.quote_id == quote.quote_id, ErrorCode::Conflict, || {
             "this transaction has an invoice for another quote".into()
         })?;
-        return Ok(Wanted::Made(shown(&row)));
+        return Ok(Wanted::Made(Box::new(row)));
     }
     ensure(call.now <= quote.expires_at, ErrorCode::QuoteExpired, || {
         format!("the quote ended {} s ago", call.now.since(quote.expires_at))
@@ -131,9 +136,9 @@ fn keep(
     quote: &Quote,
     made: &wallet::Invoice,
     stamp: Value,
-) -> Result<Invoice, Failure> {
+) -> Result<Row, Failure> {
     if let Some(row) = invoices::by_quote(tx, quote.quote_id)? {
-        return Ok(shown(&row));
+        return Ok(row);
     }
     let row = Row {
         quote_id: quote.quote_id,
@@ -150,11 +155,12 @@ fn keep(
         state: InvoiceState::Open,
     };
     invoices::insert(tx, &row)?;
-    Ok(shown(&row))
+    Ok(row)
 }
 
-fn shown(row: &Row) -> Invoice {
+fn shown(row: &Row, codes: &Codes) -> Invoice {
     Invoice {
+        noffer: codes.offer(row.quote_id, row.wire_sats),
         payment_hash: row.payment_hash,
         bolt11: row.bolt11.clone(),
         expires_at: row.expires_at,

@@ -37,6 +37,7 @@ use super::get_quote::own_quote;
 use super::roster::Route;
 use super::{Rpc, after_revoke, random};
 use crate::app::App;
+use crate::clink::Codes;
 use crate::ledger::{StackBooking, stacked};
 use crate::store::quotes::{self, Quote};
 use crate::store::withdraws::{self, K1, Lot, Purpose, WithdrawState};
@@ -75,6 +76,7 @@ pub(super) struct Asked {
 pub(super) struct Make {
     service: Keys,
     base_url: String,
+    codes: Codes,
     withdraw_id: WithdrawId,
     k1: K1,
     expires_at: Unix,
@@ -85,6 +87,7 @@ impl Make {
         Ok(Self {
             service: app.service.clone(),
             base_url: app.config.public_base_url.clone(),
+            codes: Codes::of(app),
             withdraw_id: WithdrawId::from_bytes(random()?),
             k1: K1::from_bytes(random()?),
             expires_at: now.after(app.config.withdraw_expiry_s.into()),
@@ -146,7 +149,7 @@ impl Make {
             parts: claim.parts,
         };
         ledger::append(tx, &stacked(&booking)?, call.now)?;
-        shown(&row, lnurl(&self.base_url, &self.k1)?)
+        self.shown(&row, &self.k1)
     }
 
     fn row(
@@ -194,7 +197,23 @@ impl Make {
         let session = session.ok_or_else(|| {
             refusal(ErrorCode::Conflict, "this withdraw is claimed through its claim code now")
         })?;
-        shown(known, lnurl(&self.base_url, &session.k1)?)
+        self.shown(known, &session.k1)
+    }
+
+    fn shown(&self, row: &withdraws::Withdraw, k1: &K1) -> Result<Withdraw, Failure> {
+        let parts = (row.platform_fee_sats, row.operator_fee_sats, row.withdraw_sig);
+        let (Some(platform), Some(operator), Some(withdraw_sig)) = parts else {
+            return Err(Failure::Broken(format!("withdraw {} is of no cash_in", row.withdraw_id)));
+        };
+        Ok(Withdraw {
+            withdraw_id: row.withdraw_id,
+            lnurl: lnurl(&self.base_url, k1)?,
+            ndebit: self.codes.debit(row.withdraw_id, k1),
+            net_sats: row.net_sats,
+            fee_sats: platform.plus(operator)?,
+            expires_at: row.expires_at,
+            withdraw_sig,
+        })
     }
 }
 
@@ -292,21 +311,6 @@ pub(crate) fn worth<'a>(
         net = net.plus(charge.wire())?;
     }
     Ok(Worth { notes, value, net, parts })
-}
-
-fn shown(row: &withdraws::Withdraw, lnurl: Lnurl) -> Result<Withdraw, Failure> {
-    let parts = (row.platform_fee_sats, row.operator_fee_sats, row.withdraw_sig);
-    let (Some(platform), Some(operator), Some(withdraw_sig)) = parts else {
-        return Err(Failure::Broken(format!("withdraw {} is of no cash_in", row.withdraw_id)));
-    };
-    Ok(Withdraw {
-        withdraw_id: row.withdraw_id,
-        lnurl,
-        net_sats: row.net_sats,
-        fee_sats: platform.plus(operator)?,
-        expires_at: row.expires_at,
-        withdraw_sig,
-    })
 }
 
 fn lnurl(base_url: &str, k1: &K1) -> Result<Lnurl, Failure> {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::clink;
 use crate::distribute;
 use crate::fleet;
 use crate::http::auth::Gate;
@@ -71,6 +72,9 @@ pub enum ServeError {
     /// A sealed key or the cookie cannot be read or written.
     #[error("a secret in the data folder cannot be used")]
     Secret(#[from] SecretError),
+    /// CLINK for customers' wallets does not start.
+    #[error("customers' wallets cannot be served by CLINK")]
+    Clink(#[from] clink::StartError),
     /// The RPC of machines does not start.
     #[error("the machines cannot be served")]
     Rpc(#[from] rpc::StartError),
@@ -146,6 +150,7 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     publish::start(&app).await?;
     relays::start(&app);
     payout::start(&app);
+    clink::start(&app).await?;
     distribute::start(&app)?;
     webhook::start(&app).await?;
     let public = app.config.public_listen;

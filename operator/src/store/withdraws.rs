@@ -17,7 +17,7 @@ use bitspire_shared::money::{Currency, Sats};
 use bitspire_shared::rpc::Notes;
 use bitspire_shared::time::Unix;
 use rusqlite::types::{Value, ValueRef};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::column::{FromColumn, Json, ToColumn, text_enum, text_of};
 use super::row::record;
@@ -41,6 +41,12 @@ impl K1 {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         from_hex("k1", text).ok().map(Self)
+    }
+
+    /// The bytes for a code. A bearer secret: never log them.
+    #[must_use]
+    pub fn bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0)
     }
 
     /// The text for the URL. A bearer secret: never log it.

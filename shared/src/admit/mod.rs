@@ -59,17 +59,18 @@ impl KindRule {
     pub const RPC: Self = Self { kind: rpc::KIND, max_skew_s: Some(120), must_expire: true };
     /// Requests of customers' wallets for an invoice (CLINK Offers). Wallets set no expiration; the
     /// wide skew lets the one with the wrong clock be told so.
-    pub const OFFER: Self = Self { kind: clink::OFFER_KIND, max_skew_s: Some(600), must_expire: false };
+    pub const OFFER: Self =
+        Self { kind: clink::OFFER_KIND, max_skew_s: Some(600), must_expire: false };
     /// Requests of customers' wallets to be paid (CLINK Debits).
-    pub const DEBIT: Self = Self { kind: clink::DEBIT_KIND, max_skew_s: Some(600), must_expire: false };
+    pub const DEBIT: Self =
+        Self { kind: clink::DEBIT_KIND, max_skew_s: Some(600), must_expire: false };
 }
 
 impl Rules<'static> {
     /// What the service asks of requests, and the machine of replies and pushes.
     pub const RPC: Self = Self { max_frame: MAX_FRAME, kinds: &[KindRule::RPC] };
     /// What the service asks of customers' wallets: an invoice and a few words fit.
-    pub const CLINK: Self =
-        Self { max_frame: 8_192, kinds: &[KindRule::OFFER, KindRule::DEBIT] };
+    pub const CLINK: Self = Self { max_frame: 8_192, kinds: &[KindRule::OFFER, KindRule::DEBIT] };
 }
 
 /// Why nobody can be named for an author.

@@ -202,9 +202,9 @@ impl Read {
         std::iter::from_fn(move || {
             let (kind, tail) = rest.split_first()?;
             let cut = CodeError::Cut { kind: *kind };
-            let value = tail.split_first().and_then(|(length, tail)| {
-                tail.split_at_checked(usize::from(*length))
-            });
+            let value = tail
+                .split_first()
+                .and_then(|(length, tail)| tail.split_at_checked(usize::from(*length)));
             let Some((value, tail)) = value else {
                 rest = &[];
                 return Some(Err(cut));
@@ -335,17 +335,10 @@ impl DebitPointer {
             Some(value) => {
                 let what = "a session of 32 bytes";
                 let bytes = value.try_into();
-                Some(Zeroizing::new(
-                    bytes.map_err(|_| CodeError::Value { kind: SESSION, what })?,
-                ))
+                Some(Zeroizing::new(bytes.map_err(|_| CodeError::Value { kind: SESSION, what })?))
             }
         };
-        Ok(Self {
-            pubkey: read.pubkey()?,
-            relay: read.relay()?,
-            pointer: read.text(POINTER)?,
-            k1,
-        })
+        Ok(Self { pubkey: read.pubkey()?, relay: read.relay()?, pointer: read.text(POINTER)?, k1 })
     }
 }
 

@@ -357,15 +357,20 @@ mod tests {
             Ok(Asked::Offer(OfferRequest { offer: offer.into(), amount: amount.map(Sats) }))
         };
         assert_eq!(offer(r#"{"offer":"a"}"#), asked("a", None));
-        assert_eq!(offer(r#"{"offer":"a","amount":7,"payer_data":{"x":[1]}}"#), asked("a", Some(7)));
+        assert_eq!(
+            offer(r#"{"offer":"a","amount":7,"payer_data":{"x":[1]}}"#),
+            asked("a", Some(7))
+        );
         assert_eq!(offer(r#"{"offer":"a","amount_sats":7,"zap":null}"#), asked("a", Some(7)));
         let zap = offer(r#"{"offer":"a","zap":"{}"}"#);
         assert!(matches!(zap, Err(RequestError::Unsupported { .. })), "{zap:?}");
-        for wrong in ["", "[]", r#"{"offer":1}"#, r#"{"offer":"a","amount":-1}"#, r#"{"amount":1}"#] {
+        for wrong in ["", "[]", r#"{"offer":1}"#, r#"{"offer":"a","amount":-1}"#, r#"{"amount":1}"#]
+        {
             assert_eq!(offer(wrong), Err(RequestError::Malformed), "{wrong}");
         }
         let debit = |text: &str| Asked::parse(DEBIT_KIND, text);
-        let good = format!(r#"{{"pointer":"p","amount_sats":9,"bolt11":"lnbc1","k1":"{K1}","x":1}}"#);
+        let good =
+            format!(r#"{{"pointer":"p","amount_sats":9,"bolt11":"lnbc1","k1":"{K1}","x":1}}"#);
         let Ok(Asked::Debit(read)) = debit(&good) else { panic!("{good}") };
         assert_eq!((read.pointer.as_deref(), read.amount), (Some("p"), Some(Sats(9))));
         assert_eq!((&*read.bolt11, *read.k1), ("lnbc1", from_hex::<32>("k1", K1).unwrap()));
@@ -392,7 +397,10 @@ mod tests {
         );
         assert_eq!(text(Answer::Debit(DebitReply::Ok)), r#"{"res":"ok"}"#);
         let denied = DebitReply::gfy(GfyCode::Denied, "Request Denied");
-        assert_eq!(text(Answer::Debit(denied)), r#"{"res":"GFY","code":1,"error":"Request Denied"}"#);
+        assert_eq!(
+            text(Answer::Debit(denied)),
+            r#"{"res":"GFY","code":1,"error":"Request Denied"}"#
+        );
         let late = DebitReply::Gfy {
             code: GfyCode::Expired,
             error: "Expired Request".into(),

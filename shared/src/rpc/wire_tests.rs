@@ -89,10 +89,12 @@ fn replies_on_the_wire() {
         payment_hash: PaymentHash::from_bytes([7; 32]),
         bolt11: "lnbcrt1".into(),
         expires_at: Unix(1_800_000_120),
+        noffer: None,
     };
     let withdraw = Withdraw {
         withdraw_id: WithdrawId::from_bytes([2; 16]),
         lnurl: Lnurl::new("LNURL1SECRET".into()),
+        ndebit: None,
         net_sats: Sats(75_795),
         fee_sats: Sats(6_591),
         expires_at: Unix(1_800_003_600),

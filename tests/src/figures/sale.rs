@@ -235,7 +235,7 @@ fn invoiced(
     append(journal, &effects, parties)?;
     let payment_hash = PaymentHash::from_bytes(hash);
     let expires_at = Unix(parties.now().unix.0.saturating_add(300));
-    let invoice = Invoice { payment_hash, bolt11: "lnbcrt1".into(), expires_at };
+    let invoice = Invoice { payment_hash, bolt11: "lnbcrt1".into(), expires_at, noffer: None };
     let request = asked(&effects)?;
     let (sale, effects) = sale.step(Input::Invoice { request, invoice }, parties.now());
     append(journal, &effects, parties)?;

@@ -191,7 +191,7 @@ impl Service {
                 let bill = Bill { terms, expires_at, paid: 0, late: 0, over: false };
                 self.bills.insert(payment_hash, bill);
                 let bolt11 = format!("lnbc{payment_hash}");
-                let invoice = Invoice { payment_hash, bolt11, expires_at };
+                let invoice = Invoice { payment_hash, bolt11, expires_at, noffer: None };
                 Reply::ok::<CreateInvoice>(id, &invoice).map_err(internal)
             }
             "get_payment" => {
@@ -358,6 +358,7 @@ impl Service {
         Withdraw {
             withdraw_id: id,
             lnurl: Lnurl::new(format!("LNURL{id}")),
+            ndebit: None,
             net_sats: draw.net,
             fee_sats: draw.fee,
             expires_at: draw.expires_at,

@@ -4,6 +4,7 @@
 //! is a program of its own.
 
 mod clear;
+mod clink;
 mod customer;
 mod demo;
 mod disk;

@@ -20,6 +20,7 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bitspire_shared::clink::Ndebit;
 use bitspire_shared::error::Kind;
 use bitspire_shared::ids::{ClaimCode, QuoteId, RequestId};
 use bitspire_shared::money::{Denomination, Direction, Fiat, Sats};
@@ -60,6 +61,7 @@ pub struct CashIn {
 struct Live {
     code: Option<ClaimCode>,
     lnurl: Option<Lnurl>,
+    ndebit: Option<Ndebit>,
     /// The customer asked to see the withdraw again.
     again: bool,
     watched: bool,
@@ -411,6 +413,7 @@ impl CashIn {
             State::Offered { withdraw: None } => View::PreparingWithdraw { total },
             State::Offered { withdraw: Some(withdraw) } => View::Claim {
                 lnurl: self.live.lnurl.clone().filter(|_| self.live.watched),
+                ndebit: self.live.ndebit.clone().filter(|_| self.live.watched),
                 net_sats: withdraw.net_sats,
                 fee_sats: withdraw.fee_sats,
                 total,

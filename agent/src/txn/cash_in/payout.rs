@@ -36,6 +36,7 @@ impl CashIn {
         self.live.asking.answered(request);
         self.live.again = false;
         self.live.lnurl = Some(checked.lnurl.clone());
+        self.live.ndebit.clone_from(&checked.ndebit);
         Taken::Done
     }
 

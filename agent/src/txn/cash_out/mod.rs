@@ -56,6 +56,7 @@ pub struct CashOut {
 pub(super) struct Live {
     pub(super) code: Option<ClaimCode>,
     pub(super) bolt11: Option<String>,
+    pub(super) noffer: Option<String>,
     /// The transaction's screen has been up without a break.
     watched: bool,
     /// The last moment at which the customer is known to have been there, or not to have paid yet.

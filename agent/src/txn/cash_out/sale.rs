@@ -5,7 +5,7 @@ use bitspire_shared::money::{Direction, Sats};
 use bitspire_shared::rpc::{CheckedQuote, Invoice, PaymentState};
 
 use super::{CashOut, GaveUp, Given, Sale, State, Taken};
-use crate::txn::checked::Authorised;
+use crate::txn::checked::{self, Authorised};
 use crate::txn::deal::Now;
 use crate::txn::receipt::Paper;
 use crate::txn::screen::Why;
@@ -78,10 +78,11 @@ impl CashOut {
         else {
             return Taken::Ignored;
         };
-        let Invoice { payment_hash, bolt11, expires_at } = invoice;
+        let Invoice { payment_hash, bolt11, expires_at, noffer } = invoice;
         let life = expires_at.since(now.unix).saturating_mul(1_000);
         self.live.invoice_until = Some(now.mono.after(life));
         self.live.bolt11 = Some(bolt11);
+        self.live.noffer = noffer.filter(|code| checked::is_offer_of(code, terms));
         self.live.present_at = Some(asked);
         self.live.asking.answered(request);
         let sale = Sale { terms: *terms, payment_hash, expires_at };

@@ -1,4 +1,5 @@
 use bitspire_shared::canonical::Sig;
+use bitspire_shared::clink::{DebitPointer, Ndebit};
 use bitspire_shared::rpc::{ErrorCode, PaymentState};
 
 use super::*;
@@ -451,6 +452,7 @@ fn a_withdraw_is_checked_against_the_transaction() {
     let mut good = Withdraw {
         withdraw_id: WithdrawId::from_bytes([5; 16]),
         lnurl: Lnurl::new("LNURL1".into()),
+        ndebit: None,
         net_sats: Sats(18_400),
         fee_sats: Sats(1),
         expires_at: Unix(1_900_000_000),
@@ -468,6 +470,21 @@ fn a_withdraw_is_checked_against_the_transaction() {
     anew.withdraw_sig = good.terms(key(9), key(VAULT), txid()).sign(&keys(SERVICE));
     assert_eq!(check_as(9, &anew), Ok(withdraw(18_400)));
     assert!(matches!(check(&anew), Err(CheckError::Signature(_))), "another machine's");
+    let code = |service: u8, pointer: WithdrawId| {
+        let debit = DebitPointer {
+            pubkey: key(service),
+            relay: "wss://relay.example".into(),
+            pointer: Some(pointer.to_string()),
+            k1: Some([1; 32].into()),
+        };
+        Some(debit.encode().unwrap())
+    };
+    let shown = |ndebit| check(&Withdraw { ndebit, ..good.clone() }).unwrap().ndebit;
+    let own = code(SERVICE, good.withdraw_id);
+    assert_eq!(shown(own.clone()), own);
+    assert_eq!(shown(code(9, good.withdraw_id)), None, "somebody else would pay, or not");
+    assert_eq!(shown(code(SERVICE, WithdrawId::from_bytes([6; 16]))), None, "another withdraw");
+    assert_eq!(shown(Some(Ndebit::new("ndebit1".into()))), None);
     let more = Withdraw { net_sats: Sats(18_401), ..good.clone() };
     assert!(matches!(check(&more), Err(CheckError::Signature(_))));
     let early = Session::start();

@@ -1,5 +1,6 @@
 use bitspire_hardware::dispenser::{DeviceFault, DispenseOutcome, FaultKind};
 use bitspire_shared::canonical::Sig;
+use bitspire_shared::clink::{OfferPointer, PriceType};
 use bitspire_shared::rpc::{
     DispenseAuthorisation, DispenseOutcome as Outcome, ErrorCode, PaymentState,
 };
@@ -184,6 +185,36 @@ fn an_invoice_is_shown_only_beside_its_claim_code() {
     // whoever had scanned it, had seen the code as well
     sale.say(Input::Authorised(leave())).say(Input::ClaimEntered(code()));
     assert!(sale.plans());
+}
+
+/// Loss prevented: a second code on the screen that asks for more than the price that was agreed to.
+#[test]
+fn an_offer_of_another_price_is_not_shown() {
+    let shown = |change: fn(&mut OfferPointer)| {
+        let mut sale = Sale::quoted();
+        sale.say(Input::Accept);
+        let request = asked(&sale.effects, "create_invoice");
+        let terms = *quote(Direction::CashOut, 10_000, 3).terms();
+        let mut offer = OfferPointer {
+            pubkey: key(SERVICE),
+            relay: "wss://relay.example".into(),
+            offer: terms.quote_id.to_string(),
+            price_type: PriceType::Fixed,
+            price: Some(terms.wire_sats),
+        };
+        change(&mut offer);
+        let noffer = Some(offer.encode().unwrap());
+        let invoice = Invoice { noffer, ..invoice(Unix(1_800_000_300)) };
+        sale.say(Input::Invoice { request, invoice });
+        match sale.txn.screen().view {
+            View::Invoice { noffer, .. } => noffer.is_some(),
+            view => panic!("expected an invoice, got {view:?}"),
+        }
+    };
+    assert!(shown(|_| {}));
+    assert!(!shown(|offer| offer.price = Some(Sats(u64::MAX))));
+    assert!(!shown(|offer| offer.price_type = PriceType::Spontaneous));
+    assert!(!shown(|offer| offer.offer = "another".into()));
 }
 
 /// Loss prevented: the passer-by reads the claim code off the waiting screen and takes the notes.

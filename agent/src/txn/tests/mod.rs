@@ -166,7 +166,7 @@ pub(super) fn quote(direction: Direction, minor: i64, n: u8) -> CheckedQuote {
 
 pub(super) fn invoice(expires_at: Unix) -> Invoice {
     let payment_hash = PaymentHash::from_bytes([9; 32]);
-    Invoice { payment_hash, bolt11: "lnbcrt1".into(), expires_at }
+    Invoice { payment_hash, bolt11: "lnbcrt1".into(), expires_at, noffer: None }
 }
 
 pub(super) fn leave() -> Authorised {
@@ -180,7 +180,7 @@ pub(super) fn withdraw(net: u64) -> CheckedWithdraw {
         fee_sats: Sats(1),
         expires_at: Unix(1_900_000_000),
     };
-    CheckedWithdraw { txid: txid(), facts, lnurl: Lnurl::new("LNURL1".into()) }
+    CheckedWithdraw { txid: txid(), facts, lnurl: Lnurl::new("LNURL1".into()), ndebit: None }
 }
 
 pub(super) fn bill(serial: u32, minor: u32) -> EscrowedBill {

@@ -154,7 +154,7 @@ impl Machine {
                 self.service.last_invoice = Some(payment_hash);
                 let expires_at = Unix(self.service.clock + 600);
                 let bolt11 = "lnbc1".to_owned();
-                let invoice = Invoice { payment_hash, bolt11, expires_at };
+                let invoice = Invoice { payment_hash, bolt11, expires_at, noffer: None };
                 Reply::ok::<CreateInvoice>(id, &invoice).unwrap()
             }
             "get_payment" => {
@@ -216,6 +216,7 @@ impl Machine {
         Withdraw {
             withdraw_id,
             lnurl: Lnurl::new("LNURL1X".to_owned()),
+            ndebit: None,
             net_sats: charge.wire(),
             fee_sats: charge.fee(),
             expires_at: terms.expires_at,

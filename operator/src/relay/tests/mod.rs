@@ -5,6 +5,7 @@ mod intruders;
 mod limits;
 mod sessions;
 mod traffic;
+mod wallets;
 
 use std::path::PathBuf;
 use std::sync::Arc;

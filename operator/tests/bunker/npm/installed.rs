@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is ours: which versions, and what they are made to do.
-const FILES: [&str; 4] = ["package.json", "package-lock.json", "clients.mjs", "backend.mjs"];
+const FILES: [&str; 5] =
+    ["package.json", "package-lock.json", "clients.mjs", "backend.mjs", "clink.mjs"];
 
 /// The folder with our scripts and their packages.
 pub(crate) fn installed() -> PathBuf {
