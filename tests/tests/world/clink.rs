@@ -1,9 +1,6 @@
 //! A customer whose wallet speaks CLINK: the reference SDK from npm, as it is, on the second code of the
 //! machine's screen.
 
-#[path = "../../../operator/tests/bunker/npm/installed.rs"]
-mod installed;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +14,7 @@ use bitspire_tests::wallet::CustomerWallet;
 use bitspire_tests::world::World;
 use serde_json::{Value, json};
 
-use self::installed::installed;
+use crate::installed::installed;
 
 /// The codes on the screen: the one that every wallet reads, and the one for CLINK.
 fn codes(customer: &Customer, heading: &str) -> (String, String) {

@@ -8,6 +8,8 @@ mod clink;
 mod customer;
 mod demo;
 mod disk;
+#[path = "../../../operator/tests/bunker/npm/installed.rs"]
+mod installed;
 mod life;
 mod ndk;
 mod power;

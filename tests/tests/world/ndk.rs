@@ -1,8 +1,5 @@
 //! A machine whose bunker is made of NDK's signer backend, from npm, as it is.
 
-#[path = "../../../operator/tests/bunker/npm/installed.rs"]
-mod installed;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -16,7 +13,7 @@ use bitspire_tests::world::{CURRENCY, World, free_ports};
 use nostr::{Event, JsonUtil as _, Keys};
 use serde_json::Value;
 
-use self::installed::installed;
+use crate::installed::installed;
 
 /// A seed's secret.
 const SECRET: &str = "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";

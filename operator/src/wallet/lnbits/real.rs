@@ -33,7 +33,7 @@ impl Instance {
             invoice_key: Some(secret(&keys.invoice)),
             network: Currency::Bitcoin,
         };
-        let server = Server::configured(&self.base).unwrap();
+        let server = Server::configured(self.base()).unwrap();
         Arc::new(Lnbits::new("till", server, access, Clock::system()))
     }
 }
