@@ -144,22 +144,25 @@ impl Line {
 
     /// The connection has ended, or did not come about.
     fn down(&self) {
-        let chance = chance();
-        let mut been = self.been();
-        let lived = match (been.state, been.connected) {
-            (RelayState::Connected, Some(since)) => since.elapsed(),
-            _ => Duration::ZERO,
-        };
-        let rest = been.backoff.failed(lived, chance);
-        self.becomes(&mut been, RelayState::Resting);
-        been.until = Some(Instant::now() + rest);
+        self.fall(&mut self.been());
     }
 
     /// This connection has ended; there may be a later one.
     fn ended(&self, number: u64) {
-        if self.been().number == number {
-            self.down();
+        let mut been = self.been();
+        if been.number == number {
+            self.fall(&mut been);
         }
+    }
+
+    fn fall(&self, been: &mut Been) {
+        let lived = match (been.state, been.connected) {
+            (RelayState::Connected, Some(since)) => since.elapsed(),
+            _ => Duration::ZERO,
+        };
+        let rest = been.backoff.failed(lived, chance());
+        self.becomes(been, RelayState::Resting);
+        been.until = Some(Instant::now() + rest);
     }
 
     /// It took an event.
