@@ -1,6 +1,7 @@
 //! What a poll tells: events, one behind the other.
 //!
-//! Amounts come per currency, as of protocol version 6. Where units differ in how long an event is
+//! As of protocol version 8: amounts come per currency, a note that a start has moved with its value, an
+//! error of a payout with amounts. Where units differ in how long an event is
 //! (fraud with a channel or with amounts, a single note with or without a count before it), the bytes
 //! tell which it is.
 

@@ -190,6 +190,10 @@ impl<A: Authority> Id003Rc<A> {
         if let Some(why) = self.state.unfit(boxes.keys()) {
             return self.state.fault(FaultKind::ServiceNeeded, why);
         }
+        // a plan that was made for other bays would pay other notes
+        let why = "the bays were configured anew before it began";
+        let cancelled = self.orders.cancel(FaultKind::ServiceNeeded, why, &mut self.state);
+        self.out.events.extend(cancelled);
         self.boxes = boxes;
         self.state.unset();
         (self.complained, self.again_at) = (false, Mono(0));

@@ -35,7 +35,10 @@ impl<A: Authority> SmartPayout<A> {
         if let Some(work) = &mut self.work {
             work.moving.begin_poll();
         }
+        let mut unread = false;
         for event in reply.events() {
+            // whatever comes behind it in the answer is hidden by it
+            unread |= matches!(event.code, EventCode::Unknown { .. }) && event.raw.len() > 1;
             let wants_ack = event.code.wants_ack();
             let again = known.iter().position(|raw| raw == event.raw).filter(|_| wants_ack);
             if wants_ack {
@@ -47,7 +50,8 @@ impl<A: Authority> SmartPayout<A> {
                 None => self.on_event(&event, &mut seen, now),
             }
         }
-        self.inlet.ack_due = !pending.is_empty();
+        // an acknowledgement would clear what was not read, too
+        self.inlet.ack_due = !pending.is_empty() && !unread;
         self.inlet.pending = pending;
         self.follow_inlet(&seen, now);
         self.follow_work(seen.starting, now);
@@ -61,7 +65,7 @@ impl<A: Authority> SmartPayout<A> {
             this.voice.fail(kind, event.to_string());
         };
         match (event.code, event.detail) {
-            (C::Reset, _) => self.on_power_up(),
+            (C::Reset, _) => self.on_power_up(now),
             (C::Initialising, _) => seen.starting = true,
             (C::Disabled | C::ChannelsDisabled, _) => seen.shut = true,
             (C::Read, Detail::Channel(channel)) => {
@@ -141,21 +145,23 @@ impl<A: Authority> SmartPayout<A> {
     }
 
     /// The device has been without power.
-    fn on_power_up(&mut self) {
+    fn on_power_up(&mut self, now: Mono) {
         self.notes.found = false;
         self.notes.doubt();
-        self.inlet.calm = false;
+        // the time without power is no time in which it could have told anything
+        (self.inlet.calm, self.inlet.busy_at) = (false, now);
         self.levels = None;
         self.recount = true;
         // a payout that was stuck has started anew, too
         self.end_trouble();
         if let Some(work) = &mut self.work {
-            work.moving.power_lost();
+            work.moving.power_lost(now);
         }
     }
 
     fn on_read(&mut self, channel: u8, now: Mono) {
-        if self.inlet.over {
+        // what was acknowledged is of the note before, wherever that went
+        if self.inlet.over || self.inlet.credit_acked {
             self.end_note();
         }
         if channel == 0 {
@@ -197,7 +203,7 @@ impl<A: Authority> SmartPayout<A> {
         self.inlet.over = true;
     }
 
-    fn end_note(&mut self) {
+    pub(super) fn end_note(&mut self) {
         self.inlet.over = false;
         self.inlet.credit_acked = false;
         self.inlet.away = None;
@@ -210,7 +216,8 @@ impl<A: Authority> SmartPayout<A> {
         if seen.note || seen.starting {
             (self.inlet.busy_at, self.told_open) = (now, None);
         }
-        if seen.note || self.inlet.why_due || self.inlet.credit_open || self.inlet.ack_due {
+        let untold = !self.inlet.pending.is_empty();
+        if seen.note || self.inlet.why_due || self.inlet.credit_open || untold {
             self.inlet.calm = false;
             return;
         }

@@ -10,6 +10,10 @@ pub(super) const LOST_MS: u64 = 60_000;
 /// How long a device that answers may say nothing after an order that it did not answer, before that
 /// counts as not taken; and how long after a start it may say nothing of what it was doing.
 const TAKEN_MS: u64 = 3_000;
+/// A device that does not say so starts for so long after it has told its reset.
+const START_MS: u64 = 10_000;
+/// A movement that goes on for so long without moving a note is halted.
+const STUCK_MS: u64 = 180_000;
 /// Before a busy device is asked again whether it could pay.
 pub(super) const TEST_AGAIN_MS: u64 = 500;
 
@@ -40,6 +44,10 @@ pub(super) struct Moving {
     pub(super) acked: bool,
     /// When it last said something of the notes.
     pub(super) known_at: Mono,
+    /// When a note last moved, by what it said.
+    progress_at: Mono,
+    /// Notes go from the store to the cashbox: none of them is taken by anybody.
+    pub(super) emptying: bool,
     /// What it said that it has paid, or moved to the cashbox: of our currency, in minor units.
     pub(super) done: u64,
     /// An amount was told; it has risen so often since.
@@ -57,6 +65,8 @@ pub(super) struct Moving {
     /// The device has told how it ended.
     pub(super) ended: Option<EventCode>,
     pub(super) power_lost: bool,
+    /// It starts until then, whether it says so or not.
+    starts_until: Mono,
     /// What stopped it.
     pub(super) fault: Option<DeviceFault>,
     /// The last thing that it said of the notes, in words.
@@ -72,6 +82,8 @@ impl Moving {
             before: None,
             acked: false,
             known_at: now,
+            progress_at: now,
+            emptying: false,
             done: 0,
             told: false,
             rises: 0,
@@ -83,6 +95,7 @@ impl Moving {
             recalled_at: None,
             ended: None,
             power_lost: false,
+            starts_until: now,
             fault: None,
             last_word: "nothing".to_owned(),
         }
@@ -95,9 +108,12 @@ impl Moving {
 
     /// One whose outcome was told as unknown, and that may go on all the same.
     pub(super) fn followed_on(&self, now: Mono) -> Self {
-        let Self { done, told, ended, bezel_since, recalled_at, .. } = *self;
+        let Self { emptying, done, told, ended, bezel_since, recalled_at, .. } = *self;
         let last_word = self.last_word.clone();
-        Self { done, told, ended, bezel_since, recalled_at, last_word, ..Self::met(now) }
+        let met = Self::met(now);
+        // what was called back has its time once more
+        let recalled_at = recalled_at.map(|_| now);
+        Self { emptying, done, told, ended, bezel_since, recalled_at, last_word, ..met }
     }
 
     pub(super) fn is_ordered(&self) -> bool {
@@ -106,17 +122,18 @@ impl Moving {
 
     pub(super) fn ordered(&mut self, now: Mono) {
         self.stage = Stage::Watch;
-        self.known_at = now;
+        (self.known_at, self.progress_at) = (now, now);
     }
 
     pub(super) fn recalled(&mut self, now: Mono) {
         self.recalled_at = Some(now);
     }
 
-    /// Whether the note at the bezel is to be called back now.
+    /// Whether the note at the bezel is to be called back now, or all that goes on without an end.
     pub(super) fn wants_back(&self, now: Mono) -> bool {
         let stays = self.bezel_since.is_some_and(|since| now.since(since) >= STAY_MS);
-        stays && self.recalled_at.is_none()
+        let stuck = now.since(self.progress_at) >= STUCK_MS;
+        (stays || stuck) && self.recalled_at.is_none()
     }
 
     /// The line begins anew: what was not ordered is asked for again, what was is looked for.
@@ -128,8 +145,10 @@ impl Moving {
         self.again_at = now;
     }
 
-    pub(super) fn power_lost(&mut self) {
+    pub(super) fn power_lost(&mut self, now: Mono) {
         if self.stage == Stage::Watch {
+            // what it said nothing of while it was off, it may say yet
+            (self.known_at, self.starts_until) = (now, now.after(START_MS));
             self.power_lost = true;
             self.fail(FaultKind::ServiceNeeded, "it has lost power".to_owned());
         }
@@ -143,6 +162,17 @@ impl Moving {
         use EventCode as C;
         self.last_word = event.to_string();
         self.known_at = now;
+        self.emptying |= matches!(
+            event.code,
+            C::Floating
+                | C::Floated
+                | C::SmartEmptying
+                | C::SmartEmptied
+                | C::Emptying
+                | C::Emptied
+                | C::IncompleteFloat
+        );
+        let done = self.done;
         match event.detail {
             Detail::Sums(sums) => self.amount(sums.of(country)),
             Detail::Pairs(pairs) => {
@@ -159,6 +189,9 @@ impl Moving {
             }
             Detail::None | Detail::Channel(_) => {}
         }
+        if self.done != done {
+            self.progress_at = now;
+        }
         match event.code {
             C::Dispensed | C::Floated | C::SmartEmptied | C::Emptied => {}
             C::Jammed => self.fail(FaultKind::Jam, event.to_string()),
@@ -172,6 +205,7 @@ impl Moving {
             _ => return,
         }
         self.ended = Some(event.code);
+        self.progress_at = now;
     }
 
     /// What was paid, or moved, until now.
@@ -186,7 +220,9 @@ impl Moving {
     fn on_note(&mut self, code: EventCode, value: u32, now: Mono) {
         let to = match code {
             EventCode::InBezel => {
-                self.bezel_since.get_or_insert(now);
+                if self.bezel_since.is_none() {
+                    (self.bezel_since, self.progress_at) = (Some(now), now);
+                }
                 self.bezel_seen = true;
                 return;
             }
@@ -200,6 +236,7 @@ impl Moving {
         };
         let notes = to.entry(value).or_default();
         *notes = notes.saturating_add(1);
+        self.progress_at = now;
     }
 
     /// A poll is over; whether the device has told all that it will.
@@ -207,7 +244,7 @@ impl Moving {
         if !self.bezel_seen && self.ended.is_none() {
             self.bezel_since = None;
         }
-        if starting {
+        if starting || now < self.starts_until {
             self.known_at = now;
         }
         let quiet = now.since(self.known_at) >= TAKEN_MS;

@@ -267,7 +267,8 @@ impl<A: Authority> SmartPayout<A> {
         if !work.moving.is_ordered() {
             return self.not_begun(FaultKind::Silent, why);
         }
-        let Some(Work { what, moving }) = self.work.take() else { return };
+        let Some(Work { what, mut moving }) = self.work.take() else { return };
+        moving.emptying |= matches!(what, What::Empty(_));
         let last_seen =
             format!("{why}; paid or moved: {}; last: {}", moving.done, moving.last_word);
         match what {
@@ -299,10 +300,15 @@ impl<A: Authority> SmartPayout<A> {
         self.recount = true;
     }
 
-    /// Told before the levels that it has led to.
+    /// Told behind the outcome of the same movement, and before the levels that it has led to.
     fn tell_followed(&mut self, moving: &Moving) {
+        let told = std::mem::take(&mut self.state.events);
+        self.out.events.extend(told.into_iter().map(RecyclerEvent::Out));
+        self.told_counts = None;
+        self.recount = true;
         let gave_back = !moving.retracted.is_empty() || !moving.rejected.is_empty();
-        let (taken, fault) = (moving.rises, moving.fault.clone());
+        let taken = if moving.emptying { 0 } else { moving.rises };
+        let fault = moving.fault.clone();
         self.out.events.push(RecyclerEvent::Followed { taken, gave_back, fault });
     }
 

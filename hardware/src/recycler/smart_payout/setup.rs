@@ -3,9 +3,9 @@
 use super::*;
 use crate::frame::ssp::{self, Channel, Reply, Route, Status, UNIT_SMART_PAYOUT};
 
-/// The newest protocol version that is asked for, and the oldest that tells amounts per currency.
-const NEWEST: u8 = 8;
-const OLDEST: u8 = 6;
+/// The protocol version that is spoken. Before it a note that a start has moved is told without its
+/// value, and before 7 an error of a payout without amounts.
+const PROTOCOL: u8 = 8;
 /// Before a setting that was refused is tried again.
 const AGAIN_MS: u64 = 1_000;
 /// Before a payout that is out of service is tried again.
@@ -26,7 +26,7 @@ pub(super) enum Step {
     Generator,
     Modulus,
     Exchange,
-    Protocol(u8),
+    Protocol,
     Table,
     Serial,
     Dataset,
@@ -121,7 +121,7 @@ impl<A: Authority> SmartPayout<A> {
             Step::Generator => Request::SetGenerator { generator: primes.generator() },
             Step::Modulus => Request::SetModulus { modulus: primes.modulus() },
             Step::Exchange => Request::KeyExchange { public: self.line.begin_exchange(primes) },
-            Step::Protocol(version) => Request::HostProtocol { version },
+            Step::Protocol => Request::HostProtocol { version: PROTOCOL },
             Step::Table => Request::SetupRequest,
             Step::Serial => Request::Serial,
             Step::Dataset => Request::Dataset,
@@ -141,14 +141,18 @@ impl<A: Authority> SmartPayout<A> {
             Step::Modulus if ok => Step::Exchange,
             Step::Exchange if ok => match reply.rest.first_chunk::<8>() {
                 Some(theirs) => match self.agree(u64::from_le_bytes(*theirs)) {
-                    Ok(()) => Step::Protocol(NEWEST),
+                    Ok(()) => Step::Protocol,
                     Err(error) => return self.stuck(error.to_string(), now),
                 },
                 None => return self.stuck(format!("no key came: {reply}"), now),
             },
-            Step::Protocol(_) if ok => Step::Table,
-            Step::Protocol(version) if version > OLDEST => {
-                Step::Protocol(version.saturating_sub(1))
+            Step::Protocol if ok => Step::Table,
+            Step::Protocol => {
+                let why = format!(
+                    "expected a unit of protocol version {PROTOCOL}, it refuses that: {reply}; \
+                     update its firmware"
+                );
+                return self.stuck(why, now);
             }
             Step::Table if ok => match self.read_table(reply.rest) {
                 Ok(()) => Step::Serial,
@@ -184,8 +188,8 @@ impl<A: Authority> SmartPayout<A> {
 
     fn read_table(&mut self, rest: &[u8]) -> Result<(), String> {
         let setup = ssp::Setup::parse(rest)
-            .filter(|setup| setup.protocol >= OLDEST)
-            .ok_or_else(|| format!("the table is not of protocol {OLDEST} or above"))?;
+            .filter(|setup| setup.protocol >= PROTOCOL)
+            .ok_or_else(|| format!("the table is not of protocol {PROTOCOL} or above"))?;
         if setup.unit != UNIT_SMART_PAYOUT {
             let unit = setup.unit;
             return Err(format!("expected a unit with a SMART Payout (06), got kind {unit:02X}"));
@@ -206,6 +210,10 @@ impl<A: Authority> SmartPayout<A> {
         if self.setup.serial.replace(serial).is_some_and(|before| before != serial) {
             self.setup.identified = false;
             self.cut_off("another unit answers: its serial number has changed", now);
+            // nor is what it tells a repetition, or its note that one
+            self.inlet.pending.clear();
+            self.levels = None;
+            self.end_note();
         }
     }
 

@@ -17,6 +17,14 @@ const ORDER_TRIES: u8 = 20;
 /// Silence that is told.
 const SILENT_MS: u64 = 3_000;
 
+/// Whether a device that answers so has not begun what it was told.
+const fn is_refusal(status: Status) -> bool {
+    matches!(
+        status,
+        Status::CannotProcess | Status::UnknownCommand | Status::Parameters | Status::OutOfRange
+    )
+}
+
 impl<A: Authority> SmartPayout<A> {
     /// Sends what is due, and says when to come back.
     pub(super) fn pump(&mut self, now: Mono) -> Mono {
@@ -251,6 +259,10 @@ impl<A: Authority> SmartPayout<A> {
             // a note is just being inserted: nothing was ordered
             (How::Test, false) if reply.rest == [3] && now.since(moving.begun_at) < REST_MS => {
                 moving.again_at = now.after(TEST_AGAIN_MS);
+            }
+            // events, or levels after a time of quiet, tell whether it was taken: as without an answer
+            (How::Real, false) if !is_refusal(reply.status) => {
+                moving.fail(FaultKind::ServiceNeeded, reply.refusal());
             }
             // it was not taken, so nothing has moved by it
             (_, false) => {

@@ -69,7 +69,8 @@ impl SmartPayoutSim {
             Request::Enable => self.settings.enabled = true,
             Request::Disable => self.settings.enabled = false,
             Request::HostProtocol { version } => {
-                if !(4..=PROTOCOL).contains(&version) {
+                let newest = if self.options.old_protocol { PROTOCOL - 1 } else { PROTOCOL };
+                if !(4..=newest).contains(&version) {
                     return Err((Status::Fail, None));
                 }
                 self.settings.protocol = version;
@@ -80,7 +81,7 @@ impl SmartPayoutSim {
                 Setup::write(UNIT_SMART_PAYOUT, FIRMWARE, protocol, 100, &self.notes, &mut out);
                 return Ok(out);
             }
-            Request::Serial => return Ok(vec![0, 0x12, 0xd6, 0x87]),
+            Request::Serial => return Ok(vec![self.replaced, 0x12, 0xd6, 0x87]),
             Request::LastReject => return Ok(vec![self.last_reject.code()]),
             Request::Firmware => return Ok(b"NV02004332474000".to_vec()),
             Request::Dataset => {
@@ -230,6 +231,9 @@ impl SmartPayoutSim {
         }
         if how == How::Real {
             self.begin_out(kind, notes, now);
+            if let Some(code) = self.odd_order.take() {
+                return Err((Status::from_code(code), None));
+            }
         }
         Ok(Vec::new())
     }
@@ -269,7 +273,12 @@ impl SmartPayoutSim {
             tell(EventCode::ChannelsDisabled);
         }
         match &mut self.phase {
-            Phase::Starting { .. } => tell(EventCode::Initialising),
+            Phase::Starting { .. } => {
+                if self.options.says_starting {
+                    tell(EventCode::Initialising);
+                }
+                return events;
+            }
             Phase::Reading { .. } => events.extend([EventCode::Read.code(), 0]),
             Phase::Escrow { channel, told, .. } => {
                 *told = true;
@@ -280,8 +289,11 @@ impl SmartPayoutSim {
             _ => {}
         }
         events.extend(self.out_events());
+        // nobody can say how long it is, so it hides what comes behind it
+        let mut extra = self.extra_code;
         for event in &self.pending {
             events.extend(event);
+            events.extend(extra.take());
         }
         if with_ack {
             self.shown = self.pending.len();
@@ -289,8 +301,7 @@ impl SmartPayoutSim {
             self.pending.clear();
         }
         events.append(&mut self.told);
-        // the last, for nobody can say how long it is
-        events.extend(self.extra_code);
+        events.extend(extra);
         events
     }
 

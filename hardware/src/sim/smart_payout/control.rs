@@ -5,7 +5,8 @@ use super::*;
 const EXPECTED: &str = "insert{denomination}, reject_next{reason}, leave, take, \
     power_off{after_bytes}, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, \
     cheat, misread, clear, silence{replies}, deaf{frames}, damage{replies}, set{option,on}, \
-    load{box,notes}, short{box,notes}, code{code}, state";
+    load{box,notes}, short{box,notes}, code{code}, odd_order{code}, stall, \
+    replace, state";
 
 impl SmartPayoutSim {
     pub(super) fn act(&mut self, action: &Value, now: Mono) -> Result<(), SimError> {
@@ -45,7 +46,7 @@ impl SmartPayoutSim {
                 self.announce(EventCode::Fraud, &[0]);
             }
             "misread" => self.misread = true,
-            "clear" => self.clear(),
+            "clear" => self.clear(now),
             "silence" => self.link.silent_replies = number("replies")?,
             "deaf" => self.link.deaf_frames = number("frames")?,
             "damage" => self.link.damaged_replies = number("replies")?,
@@ -55,6 +56,8 @@ impl SmartPayoutSim {
                     "remembers" => &mut self.options.remembers,
                     "flaky_levels" => &mut self.options.flaky_levels,
                     "closes_after_payout" => &mut self.options.closes_after_payout,
+                    "says_starting" => &mut self.options.says_starting,
+                    "old_protocol" => &mut self.options.old_protocol,
                     _ => return Err(wrong()),
                 };
                 *option = on;
@@ -76,6 +79,14 @@ impl SmartPayoutSim {
                 self.tally.removed = self.tally.removed.saturating_add(gone);
             }
             "code" => self.extra_code = Some(code("code")?),
+            "odd_order" => self.odd_order = Some(code("code")?),
+            "stall" => self.stall()?,
+            "replace" => {
+                if !matches!(self.phase, Phase::Off(_)) {
+                    return Err(SimError::State("the device is on: power_off first".to_owned()));
+                }
+                self.replaced = self.replaced.wrapping_add(1);
+            }
             "state" => {}
             _ => return Err(wrong()),
         }
@@ -173,8 +184,9 @@ impl SmartPayoutSim {
         Ok(())
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, now: Mono) {
         self.extra_code = None;
+        self.go_on(now);
         if let Some(trouble) = &mut self.trouble {
             trouble.present = false;
         }

@@ -31,6 +31,9 @@
 //! | `load` | `box`, `notes` | notes of the box-th kind that the store keeps are put into it |
 //! | `short` | `box`, `notes` | so many are taken out of it, and the levels do not know |
 //! | `code` | `code` ("99") | polls tell this, too, until `clear` |
+//! | `odd_order` | `code` ("F6") | the next order is begun, and answered with this |
+//! | `stall` | | notes on their way out stand still, and HALT does not help, until `clear` |
+//! | `replace` | | another unit is in its place: another serial number, without power so far |
 //! | `state` | | only the answer: `{"status": "..."}` as for each other action |
 
 mod answer;
@@ -60,11 +63,21 @@ pub struct Options {
     pub flaky_levels: bool,
     /// `closes_after_payout`: it disables its validator after each payout.
     pub closes_after_payout: bool,
+    /// `says_starting`: it says that it initialises; what else it has to tell comes after that.
+    pub says_starting: bool,
+    /// `old_protocol`: it does not speak protocol version 8.
+    pub old_protocol: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { remembers: true, flaky_levels: false, closes_after_payout: false }
+        Self {
+            remembers: true,
+            flaky_levels: false,
+            closes_after_payout: false,
+            says_starting: true,
+            old_protocol: false,
+        }
     }
 }
 
@@ -123,6 +136,9 @@ pub struct SmartPayoutSim {
     customer_takes: bool,
     misread: bool,
     extra_code: Option<u8>,
+    odd_order: Option<u8>,
+    /// How often another unit was put in its place.
+    replaced: u8,
     payouts: u32,
 }
 
@@ -184,6 +200,8 @@ impl SmartPayoutSim {
             customer_takes: true,
             misread: false,
             extra_code: None,
+            odd_order: None,
+            replaced: 0,
             payouts: 0,
         }
     }

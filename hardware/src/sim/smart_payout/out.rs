@@ -38,6 +38,7 @@ pub(super) struct Out {
     wanted: u32,
     stage: Stage,
     pub(super) until: Option<Mono>,
+    stalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,8 @@ impl SmartPayoutSim {
         }
         self.moved.clear();
         let until = Some(now.after(NEXT_MS));
-        self.out = Some(Out { kind, left, done: 0, wanted, stage: Stage::Fetch, until });
+        self.out =
+            Some(Out { kind, left, done: 0, wanted, stage: Stage::Fetch, until, stalled: false });
         self.phase = Phase::Out;
     }
 
@@ -186,12 +188,26 @@ impl SmartPayoutSim {
 
     /// HALT: what is on its way, or waits in the bezel, goes to the cashbox.
     pub(super) fn halt_out(&mut self) -> bool {
-        let Some(out) = self.out.take() else { return false };
+        let Some(out) = self.out.take_if(|out| !out.stalled) else { return false };
         if let Stage::Carry(channel) | Stage::Bezel(channel) = out.stage {
             self.put_aside(channel);
         }
         self.finish(&out, EventCode::Halted);
         true
+    }
+
+    /// Nothing moves on.
+    pub(super) fn stall(&mut self) -> Result<(), SimError> {
+        let nothing = || SimError::State("no notes are on their way out".to_owned());
+        let out = self.out.as_mut().ok_or_else(nothing)?;
+        (out.until, out.stalled) = (None, true);
+        Ok(())
+    }
+
+    pub(super) fn go_on(&mut self, now: Mono) {
+        if let Some(out) = self.out.as_mut().filter(|out| out.stalled) {
+            (out.until, out.stalled) = (Some(now), false);
+        }
     }
 
     /// The customer takes the note in the bezel.

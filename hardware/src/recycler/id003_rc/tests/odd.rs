@@ -1,6 +1,6 @@
 //! Answers that do not fit, or come too late.
 
-use super::super::super::world::payout::is_true;
+use super::super::super::world::{note, payout::is_true};
 use super::super::moving::Stage;
 use super::*;
 
@@ -119,4 +119,16 @@ fn a_recall_that_is_refused_ends_in_doubt_and_counts_for_one_note_only() {
     moving.on_state(PayState::PayStay, Mono(63_000));
     assert!(moving.wants_back(Mono(123_000)));
     assert_eq!(moving.known_at, Mono(63_000));
+}
+
+/// Loss prevented: a plan that was made for other bays pays other notes.
+#[test]
+fn bays_that_are_configured_anew_end_a_plan_that_waits() {
+    let mut world = World::open(0, [5, 5]);
+    world.pay(&[(1, 2)]);
+    let other = [(bay(1), note(20)), (bay(2), note(10))].into();
+    world.send(RecyclerCommand::Out(DispenserCommand::Configure(other)));
+    let outcome = world.outcome();
+    assert!(matches!(outcome, DispenseOutcome::NotStarted(_)), "{outcome:?}");
+    assert_eq!(world.orders, 0);
 }

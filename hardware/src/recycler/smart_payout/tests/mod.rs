@@ -2,6 +2,7 @@
 
 mod crash;
 mod inlet;
+mod odd;
 mod payout;
 
 use std::collections::VecDeque;
@@ -44,7 +45,8 @@ struct World {
 
 impl World {
     fn new(seed: u64, options: Options) -> Self {
-        let timing = Timing { start: 1_000, ..Timing::default() };
+        let start = if options.says_starting { 1_000 } else { 8_000 };
+        let timing = Timing { start, ..Timing::default() };
         let device = SmartPayoutSim::new(SmartPayoutSim::eur(), options, timing);
         let mut world = Self {
             sim: Faulty::new(device, seed, FaultRates::default(), 0),
