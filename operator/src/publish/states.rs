@@ -44,7 +44,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Stored states that a relay is asked for at once, if it gives so many. One for each machine is not
 /// enough: each of them could have written under each of their names, and a relay leaves out the
-/// oldest, which may be the true one.
+/// oldest, which may be the true one. Where a relay gives fewer than that, there is room for one that
+/// lies; see [`crate::relays::Limits::machines_in_one`].
 const ANSWERS: usize = 5_000;
 /// Events between the connections and whoever decrypts.
 const PLACES: usize = 64;

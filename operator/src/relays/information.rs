@@ -11,6 +11,8 @@ const MOST_MACHINES: usize = 250;
 /// Machines in one subscription, at least: one relay with odd limits must not make subscriptions
 /// many at all others. What is too much for it comes by them.
 const LEAST_MACHINES: usize = 25;
+/// Stored documents under a machine's name for which an answer has room: its own, and a liar's.
+const OF_EACH: usize = 2;
 /// What a machine takes in a subscription's filter, in bytes: its key, its `d` tag, its operator's
 /// key, each with quotes and comma.
 const MACHINE_BYTES: usize = 67 + 96 + 67;
@@ -70,12 +72,14 @@ impl Limits {
     }
 
     /// Machines whose documents one subscription may ask for, so that it is taken and answered in
-    /// full: each has one stored document. A relay that takes fewer than 25 is warned of only.
+    /// full: each has one stored document, and one of them that lies can have written one under the
+    /// name of each. A relay that answers with fewer than 50 is warned of only.
     #[must_use]
     pub fn machines_in_one(&self) -> usize {
         let fit = |bytes: usize| bytes.saturating_sub(FILTER_BYTES) / MACHINE_BYTES;
         let by_bytes = self.message_bytes.map_or(MOST_MACHINES, fit);
-        by_bytes.min(self.answers.unwrap_or(MOST_MACHINES)).clamp(LEAST_MACHINES, MOST_MACHINES)
+        let by_answers = self.answers.map_or(MOST_MACHINES, |answers| answers / OF_EACH);
+        by_bytes.min(by_answers).clamp(LEAST_MACHINES, MOST_MACHINES)
     }
 }
 
@@ -141,10 +145,11 @@ impl Information {
                  cassettes goes by other relays only; have one that takes {LONG_DOCUMENT}"
             ));
         }
-        if let Some(most) = self.limits.answers.filter(|most| *most < LEAST_MACHINES) {
+        if let Some(most) = self.limits.answers.filter(|most| *most < LEAST_MACHINES * OF_EACH) {
             all.push(format!(
-                "it answers with at most {most} events, {LEAST_MACHINES} are asked for at once: the \
-                 states of other machines come by other relays only"
+                "it answers with at most {most} events; states of {LEAST_MACHINES} machines are asked \
+                 for at once, and one that lies can make two of each: what it leaves out comes by \
+                 other relays only"
             ));
         }
         if let Some(most) = self.limits.subscriptions.filter(|most| *most < MACHINE_SUBSCRIPTIONS) {
@@ -205,6 +210,8 @@ mod tests {
         assert!(said.auth_required, "which is answered, and no reason to worry");
         let restricted = limited(json!({"restricted_writes": true})).warnings();
         assert_eq!(restricted.len(), 1, "{restricted:?}");
+        assert_eq!(limited(json!({"max_limit": 49})).warnings().len(), 1);
+        assert_eq!(limited(json!({"max_limit": 50})).warnings(), [""; 0]);
         let good = json!({"max_message_length": 131_072, "max_subscriptions": 20, "max_limit": 0});
         assert_eq!(limited(good).warnings(), [""; 0]);
         assert_eq!(Information::read(&json!([])), Information::default());
@@ -216,15 +223,17 @@ mod tests {
     fn subscriptions_fit_what_a_relay_answers() {
         assert_eq!(Limits::default().machines_in_one(), 250);
         let at = |limits| limited(limits).limits.machines_in_one();
-        assert_eq!(at(json!({"max_limit": 100})), 100);
+        // one machine that writes under the names of all leaves room for theirs
+        assert_eq!(at(json!({"max_limit": 100})), 50);
+        assert_eq!(at(json!({"max_limit": 500})), 250);
         assert_eq!(at(json!({"max_message_length": 16_384})), 70);
         // odd ones, which would make subscriptions many at all relays
         assert_eq!(at(json!({"max_message_length": 1})), 25);
         assert_eq!(at(json!({"max_limit": 1})), 25);
         assert_eq!(at(json!({"default_limit": 1})), 250);
         let few = limited(json!({"max_subscriptions": 3, "max_limit": 100}));
-        assert_eq!(few.too_few_subscriptions(300), None);
-        assert!(few.too_few_subscriptions(301).unwrap().contains("need 4"));
+        assert_eq!(few.too_few_subscriptions(150), None);
+        assert!(few.too_few_subscriptions(151).unwrap().contains("need 4"));
         let both = Limits { message_bytes: Some(9), ..Limits::default() };
         let other = Limits { message_bytes: Some(8), answers: Some(7), ..Limits::default() };
         let tighter = Limits { message_bytes: Some(8), answers: Some(7), subscriptions: None };
