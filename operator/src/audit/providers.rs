@@ -1,8 +1,10 @@
 //! Liquidity providers: their fiat, and what it became.
 //!
 //! Promise: what each provider got of a sale is derived again from what they could spend, and that
-//! from their terms, their deposits and their earlier sales by the ledger; each confirmed deposit has
-//! its entry. What a provider could spend is held against nothing but the rows that stood before.
+//! from their terms, their deposits and their earlier sales by the ledger; by the newest terms, and under
+//! an enrolment, of that time; each confirmed deposit has its entry. What a provider could spend is held
+//! against nothing but the rows that stood before. That nobody was left out is not derived: since when
+//! a provider took no part, and took part again, is not in these rows.
 
 use bitspire_shared::money::Sats;
 
@@ -14,25 +16,25 @@ use crate::ids::{DepositId, EntryId, LegId, SettlementId};
 use crate::ledger::{Account, EntryKind, Unit, share_reference, shared, unshared};
 use crate::lps::entry_of;
 use crate::store::legs::{Leg, LegKind, LegState};
-use crate::store::lps::{self, DepositState, KeptLp, LpShare};
+use crate::store::lps::{self, DepositState, KeptLp};
 use crate::store::settlements::Settlement;
 use crate::store::{Kept, StoreError, ledger, legs, rules};
 
 const CHECK: Check = Check::Distribution;
 
-/// What providers got of `subject` against what follows from what each of them could spend.
+/// What providers got of `subject`, each with what they could spend before (minor units), against what
+/// follows from that.
 pub(super) fn derived(
     findings: &mut Findings,
     subject: &str,
     (principal, rate, currency): Terms,
-    shares: &[LpShare],
+    shares: &[(i64, (Sats, i64))],
 ) {
     let words = |all: &[(Sats, i64)]| {
         let each = all.iter().map(|(sats, minor)| format!("{sats} sats for {minor}"));
         each.collect::<Vec<_>>().join(", ")
     };
-    let may: Vec<_> = shares.iter().map(|share| share.may_minor).collect();
-    let found: Vec<_> = shares.iter().map(|share| (share.sats, share.minor)).collect();
+    let (may, found): (Vec<_>, Vec<_>) = shares.iter().copied().unzip();
     let subject = format!("providers of {subject}");
     match providers::parts(principal, rate, currency, &may) {
         Ok(parts) => findings.same(CHECK, subject, words(&parts), words(&found)),
@@ -57,12 +59,20 @@ impl Gather<'_> {
                 return Ok(Vec::new());
             }
         };
-        derived(&mut self.findings, subject, sale, &shares);
+        let each = shares.iter().map(|share| (share.may_minor, (share.sats, share.minor)));
+        derived(&mut self.findings, subject, sale, &each.collect::<Vec<_>>());
         let mut portions = Vec::new();
         for share in shares {
             let whose = format!("share of provider {} in {subject}", share.lp_id);
             let used = lps::used_on(self.read, share.lp_id, share.at, Some(kept.id))?;
             self.findings.same(CHECK, format!("spent before {whose}"), used, share.used_minor);
+            let newest = lps::newest_at(self.read, &share)?.then_some(share.terms_id);
+            let (expected, got) = (format!("{:?}", Some(share.terms_id)), format!("{newest:?}"));
+            self.findings.same(CHECK, format!("newest terms of {whose}"), expected, got);
+            if !lps::enrolled_at(self.read, &share, kept.machine_id)? {
+                let expected = "one that counted then, at this machine";
+                self.findings.differ(CHECK, format!("enrolment of {whose}"), expected, "none");
+            }
             let terms = lps::find_terms(self.read, share.terms_id)?;
             let may = terms.filter(|terms| terms.lp_id == share.lp_id);
             let may = may.map(|terms| terms.may(share.left_minor, share.used_minor));
@@ -78,7 +88,7 @@ impl Gather<'_> {
             let rules = rules::of_lp(self.read, share.lp_id, share.at)?;
             let to = plan::shares(rules.as_ref());
             let to = to.and_then(|(rule, all)| Some((rule, all.first()?.to.clone())));
-            portions.push(Portion { share, to });
+            portions.push(Portion { lp: share.lp_id, sats: share.sats, to });
         }
         Ok(portions)
     }

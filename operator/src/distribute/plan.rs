@@ -46,8 +46,8 @@ pub(crate) fn legs(
     if let Some(shares) = operator {
         split(&mut legs, LegKind::OperatorSplit, parts.operator_fee, shares)?;
     }
-    for portion in providers.iter().filter(|portion| portion.share.sats > Sats::ZERO) {
-        let (lp, amount) = (Some(portion.share.lp_id), portion.share.sats);
+    for portion in providers.iter().filter(|portion| portion.sats > Sats::ZERO) {
+        let (lp, amount) = (Some(portion.lp), portion.sats);
         legs.push(NewLeg { kind: LegKind::Dca, lp, amount, to: portion.to.clone() });
     }
     Ok(legs)

@@ -144,8 +144,6 @@ pub type KeptDeposit = Kept<DepositId, Deposit>;
 
 record! {
     /// What of a settlement's principal is a provider's, and what it follows from.
-    #[derive(serde::Serialize, serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
     pub struct LpShare in "lp_shares" {
         /// Of which settlement.
         pub settlement_id: SettlementId,
@@ -220,6 +218,33 @@ pub fn find_terms(
     id: TermsId,
 ) -> Result<Option<Kept<TermsId, Terms>>, StoreError> {
     read.one("SELECT * FROM lp_terms WHERE id = ?1", &[&id], Terms::kept)
+}
+
+/// Whether the terms of a share stood when it was written, and no newer ones did.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest_at(read: &Read<'_>, share: &LpShare) -> Result<bool, StoreError> {
+    // those of the same second may have come after it
+    let sql = "SELECT 1 FROM lp_terms WHERE lp_id = ?1 AND id = ?2 AND created_at <= ?3
+               AND NOT EXISTS (SELECT 1 FROM lp_terms n WHERE n.lp_id = ?1 AND n.id > ?2
+                   AND n.created_at < ?3)";
+    Ok(read.one(sql, &[&share.lp_id, &share.terms_id, &share.at], |_| Ok(()))?.is_some())
+}
+
+/// Whether an enrolment of the provider covered the machine when a share was written.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn enrolled_at(
+    read: &Read<'_>,
+    share: &LpShare,
+    machine: MachineId,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM lp_enrolments WHERE lp_id = ?1 AND since <= ?2
+               AND (ended_at IS NULL OR ended_at >= ?2)
+               AND (machine_id IS NULL OR machine_id = ?3) LIMIT 1";
+    Ok(read.one(sql, &[&share.lp_id, &share.at, &machine], |_| Ok(()))?.is_some())
 }
 
 /// The terms of a provider that count.

@@ -12,7 +12,7 @@ use nostr::{Event, JsonUtil as _, Keys};
 use thiserror::Error;
 
 use super::{
-    FORMAT, Fees, Invoice, LegPaid, Machine, Promise, Proof, Rules, SealedProof, Session,
+    FORMAT, Fees, Invoice, LegPaid, Machine, Promise, Proof, Provided, Rules, SealedProof, Session,
     Settlement,
 };
 use crate::app::App;
@@ -20,6 +20,7 @@ use crate::audit::gather::{self, Given};
 use crate::audit::sale;
 use crate::ids::SettlementId;
 use crate::ledger::{Account, EntryKind, Posting};
+use crate::store::lps::LpShare;
 use crate::store::payments::Subject;
 use crate::store::quotes::Quote;
 use crate::store::{
@@ -205,9 +206,14 @@ fn gathered(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Proof, P
         verdicts: found.into_iter().map(|kept| kept.row.statement.0).collect(),
         rules,
         own_rules,
-        providers: lps::shares_of(read, kept.id)?,
+        providers: lps::shares_of(read, kept.id)?.into_iter().map(provided).collect(),
         legs,
     })
+}
+
+const fn provided(share: LpShare) -> Provided {
+    let LpShare { lp_id, may_minor, sats, minor, .. } = share;
+    Provided { lp_id, may_minor, sats, minor }
 }
 
 /// Whether the service has signed the quote for this machine.

@@ -29,9 +29,8 @@ use bitspire_shared::time::Unix;
 use nostr::Keys;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{LegId, MachineId, OperatorId, RuleSetId, SettlementId};
+use crate::ids::{LegId, LpId, MachineId, OperatorId, RuleSetId, SettlementId};
 use crate::store::legs::Leg;
-use crate::store::lps::LpShare;
 use crate::store::payments::Payment;
 use crate::store::quotes::Quote;
 use crate::store::rules::RuleSet;
@@ -96,9 +95,23 @@ pub struct Proof {
     pub own_rules: Option<RuleSetId>,
     /// What liquidity providers got of the principal, and what they could spend, by the service's word.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub providers: Vec<LpShare>,
+    pub providers: Vec<Provided>,
     /// The legs, every round of them.
     pub legs: Vec<LegPaid>,
+}
+
+/// What a liquidity provider got of the principal, and no more of their account than that needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provided {
+    /// Who.
+    pub lp_id: LpId,
+    /// What they could spend on this sale, in minor units.
+    pub may_minor: i64,
+    /// Their sats.
+    pub sats: Sats,
+    /// The fiat that they cost, in minor units.
+    pub minor: i64,
 }
 
 /// The machine.

@@ -117,6 +117,10 @@ async fn providers_get_their_part_of_what_came_out() {
         let checked = proof::check(&sealed, proof::Pins::default());
         assert!(checked.ok, "{:?}", checked.steps.last().map(|step| &step.words));
         assert!(checked.steps.last().unwrap().words.contains("dca"), "{}", sealed.proof.legs.len());
+        // nothing of the provider's account but what this sale's parts follow from
+        let told = serde_json::to_value(&sealed.proof.providers[0]).unwrap();
+        let told: Vec<_> = told.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(told, ["lp_id", "may_minor", "minor", "sats"]);
         let mut other = sealed.proof.clone();
         other.providers[0].sats.0 += 1;
         let service = nostr::Keys::new(app.service.secret_key().clone());

@@ -12,7 +12,7 @@ use bitspire_shared::money::{Currency, Direction, Fiat, MoneyError, Rate, Sats};
 use bitspire_shared::time::Unix;
 
 use super::{DistributeError, plan};
-use crate::ids::{OperatorId, RuleSetId, SettlementId};
+use crate::ids::{LpId, OperatorId, RuleSetId, SettlementId};
 use crate::ledger::{LpBooking, shared};
 use crate::store::legs::Leg;
 use crate::store::lps::{self, LpShare};
@@ -26,8 +26,10 @@ pub(crate) type Terms = (Sats, Rate, Currency);
 /// What a provider gets of a sale, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Portion {
-    /// What, and what it follows from.
-    pub(crate) share: LpShare,
+    /// Whose.
+    pub(crate) lp: LpId,
+    /// The sats; 0 where it came to nothing.
+    pub(crate) sats: Sats,
     /// Where to, and by which rule set; where there is none, it is kept for them.
     pub(crate) to: Option<(RuleSetId, Destination)>,
 }
@@ -125,7 +127,7 @@ pub(super) fn reserve(
             Some((rule, [only])) => Some((rule, only.to.clone())),
             _ => None,
         };
-        portions.push(Portion { share, to });
+        portions.push(Portion { lp: share.lp_id, sats, to });
     }
     Ok(portions)
 }

@@ -10,7 +10,7 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::Looked;
-use crate::audit::proof::LegPaid;
+use crate::audit::proof::{LegPaid, Provided};
 use crate::audit::report::{Check, Findings};
 use crate::audit::{books, legs, providers, sale, signed};
 use crate::distribute::providers::Portion;
@@ -19,7 +19,6 @@ use crate::ids::RuleSetId;
 use crate::rpc::worth;
 use crate::store::Kept;
 use crate::store::legs::{LegKind, LegState};
-use crate::store::lps::LpShare;
 use crate::store::payments::{Payment, PaymentState};
 use crate::store::rules::KeptRules;
 use crate::store::settlements::SettlementStatus;
@@ -216,20 +215,19 @@ fn portions(looked: &Looked<'_>, findings: &mut Findings) -> Vec<Portion> {
     match proof.quotes.first().filter(|_| s.direction == Direction::CashOut) {
         Some(quote) => {
             let terms = (s.principal_sats, quote.rate_nano, s.fiat_code);
-            providers::derived(findings, "the settlement", terms, &proof.providers);
+            let each = proof.providers.iter().map(|one| (one.may_minor, (one.sats, one.minor)));
+            providers::derived(findings, "the settlement", terms, &each.collect::<Vec<_>>());
         }
         None => findings.differ(Check::Distribution, "providers", "of a cash-out only", "another"),
     }
-    let portion = |share: &LpShare| {
-        findings.same(Check::Distribution, "shares of providers", s.id, share.settlement_id);
+    let portion = |one: &Provided| {
+        let (lp, sats) = (one.lp_id, one.sats);
         let own = proof.rules.iter().find(|set| {
-            let of = |one: &LegPaid| {
-                one.leg.lp_id == Some(share.lp_id) && one.leg.rule_id == Some(set.id)
-            };
-            set.rules.lp_id == Some(share.lp_id) && proof.legs.iter().any(of)
+            let of = |one: &LegPaid| one.leg.lp_id == Some(lp) && one.leg.rule_id == Some(set.id);
+            set.rules.lp_id == Some(lp) && proof.legs.iter().any(of)
         });
         let to = own.and_then(|set| Some((set.id, set.rules.shares.0.first()?.to.clone())));
-        Portion { share: share.clone(), to }
+        Portion { lp, sats, to }
     };
     proof.providers.iter().map(portion).collect()
 }
