@@ -89,6 +89,20 @@ pub enum Wallet {
     },
 }
 
+impl Wallet {
+    /// Whether what one pays to the other never leaves their node, so that nothing is routed: LNbits
+    /// settles between the wallets of an instance by itself, without a reserve, and without a fee
+    /// unless its administrator has set one for that.
+    #[must_use]
+    pub fn is_beside(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Simulated { .. }, Self::Simulated { .. }) => true,
+            (Self::Lnbits { url: one, .. }, Self::Lnbits { url: two, .. }) => one == two,
+            _ => false,
+        }
+    }
+}
+
 fn network(key: &str, name: Option<&str>) -> Result<Currency, ConfigError> {
     match name {
         None | Some("bitcoin") => Ok(Currency::Bitcoin),

@@ -122,12 +122,12 @@ pub enum DistributeError {
     },
     /// The wallet holds too little beside what customers were promised.
     #[error(
-        "distribution: expected {needed} sats beside the {promised} that customers were promised, \
-         other legs take or are kept for providers, the wallet has {balance}; it goes on when there \
-         is more"
+        "distribution: expected {needed} sats (to another node with 0.5 %, at least 5, for routing) \
+         beside the {promised} that customers were promised, other legs take or are kept for \
+         providers, the wallet has {balance}; it goes on when there is more"
     )]
     NoRoom {
-        /// The leg and what routing may cost.
+        /// The leg, and what routing may cost where it leaves the node.
         needed: Sats,
         /// What customers have a right to, and what other legs may take, with the routing.
         promised: Sats,

@@ -83,7 +83,7 @@ async fn bound(
 ) -> Result<Option<Attempt>, DistributeError> {
     let Some(to) = &leg.destination else { return Ok(None) };
     let payer = wallet(app, &work.wallet)?;
-    room(app, work, payer, leg.amount_sats).await?;
+    room(app, work, payer, leg.amount_sats, &to.0).await?;
     let (bolt11, payment_hash, expires_at) = match &to.0 {
         Destination::Wallet(receiver) => {
             let (bolt11, head) = invoice(app, payer, receiver, leg).await?;
@@ -127,6 +127,13 @@ async fn bound(
     Ok(payment?.map(|payment| Attempt { payment, fresh: true, extra }))
 }
 
+/// Whether what a wallet pays there never leaves its node.
+fn stays(app: &App, payer: &str, to: &Destination) -> bool {
+    let Destination::Wallet(receiver) = to else { return false };
+    let wallet = |id: &str| app.config.wallets.get(id);
+    wallet(payer).zip(wallet(receiver)).is_some_and(|(payer, other)| payer.is_beside(other))
+}
+
 /// Holds the wallet against the leg, all that its machine's customers have a right to, and the legs
 /// that are under way (this one is not yet) or kept for providers.
 async fn room(
@@ -134,6 +141,7 @@ async fn room(
     work: &Work,
     payer: &dyn Wallet,
     amount: Sats,
+    to: &Destination,
 ) -> Result<(), DistributeError> {
     let machine = work.machine;
     // before the balance: what is paid in between counts twice then, never not at all
@@ -142,7 +150,8 @@ async fn room(
         .await
         .map_err(|error| DistributeError::Pay(error.into()))?;
     let balance = balance.to_sats_floor();
-    let needed = amount.plus(fee_limit(amount))?;
+    let routing = if stays(app, &work.wallet, to) { Sats::ZERO } else { fee_limit(amount) };
+    let needed = amount.plus(routing)?;
     if promised.plus(needed)? <= balance {
         return Ok(());
     }
