@@ -68,10 +68,14 @@ pub(super) enum LpVerb {
     Return(Cash),
     /// Settle by hand what is kept for a provider without a destination: you have paid it
     ///
-    /// The sats in the machines' wallets are then yours in the books.
+    /// The sats in the machines' wallets are then yours in the books. What a sale has added since you
+    /// looked stays kept for them.
     Settle {
         /// Their number
         lp: LpId,
+        /// What you have paid: all that `lp show` showed as kept, or the sum of its oldest parts
+        #[arg(long)]
+        sats: u64,
         /// How it was paid, for the audit log
         #[arg(long)]
         reason: String,
@@ -183,7 +187,9 @@ pub(super) fn lp(client: &Client, verb: LpVerb) -> Result<Answer, CliError> {
         LpVerb::Return(of) => (at(of.lp, "/return"), cash(&of)?),
         LpVerb::Confirm { deposit } => (format!("/dca/lp-deposits/{deposit}/confirm"), json!({})),
         LpVerb::Cancel { deposit } => (format!("/dca/lp-deposits/{deposit}/cancel"), json!({})),
-        LpVerb::Settle { lp, reason } => (at(lp, "/settle"), json!({ "reason": reason })),
+        LpVerb::Settle { lp, sats, reason } => {
+            (at(lp, "/settle"), json!({ "sats": sats, "reason": reason }))
+        }
         LpVerb::Disable { lp } => (at(lp, "/disable"), json!({})),
         LpVerb::Enable { lp } => (at(lp, "/enable"), json!({})),
     };

@@ -33,7 +33,9 @@ impl From<LpError> for ApiError {
             LpError::Hands(error) => return (*error).into(),
             LpError::None(_) | LpError::NoDeposit(_) => (StatusCode::NOT_FOUND, None),
             LpError::TooMuch { .. } => (StatusCode::BAD_REQUEST, error.field()),
-            LpError::Already(_) | LpError::Ended { .. } => (StatusCode::CONFLICT, None),
+            LpError::Already(_) | LpError::Ended { .. } | LpError::NotOldest(_) => {
+                (StatusCode::CONFLICT, None)
+            }
             LpError::Ledger(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         let refused = Self::new(status, in_words(&error));
@@ -311,7 +313,9 @@ pub(super) async fn cancel(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reason {
+pub(super) struct Settle {
+    /// What was paid by hand: the sum of some of the oldest kept legs.
+    sats: Sats,
     reason: String,
 }
 
@@ -319,11 +323,11 @@ pub(super) async fn settle(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Id(id): Id<LpId>,
-    Body(body): Body<Reason>,
+    Body(body): Body<Settle>,
 ) -> Result<Json<Value>, ApiError> {
     caller.needs(Role::Owner)?;
-    let settled = deeds::settle(&api.app, asker(&caller), id, &body.reason).await?;
-    Ok(Json(json!({ "lp": id, "settled_sats": settled })))
+    deeds::settle(&api.app, asker(&caller), id, body.sats, &body.reason).await?;
+    Ok(Json(json!({ "lp": id, "settled_sats": body.sats })))
 }
 
 pub(super) async fn disable(

@@ -1,7 +1,7 @@
 //! Fiat that providers hand over, and are given back.
 //!
 //! Promise: a deposit counts from the moment in which it is confirmed, once, and is in the books in
-//! that transaction; the same reference again is the same deposit; nobody is given back more than they
+//! that transaction; the same reference again is the same deposit, or refused where that was cancelled; nobody is given back more than they
 //! have left; another currency than the provider's is refused in words.
 //!
 //! Failure policy: as of [`super`].
@@ -25,18 +25,22 @@ pub struct Cash {
     pub reference: String,
 }
 
+/// The most minor units of one deposit: thousands of these can be summed.
+const MOST: i64 = 1_000_000_000_000_000;
+
 fn checked(lp: &KeptLp, cash: &Cash) -> Result<String, LpError> {
     if cash.fiat.currency != lp.currency {
         let expected = format!("{}, the currency of the provider and their machines", lp.currency);
         return Err(invalid("currency", expected, cash.fiat.currency));
     }
-    if cash.fiat.minor <= 0 {
-        return Err(invalid("amount", "more than 0", cash.fiat));
+    if !(1..=MOST).contains(&cash.fiat.minor) {
+        let expected = format!("more than 0, and at most {}", Fiat::new(MOST, lp.currency));
+        return Err(invalid("amount", expected, cash.fiat));
     }
     some_text("reference", &cash.reference)
 }
 
-/// What was recorded under the same reference: itself, where it is the same.
+/// What was recorded under the same reference: itself, where it is the same and was not cancelled.
 fn known(
     read: &Read<'_>,
     lp: LpId,
@@ -44,6 +48,13 @@ fn known(
     cash: &Cash,
 ) -> Result<Option<DepositId>, LpError> {
     match lps::by_reference(read, lp, cash.reference.trim())? {
+        Some(known) if known.state == DepositState::Cancelled => {
+            let words = format!(
+                "reference: deposit {} under it was cancelled: record it under another one",
+                known.id
+            );
+            Err(LpError::Already(words))
+        }
         Some(known) if known.kind == kind && known.amount_minor == cash.fiat.minor => {
             Ok(Some(known.id))
         }

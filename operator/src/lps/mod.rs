@@ -45,6 +45,9 @@ pub enum LpError {
         /// Where it stands.
         state: DepositState,
     },
+    /// Another sum than some of the oldest kept legs make.
+    #[error("sats: {0} is not what the oldest kept legs sum to: look again")]
+    NotOldest(Sats),
     /// More than the provider has left.
     #[error("amount: expected at most the {left} that the provider has left, got {asked}")]
     TooMuch {
@@ -298,12 +301,19 @@ pub async fn set_disabled(app: &App, who: Asker, id: LpId, off: bool) -> Result<
         .await
 }
 
-/// Settles by hand what is kept for a provider: the operator has paid it by other means, and the sats
-/// in the machines' wallets are the operator's. The sats that were settled.
+/// Settles by hand `sats` of what is kept for a provider, as the oldest kept legs make it: the operator
+/// has paid it by other means, and the sats in the machines' wallets are the operator's. What a sale
+/// adds after somebody has looked, and before they settle, stays kept.
 ///
 /// # Errors
-/// [`LpError`]: no reason; nothing is kept for them.
-pub async fn settle(app: &App, who: Asker, id: LpId, reason: &str) -> Result<Sats, LpError> {
+/// [`LpError`]: no reason; nothing is kept for them; no such sum.
+pub async fn settle(
+    app: &App,
+    who: Asker,
+    id: LpId,
+    sats: Sats,
+    reason: &str,
+) -> Result<(), LpError> {
     let (reason, now) = (some_text("reason", reason)?, app.clock.now());
     app.store
         .write(move |tx| {
@@ -314,19 +324,25 @@ pub async fn settle(app: &App, who: Asker, id: LpId, reason: &str) -> Result<Sat
                 platform: false,
                 reason: reason.clone(),
             };
+            let kept = legs::kept_for(tx, id)?;
+            if kept.is_empty() {
+                return Err(LpError::Already("nothing is kept for the provider".into()));
+            }
             let mut settled = Sats::ZERO;
-            for leg in legs::kept_for(tx, id)? {
+            for leg in kept {
+                if settled >= sats {
+                    break;
+                }
                 let of = settlements::find(tx, leg.settlement_id)?;
                 let of = of.ok_or_else(|| boxed(HandsError::NoSettlement(leg.settlement_id)))?;
                 hands::end(tx, &of, &leg, How::ByHand, &word, now).map_err(boxed)?;
                 settled = settled.plus(leg.amount_sats).map_err(LedgerError::from)?;
             }
-            if settled == Sats::ZERO {
-                return Err(LpError::Already("nothing is kept for the provider".into()));
+            if sats == Sats::ZERO || settled != sats {
+                return Err(LpError::NotOldest(sats));
             }
-            let detail = json!({ "sats": settled, "reason": reason });
-            log(tx, &who, "lp.settle", id, detail, now)?;
-            Ok(settled)
+            let detail = json!({ "sats": sats, "reason": reason });
+            log(tx, &who, "lp.settle", id, detail, now)
         })
         .await
 }

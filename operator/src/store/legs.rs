@@ -280,9 +280,13 @@ pub fn give_up(
 /// # Errors
 /// [`StoreError`].
 pub fn open_sats(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreError> {
-    let sql = "SELECT coalesce(sum(amount_sats), 0) AS sats FROM legs l
-               JOIN settlements s ON s.id = l.settlement_id
-               WHERE s.machine_id = ?1 AND l.state IN ('planned', 'bound', 'kept')";
+    // each of both has its index
+    let sql = "SELECT (SELECT coalesce(sum(amount_sats), 0) FROM legs l
+                   JOIN settlements s ON s.id = l.settlement_id
+                   WHERE s.machine_id = ?1 AND l.state IN ('planned', 'bound'))
+               + (SELECT coalesce(sum(amount_sats), 0) FROM legs l
+                   JOIN settlements s ON s.id = l.settlement_id
+                   WHERE s.machine_id = ?1 AND l.state = 'kept') AS sats";
     Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
 }
 
@@ -301,10 +305,8 @@ pub fn kept_for(read: &Read<'_>, lp: LpId) -> Result<Vec<KeptLeg>, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn kept_sats(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreError> {
-    // the first condition is the index's own
     let sql = "SELECT coalesce(sum(amount_sats), 0) AS sats FROM legs l
                JOIN settlements s ON s.id = l.settlement_id
-               WHERE s.machine_id = ?1 AND l.state IN ('planned', 'bound', 'kept')
-                   AND l.state = 'kept'";
+               WHERE s.machine_id = ?1 AND l.state = 'kept'";
     Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
 }

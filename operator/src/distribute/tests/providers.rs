@@ -204,7 +204,7 @@ async fn a_deposit_counts_once_and_when_it_is_confirmed() {
         let words = refused.unwrap_err().to_string();
         assert!(words.contains("expected EUR, the currency of the provider"), "{words}");
     }
-    for minor in [0, -1] {
+    for minor in [0, -1, 1_000_000_000_000_001, i64::MAX] {
         assert!(lps::deposit(app, who(), lp, eur(minor, "x")).await.is_err(), "{minor}");
     }
     let second = lps::deposit(app, who(), lp, eur(700, "second")).await.unwrap();
@@ -220,6 +220,10 @@ async fn a_deposit_counts_once_and_when_it_is_confirmed() {
     assert_eq!(world.left(lp).await, 1_200);
     let third = lps::deposit(app, who(), lp, eur(9, "third")).await.unwrap();
     lps::end_deposit(app, who(), third, false).await.unwrap();
+    for again in [eur(9, "third"), eur(10, "third")] {
+        let refused = lps::deposit(app, who(), lp, again).await.unwrap_err().to_string();
+        assert!(refused.contains("was cancelled: record it under another"), "{refused}");
+    }
     let too_much = lps::give_back(app, who(), lp, eur(1_201, "back")).await.unwrap_err();
     assert!(too_much.to_string().contains("12.00 EUR"), "{too_much}");
     let back = lps::give_back(app, who(), lp, eur(200, "back")).await.unwrap();
@@ -269,15 +273,77 @@ async fn what_a_person_ends_is_given_back_or_settled_once() {
     assert_eq!(world.holds("ada").await, 0);
 
     assert_eq!(world.theirs(eve).await, 1_428);
-    let settled = lps::settle(app, who(), eve, "in cash").await.unwrap();
-    assert_eq!(settled, Sats(1_428));
-    let again = lps::settle(app, who(), eve, "in cash").await;
+    lps::settle(app, who(), eve, Sats(1_428), "in cash").await.unwrap();
+    let again = lps::settle(app, who(), eve, Sats(1_428), "in cash").await;
     assert!(matches!(again, Err(LpError::Already(_))), "{again:?}");
     assert_eq!(world.theirs(eve).await, 0);
     assert_eq!(world.balance(Account::Operator(world.operator)).await, -1_428);
     let last = world.legs(id).await.remove(4);
     assert_eq!(last.state, LegState::ByHand);
     world.books_are_the_wallets().await;
+}
+
+/// Loss prevented: what a sale adds while the operator counts out what they have seen is taken for paid.
+#[tokio::test]
+async fn only_what_was_paid_by_hand_is_settled() {
+    let (world, [_, eve]) = World::provided().await;
+    let sold = async || {
+        let before = world.theirs(eve).await;
+        world.full().await;
+        world.round().await;
+        Sats(u64::try_from(world.theirs(eve).await - before).unwrap())
+    };
+    let seen = sold().await;
+    let later = sold().await;
+    let settle = async |sats| lps::settle(world.app(), who(), eve, sats, "in cash").await;
+    let both = seen.plus(later).unwrap();
+    for odd in [Sats::ZERO, Sats(seen.0 - 1), Sats(seen.0 + 1), Sats(both.0 + 1)] {
+        let refused = settle(odd).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("{odd} is not what the oldest")), "{refused}");
+    }
+    assert_eq!(world.theirs(eve).await, i64::try_from(both.0).unwrap(), "nothing was written");
+    settle(seen).await.unwrap();
+    assert_eq!(world.theirs(eve).await, i64::try_from(later.0).unwrap());
+    let states = world.read(move |read| kept::newest_shares(read, eve, 9)).await;
+    let states: Vec<_> = states.iter().map(|share| share.state).collect();
+    assert_eq!(states, [Some(LegState::Kept), Some(LegState::ByHand)]);
+    settle(later).await.unwrap();
+    assert_eq!(world.theirs(eve).await, 0);
+    world.books_are_the_wallets().await;
+}
+
+/// Loss prevented: the last provider of a machine that only sells waits for ever, for sats that a way
+/// inside one node never costs; or a leg to another node takes what its route may cost from nowhere.
+#[tokio::test]
+async fn a_till_without_a_float_pays_all_of_a_sale() {
+    let world = World::shop().await;
+    // a float goes out: what is left is what customers pay
+    let drain = InvoiceRequest {
+        amount: Sats(OPENING),
+        memo: "float".into(),
+        expiry_s: 300,
+        extra: json!({}),
+    };
+    let drain = world.node().wallet("mallory").make_invoice(drain).await.unwrap();
+    world.node().wallet("till").pay(drain.bolt11, Sats::ZERO, json!({})).await.unwrap();
+    assert_eq!(world.holds("till").await, 0);
+    let lp = world.provider("Ada", FLOW, 100_000).await;
+    rules::change(world.app(), "cli", None, goes_to(lp, "ada")).await.unwrap();
+    let id = world.full().await;
+    world.round().await;
+    assert_eq!(world.states(id).await, [LegState::Paid; 4]);
+    assert_eq!((world.holds("ada").await, world.holds("till").await), (10_000, 0));
+
+    let away = Destination::LightningAddress("them@pay.example".into());
+    let shares = vec![Share { to: away, ..to("ada", 1_000_000) }];
+    let wish = Wish { shares, ..goes_to(lp, "ada") };
+    rules::change(world.app(), "cli", None, wish).await.unwrap();
+    world.pass(86_400);
+    let id = world.full().await;
+    world.round().await;
+    let leg = world.legs(id).await.remove(3);
+    let why = leg.detail.clone().unwrap();
+    assert!(why.contains("expected 10050 sats") && why.contains("has 10000"), "{why}");
 }
 
 /// Loss prevented: whoever has stolen a token leads a provider's sats away at once, or to a wallet that
@@ -292,6 +358,11 @@ async fn where_a_providers_sats_go_changes_as_fees_do() {
     let mallory = world.provider("Mallory", FLOW, 100_000_000).await;
     let own = change(goes_to(mallory, "mallory")).await.unwrap();
     assert_eq!(own.in_force_at, Unix(NOW + 86_400));
+    let early = world.full().await;
+    world.round().await;
+    let hers = world.legs(early).await.into_iter().find(|leg| leg.lp_id == Some(mallory)).unwrap();
+    assert_eq!((hers.state, hers.destination.clone()), (LegState::Kept, None));
+    assert_eq!((hers.amount_sats.0 > 9_000, world.holds("mallory").await), (true, 0));
     lps::set_disabled(world.app(), who(), mallory, true).await.unwrap();
     rules::cancel(world.app(), "cli", None, own.id).await.unwrap();
     let later = change(goes_to(ada, "eve")).await.unwrap();
@@ -309,14 +380,14 @@ async fn where_a_providers_sats_go_changes_as_fees_do() {
     }
     let none = change(goes_to(LpId(9), "eve")).await;
     assert!(matches!(none, Err(RulesError::Lp(LpError::None(_)))), "{none:?}");
-    assert_eq!((world.holds("ada").await, world.holds("eve").await), (8_571, 0));
+    assert_eq!((world.holds("ada").await, world.holds("eve").await), (8_573, 0));
     world.pass(86_400);
     world.full().await;
     world.round().await;
-    assert_eq!((world.holds("ada").await, world.holds("eve").await), (8_571, 8_535));
+    assert_eq!((world.holds("ada").await, world.holds("eve").await), (8_573, 8_535));
     assert_eq!(world.holds("mallory").await, 0);
     assert_eq!(world.audited("rules.change").await, 3);
-    world.assert_whole(400, 600).await;
+    world.assert_whole(600, 900).await;
 }
 
 /// Loss prevented: somebody with a hand in the database makes sats somebody's, and no audit says so.
@@ -329,6 +400,13 @@ async fn the_audit_finds_shares_and_deposits_that_nothing_makes() {
         ("UPDATE lp_shares SET used_minor = 7 WHERE lp_id = 2", "spent before"),
         ("UPDATE lp_shares SET may_minor = may_minor - 1 WHERE lp_id = 2", "terms of"),
         ("UPDATE lp_terms SET daily_limit_minor = 1 WHERE lp_id = 2", "terms of"),
+        ("UPDATE lp_enrolments SET since = since + 1 WHERE lp_id = 1", "enrolment of"),
+        ("UPDATE lp_enrolments SET ended_at = since - 1 WHERE lp_id = 2", "enrolment of"),
+        ("UPDATE lp_terms SET created_at = created_at + 1 WHERE lp_id = 1", "newest terms of"),
+        (
+            "INSERT INTO lp_terms (lp_id, mode, actor, created_at) VALUES (1, 'flow', 'x', 1)",
+            "newest terms of",
+        ),
         ("UPDATE lp_deposits SET amount_minor = 1 WHERE id = 1", "lp_deposit 1"),
         ("DELETE FROM lp_shares WHERE lp_id = 2", "providers of"),
         ("UPDATE legs SET amount_sats = amount_sats - 1 WHERE lp_id = 1", "dca of provider 1"),
@@ -354,6 +432,22 @@ async fn the_database_itself_refuses_a_provider_what_is_not_theirs() {
     let leg = legs::NewLeg { kind: LegKind::Dca, lp: Some(ada), amount: Sats(5), to: None };
     let planned = world.app().store.write(move |tx| legs::plan(tx, id, &[leg], now)).await;
     assert!(planned.is_err(), "without a share");
+    for minor in [0, 1_000_000_000_000_001] {
+        let row = kept::Deposit {
+            lp_id: ada,
+            kind: kept::DepositKind::Deposit,
+            reference: "odd".into(),
+            amount_minor: minor,
+            currency: "EUR".parse().unwrap(),
+            state: DepositState::Pending,
+            actor: "x".into(),
+            created_at: now,
+            ended_at: None,
+            ended_by: None,
+        };
+        let written = world.app().store.write(move |tx| kept::insert_deposit(tx, &row)).await;
+        assert!(written.is_err(), "{minor} minor units");
+    }
     let franc = "CHF".parse().unwrap();
     let urs = lps::register(world.app(), who(), None, "Urs", franc, FLOW).await.unwrap();
     let at = kept::Enrolment { lp_id: urs, machine_id: Some(machine), since: now, ended_at: None };
@@ -388,7 +482,8 @@ async fn what_is_kept_for_a_provider_is_no_legs_room() {
     let first = world.legs(id).await.remove(0);
     assert_eq!((first.kind, first.state), (LegKind::SuperFee, LegState::Planned));
     assert!(first.detail.as_ref().unwrap().contains("kept for providers"), "{:?}", first.detail);
-    lps::settle(world.app(), who(), eve, "in cash").await.unwrap();
+    let both = Sats(u64::try_from(world.theirs(eve).await).unwrap());
+    lps::settle(world.app(), who(), eve, both, "in cash").await.unwrap();
     world.round().await;
     assert_eq!(world.legs(id).await.remove(0).state, LegState::Paid);
 }

@@ -83,8 +83,8 @@ export function form(button, kind, parts, act, waiting = button) {
   return el("form", { submit, novalidate: true }, parts, outcome, press);
 }
 
-// A button whose press is asked about a second time, beside what has to be typed.
-export function asked(button, heading, words, yes, act, inputs = []) {
+// What is asked before it is done, beside what has to be typed; closed as long as nobody opens it.
+export function sure(heading, words, yes, act, inputs = []) {
   const id = fresh("heading");
   const away = () => dialog.close();
   const dialog = el("dialog", { "aria-labelledby": id },
@@ -93,6 +93,12 @@ export function asked(button, heading, words, yes, act, inputs = []) {
     el("div", { class: "buttons" },
       el("button", { type: "button", class: "quiet", click: away }, "Leave it as it is"),
       form(yes, "danger", inputs, act)));
+  return dialog;
+}
+
+// A button whose press is asked about a second time.
+export function asked(button, ...question) {
+  const dialog = sure(...question);
   const open = () => dialog.showModal();
   return [el("button", { type: "button", class: "danger", click: open }, button), dialog];
 }

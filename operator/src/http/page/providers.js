@@ -2,7 +2,7 @@
 
 import { get, post, put } from "./api.js";
 import { given, sats, shift } from "./exact.js";
-import { asked, field, form } from "./forms.js";
+import { asked, field, form, sure } from "./forms.js";
 import { badge, card, el, empty, facts, folded, hint, short, small, table, time, title } from "./parts.js";
 import { may } from "./state.js";
 
@@ -11,8 +11,8 @@ const LEG = { paid: "good", kept: "wait", bound: "wait", failed: "bad" };
 const MODES = [["flow", "With every sale, as much as there is"], ["fixed", "At most so much a day"]];
 
 const money = (minor, lp) => `${shift(minor, -Number(lp.decimals))} ${lp.currency}`;
-// What was typed, in minor units.
-const minor = (lp) => (typed) => given(shift(typed.replace(",", "."), Number(lp.decimals)));
+// What was typed, in minor units. A comma is refused: it may part thousands.
+const minor = (lp) => (typed) => given(shift(typed, Number(lp.decimals)));
 const how = (lp) => (lp.mode === "fixed" ? `at most ${money(lp.daily_limit_minor, lp)} a day`
   : "with every sale");
 const where = (lp, names) => (lp.everywhere ? `every machine in ${lp.currency}`
@@ -63,16 +63,30 @@ async function all(page) {
 }
 
 // What goes over the counter: a form of an amount and a reference.
-function cash(page, lp, heading, button, what, done) {
-  const act = async (typed) => {
-    await post(`/dca/lps/${lp.id}/${what}`, { amount_minor: typed("amount", minor(lp)),
-      currency: lp.currency, reference: typed("reference") });
-    page.again(done);
+const cash = (lp, heading, button, act) => folded(heading, form(button, "", el("div", { class: "fields" },
+  field({ name: "amount", label: `Amount (${lp.currency})`, inputmode: "decimal", autocomplete: "off" }),
+  field({ name: "reference", label: "Reference", autocomplete: "off",
+    hint: "A receipt's number, say. The same one again is the same payment." })),
+(typed) => act({ amount_minor: typed("amount", minor(lp)), currency: lp.currency, reference: typed("reference") })));
+
+const depositing = (page, lp) => cash(lp, "Record a deposit", "Record", async (what) => {
+  await post(`/dca/lps/${lp.id}/deposits`, what);
+  page.again("It is recorded, and counts once it is confirmed.");
+});
+
+function returning(page, lp) {
+  const place = el("div");
+  const ask = (what) => {
+    const dialog = sure(`Give ${money(what.amount_minor, lp)} back to ${lp.name}?`,
+      [el("p", null, "You have given it back. It is theirs no more, and becomes no sats.")],
+      "It was given back", async () => {
+        await post(`/dca/lps/${lp.id}/return`, what);
+        page.again("It is recorded.");
+      });
+    place.replaceChildren(dialog);
+    dialog.showModal();
   };
-  return folded(heading, form(button, "", el("div", { class: "fields" },
-    field({ name: "amount", label: `Amount (${lp.currency})`, inputmode: "decimal", autocomplete: "off" }),
-    field({ name: "reference", label: "Reference", autocomplete: "off",
-      hint: "A receipt's number, say. The same one again is the same payment." })), act));
+  return [cash(lp, "Give fiat back", "Give back…", ask), place];
 }
 
 const deposits = (page, lp, known) => [
@@ -126,7 +140,7 @@ async function one(page, id) {
     page.again("It counts from the next sale on.");
   };
   const settle = async (typed) => {
-    await post(`/dca/lps/${lp.id}/settle`, { reason: typed("reason") });
+    await post(`/dca/lps/${lp.id}/settle`, { sats: BigInt(lp.kept_sats), reason: typed("reason") });
     page.again("What was kept is settled.");
   };
   const turn = async () => {
@@ -149,9 +163,8 @@ async function one(page, id) {
       [el("p", null, "What they have left stays theirs.")], "Do it", turn)),
     card("Deposits", lp.deposits.length ? table("Newest first", deposits(page, lp, known), lp.deposits)
       : empty("None yet.")),
-    may(known, "operator") && cash(page, lp, "Record a deposit", "Record", "deposits",
-      "It is recorded, and counts once it is confirmed."),
-    owner && cash(page, lp, "Give fiat back", "It was given back", "return", "It is recorded."),
+    may(known, "operator") && depositing(page, lp),
+    owner && returning(page, lp),
     owner && folded("How their fiat becomes sats", form("Save", "", el("div", { class: "fields" }, modes(lp.mode),
       limit(lp.daily_limit_minor === null ? "" : shift(lp.daily_limit_minor, -Number(lp.decimals)))), setTerms)),
     owner && enrolling(page, lp, machines),

@@ -53,7 +53,8 @@ async fn a_provider_is_registered_enrolled_and_paid_for() {
     let refused = posted(&site, "lps/1/return", cash(10_001, "EUR", "b"), 400).await;
     assert_eq!(refused["field"], "amount");
     posted(&site, "lps/1/return", cash(4_000, "EUR", "b"), 201).await;
-    posted(&site, "lps/1/settle", json!({ "reason": "cash" }), 409).await;
+    posted(&site, "lps/1/settle", json!({ "sats": 1, "reason": "cash" }), 409).await;
+    posted(&site, "lps/1/settle", json!({ "reason": "cash" }), 400).await;
     posted(&site, "lps/1/disable", Value::Null, 200).await;
 
     let shown = site.get(&site.cookie(), &format!("{PATH}/1")).await.expect(200);

@@ -68,7 +68,8 @@ CREATE TABLE lp_deposits (
     kind         TEXT NOT NULL CHECK (kind IN ('deposit', 'return')),
     -- what the operator calls it, a receipt's number say: recorded once
     reference    TEXT NOT NULL CHECK (reference <> ''),
-    amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+    -- thousands of them can be summed
+    amount_minor INTEGER NOT NULL CHECK (amount_minor BETWEEN 1 AND 1000000000000000),
     currency     TEXT NOT NULL,
     state        TEXT NOT NULL CHECK (state IN ('pending', 'confirmed', 'cancelled')),
     actor        TEXT NOT NULL,
@@ -197,7 +198,10 @@ DROP TABLE kept_legs;
 CREATE UNIQUE INDEX legs_one_live ON legs (settlement_id, position) WHERE state <> 'failed';
 CREATE UNIQUE INDEX legs_one_of_lp ON legs (settlement_id, lp_id) WHERE round = 1
     AND lp_id IS NOT NULL;
-CREATE INDEX legs_open ON legs (settlement_id) WHERE state IN ('planned', 'bound', 'kept');
+CREATE INDEX legs_open ON legs (settlement_id) WHERE state IN ('planned', 'bound');
+-- these stay until a person settles them, and may be many
+CREATE INDEX legs_kept ON legs (settlement_id, amount_sats) WHERE state = 'kept';
+CREATE INDEX legs_kept_for ON legs (lp_id, id) WHERE state = 'kept';
 CREATE INDEX legs_of_lp ON legs (lp_id, id) WHERE lp_id IS NOT NULL;
 CREATE TRIGGER legs_final BEFORE UPDATE ON legs
 WHEN OLD.state NOT IN ('planned', 'bound', 'kept') OR NEW.settlement_id <> OLD.settlement_id

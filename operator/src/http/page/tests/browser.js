@@ -193,6 +193,7 @@ globalThis.test = {
     else button.happen("click");
   },
   type(name, text) { body.querySelector(`[name="${name}"]`).value = text; },
+  last(name, text) { body.querySelectorAll(`[name="${name}"]`).at(-1).value = text; },
   check(name) { body.querySelector(`[name="${name}"]`).checked = true; },
   text: () => body.textContent,
   whole: () => whole(body),

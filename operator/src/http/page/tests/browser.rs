@@ -167,14 +167,6 @@ async fn a_seed_is_in_the_page_until_it_is_left_and_nowhere_else() {
     tab.shows("Every fee is where it belongs");
     tab.go("#/providers").await;
     tab.shows("None: what is sold for notes stays");
-    tab.types(&[("name", "Ada"), ("currency", "eur")]);
-    tab.press("Register").await;
-    tab.shows("Ada is registered");
-    tab.types(&[("amount", "1000,50"), ("reference", "R1")]);
-    tab.press("Record").await;
-    for words in ["1000.50 EUR", "pending", "0.00 EUR", "nowhere yet", "kept for them"] {
-        tab.shows(words);
-    }
     tab.go("#/machines/1").await;
     tab.has_nothing_of(&seed);
 
@@ -199,6 +191,43 @@ async fn a_seed_is_in_the_page_until_it_is_left_and_nowhere_else() {
     tab.go("#/machines/1").await;
     tab.shows("Key in the bunker");
     tab.has_nothing_of(&seed);
+    tab.site.stop().await;
+}
+
+/// Loss prevented: a thousand that is recorded as one; fiat that is said to be given back by a slip.
+#[tokio::test]
+async fn a_providers_fiat_is_recorded_as_it_was_typed() {
+    let tab = Tab::with_machine().await;
+    tab.go("#/providers").await;
+    tab.shows("None: what is sold for notes stays");
+    tab.types(&[("name", "Ada"), ("currency", "eur")]);
+    tab.press("Register").await;
+    tab.shows("Ada is registered");
+    for odd in ["1,000", "1000,50", "1.000,50", "ten"] {
+        tab.types(&[("amount", odd), ("reference", "R1")]);
+        tab.press("Record").await;
+        let blamed = tab.ask("blamed", &[]);
+        assert!(
+            blamed.starts_with("amount: expected a number") && blamed.ends_with(odd),
+            "{blamed}"
+        );
+    }
+    tab.shows("None yet.");
+    tab.types(&[("amount", "1000.50"), ("reference", "R1")]);
+    tab.press("Record").await;
+    for words in ["1000.50 EUR", "pending", "0.00 EUR", "nowhere yet", "kept for them"] {
+        tab.shows(words);
+    }
+    tab.press("Confirm it").await;
+    tab.ask("last", &["amount", "400.25"]);
+    tab.ask("last", &["reference", "R2"]);
+    tab.press("Give back…").await;
+    tab.shows("Give 400.25 EUR back to Ada?");
+    let left = async || tab.site.get(&tab.site.cookie(), "/api/v1/dca/lps/1").await.expect(200);
+    assert_eq!(left().await["left_minor"], 100_050, "it was only asked");
+    tab.press("It was given back").await;
+    assert_eq!(left().await["left_minor"], 60_025);
+    tab.shows("given back");
     tab.site.stop().await;
 }
 
