@@ -6,8 +6,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
+use super::ask::encoded;
 use super::testing::Host;
 use super::*;
 
