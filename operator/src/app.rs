@@ -19,7 +19,7 @@ use bitspire_shell::secrets::{Keyring, SecretError};
 use nostr::Keys;
 use nostr::secp256k1::SecretKey;
 use thiserror::Error;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +28,7 @@ use crate::fleet::roster::Roster;
 use crate::relay::Relay;
 use crate::relays::Relays;
 use crate::rpc::tally::Tally;
+use crate::settle;
 use crate::signer::{Bunker, RemoteSigner};
 use crate::store::{OpenError, Store};
 use crate::wallet::simulated::SimulatedNode;
@@ -114,6 +115,8 @@ pub struct App {
     pub refusals: Arc<Tally>,
     /// What became of the requests of customers' wallets by CLINK.
     pub clink: Arc<Tally>,
+    /// Places of the wallets' lists in the writer's queue: see `settle`.
+    pub recording: Semaphore,
     /// Who may do what at the relay; see [`Roster::refresh`].
     pub roster: Arc<Roster>,
     /// The embedded relay, where it runs in this process.
@@ -165,6 +168,7 @@ impl App {
             clock,
             refusals: Arc::default(),
             clink: Arc::default(),
+            recording: Semaphore::new(settle::TOGETHER),
             roster,
             relay: OnceLock::new(),
             relays: Relays::default(),

@@ -38,10 +38,11 @@ const AUTHOR: Quota = quota(30, 10);
 const TOLD: Quota = quota(60, 10);
 /// Authors whose rate is remembered.
 const AUTHORS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
-/// Ids remembered: with the ages that are taken, more than the relays' budgets let pass.
-const SEEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(32_767);
+/// Ids remembered for each relay: more than its budget lets pass in the twenty minutes of ages that are
+/// taken.
+const SEEN: usize = 12_288;
 /// Replies kept for requests that come again.
-const REPLIES: usize = 1_024;
+pub(super) const REPLIES: usize = 1_024;
 /// How often one is sent again.
 const AGAIN: u8 = 8;
 
@@ -98,18 +99,20 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Door {
-    /// A door to `service`; the ids of requests that come again go to `again`.
+    /// A door to `service` from so many relays; the ids of requests that come again go to `again`.
     pub(super) fn new(
         service: PubKey,
+        relays: usize,
         clock: Clock,
         tally: Arc<Tally>,
         again: mpsc::Sender<[u8; 32]>,
     ) -> Self {
+        let seen = NonZeroUsize::MIN.saturating_add(SEEN.saturating_mul(relays));
         Self {
             clock,
             started: Instant::now(),
             service: Anybody(service.to_bytes()),
-            seen: RwLock::new(SeenIds::new(SEEN)),
+            seen: RwLock::new(SeenIds::new(seen)),
             authors: Mutex::new(Keyed::new(AUTHOR, AUTHORS)),
             told: Mutex::new(Limiter::new(TOLD)),
             replies: Mutex::default(),

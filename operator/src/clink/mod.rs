@@ -99,8 +99,8 @@ pub async fn start(app: &Arc<App>) -> Result<(), StartError> {
         tracing::warn!(event = "clink_out_of_reach", warning);
     }
     let (again, asked_again) = mpsc::channel(AGAIN);
-    let service = app.service_key;
-    let door = Arc::new(Door::new(service, app.clock.clone(), app.clink.clone(), again));
+    let (service, relays) = (app.service_key, app.config.relays.len());
+    let door = Arc::new(Door::new(service, relays, app.clock.clone(), app.clink.clone(), again));
     // connections of their own: a flood here holds up no machine
     let mut pools = Vec::new();
     for url in &app.config.relays {

@@ -298,6 +298,10 @@ pub(crate) async fn accept(app: &Arc<App>, k1: K1, pr: &str) -> Result<(), Refus
         .await?;
     let wallet = app.wallets.get(&wallet).ok_or(Refused::Gone)?;
     let payable = invoice::read(pr, withdraw.net_sats, &wallet.network())?;
+    // before the wallet is asked: whoever holds a k1 could ask it for ever with what is over
+    if !bound {
+        payable.in_time(now)?;
+    }
     // a hash that the wallet has in its books is its own invoice, or was paid for something else
     let hash = payable.payment_hash;
     let known = !bound

@@ -50,8 +50,9 @@ const POLL: Duration = Duration::from_secs(5);
 const RECONCILE: Duration = Duration::from_secs(180);
 /// Open invoices that one poll looks up; the rest comes by hint or list.
 const POLLED: usize = 64;
-/// Payments of one list that are recorded at a time: a fraction of the writer's queue, which others need.
-const TOGETHER: usize = 64;
+/// Payments of lists that are recorded at a time, of all wallets together: a fraction of the writer's
+/// queue, which others need.
+pub(crate) const TOGETHER: usize = 64;
 /// Seconds after an invoice's end in which it stays open: a payment may be on its last hop.
 const LINGER_S: u64 = GRACE_S + 60;
 
@@ -217,7 +218,11 @@ async fn consider_all(
     wallet: &dyn Wallet,
     payments: Vec<Payment>,
 ) -> Result<(), SettleError> {
-    let each = payments.into_iter().map(|payment| consider(app, wallet, payment));
+    let each = payments.into_iter().map(|payment| async move {
+        // never closed; whoever came first goes first, so the order stays
+        let _place = app.recording.acquire().await;
+        consider(app, wallet, payment).await
+    });
     let considered = futures_util::stream::iter(each).buffered(TOGETHER);
     let last =
         |failed, result: Result<Looked, SettleError>| std::future::ready(result.err().or(failed));

@@ -243,9 +243,15 @@ async fn one_bad_payment_stops_no_other_and_is_not_passed_over() {
     world.write(move |tx| claims::open(tx, other, machine_id, quote.txid, now)).await;
     let node = world.app.simulated.as_ref().unwrap();
     node.customer_pays(&bad.bolt11, Some(Msat(1_000))).unwrap();
+    // more behind it than are recorded at a time
+    for _ in 0..TOGETHER {
+        pay(&world, &invoice_in(&world, "till", 1_000, json!({})).await.bolt11);
+    }
     pay(&world, &good.bolt11);
     let before = world.read(|read| settlements::cursor(read, "till")).await;
     assert!(read_list(&world, "till").await.is_err());
+    let behind = settlement(&world, good.payment_hash).await.map(|kept| kept.status);
+    assert_eq!(behind, Some(SettlementStatus::Accepted), "by the list alone");
     assert!(poll_open(&world.app, &*world.app.wallets["till"].clone()).await.is_err());
     let kept = settlement(&world, good.payment_hash).await.unwrap();
     assert_eq!(kept.status, SettlementStatus::Accepted);

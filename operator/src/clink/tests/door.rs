@@ -3,6 +3,7 @@
 use bitspire_shared::admit::Rules;
 use nostr::JsonUtil as _;
 
+use super::super::door::REPLIES;
 use super::*;
 
 fn request(author: &Keys, service: &Keys, kind: u16, at: u64) -> Event {
@@ -25,7 +26,7 @@ async fn strangers_cost_what_the_budgets_say() {
     let (again, mut asked_again) = mpsc::channel(2);
     let clock = bitspire_shell::clock::Clock::new(|| Unix(1_800_000_000));
     let tally: Arc<crate::rpc::tally::Tally> = Arc::default();
-    let door = Arc::new(Door::new(key(&service), clock, tally.clone(), again));
+    let door = Arc::new(Door::new(key(&service), 2, clock, tally.clone(), again));
     let (filter, other_relay) = (door.filter(), door.filter());
     let now = 1_800_000_000;
     let good = request(&author, &service, DEBIT_KIND, now);
@@ -55,6 +56,14 @@ async fn strangers_cost_what_the_budgets_say() {
     let sent = std::iter::from_fn(|| door.again(good.id.as_bytes())).take(100);
     assert_eq!(sent.map(|again| assert_eq!(again, reply)).count(), 8, "the same, a few times");
     assert_eq!(door.again(&[7; 32]), None);
+    // a request that is replied to, and as many after it as are kept: the first reply is forgotten
+    let first = request(&author, &service, DEBIT_KIND, now - 1_000);
+    door.keep(&first, reply.clone());
+    assert_eq!(door.again(first.id.as_bytes()), Some(reply.clone()));
+    for n in 1..=u64::try_from(REPLIES).unwrap() {
+        door.keep(&request(&author, &service, DEBIT_KIND, now - 1_000 - n), reply.clone());
+    }
+    assert_eq!(door.again(first.id.as_bytes()), None);
 
     let verified = (1..=100).map(|n| door.event(&request(&author, &service, DEBIT_KIND, now - n)));
     let verified: Vec<_> = verified.collect();
