@@ -155,14 +155,14 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// The agent wants this note stacked; the device shows it waiting.
-    pub(crate) fn stack(&mut self, wanted: EscrowedBill) {
-        if let Some(bill) = &mut self.bill
-            && bill.escrowed == Some(wanted)
-            && bill.stage == Stage::Undecided
-        {
-            bill.enter(Stage::StackSent);
-        }
+    /// The agent wants this note stacked; the device shows it waiting. `false` if it is another
+    /// note, or was decided about before.
+    pub(crate) fn stack(&mut self, wanted: EscrowedBill) -> bool {
+        let waits =
+            |bill: &&mut Bill| bill.escrowed == Some(wanted) && bill.stage == Stage::Undecided;
+        let Some(bill) = self.bill.as_mut().filter(waits) else { return false };
+        bill.enter(Stage::StackSent);
+        true
     }
 
     pub(crate) fn give_back_if_undecided(&mut self) {

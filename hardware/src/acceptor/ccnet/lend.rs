@@ -83,11 +83,7 @@ impl<A: Authority> Ccnet<A> {
 
     /// Stacks the note in escrow, whose proof the unit's engine keeps; `false` if it is not there.
     pub(crate) fn stack(&mut self, bill: EscrowedBill) -> bool {
-        let waits = self.up && self.waits();
-        if waits {
-            self.notes.stack(bill);
-        }
-        waits
+        self.up && self.waits() && self.notes.stack(bill)
     }
 
     /// Where the last note went: 0 is the drop cassette.

@@ -289,7 +289,9 @@ impl<A: Authority> Engine for Ccnet<A> {
             }
             AcceptorCommand::AcknowledgeCredit => self.notes.credit_is_durable(),
             _ if !self.up => self.voice.say_fault_again(),
-            AcceptorCommand::Stack(bill) if self.waits() => self.notes.stack(*bill.as_ref()),
+            AcceptorCommand::Stack(bill) if self.waits() => {
+                self.notes.stack(*bill.as_ref());
+            }
             // its note is not in escrow any more
             AcceptorCommand::Stack(_) => {}
             AcceptorCommand::Return => self.notes.give_back_if_undecided(),

@@ -58,9 +58,8 @@ impl<A: Authority> Id003<A> {
         bill: A::Committed<EscrowedBill>,
         now: Mono,
     ) -> Output<AcceptorEvent> {
-        if self.up && self.waits() {
+        if self.up && self.waits() && self.notes.stack(*bill.as_ref()) {
             self.away = true;
-            self.notes.stack(*bill.as_ref());
         }
         self.finish(now)
     }

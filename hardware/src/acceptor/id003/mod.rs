@@ -248,8 +248,9 @@ impl<A: Authority> Engine for Id003<A> {
             AcceptorCommand::AcknowledgeCredit => self.notes.credit_is_durable(),
             _ if !self.up => self.voice.say_fault_again(),
             AcceptorCommand::Stack(bill) if self.waits() => {
-                self.away = false;
-                self.notes.stack(*bill.as_ref());
+                if self.notes.stack(*bill.as_ref()) {
+                    self.away = false;
+                }
             }
             // its note is not in escrow any more
             AcceptorCommand::Stack(_) => {}

@@ -62,7 +62,7 @@ use super::orders::{Orders, emptied};
 use super::{EmptyOutcome, Emptying, RecyclerCommand, RecyclerEvent};
 use crate::Authority;
 use crate::acceptor::ccnet::{Ccnet, Settings};
-use crate::acceptor::{AcceptorEvent, DeviceFault, EscrowedBill, FaultKind};
+use crate::acceptor::{AcceptorCommand, AcceptorEvent, DeviceFault, EscrowedBill, FaultKind};
 use crate::dispenser::state::{Link, State};
 use crate::dispenser::{BayState, DispensePlan, DispenserCommand, DispenserEvent, DispenserLimits};
 use crate::engine::{Engine, LineSettings, Output};
@@ -233,9 +233,11 @@ impl<A: Authority> CcnetB2b<A> {
                 AcceptorEvent::Credit { .. } => {
                     self.recount = true;
                     let to = self.validator.packed_to();
-                    self.away = self.away.take().filter(|_| to > 0);
-                    if let Some(away) = &mut self.away {
-                        away.cassette = to;
+                    // one that lies in its cassette waits there, whatever comes in after it
+                    if let Some(away) = self.away.take_if(|away| away.cassette == 0)
+                        && to > 0
+                    {
+                        self.away = Some(Away { cassette: to, ..away });
                     }
                 }
                 // it did not come in
@@ -268,6 +270,11 @@ impl<A: Authority> CcnetB2b<A> {
         self.set_up_wanted = true;
     }
 
+    /// A note lies in a cassette and is to go on.
+    fn awaits_way(&self) -> bool {
+        self.away.as_ref().is_some_and(|away| away.cassette > 0)
+    }
+
     const fn is_busy(&self) -> bool {
         matches!(self.work, Work::Pay(_) | Work::Empty(_) | Work::Follow(_) | Work::Recover(_))
     }
@@ -295,7 +302,7 @@ impl<A: Authority> CcnetB2b<A> {
             return;
         }
         let set_up = self.set_up_wanted && self.again_at <= now;
-        let away = self.away.as_ref().is_some_and(|away| away.cassette > 0);
+        let away = self.awaits_way();
         let out = self.validator.shut(set_up || away || self.orders.any(), now);
         self.absorb(out);
         if self.validator.awaits_recovery(now) {
@@ -407,6 +414,11 @@ impl<A: Authority> Engine for CcnetB2b<A> {
         match command {
             RecyclerCommand::In(command) => {
                 let out = self.validator.command(command, now);
+                self.absorb(out);
+            }
+            // one proof is kept: the note after it goes back
+            RecyclerCommand::StackAway(_) if self.awaits_way() => {
+                let out = self.validator.command(AcceptorCommand::Return, now);
                 self.absorb(out);
             }
             RecyclerCommand::StackAway(proof) => {

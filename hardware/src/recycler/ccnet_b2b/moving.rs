@@ -10,7 +10,7 @@ const WAITS_MS: u64 = 120_000;
 /// Notes that move for so long do not move: 200 of them take three minutes.
 const GOES_ON_MS: u64 = 600_000;
 /// How long a device may rest after an order without an answer before that counts as not taken.
-const TAKEN_MS: u64 = 1_000;
+const TAKEN_MS: u64 = 5_000;
 /// Without an answer, or in a state that says nothing of the notes, for so long: nobody knows.
 pub(super) const LOST_MS: u64 = 60_000;
 
@@ -52,8 +52,8 @@ pub(super) struct Moving {
     pub(super) unloaded: Option<Option<u8>>,
     /// Notes at the exit were drawn back.
     pub(super) gave_back: bool,
-    /// The notes were told as presented.
-    pub(super) presented: bool,
+    /// So many notes were told as presented.
+    pub(super) presented: Option<u32>,
     /// When the state last said something of the notes.
     pub(super) known_at: Mono,
     /// It has moved notes, or may have, and nobody was told its outcome.
@@ -78,7 +78,7 @@ impl Moving {
             dispensed: None,
             unloaded: None,
             gave_back: false,
-            presented: false,
+            presented: None,
             known_at: now,
             untold: false,
             fault: None,
@@ -96,9 +96,9 @@ impl Moving {
         Self { untold: true, ..self }
     }
 
-    /// What is left of one whose notes were told as presented.
-    pub(super) fn presented(self) -> Self {
-        Self { presented: true, untold: false, ..self }
+    /// What is left of one of which so many notes were told as presented.
+    pub(super) fn presented(self, notes: u32) -> Self {
+        Self { presented: Some(notes), untold: false, ..self }
     }
 
     pub(super) fn ordered(&mut self, now: Mono) {
@@ -175,6 +175,13 @@ impl Moving {
     /// Whether it goes on for longer than so many notes take.
     pub(super) fn goes_on(&self, now: Mono) -> bool {
         self.waits_since.is_none() && now.since(self.ordered_at) >= GOES_ON_MS
+    }
+
+    /// Whether all notes that were told as presented were taken, by the device's word.
+    pub(super) fn all_taken(&self) -> bool {
+        let well = self.fault.is_none() && !self.gave_back;
+        let counts = self.dispensed.as_ref().filter(|_| well);
+        counts.is_some_and(|counts| counts.is_empty() || self.presented == Some(self.taken()))
     }
 
     /// Notes that were taken, by the device's word.

@@ -93,6 +93,7 @@ impl<A: Authority> CcnetB2b<A> {
         };
         let presented = moving.stage == Stage::Presented;
         let short = results.iter().any(|(bay, result)| Some(&result.presented) != part.get(bay));
+        let part_presented = results.values().fold(0u32, |n, bay| n.saturating_add(bay.presented));
         done.extend(results);
         let fault = moving.fault.clone().or_else(|| {
             let detail = format!("it stopped short of its own accord: {}", moving.last_word);
@@ -105,7 +106,7 @@ impl<A: Authority> CcnetB2b<A> {
         });
         if presented {
             moving.stage = Stage::Watch;
-            self.work = Work::Follow(moving.presented());
+            self.work = Work::Follow(moving.presented(part_presented));
             let stopped = fault.map(|fault| (fault, plan.as_ref().clone()));
             return self.told_presented(done, stopped, now);
         }
@@ -191,6 +192,9 @@ impl<A: Authority> CcnetB2b<A> {
     /// Tells how an unloading ended.
     fn unloaded(&mut self, proof: &UnloadProof<A>, outcome: EmptyOutcome) {
         self.recount = true;
+        if matches!(outcome, EmptyOutcome::Unknowable { .. }) {
+            self.held = None;
+        }
         let well = matches!(outcome, EmptyOutcome::Moved { notes: 1, fault: None });
         match proof {
             UnloadProof::Wish(wish) => self.out.events.push(emptied(wish.as_ref().bay, outcome)),
@@ -240,6 +244,8 @@ impl<A: Authority> CcnetB2b<A> {
     fn unknowable(&mut self, last_seen: String) {
         self.state.bays = None;
         self.recount = true;
+        // counts that came before this are told again after it
+        self.held = None;
         self.state.unknowable(last_seen);
     }
 
@@ -282,12 +288,18 @@ impl<A: Authority> CcnetB2b<A> {
                 payment.moving.stage = Stage::Presented;
                 true
             }
-            Work::Follow(moving) => moving.presented,
+            Work::Follow(moving) => moving.presented.is_some(),
             _ => false,
         };
-        if !presented && !std::mem::replace(&mut self.in_trouble, true) {
-            let detail = "notes lie at the exit and nobody takes them (1D 01)".to_owned();
-            self.state.fault(FaultKind::ServiceNeeded, detail);
+        if !presented {
+            self.trouble("notes lie at the exit and nobody takes them (1D 01)");
+        }
+    }
+
+    /// The unit does not go on by itself; told once.
+    pub(super) fn trouble(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.in_trouble, true) {
+            self.state.fault(FaultKind::ServiceNeeded, why.to_owned());
         }
     }
 
@@ -332,11 +344,12 @@ impl<A: Authority> CcnetB2b<A> {
     fn tell_followed(&mut self) {
         let Work::Follow(moving) = &self.work else { return };
         let (taken, gave_back, fault) = (moving.taken(), moving.gave_back, moving.fault.clone());
-        let (presented, gone) = (moving.presented, moving.dispensed.is_some());
+        let (presented, all_taken) = (moving.presented.is_some(), moving.all_taken());
         let untold = moving.untold;
         self.state.notes_at_exit = false;
-        if presented && gone {
-            return self.state.events.push(DispenserEvent::Taken);
+        if presented && all_taken {
+            self.state.events.push(DispenserEvent::Taken);
+            return self.out_of_trouble();
         }
         if untold || presented {
             self.tell_end(taken, gave_back, fault);
@@ -345,7 +358,12 @@ impl<A: Authority> CcnetB2b<A> {
 
     pub(super) fn tell_end(&mut self, taken: u32, gave_back: bool, fault: Option<DeviceFault>) {
         self.recount = true;
+        self.held = None;
         self.out.events.push(RecyclerEvent::Followed { taken, gave_back, fault });
+        self.out_of_trouble();
+    }
+
+    fn out_of_trouble(&mut self) {
         if std::mem::take(&mut self.in_trouble) {
             self.state.events.push(DispenserEvent::Recovered);
             self.set_up_wanted = !self.boxes.is_empty();
@@ -360,7 +378,8 @@ impl<A: Authority> CcnetB2b<A> {
 
     /// Tells the counts, if they are news or somebody asked.
     fn tell_counts(&mut self, held: &Held) {
-        let asked = std::mem::take(&mut self.asked);
+        let counting = matches!(self.work, Work::Count);
+        let asked = counting && std::mem::take(&mut self.asked);
         let before = self.state.bays.clone();
         let counts = |held: &Held| {
             let there = held.iter().filter(|(_, cassette)| cassette.present);
@@ -372,7 +391,7 @@ impl<A: Authority> CcnetB2b<A> {
             self.out.events.push(RecyclerEvent::Counts(new));
         }
         self.mark_bays();
-        if matches!(self.work, Work::Count) {
+        if counting {
             self.state.polled(before.as_ref(), asked);
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct Recovering {
     /// Told once: notes lie in the drop cassette.
     unloaded: bool,
     odd: u8,
+    /// Times that 66 was refused, in a row.
+    refused: u8,
     pub(super) moving: Option<Moving>,
 }
 
@@ -62,12 +64,14 @@ impl Recovering {
             left_inside: 0,
             unloaded: false,
             odd: 0,
+            refused: 0,
             moving: None,
         }
     }
 
     pub(super) const fn next(&self) -> Said {
         match self.step {
+            _ if matches!(&self.moving, Some(Moving { reset: true, .. })) => Said::Reset,
             Step::Ask => Said::Recovery,
             Step::Empty => Said::EmptyDispenser,
             // units may disable themselves where nobody asks them
@@ -88,10 +92,17 @@ impl Recovering {
 impl<A: Authority> CcnetB2b<A> {
     /// The unit has said what it was at.
     pub(super) fn on_recovery(&mut self, content: &[u8], now: Mono) {
-        if content == [0x30] {
-            return self.recovery_refused(Said::Recovery, now);
-        }
         let Work::Recover(recovering) = &mut self.work else { return };
+        if content == [0x30] {
+            // once, it may be a moment's, and ENABLE makes the unit forget the rest
+            recovering.nothing = 0;
+            recovering.refused = recovering.refused.saturating_add(1);
+            if recovering.refused >= TRIES {
+                self.recovery_refused(Said::Recovery, now);
+            }
+            return;
+        }
+        recovering.refused = 0;
         let nothing = std::mem::take(&mut recovering.nothing);
         match Recovery::parse(content) {
             // STACKING without a note looks like it
@@ -140,7 +151,9 @@ impl<A: Authority> CcnetB2b<A> {
                         content.get(1..).unwrap_or_default(),
                     );
                     let detail = format!("unknown answer to POWER RECOVERY (66): {frame}");
-                    self.state.fault(FaultKind::ServiceNeeded, detail);
+                    if !std::mem::replace(&mut self.complained, true) {
+                        self.state.fault(FaultKind::ServiceNeeded, detail);
+                    }
                     self.again_at = now.after(AGAIN_MS);
                     self.end_work(now);
                 }
@@ -213,6 +226,7 @@ impl<A: Authority> CcnetB2b<A> {
             Some(_) => moving.taken(),
             None => 0,
         };
+        self.state.notes_at_exit = false;
         self.tell_end(taken, moving.gave_back, moving.fault);
     }
 

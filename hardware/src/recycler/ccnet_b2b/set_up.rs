@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::frame::ccnet::State as Common;
-use crate::frame::ccnet::unit::UNASSIGNED;
+use crate::frame::ccnet::unit::{ESCROW_CASSETTE, UNASSIGNED};
 
 /// How often one type is set.
 const TRIES: u8 = 3;
@@ -49,11 +49,11 @@ impl Typing {
         self.step = Step::Watch { since: now, seen: false };
     }
 
-    /// The unit is at it.
-    pub(super) const fn on_unit(&mut self) {
-        if let Step::Watch { seen, .. } = &mut self.step {
-            *seen = true;
-        }
+    /// The unit is at it; `false` if it takes too long.
+    pub(super) fn on_unit(&mut self, now: Mono) -> bool {
+        let Step::Watch { since, seen } = &mut self.step else { return true };
+        *seen = true;
+        now.since(*since) < SETS_MS
     }
 
     /// Another state; `false` if it is the validator's.
@@ -123,7 +123,8 @@ impl<A: Authority> CcnetB2b<A> {
         }
         for (number, cassette) in self.held.iter().flatten().filter(|(_, c)| c.present) {
             let kind = self.wanted_kind(*number);
-            if cassette.kind == kind {
+            // what lies in escrow is nobody's to move, and no bay of ours
+            if cassette.kind == kind || cassette.kind == ESCROW_CASSETTE && kind == UNASSIGNED {
                 continue;
             }
             if cassette.notes > 0 {

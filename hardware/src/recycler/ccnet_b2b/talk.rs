@@ -161,13 +161,18 @@ impl<A: Authority> CcnetB2b<A> {
         };
         let content = frame.content();
         let reply = Reply::parse(frame);
-        if reply == Reply::Nak && said != Said::Order {
-            // our words do not get through
+        let busy = matches!(reply, Reply::State(Common::Busy(_)));
+        let asks = !matches!(said, Said::Poll | Said::Order);
+        if reply == Reply::Nak && said != Said::Order || busy && asks {
+            // our words do not get through, or it has no answer to them
+            if busy {
+                self.confirm(now);
+            }
             self.waiting = None;
+            self.unanswered(said, now);
             self.next_poll = now.after(POLL_MS);
             return;
         }
-        let busy = matches!(reply, Reply::State(Common::Busy(_)));
         let fits = busy
             || match said {
                 Said::Poll => !matches!(reply, Reply::Ack | Reply::Illegal | Reply::Cassettes(_)),
@@ -180,7 +185,13 @@ impl<A: Authority> CcnetB2b<A> {
                 Said::Order => matches!(reply, Reply::Ack | Reply::Illegal | Reply::Nak),
             };
         if !fits {
-            // the late answer to an earlier question
+            // the late answer to an earlier question; the order may have been that
+            if reply == Reply::Ack
+                && said == Said::Poll
+                && let Some(moving) = self.moving().filter(|moving| moving.stage == Stage::Watch)
+            {
+                moving.acked = true;
+            }
             return;
         }
         self.heard = now;
@@ -208,14 +219,13 @@ impl<A: Authority> CcnetB2b<A> {
     /// A command was acknowledged.
     fn on_taken(&mut self, said: Said, now: Mono) {
         match (&mut self.work, said) {
-            (Work::Follow(moving), Said::Reset) => moving.reset = false,
             (Work::SetUp(typing), Said::SetType { .. }) => typing.taken(now),
             (Work::Recover(recovering), Said::EmptyDispenser) => recovering.emptying(now),
-            _ => {
-                if let Some(moving) = self.moving().filter(|_| said == Said::Order) {
-                    moving.acked = true;
-                }
-            }
+            _ => match (said, self.moving()) {
+                (Said::Order, Some(moving)) => moving.acked = true,
+                (Said::Reset, Some(moving)) => moving.reset = false,
+                _ => {}
+            },
         }
         self.leave_free(now);
     }
@@ -244,7 +254,11 @@ impl<A: Authority> CcnetB2b<A> {
                     self.lose_sight("it does not tell its cassettes (3B)", now);
                 }
             }
-            (Said::Reset, Work::Follow(moving)) => moving.reset = false,
+            (Said::Reset, _) => {
+                if let Some(moving) = self.moving() {
+                    moving.reset = false;
+                }
+            }
             (_, Work::SetUp(_) | Work::Count) => self.refuse("refuses (30)", said, now),
             _ => {}
         }
@@ -284,7 +298,10 @@ impl<A: Authority> CcnetB2b<A> {
 
     fn on_unit(&mut self, state: UnitState<'_>, now: Mono) {
         if let Work::SetUp(typing) = &mut self.work {
-            typing.on_unit();
+            if !typing.on_unit(now) {
+                // whoever meets it follows it
+                self.end_work(now);
+            }
             return;
         }
         let Some(moving) = self.moving() else { return };
@@ -293,8 +310,16 @@ impl<A: Authority> CcnetB2b<A> {
         if goes_on && matches!(self.work, Work::Pay(_) | Work::Empty(_)) {
             return self.lose_sight("it does not come to an end", now);
         }
-        if let Work::Follow(moving) = &mut self.work {
-            moving.reset |= (in_vain || goes_on) && self.validator.take_reset();
+        if (in_vain || goes_on)
+            && matches!(self.work, Work::Follow(_) | Work::Recover(_))
+            && self.validator.take_reset()
+            && let Some(moving) = self.moving()
+        {
+            moving.reset = true;
+        }
+        if goes_on {
+            self.next_poll = now.after(SLOW_POLL_MS);
+            self.trouble("the unit does not come to an end: look at it, then reset it");
         }
         if in_vain {
             self.next_poll = now.after(SLOW_POLL_MS);

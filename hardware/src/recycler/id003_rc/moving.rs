@@ -5,7 +5,7 @@ use super::*;
 /// A note that nobody takes is called back after this.
 const STAY_MS: u64 = 60_000;
 /// How long a device may rest after an order without an answer before that counts as not taken.
-const TAKEN_MS: u64 = 1_000;
+const TAKEN_MS: u64 = 5_000;
 /// Without an answer, or in a state that says nothing of the notes, for so long: nobody knows.
 pub(super) const LOST_MS: u64 = 60_000;
 

@@ -189,6 +189,8 @@ impl<A: Authority> Id003Rc<A> {
     fn unknowable(&mut self, last_seen: String) {
         self.state.bays = None;
         self.recount = true;
+        // counts that came before this are told again after it
+        self.counts = None;
         self.state.unknowable(last_seen);
     }
 
@@ -267,7 +269,9 @@ impl<A: Authority> Id003Rc<A> {
 
     /// Tells the counts, if they are news or somebody asked.
     fn tell_counts(&mut self, counts: [u16; BOXES]) {
-        let asked = std::mem::take(&mut self.asked);
+        // who asks during a movement is answered after it
+        let rests = !matches!(self.work, Work::Pay(_) | Work::Empty(..));
+        let asked = rests && std::mem::take(&mut self.asked);
         let before = self.state.bays.clone();
         if self.counts.replace(counts) != Some(counts) || asked {
             let boxes = (1..)
@@ -276,7 +280,7 @@ impl<A: Authority> Id003Rc<A> {
             self.out.events.push(RecyclerEvent::Counts(boxes.collect()));
         }
         self.mark_empty();
-        if !matches!(self.work, Work::Pay(_) | Work::Empty(..)) {
+        if rests {
             self.state.polled(before.as_ref(), asked);
         }
     }

@@ -8,7 +8,8 @@ const EXPECTED: &str = "insert{denomination}, reject_next{reason}, misread_next{
     leave, take, power_off, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, \
     cheat, fail{code}, pause, status{code}, clear, silence{replies}, deaf{frames}, deny{frames}, \
     busy{polls}, damage{replies}, power_off_at{byte}, set{option,on}, load{box,notes}, \
-    cassette_out{box}, cassette_in{box}, unit_jam{where}, retract, state";
+    cassette_out{box}, cassette_in{box}, unit_jam{where}, retract, divert_next, \
+    retype{box,code}, start_late{ms}, state";
 
 impl CcnetSim {
     pub(super) fn act(&mut self, action: &Value, now: Mono) -> Result<(), SimError> {
@@ -31,6 +32,9 @@ impl CcnetSim {
                 self.halt(TroubleKind::UnitJam(UnitJam::from_code(code("where")?)))?;
             }
             "retract" => self.retract()?,
+            "retype" => self.retype(number("box")?, code("code")?)?,
+            "divert_next" => self.unit.as_mut().ok_or_else(wrong)?.divert_next = true,
+            "start_late" => self.unit.as_mut().ok_or_else(wrong)?.starts_after = number("ms")?,
             "power_on" => self.power_on()?,
             "stacker_out" => {
                 let inside = self.powered()?;
@@ -71,6 +75,7 @@ impl CcnetSim {
                     "says_again" => &mut self.options.says_again,
                     "cheat_passes" => &mut self.options.cheat_passes,
                     "late_credit" => &mut self.options.late_credit,
+                    "closes_late" => &mut self.options.closes_late,
                     "tells_counts" => &mut self.options.tells_counts,
                     _ => return Err(wrong()),
                 };

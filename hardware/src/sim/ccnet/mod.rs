@@ -37,6 +37,9 @@
 //! | `cassette_out`, `cassette_in` | `box` | likewise: a recycling cassette is taken out; put back |
 //! | `unit_jam` | `where` ("70".."75") | likewise: BILL-TO-BILL UNIT JAMMED, latched as `jam` |
 //! | `retract` | | likewise: notes at the exit are drawn back |
+//! | `divert_next` | | likewise: the next note goes to the drop cassette, whatever the others keep |
+//! | `retype` | `box`, `code` ("18") | likewise: another host has given the cassette this type |
+//! | `start_late` | `ms` | likewise: the next order is taken, and begun only then |
 //! | `state` | | only the answer: `{"status": "..."}` as for each other action |
 
 mod answer;
@@ -80,6 +83,8 @@ pub struct Options {
     /// `late_credit`: a unit tells a credit that a power loss cut off by BILL STACKED, not by its
     /// answer to POWER RECOVERY.
     pub late_credit: bool,
+    /// `closes_late`: a note that is on its way to escrow as the inlet is closed still comes in.
+    pub closes_late: bool,
     /// `tells_counts`: a unit says with DISPENSED how many notes of each type those were.
     pub tells_counts: bool,
 }
@@ -94,6 +99,7 @@ impl Default for Options {
             says_again: false,
             cheat_passes: false,
             late_credit: false,
+            closes_late: false,
             tells_counts: false,
         }
     }

@@ -206,10 +206,11 @@ impl CcnetSim {
         self.phase = match self.phase {
             Phase::Initializing { inside, .. } => self.initialized(inside),
             Phase::Accepting { kind, .. } => {
-                let refused = (!self.enabled.has(kind)).then_some(RejectReason::Inhibited);
+                let late = self.options.closes_late;
+                let refused = (!late && !self.enabled.has(kind)).then_some(RejectReason::Inhibited);
                 match self.reject_next.take().or(refused) {
                     Some(reason) => Phase::Rejecting { kind, reason, until: self.taken(at) },
-                    None if self.escrow.has(kind) => {
+                    None if late || self.escrow.has(kind) => {
                         Phase::Escrow { kind, until: at.after(ESCROW_MS), held: false }
                     }
                     None => Phase::Stacking { kind, until: at.after(self.timing.stack) },

@@ -35,6 +35,10 @@ pub(super) struct Unit {
     last_to: u8,
     /// DISPENSEs that were taken.
     payouts: u32,
+    /// The next DISPENSE or UNLOAD begins so late.
+    pub(super) starts_after: u64,
+    /// The next note goes to the drop cassette, whatever the cassettes keep.
+    pub(super) divert_next: bool,
 }
 
 /// A cassette.
@@ -70,6 +74,8 @@ enum What {
 /// What a poll shows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// It was taken and has not begun.
+    Taken,
     Moving,
     /// Notes wait at the exit.
     Waiting,
@@ -90,6 +96,8 @@ impl Unit {
             asked: false,
             last_to: 0,
             payouts: 0,
+            starts_after: 0,
+            divert_next: false,
         }
     }
 
@@ -143,7 +151,9 @@ impl CcnetSim {
 
     /// A note arrives in a cassette or in the drop cassette.
     pub(super) fn store(&mut self, kind: u8) {
-        let to = self.unit.as_ref().map_or(0, |unit| unit.destination(kind));
+        let to = self.unit.as_mut().map_or(0, |unit| {
+            if std::mem::take(&mut unit.divert_next) { 0 } else { unit.destination(kind) }
+        });
         match &mut self.unit {
             Some(unit) if to > 0 => unit.add(to, kind),
             _ => count(&mut self.tally.cashbox, kind),
@@ -185,6 +195,7 @@ impl CcnetSim {
             moved.into_iter().flatten().map(|(kind, n)| [*kind, byte(*n)]).collect();
         let said = if self.options.tells_counts { pairs.as_slice() } else { &[] };
         let state = match (step, job.map(|job| job.what)) {
+            (Step::Taken, _) => return None,
             (Step::Invalid, _) | (_, None) => UnitState::InvalidNumber,
             (Step::Waiting, _) => UnitState::Dispensing(Some(1)),
             (Step::Moving, Some(What::Dispense)) => UnitState::Dispensing(Some(0)),
@@ -259,7 +270,10 @@ impl CcnetSim {
             _ => return None,
         };
         unit.job = Some(next);
-        self.phase = Phase::Out { step: Step::Moving, until: Some(now.after(time)) };
+        self.phase = match std::mem::take(&mut unit.starts_after) {
+            0 => Phase::Out { step: Step::Moving, until: Some(now.after(time)) },
+            late => Phase::Out { step: Step::Taken, until: Some(now.after(late)) },
+        };
         Some(ack())
     }
 
@@ -271,6 +285,7 @@ impl CcnetSim {
         let mut next = Phase::Out { step: Step::Done, until: None };
         let more = Phase::Out { step: Step::Moving, until: Some(at.after(NOTE_MS)) };
         match (step, job.what) {
+            (Step::Taken, _) => next = more,
             (Step::Moving, What::SetType { at, kind }) => {
                 // what it keeps is not of this type: it goes to the drop cassette
                 while let Some(note) = unit.pick(at) {
@@ -387,6 +402,16 @@ impl CcnetSim {
         for _ in 0..notes {
             unit.add(number, kind);
         }
+        Ok(())
+    }
+
+    /// Another host has given a cassette this type.
+    pub(super) fn retype(&mut self, number: u64, kind: u8) -> Result<(), SimError> {
+        let wrong = || SimError::State("no such cassette".to_owned());
+        let number = u8::try_from(number).map_err(|_| wrong())?;
+        let unit = self.unit.as_mut().ok_or_else(wrong)?;
+        let at = unit.at(number).ok_or_else(wrong)?;
+        unit.stores.get_mut(at).ok_or_else(wrong)?.kind = kind & 0x1f;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod crash;
 mod odd;
 mod payout;
 mod recovery;
+mod unkind;
 
 use bitspire_shared::cash::BayResult;
 use serde_json::json;

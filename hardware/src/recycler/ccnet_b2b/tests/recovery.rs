@@ -147,7 +147,13 @@ fn an_unknown_answer_keeps_the_inlet_closed() {
     assert!(fault.detail.contains("55 01 02"), "{fault:?}");
     world.run(9_000);
     assert_eq!(world.state()["status"], "UNIT DISABLED (19)");
-    // it is asked again
+    // it is asked again, and told once
+    for _ in 0..3 {
+        world.answer_recovery(&[0x55, 1, 2]);
+    }
+    world.run(1_000);
+    let told = |e: &RecyclerEvent| matches!(e, RecyclerEvent::Out(DispenserEvent::Fault(_)));
+    assert!(!world.events.iter().any(told), "{:?}", world.events);
     world.ready();
 }
 
@@ -180,12 +186,27 @@ fn several_credits_are_told_one_by_one_and_once() {
     );
 }
 
+/// Loss prevented: a unit that refuses the question once is believed for good, and ENABLE makes it
+/// forget a credit.
+#[test]
+fn one_refusal_is_not_enough() {
+    for times in [1, 2] {
+        let mut world = cut_off(&[], 800, false);
+        for _ in 0..times {
+            world.answer_recovery(&[0x30]);
+        }
+        assert_eq!(credits(&mut world), (1, false));
+    }
+}
+
 /// Loss prevented: an old unit, which does not know the question, never takes a note.
 #[test]
 fn a_unit_without_power_recovery_is_used_as_it_is() {
     let mut world = World::new(0);
     world.configure();
-    world.answer_recovery(&[0x30]);
+    for _ in 0..3 {
+        world.answer_recovery(&[0x30]);
+    }
     world.ready();
 }
 
@@ -228,5 +249,6 @@ fn notes_that_nobody_takes_after_a_power_loss_are_a_fault() {
     world.act(json!({"action": "take"}));
     world.until(|e| *e == RecyclerEvent::Out(DispenserEvent::Recovered));
     world.ready();
+    assert!(!world.engine.as_ref().unwrap().state.notes_at_exit);
     world.conserved();
 }

@@ -24,6 +24,32 @@ fn until_acked(world: &mut World) {
     }
 }
 
+/// Loss prevented: somebody who asks for the state during a payout never hears it.
+#[test]
+fn who_asks_during_a_payout_is_answered_after_it() {
+    let mut world = begun();
+    until_acked(&mut world);
+    world.send(RecyclerCommand::Out(DispenserCommand::Refresh));
+    world.outcome();
+    world.until(|e| matches!(e, RecyclerEvent::Out(DispenserEvent::Ready { .. })));
+}
+
+/// Loss prevented: a word about another note sends the one in escrow to the cashbox, and the box's
+/// notes are counted wrong.
+#[test]
+fn a_stale_proof_sends_no_note_to_the_cashbox() {
+    let mut world = World::open(0, [1, 1]);
+    let bill = world.escrow(10);
+    while !world.engine.as_ref().is_some_and(|engine| engine.validator.awaits_state()) {
+        world.step();
+    }
+    let stale = crate::acceptor::EscrowedBill { serial: bill.serial + 9, ..bill };
+    world.send(RecyclerCommand::In(AcceptorCommand::Stack(Proof(bill))));
+    world.send(RecyclerCommand::StackAway(Proof(stale)));
+    world.until(|e| matches!(e, RecyclerEvent::In(AcceptorEvent::Credit { .. })));
+    assert_eq!((world.in_box(1), world.cashbox()), (2, 0));
+}
+
 /// Loss prevented: trouble that comes after another fault is never asked for, and the payout never
 /// ends.
 #[test]
