@@ -54,9 +54,16 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && name != "tests" {
             files.extend(rust_files(&path));
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && !only_tested(&path) {
             files.push(path);
         }
     }
     files
+}
+
+/// Whether its module says that it is there for tests only.
+fn only_tested(file: &Path) -> bool {
+    let module = std::fs::read_to_string(file.with_file_name("mod.rs")).unwrap_or_default();
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    module.contains(&format!("#[cfg(test)]\nmod {name};\n"))
 }
