@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn every_engine_turns() {
         let figures = measure().unwrap();
-        assert_eq!(figures.len(), 6);
+        assert_eq!(figures.len(), 7);
         assert!(figures.iter().all(|figure| figure.value > 0.0));
     }
 }
