@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use bitspire_operator::app::App;
 use bitspire_operator::config;
@@ -115,13 +116,23 @@ fn printed(output: &Output, name: &str) -> String {
     line.trim().to_owned()
 }
 
+/// A port that nobody listens at, below those that systems give to outgoing connections: it is free
+/// again after a restart.
+fn free_port() -> u16 {
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 17_000).unwrap();
+    let next = || 15_000 + (start + TRIED.fetch_add(1, Ordering::SeqCst)) % 17_000;
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(next).take(1_000).find(free).unwrap()
+}
+
 /// Loss prevented: a set-up that works in parts and not together: daemon, relay and a bunker of its
 /// own process.
 #[test]
 fn a_machine_is_paired_through_a_bunker_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let config = format!(
         "[api]\nlisten = '127.0.0.1:0'\n[public]\nlisten = '127.0.0.1:0'\n\
          [relay]\nlisten = '127.0.0.1:{port}'\nurl = 'ws://127.0.0.1:{port}'\n\
@@ -232,7 +243,7 @@ fn waiting(folder: &Path) -> String {
 fn a_change_for_all_that_is_killed_in_the_middle_leaves_no_gap_and_no_double() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let config = format!(
         "[api]\nlisten = '127.0.0.1:0'\n[public]\nlisten = '127.0.0.1:0'\n\
          [relay]\nlisten = '127.0.0.1:{port}'\nurl = 'ws://127.0.0.1:{port}'\n"

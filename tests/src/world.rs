@@ -8,9 +8,10 @@ mod files;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use bitspire_agent::config::{AcceptorKind, DispenserKind};
@@ -417,23 +418,23 @@ impl Folder {
     }
 }
 
-/// Ports that are free now, each another.
+/// TCP ports that nobody listens at and nobody else is given while this process lives: whoever wants
+/// one must get its UDP port too, and keeps that one.
 ///
 /// # Errors
 /// When none can be found.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut held = Vec::new();
+    static KEPT: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let mut found = Vec::new();
     for _ in 0..1_000 {
         let bytes = getrandom::u32().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         let port = PORTS.start + u16::try_from(bytes % u32::from(PORTS.end - PORTS.start))?;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            held.push(listener);
+        let Ok(mark) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+            found.push(port);
         }
-        if held.len() == N {
-            let mut ports = [0; N];
-            for (port, listener) in ports.iter_mut().zip(&held) {
-                *port = listener.local_addr()?.port();
-            }
+        if let Ok(ports) = <[u16; N]>::try_from(found.as_slice()) {
             return Ok(ports);
         }
     }
