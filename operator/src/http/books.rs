@@ -17,7 +17,6 @@ use super::error::ApiError;
 use super::reports;
 use crate::ids::{EntryId, MachineId, SettlementId};
 use crate::ledger::{Account, Unit};
-use crate::store::withdraws::WithdrawState;
 use crate::store::{Read, StoreError, claims, ledger, machines, operators, settlements, withdraws};
 
 /// Seconds of a day.
@@ -181,39 +180,25 @@ pub(super) async fn balances(
 /// What customers were promised or are owed, oldest first.
 fn owed(read: &Read<'_>, now: Unix) -> Result<Vec<Value>, StoreError> {
     let mut rows = Vec::new();
-    let mut after = 0;
-    loop {
-        let page = claims::page(read, after, MAX_ROWS)?;
-        let Some((last, ..)) = page.last() else { break };
-        after = *last;
-        for (_, claim, owed) in page.iter().filter(|(.., owed)| owed.withdraw_id.is_none()) {
-            rows.push((
-                owed.at,
-                json!({
-                    "machine_id": claim.machine_id, "txid": claim.txid, "sats": owed.sats,
-                    "what": format!("owed: {}", owed.reason), "since": owed.at,
-                    "age_s": now.since(owed.at), "state": "unclaimed",
-                }),
-            ));
-        }
+    for (claim, owed) in claims::open_debts(read)? {
+        rows.push((
+            owed.at,
+            json!({
+                "machine_id": claim.machine_id, "txid": claim.txid, "sats": owed.sats,
+                "what": format!("owed: {}", owed.reason), "since": owed.at,
+                "age_s": now.since(owed.at), "state": "unclaimed",
+            }),
+        ));
     }
-    let mut after = None;
-    loop {
-        let page = withdraws::page(read, after, MAX_ROWS)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.withdraw_id);
-        for open in &page {
-            if matches!(open.state, WithdrawState::Offered | WithdrawState::Bound) {
-                rows.push((
-                    open.created_at,
-                    json!({
-                        "machine_id": open.machine_id, "txid": open.txid, "sats": open.net_sats,
-                        "what": format!("promised: {}", open.purpose), "since": open.created_at,
-                        "age_s": now.since(open.created_at), "state": open.state,
-                    }),
-                ));
-            }
-        }
+    for open in withdraws::open(read)? {
+        rows.push((
+            open.created_at,
+            json!({
+                "machine_id": open.machine_id, "txid": open.txid, "sats": open.net_sats,
+                "what": format!("promised: {}", open.purpose), "since": open.created_at,
+                "age_s": now.since(open.created_at), "state": open.state,
+            }),
+        ));
     }
     rows.sort_by_key(|(since, _)| *since);
     Ok(rows.into_iter().map(|(_, row)| row).collect())

@@ -206,6 +206,17 @@ pub fn page(
     })
 }
 
+/// Every debt that no withdraw pays yet, with its claim, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_debts(read: &Read<'_>) -> Result<Vec<(Claim, Owed)>, StoreError> {
+    let sql = "SELECT owed.*, claims.claim_hash, claims.machine_id, claims.txid, claims.created_at
+               FROM owed JOIN claims ON claims.id = owed.claim_id
+               WHERE owed.withdraw_id IS NULL ORDER BY owed.id";
+    read.all(sql, &[], |row| Ok((Claim::from_row(row)?, read_owed(row)?)))
+}
+
 /// What of a claim no withdraw pays yet.
 ///
 /// # Errors

@@ -55,6 +55,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(18, "0018_event_ids"),
     migration!(19, "0019_webhook_state"),
     migration!(20, "0020_providers"),
+    migration!(21, "0021_reads"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -42,6 +42,8 @@ impl<'c> Read<'c> {
     ) -> Result<Vec<T>, StoreError> {
         let values = to_values(values)?;
         let mut found = Vec::new();
+        #[cfg(test)]
+        super::tests::plans::asked(sql);
         self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
@@ -61,6 +63,8 @@ impl<'c> Read<'c> {
         map: impl Fn(&Row<'_>) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         let values = to_values(values)?;
+        #[cfg(test)]
+        super::tests::plans::asked(sql);
         let found = self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;

@@ -6,6 +6,9 @@
 //!
 //! States of a withdraw: offered -> bound -> paid (final); offered, or bound to an invoice whose
 //! payment has finally failed, -> expired (what it promised is owed by claim). Of a k1: live (bound or not) -> dead.
+//!
+//! Statements about open withdraws say `state <> 'paid'` first: it is the condition of the index over
+//! them, without which each reads every withdraw that ever was.
 
 use std::fmt;
 
@@ -268,7 +271,7 @@ pub fn unpaid_of_claim(
     hash: ClaimHash,
 ) -> Result<Vec<Withdraw>, StoreError> {
     let sql = "SELECT * FROM withdraws WHERE machine_id = ?1 AND claim_hash = ?2
-               AND state IN ('offered', 'bound') ORDER BY created_at";
+               AND state <> 'paid' AND state IN ('offered', 'bound') ORDER BY created_at";
     read.all(sql, &[&machine, &hash], Withdraw::from_row)
 }
 
@@ -291,7 +294,7 @@ pub fn lots(read: &Read<'_>, id: WithdrawId) -> Result<Vec<Lot>, StoreError> {
 /// [`StoreError`].
 pub fn unpaid(read: &Read<'_>, machine: MachineId) -> Result<Sats, StoreError> {
     let sql = "SELECT coalesce(sum(net_sats), 0) AS sats FROM withdraws
-               WHERE machine_id = ?1 AND state IN ('offered', 'bound')";
+               WHERE machine_id = ?1 AND state <> 'paid' AND state IN ('offered', 'bound')";
     Ok(read.one(sql, &[&machine], |row| row.get("sats"))?.unwrap_or_default())
 }
 
@@ -305,7 +308,7 @@ pub fn bound(read: &Read<'_>) -> Result<Vec<WithdrawId>, StoreError> {
         JOIN withdraw_k1s ON withdraw_k1s.withdraw_id = withdraws.withdraw_id
             AND withdraw_k1s.state = 'live'
         LEFT JOIN payments ON payments.payment_hash = bound_hash
-        WHERE withdraws.state = 'bound' AND bound_hash IS NOT NULL
+        WHERE withdraws.state <> 'paid' AND withdraws.state = 'bound' AND bound_hash IS NOT NULL
             AND (payments.state IS NULL OR payments.state IN ('pending', 'unknown'))
         ORDER BY bound_at";
     read.all(sql, &[], |row| row.get("withdraw_id"))
@@ -316,8 +319,8 @@ pub fn bound(read: &Read<'_>) -> Result<Vec<WithdrawId>, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn unpaid_under(read: &Read<'_>, hash: ClaimHash) -> Result<Vec<Withdraw>, StoreError> {
-    let sql = "SELECT * FROM withdraws WHERE claim_hash = ?1 AND state IN ('offered', 'bound')
-               ORDER BY created_at";
+    let sql = "SELECT * FROM withdraws WHERE claim_hash = ?1 AND state <> 'paid'
+               AND state IN ('offered', 'bound') ORDER BY created_at";
     read.all(sql, &[&hash], Withdraw::from_row)
 }
 
@@ -326,9 +329,19 @@ pub fn unpaid_under(read: &Read<'_>, hash: ClaimHash) -> Result<Vec<Withdraw>, S
 /// # Errors
 /// [`StoreError`].
 pub fn overdue(read: &Read<'_>, now: Unix) -> Result<Vec<Withdraw>, StoreError> {
-    let sql = "SELECT * FROM withdraws WHERE purpose = 'cash_in' AND state = 'offered'
-               AND expires_at < ?1 ORDER BY expires_at";
+    let sql = "SELECT * FROM withdraws WHERE state <> 'paid' AND purpose = 'cash_in'
+               AND state = 'offered' AND expires_at < ?1 ORDER BY expires_at";
     read.all(sql, &[&now], Withdraw::from_row)
+}
+
+/// What is promised and not paid, of all machines, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open(read: &Read<'_>) -> Result<Vec<Withdraw>, StoreError> {
+    let sql = "SELECT * FROM withdraws WHERE state <> 'paid' AND state IN ('offered', 'bound')
+               ORDER BY created_at";
+    read.all(sql, &[], Withdraw::from_row)
 }
 
 /// At most `limit` withdraws after `after`, by id: for the auditor.
@@ -355,7 +368,8 @@ pub fn unpaid_for(
     purpose: Purpose,
 ) -> Result<Sats, StoreError> {
     let sql = "SELECT coalesce(sum(net_sats), 0) AS sats FROM withdraws
-               WHERE machine_id = ?1 AND purpose = ?2 AND state IN ('offered', 'bound')";
+               WHERE machine_id = ?1 AND state <> 'paid' AND purpose = ?2
+                   AND state IN ('offered', 'bound')";
     Ok(read.one(sql, &[&machine, &purpose], |row| row.get("sats"))?.unwrap_or_default())
 }
 

@@ -113,8 +113,25 @@ const ALL: [(&[&str], Measure); 20] = [
     (&["gate_junk_per_s", "gate_good_per_s"], gate::measure),
     (&["rpc_per_s"], rpc::measure),
     (&["flood_p99_ratio"], rpc::flood),
-    (&["settlements_per_s", "settlements_naive_per_s", "lnbits_create_pay_per_s"], settle::rates),
-    (&["settlement_ack_p99_ms", "settlement_ack_p99_ms_at_1m", "audit_1m_s"], settle::acks),
+    (
+        &[
+            "settlements_per_s",
+            "settlements_naive_per_s",
+            "settlements_to_naive",
+            "lnbits_create_pay_per_s",
+        ],
+        settle::rates,
+    ),
+    (
+        &[
+            "settlement_ack_p99_ms",
+            "settlement_ack_p99_ms_at_1m",
+            "page_p99_ms",
+            "page_p99_ms_at_1m",
+            "audit_1m_s",
+        ],
+        settle::acks,
+    ),
     (&["reconcile_100k_s"], settle::reconciled),
 ];
 

@@ -21,7 +21,10 @@ pub fn by_distribution(
     operator: Option<OperatorId>,
     limit: u32,
 ) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
-    let sql = "SELECT * FROM settlements WHERE distribution = ?1 AND (?2 IS NULL OR machine_id IN
+    // the first condition is the index's own
+    let sql = "SELECT * FROM settlements
+               WHERE distribution IN ('pending', 'processing', 'held', 'errored')
+                   AND distribution = ?1 AND (?2 IS NULL OR machine_id IN
                    (SELECT id FROM machines WHERE operator_id = ?2)) ORDER BY id LIMIT ?3";
     read.all(sql, &[&at, &operator, &limit], Settlement::kept)
 }

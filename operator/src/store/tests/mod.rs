@@ -4,6 +4,7 @@ mod books;
 mod fixtures;
 mod fleet;
 mod payout;
+pub(super) mod plans;
 mod tokens;
 mod trade;
 

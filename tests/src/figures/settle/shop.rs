@@ -29,7 +29,7 @@ use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
-use nostr::{EventBuilder, JsonUtil as _, Keys, Kind};
+use nostr::{Event, EventBuilder, JsonUtil as _, Keys, Kind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -232,6 +232,21 @@ impl Shop {
         written.await?;
         self.made += count;
         Ok(payments)
+    }
+
+    /// How many requests of the first machine one core verifies and decrypts a second.
+    pub(super) fn checked_per_s(&self, count: u32) -> Result<f64> {
+        let seller = self.sellers.first().context("a machine")?;
+        let requests: Vec<_> =
+            (0..count).map(|_| sale(&self.app, seller)).collect::<Result<_>>()?;
+        let events = requests.iter().map(|(_, invoice)| Event::from_json(&invoice.request_event));
+        let events: Vec<_> = events.collect::<Result<_, _>>()?;
+        let started = Instant::now();
+        for event in &events {
+            event.verify()?;
+            seller.cipher.decrypt(&event.content)?;
+        }
+        Ok(f64::from(count) / started.elapsed().as_secs_f64())
     }
 
     /// A customer pays.

@@ -1,0 +1,83 @@
+//! How SQLite finds what is asked for often: by what it says itself, since a statement that reads a
+//! whole table is right, and slow only years later.
+
+use std::cell::RefCell;
+
+use bitspire_shared::ids::ClaimHash;
+use bitspire_shared::time::Unix;
+
+use super::fixtures::{txid, world};
+use super::{Read, Row};
+use crate::ids::{MachineId, OperatorId, SettlementId};
+use crate::store::settlements::{self, Distribution};
+use crate::store::withdraws::{self, Purpose};
+use crate::store::{StoreError, claims, invoices, legs, payments, quotes, volume};
+
+thread_local! {
+    static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A statement is about to be run by this thread.
+pub(in crate::store) fn asked(sql: &str) {
+    ASKED.with_borrow_mut(|asked| asked.push(sql.to_owned()));
+}
+
+/// The steps of the statements that `ask` runs.
+fn plan(read: &Read<'_>, ask: impl FnOnce(&Read<'_>) -> Result<(), StoreError>) -> Vec<String> {
+    ASKED.take();
+    ask(read).unwrap();
+    let asked = ASKED.take();
+    assert!(!asked.is_empty(), "nothing was asked");
+    let steps = asked.iter().flat_map(|sql| {
+        let explained = format!("EXPLAIN QUERY PLAN {sql}");
+        read.all(&explained, &[], |row: &Row<'_>| row.get::<String>("detail")).unwrap()
+    });
+    steps.collect()
+}
+
+/// Loss prevented: heartbeats, rounds and pages that get slower with each sale there ever was.
+#[test]
+fn what_is_asked_often_is_found_by_an_index() {
+    let (machine, operator) = (MachineId(1), Some(OperatorId(1)));
+    type Ask = fn(&Read<'_>, MachineId, Option<OperatorId>) -> Result<(), StoreError>;
+    let often: &[(&str, Ask)] = &[
+        ("promised", |read, m, _| withdraws::unpaid(read, m).map(drop)),
+        ("promised for", |read, m, _| withdraws::unpaid_for(read, m, Purpose::Owed).map(drop)),
+        ("of a claim", |read, m, _| {
+            withdraws::unpaid_of_claim(read, m, ClaimHash::from_bytes([1; 32])).map(drop)
+        }),
+        ("under a claim", |read, _, _| {
+            withdraws::unpaid_under(read, ClaimHash::from_bytes([1; 32])).map(drop)
+        }),
+        ("overdue", |read, _, _| withdraws::overdue(read, Unix(9)).map(drop)),
+        ("bound", |read, _, _| withdraws::bound(read).map(drop)),
+        ("open", |read, _, _| withdraws::open(read).map(drop)),
+        ("owed", |read, _, _| claims::open_debts(read).map(drop)),
+        ("owed by a machine", |read, m, _| claims::unassigned(read, m).map(drop)),
+        ("unreported", |read, m, _| settlements::unreported(read, m, Unix(1)).map(drop)),
+        ("held", |read, _, _| settlements::held_for(read, "x", 9).map(drop)),
+        ("errored", |read, _, o| {
+            settlements::by_distribution(read, Distribution::Errored, o, 9).map(drop)
+        }),
+        ("distributable", |read, _, _| settlements::distributable(read).map(drop)),
+        ("newest", |read, m, o| {
+            settlements::newest(read, o, Some(m), Some(SettlementId(9)), 9).map(drop)
+        }),
+        ("moved", |read, m, _| volume::since(read, m, Unix(1), txid(1)).map(drop)),
+        ("reserved", |read, m, _| quotes::reserved(read, m).map(drop)),
+        ("open invoices", |read, m, _| invoices::open(read, Some(m)).map(drop)),
+        ("open payments", |read, _, _| payments::open(read).map(drop)),
+        ("legs", |read, _, _| legs::of_settlement(read, SettlementId(1)).map(drop)),
+    ];
+    let world = world();
+    let slow = world.store.read_blocking::<_, StoreError, _>(move |read| {
+        let slow = often.iter().flat_map(|(what, ask)| {
+            let steps = plan(read, |read| ask(read, machine, operator));
+            // a machine's and an operator's own rows are few
+            let whole = |step: &String| step.starts_with("SCAN") && !step.contains(" INDEX ");
+            steps.into_iter().filter(whole).map(|step| format!("{what}: {step}")).collect::<Vec<_>>()
+        });
+        Ok(slow.collect::<Vec<_>>())
+    });
+    assert_eq!(slow.unwrap(), Vec::<String>::new());
+}
