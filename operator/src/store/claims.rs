@@ -206,14 +206,14 @@ pub fn page(
     })
 }
 
-/// Every debt that no withdraw pays yet, with its claim, oldest first.
+/// Every debt that no withdraw pays yet, with its claim.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn open_debts(read: &Read<'_>) -> Result<Vec<(Claim, Owed)>, StoreError> {
     let sql = "SELECT owed.*, claims.claim_hash, claims.machine_id, claims.txid, claims.created_at
-               FROM owed JOIN claims ON claims.id = owed.claim_id
-               WHERE owed.withdraw_id IS NULL ORDER BY owed.id";
+               FROM owed INDEXED BY owed_open JOIN claims ON claims.id = owed.claim_id
+               WHERE owed.withdraw_id IS NULL ORDER BY owed.claim_id";
     read.all(sql, &[], |row| Ok((Claim::from_row(row)?, read_owed(row)?)))
 }
 

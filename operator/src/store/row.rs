@@ -43,7 +43,7 @@ impl<'c> Read<'c> {
         let values = to_values(values)?;
         let mut found = Vec::new();
         #[cfg(test)]
-        super::tests::plans::asked(sql);
+        super::tests::plans::asked(sql, values.len());
         self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
@@ -64,7 +64,7 @@ impl<'c> Read<'c> {
     ) -> Result<Option<T>, StoreError> {
         let values = to_values(values)?;
         #[cfg(test)]
-        super::tests::plans::asked(sql);
+        super::tests::plans::asked(sql, values.len());
         let found = self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;

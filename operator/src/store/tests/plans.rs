@@ -7,19 +7,19 @@ use bitspire_shared::ids::ClaimHash;
 use bitspire_shared::time::Unix;
 
 use super::fixtures::{txid, world};
-use super::{Read, Row};
+use super::{Read, Row, ToColumn};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::store::settlements::{self, Distribution};
 use crate::store::withdraws::{self, Purpose};
 use crate::store::{StoreError, claims, invoices, legs, payments, quotes, volume};
 
 thread_local! {
-    static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static ASKED: RefCell<Vec<(String, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A statement is about to be run by this thread.
-pub(in crate::store) fn asked(sql: &str) {
-    ASKED.with_borrow_mut(|asked| asked.push(sql.to_owned()));
+/// A statement with so many values is about to be run by this thread.
+pub(in crate::store) fn asked(sql: &str, values: usize) {
+    ASKED.with_borrow_mut(|asked| asked.push((sql.to_owned(), values)));
 }
 
 /// The steps of the statements that `ask` runs.
@@ -28,9 +28,11 @@ fn plan(read: &Read<'_>, ask: impl FnOnce(&Read<'_>) -> Result<(), StoreError>) 
     ask(read).unwrap();
     let asked = ASKED.take();
     assert!(!asked.is_empty(), "nothing was asked");
-    let steps = asked.iter().flat_map(|sql| {
+    let steps = asked.iter().flat_map(|(sql, values)| {
         let explained = format!("EXPLAIN QUERY PLAN {sql}");
-        read.all(&explained, &[], |row: &Row<'_>| row.get::<String>("detail")).unwrap()
+        // a plan does not depend on what is bound
+        let nothing: Vec<&dyn ToColumn> = vec![&None::<i64>; *values];
+        read.all(&explained, &nothing, |row: &Row<'_>| row.get::<String>("detail")).unwrap()
     });
     steps.collect()
 }
@@ -73,9 +75,13 @@ fn what_is_asked_often_is_found_by_an_index() {
     let slow = world.store.read_blocking::<_, StoreError, _>(move |read| {
         let slow = often.iter().flat_map(|(what, ask)| {
             let steps = plan(read, |read| ask(read, machine, operator));
-            // a machine's and an operator's own rows are few
-            let whole = |step: &String| step.starts_with("SCAN") && !step.contains(" INDEX ");
-            steps.into_iter().filter(whole).map(|step| format!("{what}: {step}")).collect::<Vec<_>>()
+            let index = |step: &str| step.contains(" INDEX ") || step == "SCAN CONSTANT ROW";
+            let whole = |step: &String| step.starts_with("SCAN") && !index(step);
+            steps
+                .into_iter()
+                .filter(whole)
+                .map(|step| format!("{what}: {step}"))
+                .collect::<Vec<_>>()
         });
         Ok(slow.collect::<Vec<_>>())
     });
