@@ -10,6 +10,9 @@
 //! For cash_in a settlement's row is written here, for its distribution; the books' entry of the
 //! payment itself belongs to whoever made the payment.
 //!
+//! A wallet that tells a recorded payment otherwise (another amount, or that it failed after all, or
+//! was never there) changes nothing that was written, and is told to a person, once for each payment.
+//!
 //! Failure policy: the watcher never dies of one bad payment and never loses one: what cannot be
 //! recorded now is logged, and the cursor stays before it.
 
@@ -25,8 +28,11 @@ use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::money::Direction;
 use bitspire_shared::settlement::GRACE_S;
+use bitspire_shared::time::Unix;
 use futures_util::StreamExt as _;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -35,9 +41,10 @@ use crate::app::{App, Ring};
 use crate::ledger::LedgerError;
 use crate::rpc::LineError;
 use crate::store::invoices::{self, InvoiceState};
+use crate::store::payments::{self, PaymentState};
 use crate::store::settlements::{self, Settlement, SettlementStatus};
-use crate::store::{StoreError, log, machines};
-use crate::wallet::{Cursor, Hint, PayState, Payment, Wallet, WalletError};
+use crate::store::{Read, StoreError, log, machines};
+use crate::wallet::{Cursor, Flow, Hint, PayState, Payment, Wallet, WalletError};
 pub(crate) use authorise::authorise;
 pub use record::AWAITS_REPORT;
 use record::{Facts, Landed};
@@ -282,7 +289,7 @@ pub(crate) async fn look(
 async fn look_in(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<Looked, SettleError> {
     match wallet.lookup(hash).await? {
         Some(payment) => consider(app, wallet, payment).await,
-        None => Ok(Looked::Nothing),
+        None => disown(app, wallet, hash, Flow::Inbound).await,
     }
 }
 
@@ -290,12 +297,13 @@ async fn look_in(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<Lo
 async fn hinted(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<(), SettleError> {
     let invoice = wallet.lookup(hash).await?;
     let own = invoice.is_some();
-    if let Some(invoice) = invoice {
-        consider(app, wallet, invoice).await?;
-    }
+    match invoice {
+        Some(invoice) => consider(app, wallet, invoice).await?,
+        None => disown(app, wallet, hash, Flow::Inbound).await?,
+    };
     match wallet.lookup_payment(hash).await {
         Ok(Some(payment)) => consider(app, wallet, payment).await.map(|_| ()),
-        Ok(None) => Ok(()),
+        Ok(None) => disown(app, wallet, hash, Flow::Outbound).await.map(|_| ()),
         // a wallet with one record for a hash has told it: the invoice
         Err(WalletError::Unknown { .. }) if own && !wallet.absence_is_final() => Ok(()),
         Err(error) => Err(error.into()),
@@ -304,10 +312,12 @@ async fn hinted(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<(),
 
 /// Records a payment as the wallet itself tells it.
 async fn consider(app: &App, wallet: &dyn Wallet, payment: Payment) -> Result<Looked, SettleError> {
-    if !matches!(payment.state, PayState::Succeeded { .. }) {
-        return Ok(Looked::Nothing);
-    }
     let hash = payment.payment_hash;
+    match payment.state {
+        PayState::Succeeded { .. } => {}
+        PayState::Pending => return Ok(Looked::Nothing),
+        PayState::Failed => return disown(app, wallet, hash, payment.flow).await,
+    }
     let facts = Facts {
         wallet_id: wallet.id().to_owned(),
         payment,
@@ -329,27 +339,82 @@ async fn consider(app: &App, wallet: &dyn Wallet, payment: Payment) -> Result<Lo
             what: what @ settlements::CONFLICT,
             key,
         })) => {
-            // alarmed once; it would be the same at each reading of the list
-            let first = app
-                .store
-                .write(move |tx| {
-                    let scope = "settlement.conflict";
-                    let for_ever = bitspire_shared::time::Unix(i64::MAX.unsigned_abs());
-                    let first = log::use_nonce(tx, scope, &hash.to_string(), for_ever)?;
-                    if first {
-                        let detail = serde_json::json!({"what": what, "key": key});
-                        log::by_service(tx, scope, &format!("payment:{hash}"), detail, now)?;
-                    }
-                    Ok::<_, StoreError>(first)
-                })
-                .await?;
-            if first {
-                tracing::error!(event = "settlement_conflict", %hash, what);
-            }
+            alarm(app, hash, json!({ "what": what, "key": key }), now).await?;
             Ok(Looked::Landed)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The wallet says that a payment did not move: nothing to record, unless it has said before that it
+/// did. Then what was written stays (the customer may have the notes), and a person is told.
+async fn disown(
+    app: &App,
+    wallet: &dyn Wallet,
+    hash: PaymentHash,
+    flow: Flow,
+) -> Result<Looked, SettleError> {
+    let id = wallet.id().to_owned();
+    let known = app.store.read(move |read| has_moved(read, &id, hash, flow));
+    if !known.await.map_err(SettleError::Store)? {
+        return Ok(Looked::Nothing);
+    }
+    // a list may have an earlier try beside the one that moved: the look-up counts
+    let (looked, absent) = match flow {
+        Flow::Inbound => (wallet.lookup(hash).await, true),
+        Flow::Outbound => (wallet.lookup_payment(hash).await, wallet.absence_is_final()),
+    };
+    let says = match looked.map(|found| found.map(|payment| payment.state)) {
+        Ok(Some(PayState::Failed)) => "failed",
+        Ok(None) if absent => "unknown",
+        Ok(_) => return Ok(Looked::Landed),
+        Err(error) if error.kind() == Kind::Transient => return Err(error.into()),
+        Err(_) => "failed in its list, nothing when asked",
+    };
+    let what = settlements::CONFLICT;
+    let detail = json!({ "what": what, "key": hash, "wallet": wallet.id(), "says": says });
+    alarm(app, hash, detail, app.clock.now()).await?;
+    Ok(Looked::Landed)
+}
+
+/// Whether a payment of this wallet is on record as one that moved.
+fn has_moved(
+    read: &Read<'_>,
+    wallet: &str,
+    hash: PaymentHash,
+    flow: Flow,
+) -> Result<bool, StoreError> {
+    let direction = match flow {
+        Flow::Inbound => Direction::CashOut,
+        Flow::Outbound => Direction::CashIn,
+    };
+    let settled = settlements::by_hash(read, hash)?
+        .is_some_and(|row| row.wallet_id == wallet && row.direction == direction);
+    if settled || flow == Flow::Inbound {
+        return Ok(settled);
+    }
+    // a leg, or a debt that was paid, has no settlement of its own
+    let paid = payments::by_hash(read, hash)?;
+    Ok(paid.is_some_and(|row| row.wallet_id == wallet && row.state == PaymentState::Succeeded))
+}
+
+/// A wallet contradicts the record of a payment: told once, since it would be the same at each reading
+/// of the list.
+async fn alarm(app: &App, hash: PaymentHash, detail: Value, now: Unix) -> Result<(), SettleError> {
+    let shown = detail.to_string();
+    let first = app.store.write(move |tx| {
+        let scope = "settlement.conflict";
+        let for_ever = Unix(i64::MAX.unsigned_abs());
+        let first = log::use_nonce(tx, scope, &hash.to_string(), for_ever)?;
+        if first {
+            log::by_service(tx, scope, &format!("payment:{hash}"), detail, now)?;
+        }
+        Ok::<_, StoreError>(first)
+    });
+    if first.await? {
+        tracing::error!(event = "settlement_conflict", %hash, detail = shown);
+    }
+    Ok(())
 }
 
 fn say(settlement: &Settlement) {

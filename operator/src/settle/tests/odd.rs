@@ -1,15 +1,26 @@
 //! Wallets that do not behave, over a simulated one.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::rpc::tests::cash_in::{claim, fetched};
 use crate::wallet::{FailureRule, Invoice as Made, WalletResult};
+
+/// What the till says of a payment in place of the truth.
+#[derive(Clone)]
+enum Told {
+    /// That it failed.
+    Failed,
+    /// Nothing.
+    Unknown,
+}
 
 /// The till with a fault.
 struct Odd {
@@ -19,6 +30,8 @@ struct Odd {
     /// Its list goes by seconds, from this one on, and is one further at each look.
     seconds: Option<u64>,
     looks: AtomicU64,
+    /// What it says otherwise.
+    says: Mutex<BTreeMap<PaymentHash, Told>>,
 }
 
 impl Odd {
@@ -28,7 +41,21 @@ impl Odd {
             refused: None,
             seconds: None,
             looks: AtomicU64::new(0),
+            says: Mutex::default(),
         }
+    }
+
+    fn say(&self, hash: PaymentHash, told: Told) {
+        self.says.lock().unwrap().insert(hash, told);
+    }
+
+    fn told(&self, mut payment: Payment) -> Option<Payment> {
+        match self.says.lock().unwrap().get(&payment.payment_hash) {
+            Some(Told::Unknown) => return None,
+            Some(Told::Failed) => payment.state = PayState::Failed,
+            None => {}
+        }
+        Some(payment)
     }
 }
 
@@ -56,13 +83,22 @@ impl Wallet for Odd {
             let (wallet, reason) = (self.id().to_owned(), "its record does not read".into());
             return Box::pin(async { Err(WalletError::Refused { wallet, reason }) });
         }
-        self.inner.lookup(hash)
+        Box::pin(
+            async move { Ok(self.inner.lookup(hash).await?.and_then(|found| self.told(found))) },
+        )
     }
     fn lookup_payment(&self, hash: PaymentHash) -> WalletResult<'_, Option<Payment>> {
-        self.inner.lookup_payment(hash)
+        Box::pin(async move {
+            Ok(self.inner.lookup_payment(hash).await?.and_then(|found| self.told(found)))
+        })
     }
     fn list(&self, since: Cursor) -> WalletResult<'_, (Vec<Payment>, Cursor)> {
-        let Some(now) = self.seconds else { return self.inner.list(since) };
+        let Some(now) = self.seconds else {
+            return Box::pin(async move {
+                let (payments, next) = self.inner.list(since).await?;
+                Ok((payments.into_iter().filter_map(|one| self.told(one)).collect(), next))
+            });
+        };
         let look = self.looks.fetch_add(1, Ordering::SeqCst);
         assert!(look < 5, "the list is read for ever");
         Box::pin(async move {
@@ -138,4 +174,94 @@ async fn a_cursor_of_another_unit_is_forgotten() {
     world.write(move |tx| settlements::set_cursor(tx, "till", ahead, now)).await;
     reconcile(&world.app, &till).await.unwrap();
     assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, Some(ahead));
+}
+
+/// Every payment of the list once more, as after a cursor that was lost.
+async fn whole_list(world: &World, till: &Odd) {
+    world
+        .write(|tx| match settlements::cursor(tx, "till")? {
+            Some(cursor) => settlements::forget_cursor(tx, "till", cursor),
+            None => Ok(()),
+        })
+        .await;
+    reconcile(&world.app, till).await.unwrap();
+}
+
+/// Loss prevented: a wallet that takes back what it has said goes unnoticed, though the notes are out;
+/// or its second word undoes a sale in the books, or keeps the next one from being seen.
+#[tokio::test]
+async fn what_a_wallet_takes_back_is_told_once_and_moves_nothing() {
+    let (world, mut machine) = serving().await;
+    let till = Odd::over(&world);
+    let id = world.machine_id;
+    for (n, told) in [(1, Told::Failed), (2, Told::Unknown)] {
+        let (_, unpaid) = sold(&mut machine).await;
+        till.say(unpaid.payment_hash, told.clone());
+        let (_, sale) = sold(&mut machine).await;
+        let hash = sale.payment_hash;
+        pay(&world, &sale.bolt11);
+        whole_list(&world, &till).await;
+        let kept = settlement(&world, hash).await.unwrap();
+        assert_eq!(kept.status, SettlementStatus::Accepted);
+        assert_eq!(world.audited("settlement.conflict").await, n - 1, "unpaid is no contradiction");
+
+        till.say(hash, told);
+        for _ in 0..2 {
+            hinted(&world.app, &till, hash).await.unwrap();
+            poll_open(&world.app, &till).await.unwrap();
+            assert_eq!(look_in(&world.app, &till, hash).await.unwrap(), Looked::Landed);
+            whole_list(&world, &till).await;
+        }
+        assert_eq!(world.audited("settlement.conflict").await, n, "once a payment");
+        assert_eq!(settlement(&world, hash).await.unwrap(), kept);
+        // the good one of the round before, too
+        assert_eq!(
+            world.balance(Account::Wallet(id)).await,
+            10_500 * (2 * i64::try_from(n).unwrap() - 1)
+        );
+
+        let (_, good) = sold(&mut machine).await;
+        pay(&world, &good.bolt11);
+        reconcile(&world.app, &till).await.unwrap();
+        let good = settlement(&world, good.payment_hash).await.unwrap();
+        assert_eq!(good.status, SettlementStatus::Accepted);
+    }
+    world.books_hold().await;
+}
+
+/// Loss prevented: a payout that was made, and that its wallet calls failed afterwards, is made once
+/// more; or nobody hears that the customer may have nothing.
+#[tokio::test]
+async fn a_payout_that_was_made_takes_no_later_failure() {
+    let (world, mut machine) = serving().await;
+    let asked = machine.quote(Direction::CashIn, 2_000);
+    let quote = machine.ask(asked).await.unwrap();
+    let body = claim(&mut machine, &quote, asked.claim_hash, &[(2_000, 1)], &[]);
+    let withdraw = machine.ask(machine.signed(body)).await.unwrap();
+    let hash = fetched(&world, &withdraw).await;
+    crate::payout::tests::round(&world.app).await.unwrap();
+    let till = Odd::over(&world);
+    whole_list(&world, &till).await;
+    let paid = world.read(move |read| payments::by_hash(read, hash)).await.unwrap();
+    assert_eq!(paid.state, PaymentState::Succeeded);
+    let kept = settlement(&world, hash).await.unwrap();
+
+    for told in [Told::Failed, Told::Unknown] {
+        till.say(hash, told);
+        hinted(&world.app, &till, hash).await.unwrap();
+        whole_list(&world, &till).await;
+        crate::payout::tests::round(&world.app).await.unwrap();
+    }
+    assert_eq!(world.audited("settlement.conflict").await, 1);
+    let still = world.read(move |read| payments::by_hash(read, hash)).await.unwrap();
+    assert_eq!((&still, settlement(&world, hash).await.unwrap()), (&paid, kept));
+    let (id, now) = (paid.id, world.app.clock.now());
+    let end = move |tx: &crate::store::Tx<'_>| {
+        payments::resolve(tx, id, payments::Resolution::Failed, now)
+    };
+    let refused = world.app.store.write::<_, StoreError, _>(end).await;
+    assert!(matches!(refused, Err(StoreError::Constraint { .. })), "final: {refused:?}");
+    let machine = world.machine_id;
+    assert_eq!(world.balance(Account::CustomerLiability(machine)).await, 0);
+    assert_eq!(world.balance(Account::Wallet(machine)).await, -19_000);
 }
