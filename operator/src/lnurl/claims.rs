@@ -2,7 +2,8 @@
 //!
 //! Promise: one LNURL-withdraw at a time for one claim; a new k1 is issued only when no payment
 //! under the old one can succeed any more. A code that is unknown and one on which nothing is owed
-//! get the same answer.
+//! get the same answer. Whatever protocol a wallet reads (LNURL as a code or as a link; CLINK, where it
+//! is served), it is the same k1.
 //!
 //! Failure policy: look-ups are limited for each address and counted; the page has no script, keeps
 //! nothing and passes nothing on.
@@ -10,6 +11,7 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use bitspire_shared::clink::Ndebit;
 use bitspire_shared::ids::{ClaimCode, ClaimHash, WithdrawId};
 use bitspire_shared::money::Sats;
 use bitspire_shared::rpc::Lnurl;
@@ -20,7 +22,8 @@ use qrcode::{QrCode, render::svg};
 
 use super::client::Client;
 use super::page::{self, Forms};
-use super::{Public, Refused, encode};
+use super::{Public, Refused, encode, link};
+use crate::clink::Codes;
 use crate::ledger::{LedgerError, liability_to_owed};
 use crate::payout::PayoutError;
 use crate::store::claims::{self, NewOwed, OwedReason};
@@ -33,7 +36,7 @@ enum Due {
     /// Nothing is owed, or the code is unknown.
     Nothing,
     /// This withdraw can be fetched.
-    Fetch { sats: Sats, k1: K1 },
+    Fetch { withdraw: WithdrawId, sats: Sats, k1: K1 },
     /// A wallet has named its invoice; the payment is under way.
     Paying { sats: Sats },
 }
@@ -45,18 +48,38 @@ struct Fresh {
     expires_at: Unix,
 }
 
+/// The ways to fetch a withdraw: each leads to its one k1.
+struct Ways {
+    lnurl: Lnurl,
+    /// For a wallet on the device that shows the page.
+    link: Option<Lnurl>,
+    /// Where CLINK is served.
+    clink: Option<Ndebit>,
+}
+
+impl Ways {
+    /// `None` where our address is too long for a code.
+    fn of(public: &Public, withdraw: WithdrawId, k1: &K1) -> Option<Self> {
+        let base_url = &public.app.config.public_base_url;
+        Some(Self {
+            lnurl: encode(base_url, k1)?,
+            link: link(base_url, k1),
+            clink: Codes::of(&public.app).debit(withdraw, k1),
+        })
+    }
+}
+
 /// `GET /c/{code}`.
 pub(super) async fn claim(
     State(public): State<Public>,
     from: Client,
     Path(code): Path<String>,
 ) -> Response {
-    let base_url = public.app.config.public_base_url.clone();
     match look(&public, from, &code).await {
         Ok(Due::Nothing) => shown(StatusCode::OK, nothing()),
         Ok(Due::Paying { sats }) => shown(StatusCode::OK, paying(sats)),
-        Ok(Due::Fetch { sats, k1 }) => match encode(&base_url, &k1) {
-            Some(lnurl) => shown(StatusCode::OK, fetch(sats, &lnurl)),
+        Ok(Due::Fetch { withdraw, sats, k1 }) => match Ways::of(&public, withdraw, &k1) {
+            Some(ways) => shown(StatusCode::OK, fetch(sats, &ways)),
             None => shown(StatusCode::INTERNAL_SERVER_ERROR, words("The address is too long.")),
         },
         Err(Refused::TooMany) => {
@@ -105,7 +128,7 @@ fn due(tx: &Tx<'_>, hash: ClaimHash, fresh: Fresh, now: Unix) -> Result<Due, Ref
     let made = withdraws::insert_for_claim(tx, claim.id, fresh.withdraw_id, fresh.expires_at, now)?;
     let Some(sats) = made else { return Ok(Due::Nothing) };
     withdraws::issue(tx, fresh.withdraw_id, &fresh.k1, fresh.expires_at, now)?;
-    Ok(Due::Fetch { sats, k1: fresh.k1 })
+    Ok(Due::Fetch { withdraw: fresh.withdraw_id, sats, k1: fresh.k1 })
 }
 
 /// What an unpaid withdraw brings; `None` where its time is over, and what it promised is a debt
@@ -116,12 +139,12 @@ fn of_withdraw(
     fresh: &Fresh,
     now: Unix,
 ) -> Result<Option<Due>, Refused> {
-    let sats = withdraw.net_sats;
+    let (id, sats) = (withdraw.withdraw_id, withdraw.net_sats);
     let over = is_over(withdraw, now);
     if let Some(session) = withdraws::live_session(tx, withdraw.withdraw_id)? {
         match session.bound_hash {
             None if session.expires_at >= now && !over => {
-                return Ok(Some(Due::Fetch { sats, k1: session.k1 }));
+                return Ok(Some(Due::Fetch { withdraw: id, sats, k1: session.k1 }));
             }
             None => {}
             Some(bound) => {
@@ -139,9 +162,9 @@ fn of_withdraw(
         to_debt::<Refused>(tx, withdraw, now)?;
         return Ok(None);
     }
-    withdraws::issue(tx, withdraw.withdraw_id, &fresh.k1, fresh.expires_at, now)?;
-    withdraws::set_state(tx, withdraw.withdraw_id, WithdrawState::Offered)?;
-    Ok(Some(Due::Fetch { sats, k1: fresh.k1.clone() }))
+    withdraws::issue(tx, id, &fresh.k1, fresh.expires_at, now)?;
+    withdraws::set_state(tx, id, WithdrawState::Offered)?;
+    Ok(Some(Due::Fetch { withdraw: id, sats, k1: fresh.k1.clone() }))
 }
 
 /// Whether the promise for a customer's notes has ended; the payout of a debt stays payable.
@@ -205,16 +228,35 @@ fn paying(sats: Sats) -> Markup {
     }
 }
 
-fn fetch(sats: Sats, lnurl: &Lnurl) -> Markup {
-    let code = QrCode::new(lnurl.expose());
+fn image(text: &str) -> Markup {
     html! {
-        h1 { "These are yours" }
-        p.amount { (sats) " sats" }
-        @if let Ok(code) = code {
+        @if let Ok(code) = QrCode::new(text) {
             @let image = code.render::<svg::Color>().min_dimensions(300, 300).build();
             (PreEscaped(image.split_once("?>").map_or(image.as_str(), |(_, image)| image)))
         }
-        p { "Scan with a Lightning wallet, or open " a href={ "lightning:" (lnurl.expose()) } { "the link" } "." }
+    }
+}
+
+fn fetch(sats: Sats, ways: &Ways) -> Markup {
+    let Ways { lnurl, link, clink } = ways;
+    html! {
+        h1 { "These are yours" }
+        p.amount { (sats) " sats" }
+        (image(lnurl.expose()))
+        @if clink.is_some() { p.soft { "Lightning" } }
+        p {
+            "Scan with a Lightning wallet, or open "
+            a href={ "lightning:" (lnurl.expose()) } { "the link" }
+            @if let Some(link) = link {
+                " (" a href=(link.expose()) { "lnurlw" } ", if your wallet does not open it)"
+            }
+            "."
+        }
         p { code { (lnurl.expose()) } }
+        @if let Some(clink) = clink {
+            (image(clink.expose()))
+            p.soft { "CLINK" }
+            p { code { (clink.expose()) } }
+        }
     }
 }

@@ -108,6 +108,18 @@ pub fn encode(base_url: &str, k1: &K1) -> Option<Lnurl> {
     encoded.ok().map(Lnurl::new)
 }
 
+/// The same for a wallet on the very device that shows it (LUD-17): the URL under `lnurlw:`, which such
+/// a wallet asks for by https, or by http at an onion address; `None` where our address is neither.
+#[must_use]
+pub fn link(base_url: &str, k1: &K1) -> Option<Lnurl> {
+    let url: nostr::Url = base_url.parse().ok()?;
+    let onion = url.host_str()?.ends_with(".onion");
+    let (_, place) = base_url.split_once("://")?;
+    let read_as = if onion { "http" } else { "https" };
+    let link = || Lnurl::new(format!("lnurlw://{place}/lnurl/w/{}", k1.expose()));
+    (url.scheme() == read_as).then(link)
+}
+
 /// The public side's state.
 #[derive(Clone)]
 struct Public {
@@ -340,6 +352,38 @@ fn bind(tx: &Tx<'_>, k1: &K1, invoice: &Payable, known: bool, now: Unix) -> Resu
             let claimed = Push::WithdrawClaimed(WithdrawClaimed { txid, withdraw_id });
             push::queue(tx, withdraw.machine_id, &claimed, now)?;
             Ok(bound)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a link that a wallet follows to another place than the code beside it, or to
+    /// none: it chooses https or http by the host alone.
+    #[test]
+    fn a_link_is_for_addresses_that_its_reader_would_choose() {
+        let k1 = K1::from_bytes([7; 32]);
+        let onion = "http://pay4x5hxxnrdgmu3a4nnsmd2zhgvhzupcdkxhbpzqkfnzsyhxoe2aead.onion";
+        for (base, as_read) in [
+            ("https://pay.example", Some("https")),
+            ("https://pay.example:8443/atm", Some("https")),
+            (onion, Some("http")),
+            ("http://pay.example", None),
+            ("http://127.0.0.1:8444", None),
+            (&onion.replace("http:", "https:"), None),
+        ] {
+            let link = link(base, &k1);
+            let read = link.as_ref().map(|link| {
+                let rest = link.expose().strip_prefix("lnurlw://").unwrap();
+                format!("{}://{rest}", as_read.unwrap_or("nothing"))
+            });
+            let expected = as_read.map(|_| {
+                let encoded = encode(base, &k1).unwrap();
+                String::from_utf8(bech32::decode(encoded.expose()).unwrap().1).unwrap()
+            });
+            assert_eq!(read, expected, "{base}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::connect_info::MockConnectInfo;
 use bitspire_shared::clink::{DebitPointer, OfferPointer, PriceType};
-use bitspire_shared::ids::PaymentHash;
+use bitspire_shared::ids::{ClaimCode, PaymentHash};
 use bitspire_shared::money::{Direction, Sats};
 use bitspire_shared::rpc::Withdraw;
 use nostr::{EventBuilder, Keys, Tag, TagKind};
@@ -243,6 +243,29 @@ async fn a_debit_is_paid_once_whatever_else_is_asked() {
     // the very same event again: the very same reply
     let event = wallet.event(&Keys::generate(), DEBIT_KIND, &asked(&good));
     wallet.pool.send(&event).await;
+/// Loss prevented: a customer who comes back with the claim code and a wallet that speaks CLINK alone;
+/// or a second k1 for the same sats.
+#[tokio::test]
+async fn the_claim_page_shows_the_code_of_the_machine() {
+    let (world, mut machine) = open().await;
+    let code = ClaimCode::from_bytes([0x5a; 16]);
+    let mut asked = machine.quote(Direction::CashIn, 2_000);
+    asked.claim_hash = code.hash();
+    let quote = machine.ask(asked).await.unwrap();
+    let body = claim(&mut machine, &quote, asked.claim_hash, &[(2_000, 1)], &[]);
+    let withdraw = machine.ask(machine.signed(body)).await.unwrap();
+    let from = std::net::SocketAddr::from(([192, 0, 2, 7], 1));
+    let routes = lnurl::router(&world.app).layer(MockConnectInfo(from));
+    let call = axum::http::Request::get(format!("/c/{}", code.expose()));
+    let answer = routes.oneshot(call.body(Body::empty()).unwrap()).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    let page = String::from_utf8(body.to_vec()).unwrap();
+    let ndebit = withdraw.ndebit.unwrap();
+    for shown in [withdraw.lnurl.expose(), ndebit.expose(), ">CLINK<"] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+}
+
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while world.app.clink.total("repeated") == 0 {
         assert!(tokio::time::Instant::now() < deadline, "it is not sent again");

@@ -45,7 +45,8 @@ struct World {
 
 fn open(folder: &Path, now: &Arc<AtomicU64>) -> Arc<App> {
     let file = folder.join("operator.toml");
-    let text = "[wallets.till]\nkind = 'simulated'\nopening_sats = 1000000\nrouting_fee_sats = 3\n";
+    let text = "[public]\nbase_url = 'https://pay.example'\n[wallets.till]\nkind = 'simulated'\n\
+                opening_sats = 1000000\nrouting_fee_sats = 3\n";
     std::fs::write(&file, text).unwrap();
     let flags = [("data_dir", folder.display().to_string())];
     let (config, _) = crate::config::load(Some(&file), &Default::default(), &flags).unwrap();
@@ -223,6 +224,22 @@ async fn a_claim_is_fetched_once() {
     assert_eq!(world.json(&callback(&k1, &other)).await["status"], "ERROR");
     let (_, page) = world.get(&claim_path()).await;
     assert!(page.contains("Nothing is owed"), "{page}");
+}
+
+/// Loss prevented: a link for the wallet on the same phone that leads elsewhere than the code, or
+/// nowhere.
+#[tokio::test]
+async fn the_claim_pages_link_leads_to_the_offer_of_its_code() {
+    let world = World::new().await;
+    let (_, page) = world.get(&claim_path()).await;
+    let link = page.split("href=\"lnurlw://").nth(1).and_then(|rest| rest.split('"').next());
+    let path =
+        link.and_then(|link| link.strip_prefix("pay.example")).unwrap_or_else(|| panic!("{page}"));
+    assert_eq!(path, format!("/lnurl/w/{}", world.k1().await));
+    let offer = world.json(path).await;
+    assert_eq!(offer["tag"], "withdrawRequest");
+    assert_eq!(offer["callback"], format!("https://pay.example{path}/cb"));
+    assert!(!page.contains("CLINK"), "it is not served here: {page}");
 }
 
 /// Loss prevented: two wallets at one code are both paid. A thousand of them ask at once, each from an
