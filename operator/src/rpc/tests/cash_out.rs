@@ -191,9 +191,15 @@ async fn a_report_that_does_not_add_up_waits_for_a_person() {
     let (world, mut machine) = trading().await;
     loaded(&world).await;
     let (full, uncertain) = (DispenseOutcome::Full, DispenseOutcome::Uncertain);
+    let partial = DispenseOutcome::Partial;
     for (outcome, bays, owed, hold) in [
         (full, vec![(1, 1, 1)], 0, "doubtful_report"),
         (full, vec![(9, 1, 1)], 0, "doubtful_report"),
+        // more than was paid for: by a note, by a hundred, and beside a debt for the same notes
+        (full, vec![(1, 3, 3)], 0, "doubtful_report"),
+        (full, vec![(1, 2, 100), (2, 1, 1)], 0, "doubtful_report"),
+        (partial, vec![(1, 2, 2), (2, 1, 1)], 1_000, "doubtful_report"),
+        (partial, vec![(1, 2, 2), (2, 1, 0)], 1_001, "doubtful_report"),
         (uncertain, vec![(1, 1, 1), (2, 0, 0)], 0, "uncertain"),
     ] {
         let sale = offered(&mut machine, 5_000).await;
@@ -209,7 +215,8 @@ async fn a_report_that_does_not_add_up_waits_for_a_person() {
     let unpaid = offered(&mut machine, 1_000).await;
     let body = report(&mut machine, &unpaid, full, &[(2, 1, 1)], 0);
     machine.ask(body).await.unwrap();
-    assert_eq!(world.audited("report.doubtful").await, 3, "notes without a payment");
+    assert_eq!(world.audited("report.doubtful").await, 7, "notes without a payment");
+    assert_eq!(world.balance(Account::Owed(world.machine_id)).await, 0);
     world.books_hold().await;
 }
 
