@@ -146,43 +146,6 @@ async fn a_payment_into_no_machines_wallet_waits_in_suspense() {
     world.books_hold().await;
 }
 
-/// Loss prevented: a wallet that changes what we wrote beside a payment buys notes by it, or the
-/// customer who paid it loses the sats.
-#[tokio::test]
-async fn a_changed_stamp_is_refused_and_the_customer_is_owed() {
-    let (world, mut machine) = serving().await;
-    let asked = machine.quote(Direction::CashOut, 1_000);
-    let quote = machine.ask(asked).await.unwrap();
-    let invoice = machine.ask(CreateInvoice { quote_id: quote.quote_id }).await.unwrap();
-    let hash = invoice.payment_hash;
-    let mut extra = stamp_of(&world, hash).await;
-    extra["fiat_amount"] = json!(1_000);
-    let at = world.app.clock.now();
-    let state = PayState::Succeeded { amount: Msat(10_500_000), fee: Msat(0), at };
-    let flow = crate::wallet::Flow::Inbound;
-    let payment = Payment { payment_hash: hash, flow, state, extra };
-    let till = world.app.wallets["till"].clone();
-    consider(&world.app, &*till, payment).await.unwrap();
-    let kept = settlement(&world, hash).await.unwrap();
-    assert_eq!(kept.status, SettlementStatus::Rejected);
-    assert!(authorise(&world.app, hash).await.unwrap().is_none());
-    let owed = world
-        .read(move |read| {
-            let claim = claims::by_hash(read, asked.claim_hash)?.unwrap();
-            claims::open_sats(read, claim.id)
-        })
-        .await;
-    assert_eq!(owed, Sats(10_500));
-    world.books_hold().await;
-
-    // the wallet then tells the payment otherwise: alarmed once, nothing changes
-    pay(&world, &invoice.bolt11);
-    read_list(&world, "till").await.unwrap();
-    look(&world.app, "till", hash).await.unwrap();
-    assert_eq!(settlement(&world, hash).await.unwrap(), kept);
-    assert_eq!(world.audited("settlement.conflict").await, 1);
-}
-
 /// Loss prevented: one payment recorded three times by hint, poll and list; or one lost because
 /// the wallet was away.
 #[tokio::test]

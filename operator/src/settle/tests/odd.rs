@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::rpc::tests::PATIENCE;
 use crate::rpc::tests::cash_in::{claim, fetched};
 use crate::wallet::{FailureRule, Invoice as Made, WalletResult};
 
@@ -20,6 +21,8 @@ enum Told {
     Failed,
     /// Nothing.
     Unknown,
+    /// That it has this beside it.
+    With(Value),
 }
 
 /// The till with a fault.
@@ -53,6 +56,7 @@ impl Odd {
         match self.says.lock().unwrap().get(&payment.payment_hash) {
             Some(Told::Unknown) => return None,
             Some(Told::Failed) => payment.state = PayState::Failed,
+            Some(Told::With(extra)) => payment.extra = extra.clone(),
             None => {}
         }
         Some(payment)
@@ -264,4 +268,105 @@ async fn a_payout_that_was_made_takes_no_later_failure() {
     let machine = world.machine_id;
     assert_eq!(world.balance(Account::CustomerLiability(machine)).await, 0);
     assert_eq!(world.balance(Account::Wallet(machine)).await, -19_000);
+}
+
+/// A settlement that a listener is about to record.
+async fn landed(world: &World, hash: PaymentHash) -> Settlement {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(settlement) = settlement(world, hash).await {
+            return settlement;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the listener does not see {hash}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The key of a second machine, whose wallet is `stray`.
+async fn second_machine(world: &World) -> PubKey {
+    let (first, now) = (world.machine_id, world.app.clock.now());
+    let spire = key(&nostr::Keys::generate());
+    world
+        .write(move |tx| {
+            let operator = machines::find(tx, first)?.unwrap().operator_id;
+            let eur = "EUR".parse().unwrap();
+            let new = machines::Machine::new(operator, "Bar", "Porto", eur, "stray", now);
+            let id = machines::insert(tx, &new)?;
+            machines::set_paired(tx, id, spire, "spire-2", now.after(9_000_000), now)
+        })
+        .await;
+    spire
+}
+
+/// Loss prevented: a wallet that changes what we wrote beside a payment buys notes by it, or has them
+/// booked for another machine, or ends the listener, or the customer who paid loses the sats.
+#[tokio::test]
+async fn a_changed_stamp_is_refused_and_the_customer_is_owed() {
+    let (world, mut machine) = serving().await;
+    let other = second_machine(&world).await;
+    let till = Arc::new(Odd::over(&world));
+    world.app.tasks.spawn(watch(world.app.clone(), till.clone()));
+    let huge = u64::MAX;
+    let cases = [
+        (json!({ "nostr_sender_pubkey": other }), "attribution"),
+        (json!({ "nostr_sender_pubkey": null }), "attribution"),
+        (json!({ "type": "cash_in" }), "sum"),
+        (json!({ "type": "cash_in", "principal_sats": 11_000 }), "direction"),
+        (json!({ "type": "cash_sideways" }), "stamp"),
+        (json!({ "principal_sats": 10_001 }), "sum"),
+        (json!({ "principal_sats": 10_400, "fee_sats": 100 }), "request"),
+        (json!({ "principal_sats": -10_000 }), "stamp"),
+        (json!({ "principal_sats": huge }), "stamp"),
+        (json!({ "principal_sats": 9_007_199_254_740_991_u64 }), "range"),
+        (json!({ "principal_sats": 10_000.0 }), "stamp"),
+        (json!({ "principal_sats": "\u{661}\u{660}\u{660}\u{660}\u{660}" }), "stamp"),
+        (json!({ "fee_sats": -500 }), "stamp"),
+        (json!({ "fiat_amount": 1_000 }), "request"),
+        (json!({ "fiat_amount": -10 }), "stamp"),
+        (json!({ "fiat_code": "USD" }), "request"),
+        (json!({ "txid": "00".repeat(16) }), "request"),
+        (json!([]), "attribution"),
+    ];
+    let mut last = None;
+    for (changes, reason) in &cases {
+        let asked = machine.quote(Direction::CashOut, 1_000);
+        let quote = machine.ask(asked).await.unwrap();
+        let invoice = machine.ask(CreateInvoice { quote_id: quote.quote_id }).await.unwrap();
+        let hash = invoice.payment_hash;
+        let mut extra = stamp_of(&world, hash).await;
+        match changes.as_object() {
+            Some(changes) => extra.as_object_mut().unwrap().extend(changes.clone()),
+            None => extra = changes.clone(),
+        }
+        till.say(hash, Told::With(extra));
+        pay(&world, &invoice.bolt11);
+        let kept = landed(&world, hash).await;
+        let row = (kept.status, kept.machine_id, kept.wire_sats, kept.parts());
+        let whole = Sats(10_500);
+        assert_eq!(row, (SettlementStatus::Rejected, world.machine_id, whole, None), "{changes}");
+        let said = kept.reason.as_deref().unwrap_or_default();
+        assert!(said.starts_with(&format!("{reason}:")), "{changes}: {said}");
+        assert!(authorise(&world.app, hash).await.unwrap().is_none(), "{changes}");
+        let owed = world
+            .read(move |read| {
+                let claim = claims::by_hash(read, asked.claim_hash)?.unwrap();
+                claims::open_sats(read, claim.id)
+            })
+            .await;
+        assert_eq!(owed, whole, "{changes}");
+        last = Some(kept);
+    }
+    assert_eq!(world.audited("settlement.rejected").await, cases.len());
+    let (_, good) = sold(&mut machine).await;
+    pay(&world, &good.bolt11);
+    assert_eq!(landed(&world, good.payment_hash).await.status, SettlementStatus::Accepted);
+    world.books_hold().await;
+
+    // the wallet then tells a payment otherwise: alarmed once, nothing changes
+    let kept = last.unwrap();
+    for _ in 0..2 {
+        look(&world.app, "till", kept.payment_hash).await.unwrap();
+    }
+    assert_eq!(settlement(&world, kept.payment_hash).await.unwrap(), kept);
+    assert_eq!(world.audited("settlement.conflict").await, 1);
 }
