@@ -2,14 +2,21 @@
 //!
 //! Promise: pure; each refusal is a variant with the words for the wallet. An invoice that passes
 //! is for exactly the promised amount, on our network, payable for at least another minute and
-//! without conditions that we do not know.
+//! without conditions that we do not know. It has a payment secret; that it says so in a feature bit
+//! is not asked for: everybody is assumed to know that one (BOLT 9), and some leave it out.
 
 use bitspire_shared::ids::{Digest, PaymentHash};
 use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::time::Unix;
-use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescriptionRef, Currency};
+use lightning_invoice::{
+    Bolt11Invoice, Bolt11InvoiceDescriptionRef, Bolt11SemanticError, Currency,
+    DEFAULT_MIN_FINAL_CLTV_EXPIRY_DELTA, SignedRawBolt11Invoice,
+};
 use nostr::hashes::Hash as _;
+use nostr::secp256k1::PublicKey;
 use thiserror::Error;
+
+use crate::wallet::bolt11::Head;
 
 /// Seconds that must be left, or the payment could arrive after the end.
 pub const MIN_LEFT_S: u64 = 60;
@@ -30,6 +37,8 @@ pub struct Payable {
     pub payment_hash: PaymentHash,
     /// When it expires.
     pub expires_at: Unix,
+    /// The node that is paid.
+    pub payee: PublicKey,
 }
 
 /// Why an invoice is not paid.
@@ -75,6 +84,12 @@ pub enum InvoiceRefusal {
     /// Conditions that we do not know.
     #[error("the invoice requires features that this wallet does not know")]
     Features,
+    /// Of the node that would pay it, and that does not pay itself.
+    #[error(
+        "the invoice is of the very node that would pay it, which cannot pay itself: expected one \
+         of a wallet elsewhere"
+    )]
+    OwnNode,
     /// Would lock our funds too long.
     #[error("expected min_final_cltv_expiry of at most {MAX_CLTV_DELTA} blocks, got {got}")]
     Cltv {
@@ -91,25 +106,33 @@ pub enum InvoiceRefusal {
 pub fn read(text: &str, net: Sats, network: &Currency) -> Result<Payable, InvoiceRefusal> {
     let text = text.trim().to_lowercase();
     let text = text.strip_prefix("lightning:").unwrap_or(&text);
-    let invoice = parse(text)?;
-    let got = invoice.currency();
+    let signed: SignedRawBolt11Invoice =
+        text.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))?;
+    let unknown = signed.features().is_some_and(|features| features.requires_unknown_bits());
+    match Bolt11Invoice::from_signed(signed.clone()) {
+        Ok(_) => {}
+        Err(Bolt11SemanticError::InvalidFeatures) if unknown => {
+            return Err(InvoiceRefusal::Features);
+        }
+        // no bit for the payment secret, which it has
+        Err(Bolt11SemanticError::InvalidFeatures) => {}
+        Err(error) => return Err(InvoiceRefusal::Unreadable(error.to_string())),
+    }
+    let head = Head::of(&signed).map_err(InvoiceRefusal::Unreadable)?;
+    let Head { payment_hash, amount, network: got, expires_at, payee } = head;
     if got != *network {
         return Err(InvoiceRefusal::Network { expected: network.clone(), got });
     }
-    let asked = invoice.amount_milli_satoshis();
-    let got = Msat(asked.ok_or(InvoiceRefusal::NoAmount { expected: net })?);
+    let got = amount.ok_or(InvoiceRefusal::NoAmount { expected: net })?;
     if got.to_sats_exact() != Some(net) {
         return Err(InvoiceRefusal::Amount { expected: net, got });
     }
-    if invoice.features().is_some_and(|features| features.requires_unknown_bits()) {
-        return Err(InvoiceRefusal::Features);
-    }
-    let got = invoice.min_final_cltv_expiry_delta();
+    let delta = signed.min_final_cltv_expiry_delta().map(|delta| delta.0);
+    let got = delta.unwrap_or(DEFAULT_MIN_FINAL_CLTV_EXPIRY_DELTA);
     if got > MAX_CLTV_DELTA {
         return Err(InvoiceRefusal::Cltv { got });
     }
-    let payment_hash = PaymentHash::from_bytes(invoice.payment_hash().to_byte_array());
-    Ok(Payable { bolt11: text.to_owned(), payment_hash, expires_at: end(&invoice) })
+    Ok(Payable { bolt11: text.to_owned(), payment_hash, expires_at, payee })
 }
 
 impl Payable {
@@ -127,20 +150,14 @@ impl Payable {
     }
 }
 
-fn end(invoice: &Bolt11Invoice) -> Unix {
-    Unix(invoice.duration_since_epoch().saturating_add(invoice.expiry_time()).as_secs())
-}
-
-fn parse(text: &str) -> Result<Bolt11Invoice, InvoiceRefusal> {
-    text.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))
-}
-
 /// The hash that an invoice carries in place of a description; `None` where it has a text.
 ///
 /// # Errors
 /// [`InvoiceRefusal::Unreadable`].
 pub fn description_hash(bolt11: &str) -> Result<Option<Digest>, InvoiceRefusal> {
-    Ok(match parse(bolt11)?.description() {
+    let invoice: Bolt11Invoice =
+        bolt11.parse().map_err(|e| InvoiceRefusal::Unreadable(format!("{e}")))?;
+    Ok(match invoice.description() {
         Bolt11InvoiceDescriptionRef::Hash(hash) => Some(Digest::from_bytes(hash.0.to_byte_array())),
         Bolt11InvoiceDescriptionRef::Direct(_) => None,
     })
@@ -151,14 +168,14 @@ pub fn description_hash(bolt11: &str) -> Result<Option<Digest>, InvoiceRefusal> 
 /// # Errors
 /// [`InvoiceRefusal::Unreadable`].
 pub fn expiry(bolt11: &str) -> Result<Unix, InvoiceRefusal> {
-    parse(bolt11).map(|invoice| end(&invoice))
+    Head::read(bolt11).map(|head| head.expires_at).map_err(InvoiceRefusal::Unreadable)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use lightning_invoice::{InvoiceBuilder, PaymentSecret};
+    use lightning_invoice::{InvoiceBuilder, PaymentSecret, RawTaggedField, TaggedField};
     use nostr::hashes::sha256;
     use nostr::secp256k1::SecretKey;
 
@@ -177,6 +194,14 @@ mod tests {
         Asked { msat: Some(75_795_000), network: Currency::Regtest, expiry_s: 600, cltv: 18 };
 
     fn invoice(asked: &Asked) -> String {
+        built(asked).to_string()
+    }
+
+    fn key() -> SecretKey {
+        SecretKey::from_slice(&[3; 32]).unwrap()
+    }
+
+    fn built(asked: &Asked) -> Bolt11Invoice {
         let builder = InvoiceBuilder::new(asked.network.clone())
             .description("wallet".into())
             .payment_hash(sha256::Hash::hash(b"preimage"))
@@ -188,9 +213,36 @@ mod tests {
             Some(msat) => builder.amount_milli_satoshis(msat),
             None => builder,
         };
-        let key = SecretKey::from_slice(&[3; 32]).unwrap();
-        let sign = |digest: &_| nostr::SECP256K1.sign_ecdsa_recoverable(digest, &key);
-        builder.build_signed(sign).unwrap().to_string()
+        let sign = |digest: &_| nostr::SECP256K1.sign_ecdsa_recoverable(digest, &key());
+        builder.build_signed(sign).unwrap()
+    }
+
+    /// The field `9` with these bits (BOLT 11): a tag, a length, and the bits, big-endian.
+    fn features(bits: &[usize]) -> RawTaggedField {
+        let groups = bits.iter().max().map_or(0, |bit| bit / 5 + 1);
+        let mut field = vec![0_u8; 3 + groups];
+        field[0] = 5;
+        field[1] = u8::try_from(groups / 32).unwrap();
+        field[2] = u8::try_from(groups % 32).unwrap();
+        for bit in bits {
+            field[2 + groups - bit / 5] |= 1 << (bit % 5);
+        }
+        let field = field.into_iter().map(|five| bech32::Fe32::try_from(five).unwrap());
+        RawTaggedField::UnknownSemantics(field.collect())
+    }
+
+    /// A good invoice with other features; without its payment secret.
+    fn featured(bits: Option<&[usize]>, secret: bool) -> String {
+        let (mut raw, _, _) = built(&GOOD).into_signed_raw().into_parts();
+        raw.data.tagged_fields.retain(|field| match field {
+            RawTaggedField::KnownSemantics(TaggedField::Features(_)) => false,
+            RawTaggedField::KnownSemantics(TaggedField::PaymentSecret(_)) => secret,
+            _ => true,
+        });
+        raw.data.tagged_fields.extend(bits.map(features));
+        let sign =
+            |digest: &_| Ok::<_, ()>(nostr::SECP256K1.sign_ecdsa_recoverable(digest, &key()));
+        raw.sign(sign).unwrap().to_string()
     }
 
     fn verdict(asked: &Asked) -> Result<Payable, InvoiceRefusal> {
@@ -237,6 +289,26 @@ mod tests {
         }
     }
 
+    /// Loss prevented: an invoice is bound that no wallet of ours can pay, since it asks for something
+    /// that was invented later, and its customer waits for its end; or a good one is refused.
+    #[test]
+    fn what_an_invoice_requires_must_be_known() {
+        let verdict = |bits: Option<&[usize]>, secret| {
+            read(&featured(bits, secret), Sats(75_795), &Currency::Regtest).map(|_| ())
+        };
+        // 8: onions of variable length; 14: payment secrets
+        for bit in [30, 62, 256, 1_000] {
+            let required = verdict(Some(&[8, 14, bit]), true);
+            assert_eq!(required, Err(InvoiceRefusal::Features), "{bit}");
+            assert_eq!(verdict(Some(&[8, 14, bit + 1]), true), Ok(()), "{bit} may be ignored");
+        }
+        for bits in [None, Some(&[][..]), Some(&[8, 14]), Some(&[9, 15])] {
+            assert_eq!(verdict(bits, true), Ok(()), "{bits:?}");
+            let refused = verdict(bits, false);
+            assert!(matches!(refused, Err(InvoiceRefusal::Unreadable(_))), "{refused:?}");
+        }
+    }
+
     /// Loss prevented: a wallet's good invoice that is refused for its spelling; a bad one that is not.
     #[test]
     fn spellings_are_read_and_damage_is_seen() {
@@ -244,6 +316,7 @@ mod tests {
         let shouted = format!("LIGHTNING:{}", text.to_uppercase());
         let shouted = read(&shouted, Sats(75_795), &Currency::Regtest).unwrap();
         assert_eq!(shouted.bolt11, text);
+        assert_eq!(shouted.payee, key().public_key(nostr::SECP256K1));
         let last = if text.ends_with('q') { 'p' } else { 'q' };
         let damaged = format!("{}{last}", &text[..text.len() - 1]);
         let refused = read(&damaged, Sats(75_795), &Currency::Regtest);

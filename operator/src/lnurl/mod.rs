@@ -314,6 +314,9 @@ pub(crate) async fn accept(app: &Arc<App>, k1: K1, pr: &str) -> Result<(), Refus
     if !bound {
         payable.in_time(now)?;
     }
+    if !bound && wallet.own_node().await == Some(payable.payee) {
+        return Err(InvoiceRefusal::OwnNode.into());
+    }
     // a hash that the wallet has in its books is its own invoice, or was paid for something else
     let hash = payable.payment_hash;
     let known = !bound

@@ -8,6 +8,7 @@ use bitspire_shared::money::Msat;
 use bitspire_shared::time::Unix;
 use lightning_invoice::{Currency, SignedRawBolt11Invoice};
 use nostr::hashes::Hash as _;
+use nostr::secp256k1::PublicKey;
 
 /// Seconds until an invoice expires that does not say (BOLT 11).
 const EXPIRY_S: u64 = 3_600;
@@ -20,6 +21,8 @@ pub(crate) struct Head {
     pub(crate) amount: Option<Msat>,
     pub(crate) network: Currency,
     pub(crate) expires_at: Unix,
+    /// The node that is paid: as the invoice names it, else as its signature does.
+    pub(crate) payee: PublicKey,
 }
 
 impl Head {
@@ -30,8 +33,17 @@ impl Head {
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let signed: SignedRawBolt11Invoice =
             text.parse().map_err(|e| format!("expected a BOLT 11 invoice: {e}"))?;
+        Self::of(&signed)
+    }
+
+    /// Of one whose text was read.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn of(signed: &SignedRawBolt11Invoice) -> Result<Self, String> {
+        let unsigned = || "expected a BOLT 11 invoice with its payee's signature".to_owned();
         if !signed.check_signature() {
-            return Err("expected a BOLT 11 invoice with its payee's signature".into());
+            return Err(unsigned());
         }
         let raw = signed.raw_invoice();
         let hash = raw.payment_hash().ok_or("expected an invoice with a payment hash")?;
@@ -42,12 +54,17 @@ impl Head {
             Some(pico) => Some(Msat(pico / 10)),
             None => None,
         };
+        let payee = match raw.payee_pub_key() {
+            Some(named) => named.0,
+            None => signed.recover_payee_pub_key().map_err(|_| unsigned())?.0,
+        };
         let lasts_s = raw.expiry_time().map_or(EXPIRY_S, |lasts| lasts.as_duration().as_secs());
         Ok(Self {
             payment_hash: PaymentHash::from_bytes(hash.0.to_byte_array()),
             amount,
             network: raw.currency(),
             expires_at: Unix(raw.data.timestamp.as_unix_timestamp()).after(lasts_s),
+            payee,
         })
     }
 }

@@ -13,6 +13,7 @@ mod battery;
 pub(crate) mod bolt11;
 mod lnbits;
 mod lnd;
+mod node;
 mod nwc;
 mod open;
 mod phoenixd;
@@ -24,6 +25,7 @@ use bitspire_shared::money::{Msat, Sats};
 use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
+use nostr::secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -184,6 +186,12 @@ pub trait Wallet: Send + Sync + 'static {
     /// does not know some time after the last request was never made. False for a wallet that may
     /// look up invoices only: what it does not know it may have paid.
     fn absence_is_final(&self) -> bool;
+
+    /// The node whose invoices this wallet cannot pay: its own, where that does not pay itself. `None`
+    /// where it pays any (wallets of one host pay each other), or where nobody says.
+    fn own_node(&self) -> BoxFuture<'_, Option<PublicKey>> {
+        Box::pin(std::future::ready(None))
+    }
 
     /// Makes an invoice.
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice>;

@@ -8,6 +8,7 @@ use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{JournalHead, JournalSeq, WithdrawId};
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
+use nostr::secp256k1::PublicKey;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ struct Odd {
     says: Mutex<VecDeque<PayState>>,
     /// A payment that never comes back.
     held: Option<PaymentHash>,
+    /// The node behind it, which does not pay itself.
+    node: Option<PublicKey>,
 }
 
 impl Wallet for Odd {
@@ -41,6 +44,9 @@ impl Wallet for Odd {
     }
     fn absence_is_final(&self) -> bool {
         !self.invoices_only
+    }
+    fn own_node(&self) -> BoxFuture<'_, Option<PublicKey>> {
+        Box::pin(std::future::ready(self.node))
     }
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {
         self.inner.make_invoice(request)
@@ -86,20 +92,31 @@ impl Wallet for Odd {
 impl World {
     /// From now on the till is a wallet of another kind.
     fn odd(&mut self, rule: FailureRule, says: &[PayState], held: Option<PaymentHash>) {
-        let app = Arc::get_mut(self.app.as_mut().unwrap()).unwrap();
-        let inner = app.simulated.as_ref().unwrap().wallet("till");
-        let says = Mutex::new(says.iter().copied().collect());
-        let odd = Odd { inner, rule, invoices_only: false, says, held };
-        app.wallets.insert("till".into(), Arc::new(odd));
+        self.other_kind(|odd| Odd {
+            rule,
+            says: Mutex::new(says.iter().copied().collect()),
+            held,
+            ..odd
+        });
     }
 
     /// From now on the till is a wallet that looks up its own invoices only.
     pub(super) fn invoices_only(&mut self) {
+        let rule = FailureRule::TwiceAfterExpiry;
+        self.other_kind(|odd| Odd { rule, invoices_only: true, ..odd });
+    }
+
+    fn other_kind(&mut self, made: impl FnOnce(Odd) -> Odd) {
         let app = Arc::get_mut(self.app.as_mut().unwrap()).unwrap();
-        let inner = app.simulated.as_ref().unwrap().wallet("till");
-        let (rule, says) = (FailureRule::TwiceAfterExpiry, Mutex::default());
-        let odd = Odd { inner, rule, invoices_only: true, says, held: None };
-        app.wallets.insert("till".into(), Arc::new(odd));
+        let odd = Odd {
+            inner: app.simulated.as_ref().unwrap().wallet("till"),
+            rule: FailureRule::AtOnce,
+            invoices_only: false,
+            says: Mutex::default(),
+            held: None,
+            node: None,
+        };
+        app.wallets.insert("till".into(), Arc::new(made(odd)));
     }
 
     fn at(&self, second: u64) {
@@ -364,6 +381,27 @@ async fn an_invoice_that_the_wallet_knows_is_refused() {
         assert_eq!(world.json(&callback(&k1, &good)).await["status"], "OK");
         round(world.app()).await.unwrap();
     }
+}
+
+/// Loss prevented: an invoice that the till's node has made for another wallet of it, and cannot pay, is
+/// bound to the claim, and its customer waits for its end.
+#[tokio::test]
+async fn an_invoice_of_the_paying_node_leaves_the_k1_as_it_was() {
+    let mut world = World::new().await;
+    let node = world.app().simulated.clone().unwrap();
+    world.other_kind(|odd| Odd { node: Some(node.key()), ..odd });
+    let k1 = world.k1().await;
+    let request =
+        InvoiceRequest { amount: OWED, memo: "own".into(), expiry_s: 600, extra: json!({}) };
+    let own = node.wallet("another").make_invoice(request).await.unwrap().bolt11;
+    let answer = world.json(&callback(&k1, &own)).await;
+    assert_eq!(answer["status"], "ERROR");
+    assert!(answer["reason"].as_str().unwrap().contains("cannot pay itself"), "{answer}");
+    let good = world.invoice(OWED.0).await;
+    assert_eq!(world.json(&callback(&k1, &good)).await["status"], "OK", "no k1 was used up");
+    round(world.app()).await.unwrap();
+    world.deliver(&good).await;
+    world.assert_paid_once().await;
 }
 
 /// Loss prevented: a wallet that cannot read the refusal tells its owner that the machine is broken.

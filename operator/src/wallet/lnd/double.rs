@@ -38,7 +38,9 @@ fn error(status: u16, code: u8, words: &str) -> Response {
 
 pub(super) async fn start(node: &SimulatedNode) -> Host {
     let wallet = Arc::new(node.wallet("till"));
+    let info = json!({"identity_pubkey": node.key().to_string(), "alias": "double"});
     let router = Router::new()
+        .route("/v1/getinfo", get(move || async move { Json(info) }))
         .route("/v1/invoices", get(invoices).post(create))
         .route("/v1/invoices/subscribe", get(subscribe))
         .route("/v1/invoice/{hash}", get(invoice))

@@ -30,6 +30,7 @@ use hyper::header::HeaderName;
 use lightning_invoice::Currency;
 use nostr::base64::Engine as _;
 use nostr::base64::engine::general_purpose::URL_SAFE;
+use nostr::secp256k1::PublicKey;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::bolt11::Head;
+use super::node::NodeKey;
 use super::{
     Cursor, FailureRule, Flow, Hint, Invoice, InvoiceRequest, PayState, Payment, Wallet,
     WalletError, WalletResult,
@@ -75,11 +77,17 @@ pub(crate) struct Lnd {
     network: Currency,
     clock: Clock,
     hints: broadcast::Sender<Hint>,
+    key: NodeKey,
 }
 
 #[derive(Deserialize)]
 struct Made {
     payment_request: String,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    identity_pubkey: String,
 }
 
 impl Lnd {
@@ -92,7 +100,8 @@ impl Lnd {
         clock: Clock,
     ) -> Self {
         let hints = broadcast::channel(HINTS).0;
-        Self { id: id.to_owned(), server, macaroon, network, clock, hints }
+        let (id, key) = (id.to_owned(), NodeKey::default());
+        Self { id, server, macaroon, network, clock, hints, key }
     }
 
     fn unreachable(&self, reason: impl Into<String>) -> WalletError {
@@ -310,6 +319,14 @@ impl Wallet for Lnd {
 
     fn absence_is_final(&self) -> bool {
         true
+    }
+
+    fn own_node(&self) -> BoxFuture<'_, Option<PublicKey>> {
+        let asked = async {
+            let info: Info = self.read(Ask::get("/v1/getinfo").at_most(PAGE_BYTES)).await?;
+            Ok(info.identity_pubkey)
+        };
+        Box::pin(self.key.get(&self.id, asked))
     }
 
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {

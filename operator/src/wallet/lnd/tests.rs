@@ -37,6 +37,22 @@ async fn bench() -> Bench {
 
 battery::battery_with_faults!(bench);
 
+/// Loss prevented: an invoice of the very node that would pay it is bound to a claim, and its customer
+/// waits for its end; or a node that does not tell its key serves nobody.
+#[tokio::test]
+async fn a_node_tells_its_key_once() {
+    let ours = funded();
+    let host = start(&ours).await;
+    assert_eq!(client(&host, "", "00").own_node().await, None);
+    let wallet = client(&host, "", MACAROON);
+    host.reach(false).await;
+    assert_eq!(wallet.own_node().await, None, "it is away");
+    host.reach(true).await;
+    assert_eq!(wallet.own_node().await, Some(ours.key()));
+    host.reach(false).await;
+    assert_eq!(wallet.own_node().await, Some(ours.key()));
+}
+
 /// Loss prevented: a proxy's "not found", or a macaroon that LND does not take, is read as "never
 /// heard of it", and a payment is made once more.
 #[tokio::test]

@@ -62,7 +62,9 @@ impl Double {
             invoices: Mutex::default(),
             old: AtomicBool::new(false),
         });
+        let info = json!({"nodeId": node.key().to_string(), "chain": "regtest", "channels": []});
         let router = Router::new()
+            .route("/getinfo", get(move || async move { Json(info) }))
             .route("/createinvoice", post(create))
             .route("/payinvoice", post(pay))
             .route("/getbalance", get(balance))

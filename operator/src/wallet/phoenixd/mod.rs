@@ -31,6 +31,7 @@ use hyper::header::AUTHORIZATION;
 use lightning_invoice::Currency;
 use nostr::base64::Engine as _;
 use nostr::base64::engine::general_purpose::STANDARD;
+use nostr::secp256k1::PublicKey;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::bolt11::Head;
+use super::node::NodeKey;
 use super::{
     Cursor, FailureRule, Hint, Invoice, InvoiceRequest, PayState, Payment, Wallet, WalletError,
     WalletResult,
@@ -73,11 +75,18 @@ pub(crate) struct Phoenixd {
     network: Currency,
     clock: Clock,
     hints: broadcast::Sender<Hint>,
+    key: NodeKey,
 }
 
 #[derive(Deserialize)]
 struct Made {
     serialized: String,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    #[serde(rename = "nodeId")]
+    node_id: String,
 }
 
 #[derive(Deserialize)]
@@ -104,7 +113,8 @@ impl Phoenixd {
         let pair = Zeroizing::new(format!(":{}", password.expose()));
         let basic = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
         let (id, password) = (id.to_owned(), Secret::new(basic));
-        Self { id, server, password, network, clock, hints: broadcast::channel(HINTS).0 }
+        let (hints, key) = (broadcast::channel(HINTS).0, NodeKey::default());
+        Self { id, server, password, network, clock, hints, key }
     }
 
     fn unreachable(&self, reason: impl Into<String>) -> WalletError {
@@ -300,6 +310,14 @@ impl Wallet for Phoenixd {
 
     fn absence_is_final(&self) -> bool {
         true
+    }
+
+    fn own_node(&self) -> BoxFuture<'_, Option<PublicKey>> {
+        let asked = async {
+            let info: Info = self.read(Ask::get("/getinfo").at_most(PAGE_BYTES)).await?;
+            Ok(info.node_id)
+        };
+        Box::pin(self.key.get(&self.id, asked))
     }
 
     fn make_invoice(&self, request: InvoiceRequest) -> WalletResult<'_, Invoice> {

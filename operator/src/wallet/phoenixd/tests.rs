@@ -56,6 +56,19 @@ async fn not_found_counts_only_where_the_question_is_known() {
     assert!(matches!(paid, Err(WalletError::Unknown { .. })), "{paid:?}");
 }
 
+/// Loss prevented: an invoice of the very node that would pay it is bound to a claim, and its customer
+/// waits for its end; or a node that does not tell its key serves nobody.
+#[tokio::test]
+async fn phoenixd_tells_its_key_once() {
+    let ours = funded();
+    let double = Double::start(&ours).await;
+    assert_eq!(client(&double, "guess").own_node().await, None);
+    let wallet = client(&double, PASSWORD);
+    assert_eq!(wallet.own_node().await, Some(ours.key()));
+    double.host.reach(false).await;
+    assert_eq!(wallet.own_node().await, Some(ours.key()));
+}
+
 /// Loss prevented: a wrong password is a wallet that never heard of a payment; a long memo, no sale.
 #[tokio::test]
 async fn a_wrong_password_is_no_answer_and_a_long_memo_is_cut() {

@@ -5,6 +5,13 @@ use serde_json::json;
 use super::*;
 use crate::wallet::battery::{self, Bench, FUNDED, Outside, node, request};
 
+impl SimulatedNode {
+    /// What its invoices are signed with.
+    pub(crate) fn key(&self) -> nostr::secp256k1::PublicKey {
+        self.0.key.public_key(nostr::SECP256K1)
+    }
+}
+
 async fn bench() -> Bench {
     let (ours, theirs) = (node(None, 1), node(None, 2));
     ours.open_wallet("till", FUNDED.to_msat().unwrap()).unwrap();
