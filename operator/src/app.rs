@@ -32,7 +32,7 @@ use crate::settle;
 use crate::signer::{Bunker, RemoteSigner};
 use crate::store::{OpenError, Store};
 use crate::wallet::simulated::SimulatedNode;
-use crate::wallet::{self, Wallet};
+use crate::wallet::{self, Identity, Opened, Wallet};
 
 /// Places in the bell's queue; who is slower looks into the database.
 const BELL: usize = 256;
@@ -109,6 +109,8 @@ pub struct App {
     pub keyring: Keyring,
     /// The wallets by id.
     pub wallets: BTreeMap<String, Arc<dyn Wallet>>,
+    /// What makes each of them the one that it is.
+    pub(crate) identities: BTreeMap<String, Identity>,
     /// The node behind simulated wallets, for its control routes.
     pub simulated: Option<SimulatedNode>,
     /// What was refused to machines and strangers, by reason.
@@ -159,7 +161,9 @@ impl App {
         let service_key = PubKey::new(service.public_key())?;
         let store = Store::open(&config.data_dir.join("operator.db"), clock.now())?;
         let simulated = open_simulated(&config, &clock)?;
-        let wallets = wallet::open(&config.wallets, simulated.as_ref(), &clock)?;
+        let secret = service.secret_key();
+        let opened = wallet::open(&config.wallets, simulated.as_ref(), secret, &clock)?;
+        let Opened { wallets, identities } = opened;
         let clink = config.clink.as_ref().map(|_| service_key);
         let roster = Arc::new(Roster::new(clock.clone()).with_clink(clink));
         Ok(Arc::new(Self {
@@ -184,6 +188,7 @@ impl App {
             service_key,
             keyring,
             wallets,
+            identities,
             simulated,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -41,7 +41,7 @@ use crate::settle;
 use crate::signer::service::ReachError;
 use crate::store::relay_docs::RelayDocs;
 use crate::store::{OpenError, StoreError};
-use crate::webhook;
+use crate::{wallet, webhook};
 
 /// How long a stop waits for the workers, and then for relay and bunker.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -153,6 +153,8 @@ pub async fn start(app: Arc<App>) -> Result<Running, ServeError> {
     clink::start(&app).await?;
     distribute::start(&app)?;
     webhook::start(&app).await?;
+    // behind the webhook's start, so that it is told
+    wallet::compare(&app).await?;
     let public = app.config.public_listen;
     let failed = |source| ServeError::Bind { what: "public", address: public, source };
     let public = lnurl::start(&app).await.map_err(failed)?;

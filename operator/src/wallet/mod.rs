@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod battery;
 pub(crate) mod bolt11;
+mod identity;
 mod lnbits;
 mod lnd;
 mod node;
@@ -32,9 +33,10 @@ use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use identity::{Identity, compare};
 pub use nwc::UriError;
 pub use open::OpenError;
-pub(crate) use open::open;
+pub(crate) use open::{Opened, open};
 
 /// What a wallet answers.
 pub type WalletResult<'a, T> = BoxFuture<'a, Result<T, WalletError>>;

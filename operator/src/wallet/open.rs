@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use bitspire_shell::clock::Clock;
 use bitspire_shell::secrets::{SecretError, credential};
+use nostr::SecretKey;
 use nostr::hashes::{Hash as _, sha256};
 use thiserror::Error;
 
-use super::Wallet;
 use super::lnbits::{Access, Lnbits};
 use super::lnd::Lnd;
 use super::nwc::{Nwc, Uri, UriError};
 use super::phoenixd::Phoenixd;
 use super::simulated::SimulatedNode;
+use super::{Identity, Wallet};
 use crate::config;
 use crate::outgoing::{Secret, Server, TargetError};
 
@@ -79,15 +80,27 @@ impl Nodes {
     }
 }
 
-/// Opens every wallet; nothing is asked of them yet.
+/// The wallets, and what makes each the one that it is, by their names.
+#[derive(Default)]
+pub(crate) struct Opened {
+    pub(crate) wallets: BTreeMap<String, Arc<dyn Wallet>>,
+    pub(crate) identities: BTreeMap<String, Identity>,
+}
+
+/// Opens every wallet; nothing is asked of them yet. `service` is the service key.
 pub(crate) fn open(
     wallets: &BTreeMap<String, config::Wallet>,
     simulated: Option<&SimulatedNode>,
+    service: &SecretKey,
     clock: &Clock,
-) -> Result<BTreeMap<String, Arc<dyn Wallet>>, OpenError> {
-    let mut opened: BTreeMap<String, Arc<dyn Wallet>> = BTreeMap::new();
+) -> Result<Opened, OpenError> {
+    let mut all = Opened::default();
+    let Opened { wallets: opened, identities } = &mut all;
     let mut nodes = Nodes::default();
     for (id, wallet) in wallets {
+        let mut is = |kind: &str, address: &str, key: &str| {
+            identities.insert(id.clone(), Identity::new(service, id, kind, address, key));
+        };
         let key = |path: &Path| {
             let text = credential(path);
             let text = text.map_err(|source| OpenError::Key { wallet: id.clone(), source })?;
@@ -99,6 +112,7 @@ pub(crate) fn open(
         };
         match wallet {
             config::Wallet::Simulated { .. } => {
+                is("simulated", "", "");
                 if let Some(node) = simulated {
                     opened.insert(id.clone(), Arc::new(node.wallet(id)));
                 }
@@ -112,31 +126,36 @@ pub(crate) fn open(
                 let server = server(url)?;
                 let hash = sha256::Hash::hash(access.admin_key.expose().as_bytes());
                 nodes.add("lnbits", format!("{} {hash}", server.place()), id)?;
+                is("lnbits", &server.place(), access.admin_key.expose());
                 let wallet = Lnbits::new(id, server, access, clock.clone());
                 opened.insert(id.clone(), Arc::new(wallet));
             }
             config::Wallet::Phoenixd { url, key_file, network } => {
                 let (server, password, clock) = (server(url)?, key(key_file)?, clock.clone());
                 nodes.add("phoenixd", server.place(), id)?;
+                is("phoenixd", &server.place(), password.expose());
                 let wallet = Phoenixd::new(id, server, &password, network.clone(), clock);
                 opened.insert(id.clone(), Arc::new(wallet));
             }
             config::Wallet::Lnd { url, key_file, network } => {
                 let (server, macaroon, clock) = (server(url)?, key(key_file)?, clock.clone());
                 nodes.add("lnd", server.place(), id)?;
+                is("lnd", &server.place(), macaroon.expose());
                 let wallet = Lnd::new(id, server, macaroon, network.clone(), clock);
                 opened.insert(id.clone(), Arc::new(wallet));
             }
             config::Wallet::Nwc { key_file, network } => {
-                let uri = Uri::parse(key(key_file)?.expose());
+                let text = key(key_file)?;
+                let uri = Uri::parse(text.expose());
                 let uri = uri.map_err(|source| OpenError::Uri { wallet: id.clone(), source })?;
                 nodes.add("nwc", uri.wallet.to_string(), id)?;
+                is("nwc", &uri.wallet.to_string(), text.expose());
                 let wallet = Nwc::new(id, uri, network.clone(), clock.clone());
                 opened.insert(id.clone(), Arc::new(wallet));
             }
         }
     }
-    Ok(opened)
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -185,7 +204,7 @@ mod tests {
         let clock = Clock::new(|| Unix(5));
         let opened = |first, second| {
             let wallets = [("bar".to_owned(), first), ("till".to_owned(), second)].into();
-            open(&wallets, None, &clock).map(|wallets| wallets.len())
+            open(&wallets, None, &SecretKey::generate(), &clock).map(|all| all.wallets.len())
         };
         let (here, there) = ("http://127.0.0.1:8080", "https://ln.example");
         for (first, second) in [
