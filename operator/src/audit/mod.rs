@@ -29,7 +29,7 @@ mod sale;
 mod service;
 mod signed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wallet;
 
 use std::collections::{BTreeMap, BTreeSet};

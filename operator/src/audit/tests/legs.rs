@@ -1,33 +1,21 @@
 //! Sales of a real machine whose fees were distributed: the whole audit, and one settlement alone.
 
-use bitspire_shared::ids::PubKey;
-
 use bitspire_shared::money::Fiat;
 
 use super::shop::Shop;
 use super::*;
 use crate::audit::proof;
-use crate::distribute::tests::{in_force, round, to};
+use crate::distribute::tests::round;
 use crate::ids::SettlementId;
 use crate::lps::{self as deeds, Asker, Cash, Wanted};
 use crate::store::legs::LegState;
 use crate::store::lps::Mode;
-use crate::store::rules::Scope;
-use crate::store::{damage, legs, lps, machines, operators};
+use crate::store::{damage, legs, lps, machines};
 
 /// Two sales, a whole and a short one, with the platform's fees where they belong.
 pub(in crate::audit) async fn distributed() -> (Shop, Vec<SettlementId>) {
     let mut shop = Shop::open().await;
-    let (keys, id, now) = (shop.owner.clone(), shop.world.machine_id, shop.world.app.clock.now());
-    let key = PubKey::new(keys.public_key()).unwrap();
-    let machine = shop.world.read(move |read| machines::find(read, id)).await.unwrap();
-    shop.world
-        .write(move |tx| {
-            let local = operators::SignerKind::Local;
-            operators::set_identity(tx, machine.operator_id, key, local, None)?;
-            in_force(tx, &keys, (Scope::Super, None), vec![to("stray", 1_000_000)], now)
-        })
-        .await;
+    shop.platform_to("stray").await;
     let mut sold = Vec::new();
     for (outcome, out) in [(DispenseOutcome::Full, 2), (DispenseOutcome::Partial, 1)] {
         let sale = shop.paid().await;
@@ -79,16 +67,9 @@ async fn distributed_fees_are_no_difference_and_changed_ones_are() {
 #[tokio::test]
 async fn providers_get_their_part_of_what_came_out() {
     let mut shop = Shop::open().await;
-    let (keys, id, now) = (shop.owner.clone(), shop.world.machine_id, shop.world.app.clock.now());
-    let key = PubKey::new(keys.public_key()).unwrap();
+    shop.platform_to("stray").await;
+    let id = shop.world.machine_id;
     let machine = shop.world.read(move |read| machines::find(read, id)).await.unwrap();
-    let operator = machine.operator_id;
-    shop.world
-        .write(move |tx| {
-            operators::set_identity(tx, operator, key, operators::SignerKind::Local, None)?;
-            in_force(tx, &keys, (Scope::Super, None), vec![to("stray", 1_000_000)], now)
-        })
-        .await;
     let app = shop.world.app.clone();
     let who = || Asker { actor: "cli".into(), operator: None };
     let flow = Wanted { mode: Mode::Flow, daily_limit_minor: None };

@@ -3,7 +3,7 @@
 pub(super) mod legs;
 mod planted;
 mod service;
-pub(super) mod shop;
+pub(crate) mod shop;
 
 use bitspire_shared::document::Action;
 use bitspire_shared::ids::WithdrawId;

@@ -1,7 +1,7 @@
 //! A shop with something of everything behind it, and copies of its database to damage.
 
 use bitspire_shared::document::Action;
-use bitspire_shared::ids::{BayId, ChangeId, EventId, TxnId};
+use bitspire_shared::ids::{BayId, ChangeId, EventId, PubKey, TxnId};
 use bitspire_shared::money::Direction;
 use bitspire_shared::rpc::{
     BayCount, Cashbox, CreateWithdraw, DispenseOutcome, OpenTxn, RejectBin, ServiceEvent,
@@ -13,25 +13,28 @@ use nostr::{EventBuilder, JsonUtil, Keys, Kind};
 use super::super::gather::{self, Given};
 use super::super::report::Audit;
 use super::super::{after, before};
+use crate::distribute::tests::{in_force, to};
 use crate::publish::cassettes::{Wish, Wishes, change};
 use crate::rpc::tests::cash_in::{claim, fetched};
 use crate::rpc::tests::cash_out::{Sale, note, offered, pay, report};
 use crate::rpc::tests::{Peer, World, ppm, trading};
 use crate::settle;
 use crate::store::documents::{self, DocumentKind, Fees, NewDocument};
-use crate::store::{Store, StoreError, damage};
+use crate::store::operators::{self, SignerKind};
+use crate::store::rules::Scope;
+use crate::store::{Store, StoreError, damage, machines};
 
 /// What the machine counts: notes of 20 in bay 1, and in the cashbox.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::audit) struct Counts {
+pub(crate) struct Counts {
     pub(in crate::audit) bay: u32,
     pub(in crate::audit) cashbox: u32,
     pub(in crate::audit) bin: u32,
 }
 
-pub(in crate::audit) struct Shop {
-    pub(in crate::audit) world: World,
-    pub(in crate::audit) machine: Peer,
+pub(crate) struct Shop {
+    pub(crate) world: World,
+    pub(crate) machine: Peer,
     pub(in crate::audit) counts: Counts,
     /// What was done at the machine and is told again and again.
     pub(in crate::audit) events: Vec<ServiceEvent>,
@@ -66,23 +69,47 @@ async fn published(world: &World, owner: &Keys) {
 }
 
 impl Shop {
-    /// With 100 notes of 20 in bay 1 and 20 more, and nothing sold yet.
     /// With nothing in it.
     pub(in crate::audit) async fn empty() -> Self {
         let (world, machine) = trading().await;
+        Self::of(world, machine).await
+    }
+
+    /// The same, of a machine that trades.
+    pub(crate) async fn of(world: World, machine: Peer) -> Self {
         let owner = Keys::generate();
         published(&world, &owner).await;
         let (counts, events) = (Counts::default(), Vec::new());
         Self { world, machine, counts, events, owner }
     }
 
+    /// With 100 notes of 20 in bay 1 and 20 more, and nothing sold yet.
     pub(in crate::audit) async fn open() -> Self {
         let mut shop = Self::empty().await;
-        let filled = shop.wish(Some(20), Action::Set(100)).await;
-        let more = shop.wish(None, Action::Delta(20)).await;
-        shop.counts.bay = 120;
-        shop.heartbeat(&[filled, more], &[]).await;
+        shop.fill().await;
         shop
+    }
+
+    /// 100 notes of 20 come into bay 1, and 20 more.
+    pub(crate) async fn fill(&mut self) {
+        let filled = self.wish(Some(20), Action::Set(100)).await;
+        let more = self.wish(None, Action::Delta(20)).await;
+        self.counts.bay = 120;
+        self.heartbeat(&[filled, more], &[]).await;
+    }
+
+    /// The platform's fees go to `wallet` from now on, signed by the operator's key.
+    pub(crate) async fn platform_to(&self, wallet: &'static str) {
+        let (keys, id, now) =
+            (self.owner.clone(), self.world.machine_id, self.world.app.clock.now());
+        let key = PubKey::new(keys.public_key()).unwrap();
+        self.world
+            .write(move |tx| {
+                let operator = machines::find(tx, id)?.unwrap().operator_id;
+                operators::set_identity(tx, operator, key, SignerKind::Local, None)?;
+                in_force(tx, &keys, (Scope::Super, None), vec![to(wallet, 1_000_000)], now)
+            })
+            .await;
     }
 
     pub(in crate::audit) async fn wish(
@@ -133,7 +160,7 @@ impl Shop {
         self.machine.signed(body)
     }
 
-    pub(in crate::audit) async fn heartbeat(&mut self, applied: &[ChangeId], open: &[TxnId]) {
+    pub(crate) async fn heartbeat(&mut self, applied: &[ChangeId], open: &[TxnId]) {
         let state = self.state(applied, open);
         self.machine.ask(state).await.unwrap();
     }
@@ -147,12 +174,7 @@ impl Shop {
     }
 
     /// `out` of the two notes came.
-    pub(in crate::audit) async fn dispensed(
-        &mut self,
-        sale: &Sale,
-        outcome: DispenseOutcome,
-        out: u32,
-    ) {
+    pub(crate) async fn dispensed(&mut self, sale: &Sale, outcome: DispenseOutcome, out: u32) {
         let owed = match outcome {
             DispenseOutcome::Uncertain => 0,
             _ => 4_000 - 2_000 * i64::from(out),
@@ -163,7 +185,7 @@ impl Shop {
     }
 
     /// A note of 20 EUR was fed and claimed.
-    pub(in crate::audit) async fn fed(&mut self) -> Withdraw {
+    pub(crate) async fn fed(&mut self) -> Withdraw {
         let asked = self.machine.quote(Direction::CashIn, 2_000);
         let quote = self.machine.ask(asked).await.unwrap();
         let body: CreateWithdraw =
@@ -192,7 +214,7 @@ impl Shop {
         shop
     }
 
-    pub(in crate::audit) async fn audit(&self) -> Audit {
+    pub(crate) async fn audit(&self) -> Audit {
         super::super::run(&self.world.app).await.unwrap()
     }
 

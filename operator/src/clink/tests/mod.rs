@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::ledger::Account;
 use crate::lnurl;
-use crate::rpc::tests::cash_in::claim;
+use crate::rpc::tests::cash_in::{claim, named};
 use crate::rpc::tests::cash_out::{offered, pay};
 use crate::rpc::tests::{PATIENCE, Peer, World, id, key, trading_with};
 use crate::store::payments;
@@ -113,20 +113,6 @@ impl Payee {
         let made = self.0.wallet("c").make_invoice(request).await.unwrap();
         (made.bolt11, made.payment_hash)
     }
-}
-
-/// What the LNURL of the same withdraw says to an invoice.
-async fn lnurl_says(app: &Arc<App>, withdraw: &Withdraw, pr: &str) -> Value {
-    let (_, url) = bech32::decode(withdraw.lnurl.expose()).unwrap();
-    let url = String::from_utf8(url).unwrap();
-    let path = url.strip_prefix("https://pay.example").unwrap();
-    let k1 = path.rsplit('/').next().unwrap();
-    let from = std::net::SocketAddr::from(([192, 0, 2, 7], 1));
-    let routes = lnurl::router(app).layer(MockConnectInfo(from));
-    let call = axum::http::Request::get(format!("{path}/cb?k1={k1}&pr={pr}"));
-    let answer = routes.oneshot(call.body(Body::empty()).unwrap()).await.unwrap();
-    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
-    serde_json::from_slice(&body).unwrap()
 }
 
 /// Notes of 20 EUR are in the machine, and it shows both codes for them.
@@ -231,8 +217,8 @@ async fn a_debit_is_paid_once_whatever_else_is_asked() {
     assert_eq!(wallet.ask(DEBIT_KIND, &asked(&good)).await, ok, "the reply was lost");
     let denied = wallet.ask(DEBIT_KIND, &asked(&other)).await;
     assert_eq!(denied["code"], 1, "{denied}");
-    assert_eq!(lnurl_says(&world.app, &withdraw, &other).await["status"], "ERROR");
-    assert_eq!(lnurl_says(&world.app, &withdraw, &good).await["status"], "OK", "the same one");
+    assert_eq!(named(&world.app, &withdraw, &other).await["status"], "ERROR");
+    assert_eq!(named(&world.app, &withdraw, &good).await["status"], "OK", "the same one");
     crate::payout::tests::round(&world.app).await.unwrap();
     let paid = world.read(move |read| payments::by_hash(read, hash)).await.unwrap();
     assert_eq!(paid.state, payments::PaymentState::Succeeded);
@@ -243,6 +229,20 @@ async fn a_debit_is_paid_once_whatever_else_is_asked() {
     // the very same event again: the very same reply
     let event = wallet.event(&Keys::generate(), DEBIT_KIND, &asked(&good));
     wallet.pool.send(&event).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while world.app.clink.total("repeated") == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "it is not sent again");
+        let _ = tokio::time::timeout(Duration::from_millis(200), wallet.pool.next()).await;
+        wallet.pool.send(&event).await;
+    }
+
+    let old = Unix(world.app.clock.now().0 - 121);
+    let Ok(Asked::Debit(request)) = Asked::parse(DEBIT_KIND, &asked(&good)) else { panic!() };
+    let late = serde_json::to_value(answer::debit(&world.app, &request, old).await).unwrap();
+    let delta = json!({"max_delta_ms": 120_000, "actual_delta_ms": 121_000});
+    assert_eq!((&late["code"], &late["delta"]), (&json!(3), &delta));
+}
+
 /// Loss prevented: a customer who comes back with the claim code and a wallet that speaks CLINK alone;
 /// or a second k1 for the same sats.
 #[tokio::test]
@@ -266,20 +266,6 @@ async fn the_claim_page_shows_the_code_of_the_machine() {
     }
 }
 
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while world.app.clink.total("repeated") == 0 {
-        assert!(tokio::time::Instant::now() < deadline, "it is not sent again");
-        let _ = tokio::time::timeout(Duration::from_millis(200), wallet.pool.next()).await;
-        wallet.pool.send(&event).await;
-    }
-
-    let old = Unix(world.app.clock.now().0 - 121);
-    let Ok(Asked::Debit(request)) = Asked::parse(DEBIT_KIND, &asked(&good)) else { panic!() };
-    let late = serde_json::to_value(answer::debit(&world.app, &request, old).await).unwrap();
-    let delta = json!({"max_delta_ms": 120_000, "actual_delta_ms": 121_000});
-    assert_eq!((&late["code"], &late["delta"]), (&json!(3), &delta));
-}
-
 /// Loss prevented: notes paid for twice because two wallets with two protocols came at once.
 #[tokio::test]
 async fn of_wallets_by_both_ways_at_once_one_is_paid() {
@@ -299,7 +285,7 @@ async fn of_wallets_by_both_ways_at_once_one_is_paid() {
                         bitspire_shared::clink::DebitRequest { pointer, amount, bolt11, k1 };
                     answer::debit(&app, &asked, app.clock.now()).await == DebitReply::Ok
                 } else {
-                    lnurl_says(&app, &withdraw, &bolt11).await["status"] == "OK"
+                    named(&app, &withdraw, &bolt11).await["status"] == "OK"
                 };
                 accepted.then_some(hash)
             });

@@ -85,23 +85,29 @@ async fn notes_become_one_withdraw_for_ever() {
     world.books_hold().await;
 }
 
-/// A wallet names its invoice for what an LNURL offers.
+/// A wallet names `bolt11` for what an LNURL offers, and is told this.
+pub(crate) async fn named(app: &Arc<App>, withdraw: &Withdraw, bolt11: &str) -> serde_json::Value {
+    let (_, url) = bech32::decode(withdraw.lnurl.expose()).unwrap();
+    let url = String::from_utf8(url).unwrap();
+    let path = url.strip_prefix("https://pay.example").unwrap();
+    let k1 = path.rsplit('/').next().unwrap();
+    let from = std::net::SocketAddr::from(([192, 0, 2, 7], 1));
+    let routes = crate::lnurl::router(app).layer(MockConnectInfo(from));
+    let call = axum::http::Request::get(format!("{path}/cb?k1={k1}&pr={bolt11}"));
+    let answer = routes.oneshot(call.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), axum::http::StatusCode::OK);
+    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// A customer's own node names its invoice for what an LNURL offers.
 pub(crate) async fn fetched(world: &World, withdraw: &Withdraw) -> PaymentHash {
     let key = nostr::secp256k1::SecretKey::from_slice(&[9; 32]).unwrap();
     let customer = SimulatedNode::open(None, key, sats(0), world.app.clock.clone()).unwrap();
     let (amount, memo) = (withdraw.net_sats, String::new());
     let request = InvoiceRequest { amount, memo, expiry_s: 300, extra: json!({}) };
     let invoice = customer.wallet("c").make_invoice(request).await.unwrap();
-    let (_, url) = bech32::decode(withdraw.lnurl.expose()).unwrap();
-    let url = String::from_utf8(url).unwrap();
-    let path = url.strip_prefix("https://pay.example").unwrap();
-    let k1 = path.rsplit('/').next().unwrap();
-    let from = std::net::SocketAddr::from(([192, 0, 2, 7], 1));
-    let routes = crate::lnurl::router(&world.app).layer(MockConnectInfo(from));
-    let call = format!("{path}/cb?k1={k1}&pr={}", invoice.bolt11);
-    let call = axum::http::Request::get(call).body(Body::empty()).unwrap();
-    let answer = routes.oneshot(call).await.unwrap();
-    assert_eq!(answer.status(), axum::http::StatusCode::OK);
+    named(&world.app, withdraw, &invoice.bolt11).await;
     invoice.payment_hash
 }
 

@@ -1,9 +1,10 @@
-//! LNbits itself, from PyPI, over its FakeWallet, that calls nobody: the battery, a sale through
-//! settlement, and a distribution inside the instance. What FakeWallet
+//! LNbits itself, from PyPI, over its FakeWallet, that calls nobody: the battery, sales in both
+//! directions with their distribution inside the instance, and the audit of them. What FakeWallet
 //! cannot show (pending, failed, routing) is the double's.
 
 mod instance;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bitspire_shared::rpc::{DispenseOutcome, Push};
@@ -13,10 +14,15 @@ use zeroize::Zeroizing;
 
 use self::instance::{Instance, Keys};
 use super::*;
+use crate::audit::tests::shop::Shop;
+use crate::distribute::tests as distribute;
 use crate::ledger::Account;
-use crate::rpc::tests::cash_out::{loaded, offered, report, settlement};
+use crate::payout::tests as payout;
+use crate::rpc::tests::cash_in::named;
+use crate::rpc::tests::cash_out::{offered, settlement};
 use crate::rpc::tests::{sats, trading_with};
-use crate::store::settlements::Distribution;
+use crate::store::legs::{self, LegState};
+use crate::store::settlements::{self, Distribution, SettlementStatus};
 use crate::wallet::battery::{self, Bench, FUNDED, Outside, request};
 
 impl Instance {
@@ -69,47 +75,78 @@ async fn a_wrong_key_is_refused(instance: &Instance, nobody: &Keys) {
     assert!(matches!(refused, Err(WalletError::Refused { .. })), "{refused:?}");
 }
 
-/// A machine whose till is a wallet of the instance: sats for notes, and the platform's share passed
-/// on inside the instance.
-async fn sales(instance: &Instance, customer: &Lnbits) {
-    let keys = instance.wallet("till");
-    let files = tempfile::tempdir().unwrap();
-    let files = files.path();
+/// The lines of a wallet's table, its keys beside them.
+fn table(instance: &Instance, files: &Path, keys: &Keys) -> String {
     for (name, text) in [("admin", &keys.admin), ("invoice", &keys.invoice)] {
-        bitspire_shell::secrets::write_private(&files.join(name), text.as_bytes()).unwrap();
+        let file = files.join(format!("{}-{name}", keys.id));
+        bitspire_shell::secrets::write_private(&file, text.as_bytes()).unwrap();
     }
-    let table = format!(
-        "kind = 'lnbits'\nurl = '{}'\nkey_file = '{2}/admin'\ninvoice_key_file = '{2}/{1}'\n",
-        instance.base(),
-        "invoice",
-        files.display()
-    );
-    let (world, mut machine) = trading_with(&table).await;
-    loaded(&world).await;
-    instance.fund(&keys, FUNDED.0);
-    let till = world.app.wallets["till"].clone();
-    let id = world.machine_id;
+    let (url, files, id) = (instance.base(), files.display(), &keys.id);
+    format!(
+        "kind = 'lnbits'\nurl = '{url}'\nkey_file = '{files}/{id}-admin'\n\
+         invoice_key_file = '{files}/{id}-invoice'\n"
+    )
+}
 
-    let sale = offered(&mut machine, 5_000).await;
+/// A machine whose till is a wallet of the instance, as the platform's and the customer's are: notes
+/// for sats and sats for notes, the platform's fees on their way by the worker itself, and the audit.
+async fn sales(instance: &Instance, customer: &Lnbits) {
+    let (keys, platform) = (instance.wallet("till"), instance.wallet("platform"));
+    let files = tempfile::tempdir().unwrap();
+    let tables = format!(
+        "{}[wallets.platform]\n{}",
+        table(instance, files.path(), &keys),
+        table(instance, files.path(), &platform)
+    );
+    let (world, machine) = trading_with(&tables).await;
+    let mut shop = Shop::of(world, machine).await;
+    shop.fill().await;
+    shop.platform_to("platform").await;
+    instance.fund(&keys, FUNDED.0);
+    let app = shop.world.app.clone();
+    let (till, platform) = (app.wallets["till"].clone(), app.wallets["platform"].clone());
+    let id = shop.world.machine_id;
+
+    let sale = offered(&mut shop.machine, 4_000).await;
     let paid = customer.pay(sale.invoice.bolt11.clone(), sats(300), json!({})).await.unwrap();
     assert!(matches!(paid, PayState::Succeeded { .. }), "{paid:?}");
-    let Push::PaymentSettled(push) = machine.push().await else { panic!() };
-    assert!(machine.is_leave(&sale.quote, sale.invoice.payment_hash, &push.authorisation));
-    let full = report(&mut machine, &sale, DispenseOutcome::Full, &[(1, 2, 2), (2, 1, 1)], 0);
-    machine.ask(full).await.unwrap();
-    let kept = settlement(&world, &sale).await;
-    assert_eq!(kept.distribution, Distribution::Pending);
-    assert_eq!(world.balance(Account::Super).await, -1_000);
+    let Push::PaymentSettled(push) = shop.machine.push().await else { panic!() };
+    let hash = sale.invoice.payment_hash;
+    assert!(shop.machine.is_leave(&sale.quote, hash, &push.authorisation));
+    shop.dispensed(&sale, DispenseOutcome::Full, 2).await;
+    assert_eq!(settlement(&shop.world, &sale).await.distribution, Distribution::Pending);
+    assert_eq!(shop.world.balance(Account::Super).await, -800);
+    distribute::round(&app, 0).await;
+    assert_eq!(settlement(&shop.world, &sale).await.distribution, Distribution::Processed);
+    let kept = shop.world.read(move |read| settlements::by_hash(read, hash)).await.unwrap().id;
+    let legs = shop.world.read(move |read| legs::latest(read, kept)).await;
+    let legs: Vec<_> = legs.iter().map(|leg| (leg.state, leg.amount_sats)).collect();
+    assert_eq!(legs, [(LegState::Paid, sats(800))]);
+    assert_eq!(shop.world.balance(Account::Super).await, 0);
+    assert_eq!(platform.balance().await.unwrap(), Msat(800_000));
 
-    let platform = instance.client(&instance.wallet("platform"));
-    let leg = platform.make_invoice(request(1_000)).await.unwrap();
-    let passed_on = till.pay(leg.bolt11, sats(5), json!({"leg": "super"})).await.unwrap();
-    assert!(matches!(passed_on, PayState::Succeeded { fee: Msat::ZERO, .. }), "{passed_on:?}");
-    assert_eq!(platform.balance().await.unwrap(), Msat(1_000_000));
-    crate::settle::reconcile(&world.app, &*till).await.unwrap();
+    let withdraw = shop.fed().await;
+    let before = customer.balance().await.unwrap();
+    let theirs = customer.make_invoice(request(withdraw.net_sats.0)).await.unwrap();
+    let told = named(&app, &withdraw, &theirs.bolt11).await;
+    assert_eq!(told, json!({"status": "OK"}));
+    payout::round(&app).await.unwrap();
+    let after = customer.balance().await.unwrap();
+    assert_eq!(after.0 - before.0, withdraw.net_sats.0 * 1_000);
+    crate::settle::reconcile(&app, &*till).await.unwrap();
+    let hash = theirs.payment_hash;
+    let kept = shop.world.read(move |read| settlements::by_hash(read, hash)).await.unwrap();
+    assert_eq!(kept.status, SettlementStatus::Accepted, "{:?}", kept.reason);
+    assert_eq!(shop.world.balance(Account::CustomerLiability(id)).await, 0);
+    distribute::round(&app, 0).await;
+    assert_eq!(platform.balance().await.unwrap(), Msat(1_200_000));
+
     // what the wallet was given is there as well: nobody asked for it, so it waits in suspense
-    let booked = world.balance(Account::Wallet(id)).await;
+    let booked = shop.world.balance(Account::Wallet(id)).await;
     let held = till.balance().await.unwrap().to_sats_floor();
-    assert_eq!((booked, held), (100_000 + 52_500, sats(100_000 + 52_500 - 1_000)));
-    world.books_hold().await;
+    let expected: u64 = 100_000 + 42_000 - 19_000 - 1_200;
+    assert_eq!((booked, held), (expected.cast_signed(), sats(expected)));
+    shop.world.books_hold().await;
+    shop.heartbeat(&[], &[]).await;
+    assert_eq!(shop.audit().await.differences, []);
 }
