@@ -1,12 +1,24 @@
 //! A name for each reason, for programs: it stays, whatever the words become.
 
 use super::FleetError;
-use crate::signer::SignerError;
+use crate::signer::policy::PolicyError;
+use crate::signer::provision::ProvisionError;
+use crate::signer::{SetupError, SignerError};
+
+/// A bunker that lies is called that, whatever was being set up.
+fn of_setup(error: &SetupError) -> &'static str {
+    match error.downcast_ref() {
+        Some(
+            ProvisionError::Signer(error) | ProvisionError::Policy(PolicyError::Signer(error)),
+        ) if error.is_lie() => error.code(),
+        _ => "bunker_setup",
+    }
+}
 
 impl FleetError {
     /// The name of the reason.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::NoMachine(_) => "no_machine",
             Self::NoOperator(_) => "no_operator",
@@ -23,7 +35,7 @@ impl FleetError {
             Self::HasIdentity { .. } => "has_identity",
             Self::Bunker { source, .. } => source.code(),
             Self::Policy(_) => "bunker_policy",
-            Self::Setup(_) => "bunker_setup",
+            Self::Setup(error) => of_setup(error),
             Self::Relay { .. } => "relay",
             Self::Seed(_) => "seed",
             Self::WrongDigits => "wrong_digits",
@@ -45,7 +57,7 @@ impl SignerError {
             Self::NoReply { .. } => "bunker_no_reply",
             Self::Refused { .. } => "bunker_refused",
             Self::TokenHidden { .. } => "bunker_token_hidden",
-            Self::Unexpected { .. } => "bunker_lied",
+            Self::Lied { .. } | Self::Unexpected { .. } => "bunker_lied",
         }
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod cassettes;
 pub mod fees;
+mod lies;
 pub mod rollout;
 mod states;
 pub mod status;

@@ -6,7 +6,7 @@
 //!
 //! Failure policy: [`PublishError`]; the row stays with the reason and is tried again, after one
 //! second at first and every half minute at last. While one operator's bunker does not answer, its
-//! other documents wait without asking it.
+//! other documents wait without asking it. Where it lies, somebody is told, once a day for a document.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use zeroize::Zeroizing;
 
 use super::status::{self, Asked, Publish, State};
-use super::{cassettes, fees, wake};
+use super::{cassettes, fees, lies, wake};
 use crate::app::{App, Ring};
 use crate::fleet::machines::{find, subject};
 use crate::fleet::{FleetError, audit};
@@ -241,11 +241,22 @@ impl<C: Carrier> Publisher<C> {
             waiting.attempts, reason
         );
         let wait = 1u64.checked_shl(waiting.attempts).unwrap_or(LONGEST_S).min(LONGEST_S);
-        let (id, again) = (waiting.id, self.app.clock.now().after(wait));
+        let (id, machine, now) = (waiting.id, waiting.machine_id, self.app.clock.now());
+        let lie = match &error {
+            PublishError::Signer(error) if error.is_lie() => Some(error.code()),
+            _ => None,
+        };
         let kept = self.app.store.write(move |tx| {
             // it may have been superseded meanwhile, and is done then
             let waits = outbox::of_document(tx, document)?.is_some_and(|row| row.done_at.is_none());
-            if waits { outbox::failed(tx, id, &reason, again) } else { Ok(()) }
+            if !waits {
+                return Ok(());
+            }
+            outbox::failed(tx, id, &reason, now.after(wait))?;
+            match lie {
+                Some(code) => lies::tell(tx, machine, document, (code, &reason), now),
+                None => Ok(()),
+            }
         });
         kept.await
     }

@@ -5,7 +5,7 @@
 //! (keys, policies, tokens) before anything is repeated.
 //!
 //! Failure policy: [`SignerError`] says what the bunker was asked and what came; a bunker that
-//! gives no reply is locked or down, never "refused".
+//! gives no reply is locked or down, never "refused", and one that answers something else lies.
 
 mod abilities;
 pub mod admin;
@@ -95,6 +95,18 @@ pub enum SignerError {
         /// The token.
         id: i64,
     },
+    /// An answer to something else than what was asked: another event, another key, a signature that
+    /// does not hold.
+    #[error(
+        "bunker lied when asked for {method}: {what}. Nothing was made of its answer: do not use \
+         this bunker, look at what runs there"
+    )]
+    Lied {
+        /// The method.
+        method: &'static str,
+        /// What is wrong with the answer.
+        what: String,
+    },
     /// A reply that does not answer the question.
     #[error("bunker: expected {expected} in reply to {method}, got something else")]
     Unexpected {
@@ -106,6 +118,12 @@ pub enum SignerError {
 }
 
 impl SignerError {
+    /// Whether the bunker answered something else than it was asked: a person has to look at it.
+    #[must_use]
+    pub const fn is_lie(&self) -> bool {
+        matches!(self, Self::Lied { .. } | Self::Unexpected { .. })
+    }
+
     /// Whether the bunker said that it does not have the method at all, in the words of those that
     /// are known.
     #[must_use]
@@ -121,6 +139,7 @@ impl Classified for SignerError {
             Self::NotConfigured
             | Self::Refused { .. }
             | Self::TokenHidden { .. }
+            | Self::Lied { .. }
             | Self::Unexpected { .. } => Kind::Permanent,
             Self::NotSent { .. } => Kind::Transient,
             Self::NoReply { .. } => Kind::Uncertain,

@@ -279,10 +279,34 @@ impl Inner {
         result.map_err(|error| match error {
             CallError::NoReply { .. } if !sent => SignerError::NotSent { method: name },
             CallError::NoReply { .. } => no_reply,
-            CallError::Unexpected { expected, .. } => unexpected(method, expected),
-            other => refused(method, other.to_string()),
+            error => said(method, &error, self.key),
         })
     }
+}
+
+/// What the answer of the signer of `key` comes to, in the service's words: there is no seed here.
+fn said(method: Method, error: &CallError, key: PubKey) -> SignerError {
+    let lied = |what: String| SignerError::Lied { method: method.as_str(), what };
+    let refused = |reason: &str| refused(method, reason.to_owned());
+    let error = match error {
+        CallError::Unexpected { expected, .. } => unexpected(method, expected),
+        CallError::WrongUser { expected, got } => {
+            lied(format!("expected a signer for {expected}, got one for {got}"))
+        }
+        CallError::OtherEvent { .. } | CallError::BadSignature => lied(error.to_string()),
+        CallError::AlreadyRedeemed => refused(
+            "another client has used the token that was made for this service: see who it is \
+             (`bunker users`), then try again with a new token",
+        ),
+        CallError::WrongSecret | CallError::SecretNeeded => {
+            refused("it does not know the token that was made for this service: try again")
+        }
+        other => refused(&other.to_string()),
+    };
+    if error.is_lie() {
+        tracing::error!(event = "bunker_lied", code = error.code(), %key, %error);
+    }
+    error
 }
 
 /// An answer of another kind than the question's; the pure client does not give one.

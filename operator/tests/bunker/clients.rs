@@ -53,7 +53,7 @@ async fn a_token_is_worth_one_client_for_ever() {
     machine.connect().await.expect("the same process connects again");
     for _ in 0..2 {
         let thief = world.remote(key, &two, Some(secret.clone())).await;
-        assert!(reason(thief.connect().await).contains("redeemed already, by another client"));
+        assert!(reason(thief.connect().await).contains("another client has used the token"));
         assert!(reason(thief.sign(world.event(key, 30_078, "x")).await).contains("not connected"));
         let restarted = world.remote(key, &one, None).await;
         restarted.connect().await.unwrap();
@@ -136,7 +136,7 @@ async fn a_revoked_token_is_dead_with_what_was_made_of_it() {
     }
     assert!(world.admin.tokens("spire".into()).await.unwrap().is_empty());
     let late = world.remote(key, &Keys::generate(), Some(unused)).await;
-    assert!(reason(late.connect().await).contains("does not know this secret"));
+    assert!(reason(late.connect().await).contains("does not know the token"));
     assert!(reason(remote.sign(world.event(key, 30_078, "x")).await).contains("revoked"));
 }
 

@@ -3,6 +3,7 @@
 mod administration;
 mod battery;
 mod clients;
+mod lies;
 mod limits;
 mod npm;
 mod nsecbunkerd;

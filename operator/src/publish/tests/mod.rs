@@ -3,6 +3,7 @@
 mod cassettes;
 mod converge;
 mod fees;
+mod lies;
 mod lineage;
 mod rollout;
 mod states;
@@ -34,11 +35,12 @@ use crate::testing::{World, key};
 /// Longer than what was missed at the end of one longest wait takes to be tried again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The operator's bunker: answers, or does not.
+/// The operator's bunker: answers, or does not, or signs something else.
 struct Double {
     keys: Keys,
     key: PubKey,
     answers: AtomicBool,
+    lies: AtomicBool,
 }
 
 impl Double {
@@ -62,6 +64,10 @@ impl RemoteSigner for Double {
     fn sign(&self, event: UnsignedEvent) -> SignerResult<'_, Event> {
         Box::pin(async move {
             match self.down("sign_event") {
+                Ok(()) if self.lies.load(Ordering::SeqCst) => {
+                    let what = "the signer's event does not hold".to_owned();
+                    Err(SignerError::Lied { method: "sign_event", what })
+                }
                 Ok(()) => Ok(event.sign_with_keys(&self.keys).unwrap()),
                 Err(error) => error,
             }
@@ -119,7 +125,8 @@ impl Site {
         let world = World::with(&relay).await;
         let keys = Keys::generate();
         let key = PubKey::new(keys.public_key()).unwrap();
-        let bunker = Arc::new(Double { keys, key, answers: AtomicBool::new(true) });
+        let (answers, lies) = (AtomicBool::new(true), AtomicBool::new(false));
+        let bunker = Arc::new(Double { keys, key, answers, lies });
         let site = Self { world, port, bunker };
         site.write(move |tx| {
             let operator = operators::list(tx)?.remove(0).id;
