@@ -28,6 +28,10 @@ pub(super) enum Manner {
     Redeemed,
     /// The secret's time is over.
     Expired,
+    /// The secret is another machine's, or another bunker's, as our own bunker says it.
+    Foreign,
+    /// The same in nsecbunkerd's words.
+    NotFound,
     /// It signs with another key than the seed's.
     OtherKey,
     /// It has no nip44 methods.
@@ -166,6 +170,8 @@ fn reply(
     let peer_key = |peer: &PubKey| ConversationKey::derive(keys.secret_key(), peer).unwrap();
     match call {
         Call::Connect { .. } if shared.manner == Manner::Expired => no("Token expired"),
+        Call::Connect { .. } if shared.manner == Manner::Foreign => no("Secret not match"),
+        Call::Connect { .. } if shared.manner == Manner::NotFound => no("Token not found"),
         Call::Connect { secret: Some(given), .. } if given == secret => match shared.redeemed_by {
             None => {
                 shared.redeemed_by = Some(client);

@@ -70,6 +70,8 @@ async fn each_failure_has_its_words_and_a_refused_seed_leaves_nothing() {
         (Manner::Silent, "bunker_no_reply", "unlock", true),
         (Manner::Redeemed, "seed_redeemed", "redeemed already", false),
         (Manner::Expired, "seed_expired", "time is over", false),
+        (Manner::Foreign, "seed_unknown", "make a new seed and pair again", false),
+        (Manner::NotFound, "seed_unknown", "make a new seed and pair again", false),
         (Manner::OtherKey, "bunker_other_key", "pair again with its own seed", true),
         (Manner::NoNip44, "bunker_lacks_method", "use a bunker that has it", true),
         (Manner::OtherText, "bunker_lied", "does not give back what nip44_encrypt took", true),

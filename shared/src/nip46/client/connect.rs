@@ -54,6 +54,8 @@ impl Connect {
         let lower = reply.to_ascii_lowercase();
         let says_redeemed = lower.contains("already redeemed");
         let says_mismatch = lower.contains("secret not match");
+        // nsecbunkerd's words for a token that it never made, or that was taken back
+        let says_unknown = lower.contains("token not found");
         match (&self.spare, self.with_secret) {
             (Some(spare), true) if says_redeemed => {
                 let next = Self { with_secret: false, spare: None, redeemed: true };
@@ -64,7 +66,7 @@ impl Connect {
                 Ok(Next::Again(next, spare.clone()))
             }
             _ if says_redeemed || self.redeemed => Err(CallError::AlreadyRedeemed),
-            (_, true) if says_mismatch => Err(CallError::WrongSecret),
+            (_, true) if says_mismatch || says_unknown => Err(CallError::WrongSecret),
             (_, false) if says_mismatch => Err(CallError::SecretNeeded),
             _ => Err(CallError::Rejected { method, reply }),
         }

@@ -162,6 +162,19 @@ fn a_missing_secret_is_sent_again_once() {
     assert_eq!(resolved(&wrong.reply(mismatch("c1")), "c1"), Err(CallError::WrongSecret));
 }
 
+/// Loss prevented: a seed of another bunker, or one that was taken back, that has another name with
+/// each make of bunker, so that whoever waits for the one never hears of the other.
+#[test]
+fn a_secret_that_the_signer_does_not_know_has_one_name() {
+    for words in ["Secret not match", "Token not found"] {
+        let mut world = world(Some(SECRET));
+        world.connect();
+        let actions = world.reply(json!({"id": "c1", "result": "error", "error": words}));
+        let wrong = resolved(&actions, "c1").unwrap_err();
+        assert_eq!((&wrong, wrong.code()), (&CallError::WrongSecret, "seed_unknown"), "{words}");
+    }
+}
+
 /// Loss prevented: a machine that works under another machine's identity.
 #[test]
 fn the_user_key_must_be_the_expected_one() {
