@@ -37,21 +37,24 @@ fn changed(seed: &str, field: &str, value: Value) -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json.to_string()))
 }
 
-/// Seeds that are wrong in themselves, and what is to be said to each.
-fn wrong(seed: &str) -> Vec<(String, &'static str)> {
+/// Seeds that are wrong in themselves, what is to be said to each, and the reason's name.
+fn wrong(seed: &str) -> Vec<(String, &'static str, &'static str)> {
     let other = Keys::generate();
     let npub = other.public_key().to_bech32().unwrap();
     let early = "the seed URL ends too early: copy it again, whole";
+    let over = "the seed was valid until 1700000000";
+    let euros = "expected a seed for EUR, as this machine is";
+    let version = "seed version v2 is not known here, expected v1";
     vec![
-        (seed[..5].to_owned(), early),
-        (PREFIX.to_owned(), early),
-        (seed[..seed.len() / 2].to_owned(), early),
-        (seed[..seed.len() - 1].to_owned(), early),
-        (seed.replace(":v1:", ":v2:"), "seed version v2 is not known here, expected v1"),
-        (changed(seed, "spire_npub", json!(npub)), "are two different keys: make a new seed"),
-        (changed(seed, "expires_at", json!(1_700_000_000)), "the seed was valid until 1700000000"),
-        (changed(seed, "fiat_code", json!("USD")), "expected a seed for EUR, as this machine is"),
-        (other.secret_key().to_bech32().unwrap(), "this is a private key, not a seed URL"),
+        (seed[..5].to_owned(), early, "seed_truncated"),
+        (PREFIX.to_owned(), early, "seed_truncated"),
+        (seed[..seed.len() / 2].to_owned(), early, "seed_truncated"),
+        (seed[..seed.len() - 1].to_owned(), early, "seed_truncated"),
+        (seed.replace(":v1:", ":v2:"), version, "seed_version"),
+        (changed(seed, "spire_npub", json!(npub)), "are two different keys", "seed_invalid"),
+        (changed(seed, "expires_at", json!(1_700_000_000)), over, "seed_expired"),
+        (changed(seed, "fiat_code", json!("USD")), euros, "seed_currency"),
+        (other.secret_key().to_bech32().unwrap(), "this is a private key", "private_key"),
     ]
 }
 
@@ -60,10 +63,12 @@ fn secret_of(seed: &str) -> String {
     Seed::parse(seed, Unix(0), Loopback::Allowed).unwrap().secret().expose().to_owned()
 }
 
-/// Refused, in these words, and nothing of the seed repeated.
-fn refused(said: &Said, words: &str, seed: &str) {
+/// Refused, by this name and in these words, and nothing of the seed repeated.
+fn refused(said: &Said, (words, code): (&str, &str), seed: &str) {
     assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
     assert!(said.error.contains(words), "expected {words:?}: {}", said.error);
+    let name = format!("error[{code}]: ");
+    assert!(said.error.contains(&name), "expected {name:?}: {}", said.error);
     let secret = secret_of(seed);
     for hidden in [secret.as_str(), &seed[PREFIX.len()..PREFIX.len() + 40]] {
         assert!(!said.error.contains(hidden), "{}", said.error);
@@ -131,8 +136,8 @@ fn a_bad_seed_pairs_nothing_and_a_good_one_leaves_no_secret() {
     let mut spare = Spare::start(&world).unwrap();
 
     let before = written(spare.data());
-    for (bad, words) in wrong(&seed) {
-        refused(&spare.offer_seed(&bad).unwrap(), words, &seed);
+    for (bad, words, code) in wrong(&seed) {
+        refused(&spare.offer_seed(&bad).unwrap(), (words, code), &seed);
     }
     assert_eq!(written(spare.data()), before, "no trace of any of them");
     shop::pair(&world, &seed).unwrap();
@@ -143,18 +148,21 @@ fn a_bad_seed_pairs_nothing_and_a_good_one_leaves_no_secret() {
     let bearer = thread::scope(|scope| {
         // the bunker's relay carries nothing from it, which it finds out by waiting
         let late = scope.spawn(|| spare.offer_seed(&seed).unwrap());
-        for bad in wrong(&seed).into_iter().map(|(bad, _)| bad) {
+        for (bad, ..) in wrong(&seed) {
             let said = world.offer_seed(&bad).unwrap();
             assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
         }
         let other = changed(&seed, "expires_at", json!(4_000_000_000u64));
         for good in [&other, &seed] {
             let said = world.offer_seed(good).unwrap();
-            refused(&said, "this machine is paired already, as npub1", &seed);
+            let paired = ("this machine is paired already, as npub1", "seed_of_this_pairing");
+            refused(&said, paired, &seed);
         }
         let bearer = sells(&world);
         assert_eq!(written(&machine).0, pairing, "the pairing that was there is there");
-        refused(&late.join().unwrap(), "the seed was redeemed already", &seed);
+        // nobody but the bunker knows which of the two it is, and it is not to be reached
+        let turned_away = ("the seed was redeemed already, or its time", "seed_turned_away");
+        refused(&late.join().unwrap(), turned_away, &seed);
         bearer
     });
     assert_eq!(written(spare.data()), before, "nor of the one that was good once");
