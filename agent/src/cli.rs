@@ -443,12 +443,18 @@ fn in_words(status: &MachineStatus) -> String {
         lines.push(format!("waits for the operator to confirm {digits}"));
     }
     match &status.net {
-        Some(net) => lines.push(format!(
-            "net: {} relays, bunker {}, {}",
-            net.relays,
-            net.bunker.as_str(),
-            if net.session { "session open" } else { "no session" },
-        )),
+        Some(net) => {
+            lines.push(format!(
+                "net: {} relays, bunker {}, {}",
+                net.relays,
+                net.bunker.as_str(),
+                if net.session { "session open" } else { "no session" },
+            ));
+            let trouble = net.bunker_trouble.iter();
+            lines.extend(
+                trouble.map(|why| format!("bunker: {}: {}", why.code.as_str(), why.line())),
+            );
+        }
         None => lines.push("net: not connected".to_owned()),
     }
     lines.push(format!(

@@ -104,7 +104,7 @@ impl From<SignerState> for BunkerState {
 }
 
 /// What `net` knows about the way to the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetState {
     /// Relays connected.
     pub relays: u32,
@@ -112,6 +112,9 @@ pub struct NetState {
     pub bunker: BunkerState,
     /// Whether a session is open, so that requests need no bunker.
     pub session: bool,
+    /// Why the bunker's part in the last try for a session failed; the one before may still be open.
+    #[serde(default)]
+    pub bunker_trouble: Option<Refused>,
 }
 
 /// Who has connected to the vault's socket.

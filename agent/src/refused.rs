@@ -23,6 +23,11 @@ impl Refused {
     pub fn new(code: &'static str, words: String) -> Self {
         Self { code: Code(code.to_owned()), words }
     }
+
+    /// The words on one line for a terminal: they may come from a bunker or from `net`.
+    pub(crate) fn line(&self) -> String {
+        self.words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
 }
 
 impl From<&SeedError> for Refused {
@@ -31,12 +36,11 @@ impl From<&SeedError> for Refused {
     }
 }
 
-/// As the command line prints it, on one line: the words may come from a bunker or from `net`.
+/// As the command line prints it, on one line.
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { code: Code(code), words } = self;
-        let plain = words.chars().map(|c| if c.is_control() { ' ' } else { c });
-        write!(f, "error[{code}]: not paired: {}", plain.collect::<String>())
+        let Self { code: Code(code), .. } = self;
+        write!(f, "error[{code}]: not paired: {}", self.line())
     }
 }
 

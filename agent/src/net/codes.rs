@@ -1,4 +1,5 @@
-//! Why a seed led to no pairing, for the vault: a name and words.
+//! Why a seed led to no pairing, and why the bunker fails a machine that is paired, for the vault: a
+//! name and words.
 
 use bitspire_shared::nip46::client::{CallError, SignerState};
 use bitspire_shell::pool::PoolError;
@@ -17,10 +18,7 @@ impl PairError {
             Self::Relay(PoolError::Url { .. }) => "relay_address",
             Self::Relay(PoolError::NotTaken { .. }) => "bunker_not_reached",
             Self::Signer(_) if self.is_over() => "seed_expired",
-            Self::Signer(SignerError::Call(error)) => error.code(),
-            Self::Signer(SignerError::Ask(error)) => error.code(),
-            Self::Signer(SignerError::Encrypt(_) | SignerError::Random(_)) => "bunker_request",
-            Self::Signer(SignerError::Closed) => "bunker_not_reached",
+            Self::Signer(error) => error.code(),
             Self::TurnedAway { .. } => "seed_turned_away",
             Self::NotInverse => "bunker_lied",
         }
@@ -30,6 +28,31 @@ impl PairError {
     fn is_over(&self) -> bool {
         matches!(self, Self::Signer(SignerError::Call(CallError::Rejected { reply, .. }))
             if reply.to_ascii_lowercase().contains("expired"))
+    }
+}
+
+impl SignerError {
+    /// The name of the reason.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Call(error) => error.code(),
+            Self::Ask(error) => error.code(),
+            Self::Encrypt(_) | Self::Random(_) => "bunker_request",
+            Self::Closed => "bunker_not_reached",
+        }
+    }
+}
+
+/// Of a machine that is paired.
+impl From<&SignerError> for Refused {
+    fn from(error: &SignerError) -> Self {
+        let (code, mut words) = (error.code(), in_words(error));
+        if code == "bunker_lied" {
+            words.push_str(
+                "; nothing was made of it: do not use this bunker, look at what runs there",
+            );
+        }
+        Self::new(code, words)
     }
 }
 

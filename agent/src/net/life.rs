@@ -31,6 +31,7 @@ use super::store::{Pairing, public};
 use super::times::Times;
 use super::{Timing, gate};
 use crate::ipc::{NetPins, NetState, ToNet, ToVault};
+use crate::refused::Refused;
 
 /// Events, commands and proofs that may stand in line.
 const QUEUE: usize = 256;
@@ -86,6 +87,7 @@ impl Life {
         let (proofs, proofs_received) = mpsc::channel(QUEUE);
         let (doubts, doubts_received) = mpsc::channel(8);
         let (way, way_watched) = watch::channel(Way::Opening);
+        let (trouble, trouble_watched) = watch::channel(None);
         let (wanted, wanted_watched) = watch::channel(None);
         let (vault, vault_watched) = watch::channel(0);
         let (published, published_heard) = mpsc::channel(PUBLISHED);
@@ -119,6 +121,7 @@ impl Life {
             rpc: rpc.clone(),
             doubts: doubts_received,
             way,
+            trouble,
             times: times.clone(),
             timing,
             vault: None,
@@ -165,6 +168,7 @@ impl Life {
             relays: pool.up(),
             signer: signer.state(),
             way: way_watched,
+            trouble: trouble_watched,
             vault: vault_watched,
             to_vault,
         };
@@ -281,6 +285,7 @@ struct Reporter {
     relays: watch::Receiver<usize>,
     signer: watch::Receiver<SignerState>,
     way: watch::Receiver<Way>,
+    trouble: watch::Receiver<Option<Refused>>,
     vault: watch::Receiver<u64>,
     to_vault: mpsc::Sender<ToVault>,
 }
@@ -292,16 +297,19 @@ impl Reporter {
             let relays = u32::try_from(*self.relays.borrow_and_update()).unwrap_or(u32::MAX);
             let session = matches!(*self.way.borrow_and_update(), Way::Session(_));
             let bunker = (*self.signer.borrow_and_update()).into();
-            let now = (*self.vault.borrow_and_update(), NetState { relays, bunker, session });
-            if told != Some(now) {
-                if self.to_vault.send(ToVault::State(now.1)).await.is_err() {
+            let bunker_trouble = self.trouble.borrow_and_update().clone();
+            let state = NetState { relays, bunker, session, bunker_trouble };
+            let now = Some((*self.vault.borrow_and_update(), state.clone()));
+            if told != now {
+                if self.to_vault.send(ToVault::State(state)).await.is_err() {
                     return;
                 }
-                told = Some(now);
+                told = now;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 Ok(()) = self.way.changed() => {}
+                Ok(()) = self.trouble.changed() => {}
                 Ok(()) = self.signer.changed() => {}
                 Ok(()) = self.vault.changed() => {}
                 Ok(()) = self.relays.changed() => {}

@@ -36,6 +36,7 @@ use super::signer::{Signer, SignerError};
 use super::store::public;
 use super::times::Times;
 use crate::ipc::{NetPins, ToVault};
+use crate::refused::Refused;
 
 /// Seconds that a session is asked for.
 const LIFE_S: u64 = 12 * 3_600;
@@ -120,6 +121,8 @@ pub(super) struct Keeper {
     /// Sessions that the service does not know, or does not answer.
     pub(super) doubts: mpsc::Receiver<PubKey>,
     pub(super) way: watch::Sender<Way>,
+    /// What the bunker did last instead of signing.
+    pub(super) trouble: watch::Sender<Option<Refused>>,
     pub(super) times: Times,
     pub(super) timing: Timing,
     /// The vault's key, once it has told it.
@@ -143,6 +146,7 @@ impl Keeper {
             if self.hold_positions(false).await.is_err() {
                 return;
             }
+            self.tell_trouble(opened.as_ref().err());
             match opened {
                 Ok(session) => {
                     wait = first;
@@ -199,6 +203,24 @@ impl Keeper {
                 },
             }
         }
+    }
+
+    /// What the bunker did is told where somebody looks; a bunker that lies or refuses is no matter of
+    /// patience.
+    fn tell_trouble(&self, error: Option<&OpenError>) {
+        let signer = match error {
+            Some(OpenError::Signer(error)) => Some(error),
+            _ => None,
+        };
+        let trouble = signer.map(Refused::from);
+        if let (Some(Refused { code, words }), false) = (&trouble, signer.is_some_and(may_change)) {
+            tracing::warn!(event = "bunker_trouble", code = code.as_str(), words);
+        }
+        self.trouble.send_if_modified(|told| {
+            let changed = *told != trouble;
+            *told = trouble;
+            changed
+        });
     }
 
     /// A live session stays, whatever `way` would be without one.

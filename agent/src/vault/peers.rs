@@ -171,7 +171,7 @@ impl Vault {
 
     /// Whether a request would arrive: a way there is, and something was heard not long ago.
     pub(super) fn service_in_reach(&self) -> bool {
-        let way = self.peers.state.is_some_and(|state| {
+        let way = self.peers.state.as_ref().is_some_and(|state| {
             state.relays > 0 && (state.session || state.bunker == BunkerState::Ready)
         });
         let patience = u64::from(self.config.policy.offline_after_s.get()).saturating_mul(1_000);
@@ -185,7 +185,7 @@ impl Vault {
             pins: self.net_pins(),
             vault: self.key,
             digits: self.digits(),
-            net: self.peers.state,
+            net: self.peers.state.clone(),
             journal_seq: self.journal.head().seq,
             open_txns: u32::try_from(open).unwrap_or(u32::MAX),
             out_of_service: self.shop().reasons,

@@ -180,7 +180,10 @@ const CASES: &[(&str, Case)] = &[
         vec![ToVault::StatePublished { event_id: EventId::from_bytes([7; 32]) }]
     }),
     ("State", |_| {
-        let state = NetState { relays: u32::MAX, bunker: BunkerState::Refused, session: true };
+        let words = "\u{1b}[2Jlies".to_owned();
+        let bunker_trouble = Some(Refused::new("bunker_lied", words));
+        let (relays, bunker) = (u32::MAX, BunkerState::Refused);
+        let state = NetState { relays, bunker, session: true, bunker_trouble };
         vec![ToVault::State(state)]
     }),
     ("Customer", |_| {
@@ -249,7 +252,9 @@ fn says_everything(machine: &mut Machine) {
         machine.all_heard();
         assert_eq!(machine.dispenses(), 0, "after {name}");
     }
-    machine.say(&ToVault::State(NetState { relays: 1, bunker: BunkerState::Ready, session: true }));
+    let bunker = BunkerState::Ready;
+    let state = NetState { relays: 1, bunker, session: true, bunker_trouble: None };
+    machine.say(&ToVault::State(state));
     machine.all_heard();
 }
 

@@ -424,7 +424,8 @@ impl World {
     /// How `net` finds the way to the service.
     pub(super) fn tell_state(&mut self) {
         let relays = u32::from(!self.net.parted);
-        let state = NetState { relays, bunker: BunkerState::Ready, session: true };
+        let bunker = BunkerState::Ready;
+        let state = NetState { relays, bunker, session: true, bunker_trouble: None };
         self.say(ToVault::State(state));
     }
 

@@ -53,25 +53,42 @@ async fn a_session_is_renewed_before_its_end() {
     assert_ne!(second, first);
 }
 
-/// Loss prevented: what the machine never asked for goes out in its name; or one lie of its bunker
-/// that it does not get over.
+/// Loss prevented: what the machine never asked for goes out in its name; one lie of its bunker that
+/// it does not get over; or a bunker that was taken over, of which nobody hears.
 #[tokio::test]
 async fn what_the_bunker_signs_beside_the_question_goes_to_nobody() {
-    for manner in [Manner::OtherEvent, Manner::BadSignature] {
+    for (manner, words) in [
+        (Manner::OtherEvent, "signed another event than the one asked for: its content differs"),
+        (Manner::BadSignature, "the signer's event does not hold: wrong id or signature"),
+    ] {
         let (mut world, mut talk) = World::paired(manner).await;
-        let listen = async {
-            loop {
-                let message = talk.next().await;
-                assert_eq!(up(&message), None, "a session by {manner:?}");
-            }
+        let told = talk.wait(|message| {
+            assert_eq!(up(message), None, "a session by {manner:?}");
+            let ToVault::State(state) = message else { return None };
+            state.bunker_trouble.clone()
+        });
+        // as `status` tells it
+        let told = tokio::select! {
+            came = world.service.next() => panic!("{manner:?}: {came:?}"),
+            told = told => told,
         };
+        assert_eq!(told.code.as_str(), "bunker_lied", "{manner:?}");
+        assert!(told.words.contains(words), "{manner:?}: {}", told.words);
+        assert!(told.words.ends_with("do not use this bunker, look at what runs there"));
+        let session = talk.wait(|message| match message {
+            ToVault::State(state) if state.session => Some(state.bunker_trouble.clone()),
+            _ => None,
+        });
+        tokio::pin!(session);
         tokio::select! {
             came = world.service.next() => panic!("{manner:?}: {came:?}"),
             () = world.bunker.called("sign_event", 2) => {}
-            () = listen => unreachable!(),
+            _ = &mut session => panic!("a session by {manner:?}"),
         }
         world.bunker.behave(Manner::Good);
-        world.session(&mut talk, 3_600).await;
+        let spire = world.pins().spire;
+        let opened = tokio::join!(world.service.open_session(&spire, 3_600), session);
+        assert_eq!(opened.1, None, "and is over with it");
     }
 }
 

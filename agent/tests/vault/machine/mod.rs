@@ -326,7 +326,8 @@ impl Machine {
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         self.line = Some(Line { stream, incoming });
-        let state = NetState { relays: 1, bunker: BunkerState::Ready, session: true };
+        let state =
+            NetState { relays: 1, bunker: BunkerState::Ready, session: true, bunker_trouble: None };
         self.say(&ToVault::State(state));
         true
     }
