@@ -50,7 +50,7 @@ fn only_a_whole_seed_for_this_machine_pairs() {
     let text = |text: &str| SecretText::new(text.to_owned());
     for (seed, code, words) in [
         (Machine::seed_of(&euros), "seed_currency", "EUR"),
-        (without_keys(&Machine::seed_of(&pins)), "seed_without_keys", "not in service"),
+        (without_keys(&Machine::seed_of(&pins)), "seed_without_keys", "the operator's service"),
         (text("spire-seed:v2:x"), "seed_version", "v2"),
         (text("spire-seed:v1:"), "seed_truncated", "copy it again"),
         (text("lightning:lnbc1"), "seed_not_one", "pairing page"),

@@ -265,7 +265,7 @@ impl Seed {
     /// What the machine pins.
     ///
     /// # Errors
-    /// [`MissingPins`]: the machine pairs, and is not in service before these are entered at it.
+    /// [`MissingPins`]: no machine is paired by it.
     pub fn pins(&self) -> Result<Pins, MissingPins> {
         match (self.operator, self.service, self.currency) {
             (Some(operator), Some(service), Some(currency)) => {

@@ -27,7 +27,7 @@ pub struct Pins {
     pub currency: Currency,
 }
 
-/// "Paired, not in service": what a seed of another producer did not bring.
+/// What a seed of another producer did not bring: no machine is paired by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingPins {
     /// The machine's identity, which every seed brings.
@@ -50,7 +50,8 @@ impl fmt::Display for MissingPins {
         let names: Vec<&str> = missing.iter().filter(|(gone, _)| *gone).map(|(_, n)| *n).collect();
         write!(
             f,
-            "paired, not in service: the seed does not name {}; enter it in service mode",
+            "the seed does not name {}, which a machine has to know before it trusts anybody: make \
+             one with the operator's service",
             names.join(", ")
         )
     }

@@ -149,7 +149,7 @@ fn a_seed_ends_after_its_last_second() {
 
 /// Loss prevented: a key trusted because it came first, where the seed named none.
 #[test]
-fn a_seed_without_keys_pairs_and_says_what_is_missing() {
+fn a_seed_without_keys_says_what_is_missing() {
     let text = with(|v| {
         let map = v.as_object_mut().unwrap();
         map.remove("service_pubkey");
@@ -160,8 +160,9 @@ fn a_seed_without_keys_pairs_and_says_what_is_missing() {
         MissingPins { spire: key(1), operator: Some(key(2)), service: None, currency: None };
     assert_eq!(missing, expected);
     let said = missing.to_string();
-    assert!(said.contains("not in service") && said.contains("the service key, the currency"));
-    assert!(!said.contains("operator"));
+    assert!(said.contains("make one with the operator's service"), "{said}");
+    assert!(said.contains("does not name the service key, the currency"), "{said}");
+    assert!(!said.contains("operator key"), "{said}");
 }
 
 /// Loss prevented: a seed with the server's own loopback address, which no machine can reach.
