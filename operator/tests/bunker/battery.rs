@@ -19,6 +19,7 @@ use bitspire_shared::nip46::policy::Policy;
 use bitspire_shared::seed::BunkerSecret;
 use bitspire_shell::secrets::Keyring;
 use nostr::Keys;
+use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use crate::nsecbunkerd::{FORK, Habits, Nsecbunkerd, ODD_FORK, UPSTREAM};
@@ -69,18 +70,18 @@ impl Place for Ours {
 }
 
 /// A double of nsecbunkerd.
-struct Theirs {
+pub(crate) struct Theirs {
     /// Relay and time; its own bunker is idle.
-    world: World,
-    bunker: Nsecbunkerd,
+    pub(crate) world: World,
+    pub(crate) bunker: Nsecbunkerd,
     admin_keys: Keys,
-    admin: AdminClient,
+    pub(crate) admin: AdminClient,
 }
 
 impl Theirs {
-    async fn new(habits: Habits) -> Self {
+    pub(crate) async fn new(habits: Habits) -> Self {
         let (world, admin_keys) = (World::new().await, Keys::generate());
-        let bunker = Nsecbunkerd::start(habits, public(&admin_keys), &world.relays).await;
+        let bunker = Nsecbunkerd::start(habits, public(&admin_keys), &world).await;
         let config = Self::config(&world, &bunker, &admin_keys);
         let admin = start(&world, config).await;
         Self { world, bunker, admin_keys, admin }
@@ -91,6 +92,17 @@ impl Theirs {
             passphrase: Some(Zeroizing::new(PASSPHRASE.into())),
             timeout: Duration::from_secs(4),
             ..AdminConfig::new(bunker.id, world.relays.clone(), admin.clone())
+        }
+    }
+
+    /// What the service connects with, its keys in `folder`.
+    pub(crate) fn wiring(&self, folder: &TempDir) -> Wiring {
+        Wiring {
+            keyring: Keyring::open(folder.path(), None).unwrap(),
+            relays: self.world.relays.clone(),
+            clock: self.world.time.clock(),
+            tasks: self.world.tasks.clone(),
+            stop: self.world.stop.clone(),
         }
     }
 
@@ -198,6 +210,11 @@ async fn battery(place: &mut impl Place) {
     let _ = dead.connect().await;
     let refused = dead.sign(world.event(key, 21_000, "z")).await;
     assert!(matches!(refused, Err(SignerError::Refused { .. })), "revoked stays revoked");
+
+    let (_, old) = token(&admin, "spire-1", policy).await;
+    world.time.pass(u64::from(HOURS) * 3_600 + 1);
+    let late = client(world, key, &Keys::generate(), Some(old), 10).await;
+    assert!(reason(late.connect().await).contains("expired"), "a token has an end");
 }
 
 /// Loss prevented: a fleet that can be paired with one bunker alone; a bunker that other software
@@ -249,13 +266,7 @@ async fn what_got_no_reply_is_looked_up_and_not_repeated() {
     for lost in ["create_new_policy", "create_new_key", "create_new_token"] {
         theirs.bunker.state().lose_reply = Some(lost);
         let folder = tempfile::tempdir().unwrap();
-        let wiring = Wiring {
-            keyring: Keyring::open(folder.path(), None).unwrap(),
-            relays: theirs.world.relays.clone(),
-            clock: theirs.world.time.clock(),
-            tasks: theirs.world.tasks.clone(),
-            stop: theirs.world.stop.clone(),
-        };
+        let wiring = theirs.wiring(&folder);
         let name = lost.replace('_', "-");
         let signer = provision(&theirs.admin, &name, &wiring).await.unwrap();
         signer.sign(theirs.world.event(signer.key(), 30_078, lost)).await.unwrap();
@@ -302,13 +313,7 @@ async fn a_locked_key_is_unlocked_once() {
 async fn a_bunker_without_nip44_is_named_at_the_start() {
     let theirs = Theirs::new(Habits { nip44_methods: false, ..FORK }).await;
     let folder = tempfile::tempdir().unwrap();
-    let wiring = Wiring {
-        keyring: Keyring::open(folder.path(), None).unwrap(),
-        relays: theirs.world.relays.clone(),
-        clock: theirs.world.time.clock(),
-        tasks: theirs.world.tasks.clone(),
-        stop: theirs.world.stop.clone(),
-    };
+    let wiring = theirs.wiring(&folder);
     let refused = provision(&theirs.admin, "operator-1", &wiring).await;
     let Err(refused @ ProvisionError::NoNip44(_)) = refused else { panic!("it was taken") };
     assert!(refused.to_string().contains("version of nsecbunkerd"), "{refused}");
@@ -357,7 +362,7 @@ async fn an_expired_grant_is_refused_by_our_own_bunker_and_signed_by_nsecbunkerd
     assert!(matches!(&refused, Tried::Refused(words) if words.contains("expired")), "{refused:?}");
 
     let mut theirs = Theirs::new(FORK).await;
-    theirs.bunker = Nsecbunkerd::start(FORK, admin, &theirs.world.relays).await;
+    theirs.bunker = Nsecbunkerd::start(FORK, admin, &theirs.world).await;
     let id = theirs.bunker.id;
     let passphrase = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(passphrase.path(), PASSPHRASE).unwrap();

@@ -10,4 +10,5 @@ mod nsecbunkerd;
 mod raw;
 mod relay;
 mod rest;
+mod traps;
 mod world;

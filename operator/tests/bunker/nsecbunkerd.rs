@@ -7,19 +7,21 @@ mod wire;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitspire_shared::ids::PubKey;
+use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::Pool;
-use nostr::{Filter, Keys, Kind};
+use nostr::{Event, Filter, Keys, Kind};
 use tokio::task::JoinHandle;
 
 pub(crate) use self::wire::{FORK, Habits, ODD_FORK, UPSTREAM};
 use self::wire::{State, Wire};
-use crate::world::public;
+use crate::world::{World, public};
 
 /// The running bunker.
 pub(crate) struct Nsecbunkerd {
     pub(crate) id: PubKey,
     wire: Wire,
     relays: Vec<String>,
+    clock: Clock,
     state: Arc<Mutex<State>>,
     task: Option<JoinHandle<()>>,
 }
@@ -33,16 +35,18 @@ impl Drop for Nsecbunkerd {
 }
 
 impl Nsecbunkerd {
-    pub(crate) async fn start(habits: Habits, admin: PubKey, relays: &[String]) -> Self {
+    /// On the relay of `world`, by its clock.
+    pub(crate) async fn start(habits: Habits, admin: PubKey, world: &World) -> Self {
         let keys = Keys::generate();
         let mut bunker = Self {
             id: public(&keys),
             wire: Wire { keys, admin, habits },
-            relays: relays.to_vec(),
+            relays: world.relays.clone(),
+            clock: world.time.clock(),
             state: Arc::default(),
             task: None,
         };
-        bunker.run().await;
+        bunker.run(vec![]).await;
         bunker
     }
 
@@ -54,19 +58,37 @@ impl Nsecbunkerd {
     pub(crate) async fn restart(&mut self) {
         self.task.take().unwrap().abort();
         self.state().lock();
-        self.run().await;
+        self.run(vec![]).await;
     }
 
-    async fn run(&mut self) {
+    /// The same on a relay that brings all administrators' requests of before again.
+    pub(crate) async fn restart_with_old_requests(&mut self) {
+        self.task.take().unwrap().abort();
+        let old = {
+            let mut state = self.state();
+            state.lock();
+            state.asked.clear();
+            state.replayed()
+        };
+        self.run(old).await;
+    }
+
+    /// Hears `old` first.
+    async fn run(&mut self, old: Vec<Event>) {
         let wire = self.wire.clone();
         let pool = Pool::connect(wire.keys.clone(), &self.relays, Arc::new(|_: &str| true));
         let pool = pool.await.unwrap();
         let kinds = [24_133, 24_134].map(Kind::from);
         pool.subscribe("all", Filter::new().kinds(kinds).limit(0)).await;
-        let state = self.state.clone();
+        let (state, clock) = (self.state.clone(), self.clock.clone());
+        for event in old {
+            for reply in wire.hear(&mut state.lock().unwrap(), &event, clock.now()) {
+                pool.send(&reply).await;
+            }
+        }
         self.task = Some(tokio::spawn(async move {
             while let Some(event) = pool.next().await {
-                let replies = wire.hear(&mut state.lock().unwrap(), &event);
+                let replies = wire.hear(&mut state.lock().unwrap(), &event, clock.now());
                 for reply in replies {
                     pool.send(&reply).await;
                 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bitspire_shared::ids::PubKey;
+use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::Pool;
 use clap::{Parser, ValueEnum};
 use nostr::{Filter, Keys, Kind};
@@ -112,6 +113,7 @@ fn run(asked: &Nsecbunkerd) -> Result<()> {
     let keys = Keys::parse(&disk.secret)?;
     let id = PubKey::new(keys.public_key())?;
     let wire = Wire { keys: keys.clone(), admin: disk.admin, habits: asked.version.habits() };
+    let clock = Clock::system();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let relays = std::slice::from_ref(&asked.relay);
@@ -128,7 +130,7 @@ fn run(asked: &Nsecbunkerd) -> Result<()> {
                 _ = stop.recv() => return Ok(()),
             };
             let before = disk.state.clone();
-            let replies = wire.hear(&mut disk.state, &event);
+            let replies = wire.hear(&mut disk.state, &event, clock.now());
             if disk.state != before {
                 disk.write(&asked.file)?;
             }

@@ -1,14 +1,21 @@
 //! What a key of its does for clients.
 
+use bitspire_shared::time::Unix;
 use nostr::nips::nip44;
 use nostr::{Event, PublicKey, UnsignedEvent};
 use serde_json::{Value, json};
 
-use super::{State, Token, User, Wire, letter, opened, sealed, text};
+use super::{State, Token, User, Wire, opened, sealed, text};
 
 impl Wire {
     /// A client's request to a key.
-    pub(super) fn sign(&self, state: &mut State, name: &str, event: &Event) -> Vec<Event> {
+    pub(super) fn sign(
+        &self,
+        state: &mut State,
+        name: &str,
+        event: &Event,
+        now: Unix,
+    ) -> Vec<Event> {
         let keys = state.keys[name].keys();
         let Some(request) = opened(&keys, event) else { return vec![] };
         let request: Value = serde_json::from_str(&request).unwrap();
@@ -23,18 +30,14 @@ impl Wire {
         let client = event.pubkey.to_hex();
         if method == "connect"
             && !text(params, 1).is_empty()
-            && let Err(why) = redeem(state, name, &client, text(params, 1))
+            && let Err(why) = redeem(state, name, (&client, text(params, 1)), now)
         {
             // the reason, and then the end of its own rope
             return vec![error(why), error("Not authorized")];
         }
         if !allowed(state, name, &client, method, params) {
             // it asks its administrators by a request of its own; none of them answers
-            let acl = json!({"id": "acl-1", "method": "acl", "params": [json!({
-                "keyName": name, "remotePubkey": client, "method": method,
-            }).to_string()]});
-            let acl = letter(&self.keys, &self.admin.nostr(), !self.habits.nip44, 24_134, &acl);
-            return vec![acl, error("Not authorized")];
+            return vec![self.acl(name, &client, method), error("Not authorized")];
         }
         let result = match method {
             "connect" => "ack".to_owned(),
@@ -64,11 +67,20 @@ impl Wire {
     }
 }
 
-fn redeem(state: &mut State, name: &str, client: &str, secret: &str) -> Result<(), &'static str> {
+fn redeem(
+    state: &mut State,
+    name: &str,
+    (client, secret): (&str, &str),
+    now: Unix,
+) -> Result<(), &'static str> {
     let live = |token: &&mut Token| token.secret == secret && !token.revoked;
     let token = state.tokens.iter_mut().find(live).ok_or("Token not found")?;
     if token.redeemed {
         return Err("Token already redeemed");
+    }
+    // it looks at the end here, and never again
+    if token.ends.is_some_and(|ends| ends < now) {
+        return Err("Token expired");
     }
     token.redeemed = true;
     let policy = state.policies.iter().find(|policy| policy.id == token.policy).unwrap();

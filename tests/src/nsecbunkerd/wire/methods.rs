@@ -1,5 +1,6 @@
 //! Its administrators' methods.
 
+use bitspire_shared::time::Unix;
 use nostr::{Keys, SecretKey, ToBech32 as _};
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ impl Wire {
         state: &mut State,
         method: &str,
         params: &Value,
+        now: Unix,
     ) -> Result<Value, String> {
         let ok = || Ok(json!(["ok"]));
         match method {
@@ -106,9 +108,17 @@ impl Wire {
                 let secret = Keys::generate().secret_key().to_secret_hex();
                 let id = i64::try_from(state.tokens.len()).unwrap() + 1;
                 let (key_name, client_name) = (text(params, 0).into(), text(params, 1).into());
-                let (redeemed, revoked) = (false, false);
-                let token = Token { id, key_name, client_name, secret, policy, redeemed, revoked };
-                state.tokens.push(token);
+                let ends = params[3].as_u64().map(|hours| now.after(hours * 3_600));
+                state.tokens.push(Token {
+                    id,
+                    key_name,
+                    client_name,
+                    secret,
+                    policy,
+                    ends,
+                    redeemed: false,
+                    revoked: false,
+                });
                 ok()
             }
             "get_key_tokens" => {
@@ -128,7 +138,7 @@ impl Wire {
                             "token": format!("{npub}#{}", token.secret),
                             "policy_id": token.policy, "policy_name": "p",
                             "created_at": "2026-01-01T00:00:00.000Z", "updated_at": null,
-                            "expires_at": "2096-01-01T00:00:00.000Z", "redeemed_at": at,
+                            "expires_at": token.ends.map(Unix::to_iso), "redeemed_at": at,
                             "redeemed_by": at.map(|_| &token.client_name),
                             "time_until_expiration": 1.5,
                         })

@@ -10,6 +10,7 @@ mod methods;
 use std::collections::BTreeMap;
 
 use bitspire_shared::ids::PubKey;
+use bitspire_shared::time::Unix;
 use nostr::nips::{nip04, nip44};
 use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,8 @@ struct Token {
     client_name: String,
     secret: String,
     policy: i64,
+    /// When it can no longer be redeemed, by the bunker's clock.
+    ends: Option<Unix>,
     redeemed: bool,
     revoked: bool,
 }
@@ -123,6 +126,9 @@ pub struct State {
     pub lose_reply: Option<&'static str>,
     /// Keys whose profile it has told the world.
     pub published: Vec<String>,
+    /// Its administrators' events, as a relay has them that keeps what it should not.
+    #[serde(skip)]
+    kept: Vec<Event>,
 }
 
 impl State {
@@ -130,6 +136,13 @@ impl State {
     pub fn lock(&mut self) {
         self.open.clear();
         self.responders.clear();
+    }
+
+    /// What a relay that has kept its administrators' events brings after a start, the newest first.
+    pub fn replayed(&mut self) -> Vec<Event> {
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.reverse();
+        kept
     }
 }
 
@@ -172,8 +185,8 @@ fn text(params: &Value, at: usize) -> &str {
 }
 
 impl Wire {
-    /// What it says to an event, in this order.
-    pub fn hear(&self, state: &mut State, event: &Event) -> Vec<Event> {
+    /// What it says to an event that comes at `now`, in this order.
+    pub fn hear(&self, state: &mut State, event: &Event, now: Unix) -> Vec<Event> {
         let to: Vec<_> = event.tags.public_keys().copied().collect();
         let legacy = event.content.contains("?iv=");
         if (legacy && !self.habits.nip04) || (!legacy && !self.habits.nip44) {
@@ -181,17 +194,24 @@ impl Wire {
         }
         if to.contains(&self.keys.public_key()) {
             let ours = self.habits.kinds.contains(&event.kind.as_u16());
-            return if ours { self.administer(state, event) } else { vec![] };
+            return if ours { self.administer(state, event, now) } else { vec![] };
         }
         // a locked key hears nothing
         let named =
             state.open.iter().find(|name| to.contains(&state.keys[*name].keys().public_key()));
         let Some(name) = named.cloned() else { return vec![] };
         let responders = state.responders[&name];
-        (0..responders).flat_map(|_| self.sign(state, &name, event)).collect()
+        (0..responders).flat_map(|_| self.sign(state, &name, event, now)).collect()
     }
 
-    fn administer(&self, state: &mut State, event: &Event) -> Vec<Event> {
+    /// It asks its administrators, by a request of its own, whether somebody may do something.
+    fn acl(&self, key_name: &str, client: &str, method: &str) -> Event {
+        let asked = json!({ "keyName": key_name, "remotePubkey": client, "method": method });
+        let acl = json!({"id": "acl-1", "method": "acl", "params": [asked.to_string()]});
+        letter(&self.keys, &self.admin.nostr(), !self.habits.nip44, 24_134, &acl)
+    }
+
+    fn administer(&self, state: &mut State, event: &Event, now: Unix) -> Vec<Event> {
         let Some(request) = opened(&self.keys, event) else { return vec![] };
         let request: Value = serde_json::from_str(&request).unwrap();
         let (id, method) = (&request["id"], request["method"].as_str().unwrap_or_default());
@@ -203,20 +223,24 @@ impl Wire {
             return vec![error("You are not designated to administrate this bunker")];
         }
         state.asked.push(method.to_owned());
-        let result = self.call(state, method, &request["params"]);
+        state.kept.push(event.clone());
+        let result = self.call(state, method, &request["params"], now);
         if state.lose_reply.take_if(|lost| *lost == method).is_some() {
             return vec![];
         }
         let kind = self.habits.kinds[0];
-        match result {
+        let answer = match result {
             Ok(result) => {
                 let result = match result {
                     Value::String(text) => text,
                     other => other.to_string(),
                 };
-                vec![sealed(&self.keys, event, kind, &json!({"id": id, "result": result}))]
+                sealed(&self.keys, event, kind, &json!({"id": id, "result": result}))
             }
-            Err(why) => vec![error(&why)],
-        }
+            Err(why) => error(&why),
+        };
+        // some stranger has asked for something meanwhile
+        let stranger = Keys::generate().public_key().to_hex();
+        vec![self.acl("somebody", &stranger, "sign_event"), answer]
     }
 }
