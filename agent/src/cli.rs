@@ -9,6 +9,7 @@
 
 mod doctor;
 mod evidence;
+mod given;
 mod journal;
 mod pin;
 mod receipt;
@@ -19,7 +20,7 @@ mod trace;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -135,7 +136,7 @@ enum Verb {
 struct SeedArgs {
     /// The seed URL, or - to read it from standard input
     #[arg(long, env = SEED_VARIABLE, hide_env_values = true, value_name = "URL")]
-    seed_url: Option<String>,
+    seed_url: Option<SecretText>,
     /// A file that holds the seed URL
     #[arg(long, value_name = "FILE")]
     seed_file: Option<PathBuf>,
@@ -306,17 +307,11 @@ where
 /// told here.
 fn seed(pair: SeedArgs) -> anyhow::Result<SecretText> {
     let text = match (pair.seed_url, pair.seed_file) {
-        (_, Some(file)) => std::fs::read_to_string(&file)
-            .with_context(|| format!("{}: cannot be read", file.display()))?,
-        (Some(url), None) if url == "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
-            text
-        }
+        (_, Some(file)) => given::file(&file)?,
+        (Some(url), None) if url.expose() == "-" => given::input()?,
         (Some(url), None) => url,
         (None, None) => bail!("expected --seed-url or --seed-file"),
     };
-    let text = SecretText::new(text.trim().to_owned());
     // its end and its relays are the vault's to judge
     Seed::parse(text.expose(), Unix(0), Loopback::Allowed)
         .map_err(|error| Refused::from(&error))?;

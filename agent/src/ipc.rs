@@ -55,6 +55,14 @@ impl SecretText {
     }
 }
 
+/// Of an argument or a variable.
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        let text = Zeroizing::new(text);
+        Self::new(text.trim().to_owned())
+    }
+}
+
 impl std::fmt::Debug for SecretText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SecretText(redacted)")

@@ -1,13 +1,13 @@
 //! The PIN of service mode: typed without echo, or read from a file.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
-use super::control;
+use super::{control, given};
 use crate::config::Config;
 use crate::ipc::{self, SecretText, ToNet, ToVault};
 use crate::policy::pin::check_new;
@@ -37,7 +37,7 @@ impl ServicePin {
             return Ok(());
         }
         let old = match self.old_file.as_deref() {
-            Some(file) => Some(read(file)?),
+            Some(file) => Some(given::file(file)?),
             None if io::stdin().is_terminal() => {
                 let typed =
                     typed("PIN that is set now, empty while the machine is being paired: ")?;
@@ -55,7 +55,7 @@ impl ServicePin {
 /// A new PIN from a file, or typed twice; `None` where there is neither file nor terminal.
 pub(super) fn new(file: Option<&Path>) -> anyhow::Result<Option<SecretText>> {
     let pin = match file {
-        Some(file) => read(file)?,
+        Some(file) => given::file(file)?,
         None if io::stdin().is_terminal() => {
             let first = typed("new service PIN, 6 digits or more: ")?;
             if typed("the same again: ")? != first {
@@ -72,7 +72,7 @@ pub(super) fn new(file: Option<&Path>) -> anyhow::Result<Option<SecretText>> {
 /// The PIN that is set, from a file or typed.
 pub(super) fn current(file: Option<&Path>) -> anyhow::Result<SecretText> {
     match file {
-        Some(file) => read(file),
+        Some(file) => given::file(file),
         None if io::stdin().is_terminal() => typed("service PIN: "),
         None => bail!("expected --service-pin-file or a terminal"),
     }
@@ -92,12 +92,6 @@ pub(super) fn set(socket: &Path, new: SecretText, old: Option<SecretText>) -> an
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<SecretText> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("{}: cannot be read", file.display()))?;
-    Ok(SecretText::new(text.trim().to_owned()))
-}
-
 /// A line of the terminal, which shows nothing of it.
 fn typed(prompt: &str) -> anyhow::Result<SecretText> {
     let terminal = io::stdin();
@@ -107,11 +101,9 @@ fn typed(prompt: &str) -> anyhow::Result<SecretText> {
     let mut silent = before.clone();
     silent.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent)?;
-    let mut line = String::new();
-    let read = terminal.lock().read_line(&mut line);
+    let line = given::line();
     let restored = tcsetattr(&terminal, SetArg::TCSANOW, &before);
     eprintln!();
-    read?;
     restored?;
-    Ok(SecretText::new(line.trim().to_owned()))
+    Ok(line?)
 }

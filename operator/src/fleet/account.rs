@@ -15,6 +15,7 @@ use bitspire_shared::ids::PubKey;
 use bitspire_shared::sealed::Purpose;
 use nostr::{Keys, SecretKey};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{FleetError, audit, bunker, guard_key};
 use crate::app::{App, Ring};
@@ -59,8 +60,8 @@ pub async fn import(
     }
     let service = app.service_key;
     app.store.read(move |read: &Read<'_>| guard_key(read, key, None, service)).await?;
-    let bytes = keys.secret_key().to_secret_bytes();
-    app.keyring.seal_bytes(&name(id), Purpose::OperatorKey, &bytes)?;
+    let bytes = Zeroizing::new(keys.secret_key().to_secret_bytes());
+    app.keyring.seal_bytes(&name(id), Purpose::OperatorKey, bytes.as_slice())?;
     let (now, actor) = (app.clock.now(), actor.to_owned());
     let written = app.store.write(move |tx| {
         operators::set_identity(tx, id, key, SignerKind::Local, None)?;
