@@ -66,6 +66,11 @@ fn what_a_relay_drops_is_asked_for_and_nothing_is_sold_without_it() {
     machine.service.paid = true;
     machine.until("more than one question", |machine| machine.asked_for_payment() > asked + 1);
     assert!(machine.waits_for_payment(), "the customer is asked for nothing else meanwhile");
+    machine.until("the open sale and the reason, for whoever asks at the machine", |machine| {
+        let status = machine.status();
+        let reasons = status.out_of_service.join("; ");
+        status.open_txns == 1 && reasons.contains("the service is out of reach")
+    });
     machine.service.silent = false;
     machine.until("the notes", |machine| machine.given() == 2_000);
     machine.until("the report", |machine| !machine.service.reports.is_empty());
@@ -81,6 +86,9 @@ fn what_a_relay_drops_is_asked_for_and_nothing_is_sold_without_it() {
     machine.answer_last("report_state");
     machine.wait_for_sale();
     assert_eq!(machine.dispenses(), 1);
+    machine.until("nothing left open", |machine| machine.open().is_empty());
+    assert!(machine.alerts().is_empty(), "nobody has to come: {:?}", machine.alerts());
+    assert!(machine.status().out_of_service.is_empty());
 }
 
 /// Loss prevented: notes in front of nobody, or a paid sale forgotten, because leave to dispense came
@@ -108,7 +116,13 @@ fn what_a_relay_delays_waits_for_its_customer() {
     machine.until("its state for the operator", |machine| {
         machine.open().into_values().eq(["paid_waiting".to_owned()])
     });
+    assert!(machine.alerts().is_empty(), "its customer has the code: {:?}", machine.alerts());
     machine.touch(CustomerAction::ClaimCode { code });
     machine.until("the notes", |machine| machine.given() == 2_000);
+    machine.until("the report", |machine| !machine.service.reports.is_empty());
+    assert!(machine.take());
+    machine.leave();
+    machine.until("nothing left open", |machine| machine.open().is_empty());
     assert_eq!(machine.dispenses(), 1);
+    assert!(machine.alerts().is_empty(), "{:?}", machine.alerts());
 }

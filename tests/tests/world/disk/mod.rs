@@ -178,6 +178,7 @@ fn a_damaged_or_shortened_journal_is_not_traded_on() {
     // its index is another log's
     let _ = fs::remove_file(disk.file("journal.db-shm"));
     world.start_vault().unwrap();
+    operator_hears(&world, "vault_had_ended", "it has lost entries");
     world.vault.stop().unwrap();
     let good = fs::read(disk.file("journal.db")).unwrap();
 
@@ -195,6 +196,9 @@ fn a_damaged_or_shortened_journal_is_not_traded_on() {
     closed(&customer, "does not hold");
     assert_eq!(verify(&world, &disk).0, Some(1));
     fs::write(disk.file("journal.db"), &good).unwrap();
+    world.start_vault().unwrap();
+    operator_hears(&world, "vault_had_ended", "does not hold");
+    world.vault.stop().unwrap();
 
     // a disk that may not be written: nothing is sold, and everything can be read
     let folder = world.folder().join("machine/vault").display().to_string();
