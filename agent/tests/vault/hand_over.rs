@@ -26,6 +26,21 @@ impl Machine {
         matches!(&self.screen, Some(MachineScreen::Idle { cash_out, .. })
             if cash_out.iter().any(|fiat| fiat.minor == minor))
     }
+
+    /// By its operator after a revoke: what was held by that is signed for no other key.
+    fn is_paired_again(&mut self) {
+        self.service.reply = Some(|rpc, body| {
+            if rpc == "get_payment" {
+                body.as_object_mut().unwrap().remove("authorisation");
+            }
+        });
+        let others = |n: u8| Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
+        std::fs::write(self.data_dir().join("may-pair"), "").unwrap();
+        (self.parties.spire, self.parties.client) = (others(11), others(14));
+        self.service.silent = false;
+        self.sent.clear();
+        self.pair();
+    }
 }
 
 /// Loss prevented: a machine that is sold, or whose operator is gone, and that nobody can pair again;
@@ -190,18 +205,7 @@ fn a_sale_paid_before_a_revoke_is_owed_by_a_verdict_after_another_pairing() {
     let txid = machine.last_txn();
     machine.service.silent = true;
     machine.service.paid = true;
-    // what was held by the revoke is signed for no other key
-    machine.service.reply = Some(|rpc, body| {
-        if rpc == "get_payment" {
-            body.as_object_mut().unwrap().remove("authorisation");
-        }
-    });
-    let others = |n: u8| Keys::parse(&format!("{n:02x}").repeat(32)).unwrap();
-    std::fs::write(machine.data_dir().join("may-pair"), "").unwrap();
-    (machine.parties.spire, machine.parties.client) = (others(11), others(14));
-    machine.service.silent = false;
-    machine.sent.clear();
-    machine.pair();
+    machine.is_paired_again();
     let doubted = |machine: &Machine| {
         let open = machine.last_report()["open_transactions"][0].clone();
         let doubt = &open["doubt"];
@@ -223,6 +227,38 @@ fn a_sale_paid_before_a_revoke_is_owed_by_a_verdict_after_another_pairing() {
     let receipt = SignedReceipt::read(&machine.on_paper().unwrap().text).unwrap();
     let receipt = receipt.check_of(&spire).unwrap();
     assert_eq!((receipt.txid, receipt.is_claimable()), (txid, true));
+}
+
+/// Loss prevented: a customer who has paid and stepped aside, and whose machine was revoked and paired
+/// again before they came back with the code: no notes for it, or notes twice.
+#[test]
+fn a_paid_sale_that_waited_over_a_revoke_gives_its_notes_once_after_another_pairing() {
+    let mut machine = ready();
+    let hash = machine.sell(2_000);
+    let code = machine.txn_screen().unwrap().claim.clone().unwrap();
+    machine.touch(CustomerAction::Gone);
+    machine.pay();
+    machine.until_view("the sale that waits", |view| matches!(view, View::PaidWaiting { .. }));
+    machine.service.silent = true;
+    machine.service.paid = false;
+    machine.is_paired_again();
+    machine.publish_fees();
+    machine.until("the sale that waits, still", |machine| {
+        machine.touch_once(CustomerAction::Finish);
+        machine.open().into_values().eq(["paid_waiting".to_owned()]) && machine.is_for_sale()
+    });
+    assert_eq!(machine.dispenses(), 0, "nobody stands there");
+    machine.touch(CustomerAction::ClaimCode { code });
+    machine.until("the notes", |machine| machine.given() == 2_000);
+    machine.until("the report", |machine| {
+        machine.service.reports.last().is_some_and(|report| {
+            (report.payment_hash, report.outcome) == (hash, DispenseOutcome::Full)
+        })
+    });
+    assert!(machine.take());
+    machine.leave();
+    machine.until("no open sale", |machine| machine.status().open_txns == 0);
+    assert_eq!(machine.dispenses(), 1);
 }
 
 /// Loss prevented: a machine whose service is lost, and with it the way for the operator's word; or

@@ -254,3 +254,56 @@ fn each_limit_of_the_threat_model_has_its_test() {
     let gone: Vec<_> = named.iter().filter(|name| !is_there(&sources, name)).collect();
     assert_eq!(gone, Vec::<&&str>::new());
 }
+
+/// What a revoke in the middle of each state of a cash_out comes to, by the tests that hold it.
+const CASH_OUT_REVOKED: [(&str, &str); 12] = [
+    ("quoted", "a_revoked_quote_becomes_no_invoice"),
+    ("invoiced", "a_sale_paid_before_a_revoke_is_owed_by_a_verdict_after_another_pairing"),
+    ("paid", "what_was_held_by_a_revoke_is_not_authorised_by_another_pairing"),
+    ("dispense_committed", "an_authorised_sale_that_was_revoked_is_reported_by_its_vault"),
+    ("dispensing", "an_authorised_sale_that_was_revoked_is_reported_by_its_vault"),
+    (
+        "paid_waiting",
+        "a_paid_sale_that_waited_over_a_revoke_gives_its_notes_once_after_another_pairing",
+    ),
+    ("settled", "an_authorised_sale_that_was_revoked_is_reported_by_its_vault"),
+    ("short_dispensed", "a_partial_sale_stays_owed_over_a_revoke"),
+    ("uncertain", "an_uncertain_sale_waits_for_a_person_over_a_revoke"),
+    ("cancelled", "a_revoked_quote_becomes_no_invoice"),
+    ("expired", "after_a_revoke_nothing_is_signed_and_payments_are_owed"),
+    ("late", "after_a_revoke_nothing_is_signed_and_payments_are_owed"),
+];
+
+/// The same of a cash_in.
+const CASH_IN_REVOKED: [(&str, &str); 11] = [
+    ("open", "a_revoked_lock_ends_at_its_time"),
+    ("escrowed", "a_revoked_lock_ends_at_its_time"),
+    (
+        "stack_committed",
+        "a_note_in_doubt_over_a_revoke_is_claimed_by_a_verdict_after_another_pairing",
+    ),
+    ("credited", "notes_stacked_before_a_revoke_are_claimed_after_another_pairing"),
+    ("uncertain", "a_note_in_doubt_over_a_revoke_is_claimed_by_a_verdict_after_another_pairing"),
+    ("offered", "an_offered_withdraw_stays_payable"),
+    ("claimed", "a_bound_withdraw_is_paid_once_over_a_revoke"),
+    ("pay_unknown", "a_withdraw_of_unknown_end_is_looked_up_and_paid_once_over_a_revoke"),
+    ("redeemed", "a_paid_withdraw_stays_paid"),
+    ("expired", "a_withdraw_that_ends_after_a_revoke_is_owed"),
+    ("returned", "a_revoked_lock_ends_at_its_time"),
+];
+
+/// Loss prevented: a state of a sale that nobody has thought of when a machine is revoked in its
+/// middle.
+#[test]
+fn each_state_of_a_sale_has_its_revoke() {
+    let sources = sources();
+    let out = bitspire_agent::txn::cash_out::State::NAMES;
+    let into = bitspire_agent::txn::cash_in::State::NAMES;
+    for (names, cases) in [(out, CASH_OUT_REVOKED.as_slice()), (into, &CASH_IN_REVOKED)] {
+        let named: Vec<&str> = cases.iter().map(|(state, _)| *state).collect();
+        assert_eq!(named, names, "a case for each state, in its order");
+        for (state, test) in cases {
+            assert!(is_there(&sources, test), "{state}: {test}");
+        }
+    }
+}

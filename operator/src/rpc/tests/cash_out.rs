@@ -107,7 +107,11 @@ pub(crate) async fn settlement(world: &World, sale: &Sale) -> settlements::Settl
 }
 
 pub(super) async fn debts(world: &World, sale: &Sale) -> Vec<(String, u64)> {
-    let claim = sale.claim;
+    owed_by(world, sale.claim).await
+}
+
+/// What is owed to whoever has the code, with the reasons.
+pub(super) async fn owed_by(world: &World, claim: ClaimHash) -> Vec<(String, u64)> {
     world
         .read(move |read| match claims::by_hash(read, claim)? {
             Some(claim) => claims::debts(read, claim.id),

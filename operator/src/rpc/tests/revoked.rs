@@ -1,12 +1,13 @@
 //! A machine that is revoked in the middle of a sale: each state of both directions.
 
 use super::cash_in::{claim, fetched};
-use super::cash_out::{debts, loaded, offered, pay, report, settlement};
+use super::cash_out::{debts, loaded, offered, owed_by, pay, report, settlement};
 use super::*;
 use crate::app::Ring;
 use crate::settle;
 use crate::store::quotes;
 use crate::store::settlements::{self, Distribution, SettlementStatus};
+use crate::wallet::simulated::Behaviour;
 
 /// What a revoke does in its transaction; how many paid sales it holds.
 pub(super) async fn revoke(world: &World) -> usize {
@@ -246,6 +247,56 @@ async fn a_bound_withdraw_is_paid_once_over_a_revoke() {
     }
     assert_eq!(liability(&world).await, 0);
     assert_eq!(world.balance(Account::Wallet(world.machine_id)).await, -19_000);
+}
+
+/// Loss prevented: a payment whose end nobody knows, made a second time because the machine was revoked
+/// or paired again meanwhile, or never looked up again.
+#[tokio::test]
+async fn a_withdraw_of_unknown_end_is_looked_up_and_paid_once_over_a_revoke() {
+    for behaviour in [Behaviour::LoseAnswer, Behaviour::Pend] {
+        let (world, mut machine) = serving().await;
+        let node = world.app.simulated.clone().unwrap();
+        let withdraw = withdrawn(&mut machine).await;
+        let hash = fetched(&world, &withdraw).await;
+        node.script([behaviour]);
+        crate::payout::tests::round(&world.app).await.unwrap();
+        let ask = GetPayment::WithdrawId(withdraw.withdraw_id);
+        let payment = machine.ask(ask).await.unwrap();
+        assert_eq!(payment.state, PaymentState::Unknown, "{behaviour:?}");
+        revoke(&world).await;
+        if behaviour == Behaviour::Pend {
+            crate::payout::tests::round(&world.app).await.unwrap();
+            assert_eq!(liability(&world).await, -19_000, "it waits for the wallet's word");
+            node.resolve("till", hash, true).unwrap();
+        }
+        for _ in 0..2 {
+            let kept = paid_out(&world, hash).await;
+            assert_eq!(kept.status, SettlementStatus::Accepted, "{behaviour:?}: {:?}", kept.reason);
+        }
+        assert_eq!(liability(&world).await, 0);
+        assert_eq!(world.balance(Account::Wallet(world.machine_id)).await, -19_000, "once");
+        let mut anew = paired_again(&world, &machine).await;
+        let payment = anew.ask(ask).await.unwrap();
+        assert_eq!(payment.state, PaymentState::Settled, "the machine learns of it");
+    }
+}
+
+/// Loss prevented: sats for notes that were fed, forgotten with the machine because nobody scanned its
+/// screen in time.
+#[tokio::test]
+async fn a_withdraw_that_ends_after_a_revoke_is_owed() {
+    let (world, mut machine) = serving().await;
+    let (quote, claim_hash) = locked(&mut machine).await;
+    let body = claim(&mut machine, &quote, claim_hash, &[(2_000, 1)], &[]);
+    let withdraw = machine.ask(machine.signed(body)).await.unwrap();
+    revoke(&world).await;
+    world.advance(withdraw.expires_at.since(world.app.clock.now()) + 1);
+    crate::payout::tests::round(&world.app).await.unwrap();
+    let owed = owed_by(&world, claim_hash).await;
+    assert_eq!(owed, [("unclaimed".to_owned(), 19_000)]);
+    assert_eq!(liability(&world).await, 0);
+    assert_eq!(world.balance(Account::Owed(world.machine_id)).await, -19_000);
+    world.books_hold().await;
 }
 
 /// Loss prevented: the books of a withdraw that was paid before, changed by the revoke.

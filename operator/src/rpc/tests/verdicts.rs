@@ -5,6 +5,7 @@ use bitspire_shared::statement::VerdictKind;
 use nostr::UnsignedEvent;
 use zeroize::Zeroizing;
 
+use super::cash_in::claim;
 use super::cash_out::{Sale, debts, loaded, offered, pay, settlement};
 use super::revoked::{paired_again, revoke};
 use super::*;
@@ -67,22 +68,29 @@ fn said(
     open: Option<(&Sale, &str, Doubt)>,
     used: &[Nonce],
 ) -> VaultSigned<StateReport> {
+    let open = open.into_iter().map(|(sale, state, doubt)| open_txn(&sale.quote, state, doubt));
+    beat(machine, open.collect(), used)
+}
+
+fn open_txn(quote: &Quote, state: &str, doubt: Doubt) -> OpenTxn {
+    OpenTxn {
+        txid: quote.txid,
+        direction: quote.direction,
+        state: state.into(),
+        fiat_minor: Some(quote.fiat_minor),
+        since: Unix(1),
+        doubt: Some(doubt),
+    }
+}
+
+/// What a machine says of its open sales, and of the nonces that it has used.
+fn beat(machine: &mut Peer, open: Vec<OpenTxn>, used: &[Nonce]) -> VaultSigned<StateReport> {
     let signed = super::sessions::state(machine, &[]);
     let mut body = serde_json::to_value(&signed).unwrap();
     body.as_object_mut().unwrap().remove("vault_sig");
     let mut report: StateReport = serde_json::from_value(body).unwrap();
     report.used_nonces = used.to_vec();
-    report.open_transactions = open
-        .into_iter()
-        .map(|(sale, state, doubt)| OpenTxn {
-            txid: sale.quote.txid,
-            direction: Direction::CashOut,
-            state: state.into(),
-            fiat_minor: Some(sale.quote.fiat_minor),
-            since: Unix(1),
-            doubt: Some(doubt),
-        })
-        .collect();
+    report.open_transactions = open;
     machine.signed(report)
 }
 
@@ -294,5 +302,41 @@ async fn a_sale_paid_before_a_revoke_is_owed_after_another_pairing() {
     let done = report(&mut anew, &sale, DispenseOutcome::None, Some(0), 4_000);
     anew.ask(done).await.unwrap();
     assert_eq!(debts(&world, &sale).await, [("undispensed".to_owned(), 42_000)]);
+    world.books_hold().await;
+}
+
+/// Loss prevented: a note that nobody knew about when its machine was revoked: never its customer's,
+/// although a person has found it in the cashbox since; or theirs twice.
+#[tokio::test]
+async fn a_note_in_doubt_over_a_revoke_is_claimed_by_a_verdict_after_another_pairing() {
+    let (world, mut machine, operator) = decidable().await;
+    let asked = machine.quote(Direction::CashIn, 2_000);
+    let quote = machine.ask(asked).await.unwrap();
+    let in_doubt = open_txn(&quote, "uncertain", doubt(2_000, 2_000));
+    let said = beat(&mut machine, vec![in_doubt.clone()], &[]);
+    machine.ask(said).await.unwrap();
+    revoke(&world).await;
+    let owed = Wish { verdict: VerdictKind::Owed, txid: Some(quote.txid), amount_minor: None };
+    let refused = decide(&world, owed).await.unwrap_err();
+    assert!(matches!(refused, FleetError::State { .. }), "{refused}");
+    // the lock is over, and what was kept back for it
+    world.advance(120 + 900 + 1);
+    let mut anew = paired_again(&world, &machine).await;
+    let said = beat(&mut anew, vec![in_doubt], &[]);
+    anew.ask(said).await.unwrap();
+    let verdict = decide(&world, owed).await.unwrap();
+    assert_eq!(verdict.amount_minor, 2_000);
+    let now = world.app.clock.now();
+    assert_eq!(told(&mut anew, &operator, now).await.nonce(), verdict.nonce);
+    // the vault counts the note now, and claims it
+    let body = claim(&mut anew, &quote, asked.claim_hash, &[(2_000, 1)], &[]);
+    let withdraw = anew.ask(anew.signed(body.clone())).await.unwrap();
+    assert_eq!(withdraw.net_sats.0, 19_000);
+    let said = beat(&mut anew, vec![], &[verdict.nonce]);
+    anew.ask(said).await.unwrap();
+    assert_eq!(state(&world, &verdict).await, VerdictState::Used);
+    assert_eq!(anew.ask(anew.signed(body)).await, Ok(withdraw), "one for ever");
+    let liability = Account::CustomerLiability(world.machine_id);
+    assert_eq!(world.balance(liability).await, -19_000);
     world.books_hold().await;
 }
