@@ -1,4 +1,5 @@
-//! A name for each reason, for programs: it stays, whatever the words become.
+//! A name for each reason, for programs: it stays, whatever the words become. docs/operations.md lists
+//! them all, and a test holds the list.
 
 use super::FleetError;
 use crate::signer::policy::PolicyError;
@@ -59,5 +60,29 @@ impl SignerError {
             Self::TokenHidden { .. } => "bunker_token_hidden",
             Self::Lied { .. } | Self::Unexpected { .. } => "bunker_lied",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Loss prevented: a script of an operator that waits for a reason which has another name since
+    /// the last update, or a reason that nobody can look up.
+    #[test]
+    fn every_code_of_the_api_is_in_the_manual_and_stays() {
+        let manual = include_str!("../../../docs/operations.md");
+        let (_, table) = manual.split_once("| the API's code | why | what to do |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let listed: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+        let (program, _) = include_str!("codes.rs").split_once("#[cfg(test)]").unwrap();
+        // names are all that stands in quotes here
+        let named: BTreeSet<&str> = program
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .collect();
+        assert!(named.len() > 20, "{named:?}");
+        assert_eq!(listed, Vec::from_iter(named), "in order, each once");
     }
 }
