@@ -15,7 +15,8 @@ use bitspire_operator::store::machines::{self, Confirmation, Machine};
 use bitspire_operator::store::{StoreError, outbox};
 use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shell::clock::Clock;
-use nostr::Keys;
+use bitspire_shell::secrets::write_private;
+use nostr::{Keys, ToBech32 as _};
 
 /// A daemon that dies with its test.
 struct Daemon(Child);
@@ -165,6 +166,47 @@ fn a_machine_is_paired_through_a_bunker_of_its_own() {
     assert!(said(&list).contains("awaiting_session"), "{}", said(&list));
     let revoked = run(folder, &["revoke", "1"]);
     assert!(revoked.status.success(), "{}", said(&revoked));
+}
+
+/// Loss prevented: an operator's private key that stays in the service of a whole fleet, while the
+/// check of what lies on the disk says that all is well.
+#[test]
+fn a_key_that_was_brought_along_is_found_while_its_operator_owns_machines() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = folder.path();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "[api]\nlisten = '127.0.0.1:0'\n[public]\nlisten = '127.0.0.1:0'\n\
+         [relay]\nlisten = '127.0.0.1:{port}'\nurl = 'ws://127.0.0.1:{port}'\n\
+         [wallets.till]\nkind = 'simulated'\n"
+    );
+    std::fs::write(folder.join("operator.toml"), config).unwrap();
+    let (_daemon, _) = started(folder, &["serve"]);
+    let file = elsewhere.path().join("nsec");
+    let nsec = Keys::generate().secret_key().to_bech32().unwrap();
+    write_private(&file, nsec.as_bytes()).unwrap();
+    let import = run(folder, &["account", "import-key", "--file", &file.display().to_string()]);
+    assert!(import.status.success(), "{}", said(&import));
+    let audit = || run(folder, &["audit", "keys"]);
+    let alone = audit();
+    assert_eq!(alone.status.code(), Some(0), "no machine hangs on it: {}", said(&alone));
+    let add = ["machine", "add", "--name", "Bar", "--currency", "EUR", "--wallet", "till"];
+    assert!(run(folder, &add).status.success());
+    let found = audit();
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    assert!(said(&found).contains("FOUND operator 1 (operator) owns machines"), "{}", said(&found));
+    assert!(![&import, &found].iter().any(|output| said(output).contains(&nsec)));
+    // the bunker may not be there yet
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let moved = run(folder, &["account", "migrate-to-bunker"]);
+        if moved.status.success() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{}", said(&moved));
+    }
+    let clean = audit();
+    assert_eq!(clean.status.code(), Some(0), "{}", said(&clean));
 }
 
 /// Machines: more than are under way at once, and than a machine may ask the bunker in a minute.

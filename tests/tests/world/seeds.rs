@@ -1,6 +1,6 @@
 //! Seeds that must not pair a machine, and what a machine keeps of the one that did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -170,7 +170,8 @@ fn a_bad_seed_pairs_nothing_and_a_good_one_leaves_no_secret() {
     spare.stop().unwrap();
 
     let sessions = Ledger::of(world.folder()).unwrap().sessions().unwrap();
-    says_how_it_is_set_up(&world);
+    let lnurl = decode(&bearer.lnurl).unwrap();
+    says_how_it_is_set_up(&world, lnurl.split("/lnurl").next().unwrap());
     // a daemon that runs has a log of its database beside it, with what was there before
     operator_keeps_no_secret(world.folder(), &seed_and_keys(world.folder(), &seed));
     let boot = [world.kiosk_address().unwrap(), world.page_address().unwrap()];
@@ -178,24 +179,46 @@ fn a_bad_seed_pairs_nothing_and_a_good_one_leaves_no_secret() {
     leaves_no_secret(world.folder(), &seed, &bearer, &sessions, &boot);
 }
 
-/// What the commands that tell of configuration, keys and requests say, among the logs.
-fn says_how_it_is_set_up(world: &World) {
-    for (program, file, words) in [
-        ("agent", "machine.toml", ["config", "show"].as_slice()),
-        ("agent", "machine.toml", &["audit", "keys"]),
-        ("operator", "operator.toml", &["config", "show"]),
-        ("operator", "operator.toml", &["audit", "keys"]),
-        ("operator", "operator.toml", &["bunker", "audit"]),
-        ("operator", "operator.toml", &["bunker", "tokens", keys::SPIRE]),
+/// What a command of a part says; it goes well.
+fn says(world: &World, program: &str, words: &[&str]) -> Vec<u8> {
+    let file = if program == "agent" { "machine.toml" } else { "operator.toml" };
+    let mut command = Command::new(world.program());
+    command.args([program, "--config"]).arg(world.folder().join(file)).args(words);
+    let said = command.output().unwrap();
+    assert!(said.status.success(), "{program} {words:?}: {said:?}");
+    assert!(!said.stdout.is_empty(), "{program} {words:?}");
+    [said.stdout, said.stderr].concat()
+}
+
+/// What the commands that tell of configuration, keys, requests and sales say, and the page that checks
+/// receipts, among the logs.
+fn says_how_it_is_set_up(world: &World, public: &str) {
+    let logs = world.folder().join("logs");
+    for (program, words) in [
+        ("agent", ["config", "show"].as_slice()),
+        ("agent", &["audit", "keys"]),
+        ("operator", &["config", "show"]),
+        ("operator", &["audit", "keys"]),
+        ("operator", &["bunker", "audit"]),
+        ("operator", &["bunker", "tokens", keys::SPIRE]),
     ] {
-        let mut command = Command::new(world.program());
-        command.args([program, "--config"]).arg(world.folder().join(file)).args(words);
-        let said = command.output().unwrap();
-        assert!(said.status.success(), "{program} {words:?}: {said:?}");
-        assert!(!said.stdout.is_empty(), "{program} {words:?}");
         let name = format!("{program} {}.out", words[..2].join(" "));
-        let all = [said.stdout, said.stderr].concat();
-        fs::write(world.folder().join("logs").join(name), all).unwrap();
+        fs::write(logs.join(name), says(world, program, words)).unwrap();
+    }
+    let entries = Journal::of(world.folder()).unwrap().after(0).unwrap();
+    // a sale that was begun and left moves no notes, and has no receipt
+    let sales = entries.into_iter().filter(|entry| entry.kind == "intent");
+    let sales: BTreeSet<String> = sales.filter_map(|entry| entry.txid).collect();
+    assert_eq!(sales.len(), 2, "one in each direction: {sales:?}");
+    for txid in sales {
+        let evidence = says(world, "agent", &["evidence", &txid]);
+        fs::write(logs.join(format!("evidence {txid}.out")), evidence).unwrap();
+        let receipt = String::from_utf8(says(world, "agent", &["receipt", &txid])).unwrap();
+        let text = receipt.lines().next().unwrap();
+        let page = ureq::post(format!("{public}/receipt")).send_form([("receipt", text)]);
+        let page = page.unwrap().body_mut().read_to_string().unwrap();
+        assert!(page.contains("Good receipt"), "{page}");
+        fs::write(logs.join(format!("receipt {txid}.out")), receipt + &page).unwrap();
     }
 }
 
