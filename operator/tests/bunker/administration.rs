@@ -173,6 +173,32 @@ async fn the_first_start_names_the_administrator() {
     assert_eq!(read_id(&folder.path().join("none")).unwrap(), None);
 }
 
+/// Loss prevented: whoever stole the service's admin key goes on making tokens for every machine after
+/// another one was named.
+#[tokio::test]
+async fn an_administrator_who_is_named_at_a_start_takes_the_formers_place() {
+    let mut world = World::new().await;
+    let second = public(&world.second_admin);
+    world.admin.ping().await.unwrap();
+    world.stop_bunker().await;
+    world.start_unasked(vec![second]).await;
+    let administers = async |keys: &Keys| {
+        let config = AdminConfig {
+            timeout: Duration::from_secs(3),
+            ..AdminConfig::new(world.id, world.relays.clone(), keys.clone())
+        };
+        let (tasks, stop) = (&world.tasks, world.stop.clone());
+        let admin = AdminClient::start(config, world.time.clock(), tasks, stop).await.unwrap();
+        admin.ping().await
+    };
+    let patience = std::time::Instant::now() + crate::world::PATIENCE;
+    while administers(&world.second_admin).await.is_err() {
+        assert!(std::time::Instant::now() < patience, "the one who was named does not administer");
+    }
+    let former = administers(&world.admin_keys).await;
+    assert_eq!(former, Err(SignerError::NoReply { method: "ping", seconds: 3 }));
+}
+
 fn wiring(world: &World, folder: &tempfile::TempDir) -> Wiring {
     Wiring {
         keyring: Keyring::open(folder.path(), None).unwrap(),
