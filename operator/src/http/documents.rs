@@ -301,3 +301,76 @@ pub(super) async fn republish(
     caller.needs(Role::Operator)?;
     Ok(Json(publish::republish(&api.app, &caller.actor, caller.operator, id).await?))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn bay(number: u8) -> BayId {
+        BayId::new(number).unwrap()
+    }
+
+    fn ours(number: u8, count: u32) -> Declared {
+        Declared {
+            bay: bay(number),
+            denomination: Some(20),
+            denomination_minor: 2_000,
+            count,
+            updated_at: Unix(1),
+        }
+    }
+
+    fn underway(number: u8) -> Open {
+        Open {
+            change_id: ChangeId::from_bytes([number; 16]),
+            bay: bay(number),
+            set: None,
+            delta: Some(5),
+            reason: "refill".into(),
+            base_seq: JournalSeq(1),
+            actor: "somebody".into(),
+            created_at: Unix(1),
+        }
+    }
+
+    fn said(counts: &[(u8, u32)]) -> StateReport {
+        let held = |count| json!({ "denomination_minor": 2_000, "count": count });
+        let held = counts.iter().map(|(number, count)| (number.to_string(), held(*count)));
+        serde_json::from_value(json!({
+            "versions": {}, "devices": {}, "cassettes": held.collect::<BTreeMap<_, _>>(),
+            "cashbox": null, "applied_documents": {}, "applied_changes": [],
+            "open_transactions": [], "alerts": [], "journal_seq": 1,
+            "journal_head": "00".repeat(32),
+        }))
+        .unwrap()
+    }
+
+    /// Loss prevented: notes that are missing from a bay, or a bay that only one side knows, and a
+    /// page that shows one number and nothing to look into; a refill on its way taken for a theft.
+    #[test]
+    fn a_bay_that_differs_shows_both_numbers() {
+        let found = |declared: &[(u8, u32)], open: &[u8], reported: &[(u8, u32)]| {
+            let declared: Vec<_> = declared.iter().map(|(n, count)| ours(*n, *count)).collect();
+            let open: Vec<_> = open.iter().copied().map(underway).collect();
+            let all = differences(&declared, &open, &said(reported));
+            let told = all
+                .into_iter()
+                .map(|one| (one.bay.get(), one.declared, one.reported, one.on_its_way));
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[], &[], &[]), []);
+        assert_eq!(found(&[(1, 100), (2, 0)], &[], &[(1, 100), (2, 0)]), [], "the same counts");
+        // the machine has more, or fewer, and each side has its own number
+        let both = [(1, Some(100), Some(97), false), (2, Some(50), Some(60), false)];
+        assert_eq!(found(&[(1, 100), (2, 50)], &[], &[(1, 97), (2, 60)]), both);
+        // a bay of one side only, and none is no count of 0
+        let one_sided = [(1, Some(0), None, false), (2, None, Some(0), false)];
+        assert_eq!(found(&[(1, 0)], &[], &[(2, 0)]), one_sided);
+        // what is under way is said of its own bay, and is no difference where the counts agree
+        let refilled = [(1, Some(105), Some(100), true), (2, Some(50), Some(49), false)];
+        let counts = [(1, 105), (2, 50), (3, 7)];
+        assert_eq!(found(&counts, &[1, 3], &[(1, 100), (2, 49), (3, 7)]), refilled);
+    }
+}

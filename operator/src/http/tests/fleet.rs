@@ -2,10 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use bitspire_shared::ids::{BayId, JournalSeq};
+use bitspire_shared::money::Denomination;
+use bitspire_shared::time::Unix;
 use nostr::Keys;
 use serde_json::{Value, json};
 
 use super::{As, Site};
+use crate::ids::MachineId;
+use crate::store::cassettes::{Cassette, Heartbeat, heartbeat, list, set, set_heartbeat};
+use crate::store::{Json, Read, StoreError, Tx};
 use crate::testing::key;
 
 fn machine(name: &str, wallet: &str) -> Value {
@@ -349,6 +355,46 @@ async fn fees_go_out_by_tag_and_are_shown_first() {
         ("/api/v1/dca/rollouts/7/stop", Value::Null),
     ] {
         site.post(&cookie, path, body).await.expect(400);
+    }
+    site.stop().await;
+}
+
+/// Loss prevented: notes that are missing from a bay, and a look at the page that makes one side's
+/// number the other's, so that nobody ever sees that they were missing.
+#[tokio::test]
+async fn a_difference_is_shown_with_both_numbers_and_overwrites_neither() {
+    let site = Site::new().await;
+    let cookie = site.cookie();
+    site.post(&cookie, "/api/v1/dca/machines", machine("Bar", "till")).await.expect(201);
+    let (machine_id, bay) = (MachineId(1), BayId::new(1).unwrap());
+    let denomination = Denomination::from_minor(2_000).unwrap();
+    let ours = Cassette { machine_id, bay, denomination, count: 100, updated_at: Unix(5) };
+    let said = json!({
+        "versions": {}, "devices": {}, "cashbox": null,
+        "cassettes": {"1": {"denomination_minor": 2_000, "count": 97}},
+        "applied_documents": {}, "applied_changes": [], "open_transactions": [], "alerts": [],
+        "journal_seq": 7, "journal_head": "00".repeat(32),
+    });
+    let its = Heartbeat {
+        machine_id,
+        journal_seq: JournalSeq(7),
+        body: Json(said),
+        received_at: Unix(6),
+    };
+    let kept = (vec![ours.clone()], Some(its.clone()));
+    let write = move |tx: &Tx<'_>| set(tx, &ours).and_then(|()| set_heartbeat(tx, &its));
+    site.world.app.store.write(write).await.unwrap();
+    let difference = json!([{"bay": "1", "declared": 100, "reported": 97, "on_its_way": false}]);
+    let path = "/api/v1/dca/machines/1/cassettes";
+    for _ in 0..2 {
+        let shown = site.get(&cookie, path).await.expect(200);
+        assert_eq!(shown["differences"], difference, "{shown}");
+        assert_eq!(shown["declared"][0]["count"], 100, "{shown}");
+        assert_eq!(shown["reported"][0]["count"], 97, "{shown}");
+        let both =
+            move |read: &Read<'_>| Ok((list(read, machine_id)?, heartbeat(read, machine_id)?));
+        let both: Result<_, StoreError> = site.world.app.store.read(both).await;
+        assert_eq!(both.unwrap(), kept);
     }
     site.stop().await;
 }

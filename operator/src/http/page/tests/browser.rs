@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bitspire_shared::ids::JournalSeq;
+use bitspire_shared::ids::{BayId, JournalSeq};
+use bitspire_shared::money::Denomination;
 use nostr::Keys;
 use rquickjs::loader::{BuiltinLoader, BuiltinResolver};
 use rquickjs::{CatchResultExt as _, Context, Ctx, Module, Object, Runtime};
@@ -12,7 +13,7 @@ use super::super::{ASSETS, SCRIPT};
 use crate::fleet::tests::double::{Double, Fault};
 use crate::http::tests::{As, Site};
 use crate::rpc::tests::verdicts::Bunker;
-use crate::store::cassettes::{self, Heartbeat};
+use crate::store::cassettes::{self, Cassette, Heartbeat};
 use crate::store::{self, StoreError, machines, operators};
 use crate::testing::{World, key};
 
@@ -293,6 +294,40 @@ async fn fees_and_refills_are_written_down_as_typed() {
     assert_eq!(held["declared"][0]["count"], 960, "{held}");
     let changes: Vec<_> = held["open_changes"].as_array().unwrap().iter().collect();
     assert_eq!((&changes[0]["set"], &changes[1]["delta"]), (&1_000.into(), &(-40).into()));
+    tab.site.stop().await;
+}
+
+/// Loss prevented: notes that are missing from a bay, and a page on which both sides' numbers look as
+/// if they were one, or every bay as if it were looked into.
+#[tokio::test]
+async fn a_bay_that_differs_says_so_beside_both_numbers() {
+    let tab = Tab::with_machine().await;
+    let held = |count: u32| json!({ "denomination_minor": 2_000, "count": count });
+    let said = json!({
+        "versions": {}, "devices": {}, "cassettes": {"1": held(97), "2": held(50)},
+        "cashbox": null, "applied_documents": {}, "applied_changes": [], "open_transactions": [],
+        "alerts": [], "journal_seq": 7, "journal_head": "05".repeat(32),
+    });
+    let app = &tab.site.world.app;
+    let at = app.clock.now();
+    let written = app.store.write(move |tx| {
+        let machine_id = machines::list(tx, None)?.remove(0).id;
+        let denomination = Denomination::from_minor(2_000).unwrap();
+        for (number, count) in [(1, 8_100), (2, 50)] {
+            let bay = BayId::new(number).unwrap();
+            let ours = Cassette { machine_id, bay, denomination, count, updated_at: at };
+            cassettes::set(tx, &ours)?;
+        }
+        let (journal_seq, body) = (JournalSeq(7), store::Json(said));
+        let heartbeat = Heartbeat { machine_id, journal_seq, body, received_at: at };
+        cassettes::set_heartbeat(tx, &heartbeat)
+    });
+    written.await.map_err(|error: StoreError| error).unwrap();
+    tab.go("#/machines").await;
+    tab.go("#/machines/1").await;
+    tab.shows("8\u{202f}100");
+    tab.shows("97differs");
+    assert_eq!(tab.ask("text", &[]).matches("differs").count(), 1, "the other bay agrees");
     tab.site.stop().await;
 }
 
