@@ -200,10 +200,19 @@ pub async fn change(
 }
 
 fn write(tx: &Tx<'_>, rules: RuleSet, now: Unix) -> Result<KeptRules, RulesError> {
+    let about = |of: &RuleSet| (of.scope, of.operator_id, of.machine_id, of.lp_id);
+    let mut standing = rules::standing(tx, now)?;
+    standing.retain(|one| about(one) == about(&rules));
+    let told = |one: &KeptRules| {
+        let (shares, in_force_at) = (&one.shares.0, one.in_force_at);
+        json!({ "rules": one.id, "shares": shares, "in_force_at": in_force_at })
+    };
     let id = rules::insert(tx, &rules)?;
     let detail = json!({
         "rules": id, "scope": rules.scope, "shares": rules.shares.0,
         "in_force_at": rules.in_force_at,
+        // what counts now, and what would have counted before this one does
+        "before": standing.iter().map(told).collect::<Vec<_>>(),
     });
     let entry = log::Audit {
         at: now,

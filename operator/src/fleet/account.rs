@@ -127,8 +127,12 @@ pub async fn migrate(app: &Arc<App>, actor: &str, id: OperatorId) -> Result<PubK
         signed.map_err(|source| FleetError::Bunker { step: "sign_event", source })?;
         let used = name.clone();
         let written = of.store.write(move |tx| {
+            let was = operators::find(tx, id)?.ok_or(FleetError::NoOperator(id))?.signer;
             operators::set_identity(tx, id, key, SignerKind::Bunker, Some(&used))?;
-            let detail = json!({ "operator_pubkey": key, "bunker_key_name": used });
+            let detail = json!({
+                "operator_pubkey": key, "bunker_key_name": used, "signer": SignerKind::Bunker,
+                "before": { "signer": was },
+            });
             audit(tx, now, &actor, "operator.migrate", &format!("operator:{id}"), detail)
                 .map_err(FleetError::from)
         });

@@ -52,7 +52,11 @@ pub async fn confirm(
             return Err(FleetError::WrongDigits);
         }
         rows::confirm(tx, id, now)?;
-        let detail = json!({ "machine_npub": machine.machine_npub, "vault": machine.vault_key });
+        let detail = json!({
+            "machine_npub": machine.machine_npub, "vault": machine.vault_key,
+            "confirmation": Confirmation::Confirmed,
+            "before": { "confirmation": machine.confirmation },
+        });
         audit(tx, now, &actor, "machine.confirm", &subject(id), detail)?;
         find(tx, id, operator)
     });

@@ -364,12 +364,18 @@ impl<'a> Attempt<'a> {
         let (spire, service, name) =
             (self.pins.spire, self.app.service_key, self.row.key_name.clone());
         let actor = self.actor.to_owned();
-        let detail = json!({
+        let mut detail = json!({
             "machine_npub": spire, "bunker_key_name": name, "token_expires_at": ends,
             "relays": self.row.relays.0,
         });
         let written = self.app.store.write(move |tx| {
-            machines::find(tx, machine, operator)?;
+            let was = machines::find(tx, machine, operator)?;
+            // what a pairing takes the place of: its pins, and that it was in service
+            detail["before"] = json!({
+                "machine_npub": was.machine_npub, "bunker_key_name": was.bunker_spire_key_name,
+                "token_expires_at": was.bunker_token_expires_at, "client": was.client_key,
+                "vault": was.vault_key, "confirmation": was.confirmation,
+            });
             guard_key(tx, spire, Some(machine), service)?;
             // refused where the machine was revoked in the meantime, which ends the attempt
             pairing::advance(tx, id, PairingStep::Switched, &Progress::default(), now)?;

@@ -111,9 +111,13 @@ pub async fn renew(
     admin.extend_user(user.id, until).await.map_err(failed("extend_user"))?;
     let (actor, now) = (actor.to_owned(), app.clock.now());
     let renewed = app.store.write(move |tx| {
+        let was = find(tx, id, operator)?.bunker_token_expires_at;
         rows::extend_token(tx, id, spire, until)?;
         let machine = find(tx, id, operator)?;
-        let detail = json!({ "token_expires_at": machine.bunker_token_expires_at });
+        let detail = json!({
+            "token_expires_at": machine.bunker_token_expires_at,
+            "before": { "token_expires_at": was },
+        });
         audit(tx, now, &actor, "machine.renew", &subject(id), detail)?;
         Ok::<_, FleetError>(machine)
     });

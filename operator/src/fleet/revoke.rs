@@ -19,7 +19,7 @@ use crate::http::error::in_words;
 use crate::ids::{MachineId, OperatorId};
 use crate::settle::hold_open_sales;
 use crate::signer::BunkerAdmin;
-use crate::store::machines as rows;
+use crate::store::machines::{self as rows, Confirmation};
 use crate::store::pairing::{self, PairingStep};
 use crate::store::{Read, StoreError};
 
@@ -57,7 +57,11 @@ pub async fn revoke(
         if first {
             rows::revoke(tx, id, now)?;
             let held = hold_open_sales(tx, id, now)?;
-            let detail = json!({ "machine_npub": machine.machine_npub, "held_sales": held });
+            let detail = json!({
+                "machine_npub": machine.machine_npub, "held_sales": held,
+                "confirmation": Confirmation::Revoked,
+                "before": { "confirmation": machine.confirmation },
+            });
             audit(tx, now, &actor, "machine.revoke", &subject(id), detail)?;
         }
         Ok((first, machine.machine_npub, machine.client_key, given_up))

@@ -64,7 +64,7 @@ pub fn start(app: &Arc<App>) {
 ///
 /// # Errors
 /// [`StoreError`].
-pub(super) async fn round(app: &App) -> Result<Duration, StoreError> {
+pub(crate) async fn round(app: &App) -> Result<Duration, StoreError> {
     let Some(bunker) = app.bunker.get() else { return Ok(LATER) };
     unlock(app, bunker.admin()).await?;
     finish_old(app, bunker.admin()).await?;

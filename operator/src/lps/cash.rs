@@ -130,7 +130,9 @@ pub async fn end_deposit(
                 ledger::append(tx, &entry_of(&found)?, now)?;
             }
             let fiat = Fiat::new(found.amount_minor, found.currency).to_string();
-            log(tx, &who, action, found.lp_id, json!({ "deposit": id, "amount": fiat }), now)?;
+            let before = json!({ "state": found.state });
+            let detail = json!({ "deposit": id, "amount": fiat, "state": state, "before": before });
+            log(tx, &who, action, found.lp_id, detail, now)?;
             Ok(found.lp_id)
         })
         .await

@@ -164,6 +164,11 @@ fn write_terms(
     Ok(())
 }
 
+/// What the audit log tells of terms.
+fn terms(mode: Mode, daily_limit_minor: Option<i64>) -> Value {
+    json!({ "mode": mode, "daily_limit_minor": daily_limit_minor })
+}
+
 /// Registers a provider of an operator.
 ///
 /// # Errors
@@ -213,9 +218,10 @@ pub async fn set_terms(app: &App, who: Asker, id: LpId, wanted: Wanted) -> Resul
     app.store
         .write(move |tx| {
             find(tx, id, who.operator)?;
+            let before = lps::terms_of(tx, id)?.map(|was| terms(was.mode, was.daily_limit_minor));
             write_terms(tx, &who, id, wanted, now)?;
-            let limit = wanted.daily_limit_minor;
-            let detail = json!({ "mode": wanted.mode, "daily_limit_minor": limit });
+            let mut detail = terms(wanted.mode, wanted.daily_limit_minor);
+            detail["before"] = json!(before);
             log(tx, &who, "lp.terms", id, detail, now)
         })
         .await
@@ -288,15 +294,17 @@ pub async fn set_disabled(app: &App, who: Asker, id: LpId, off: bool) -> Result<
     let now = app.clock.now();
     app.store
         .write(move |tx| {
-            find(tx, id, who.operator)?;
-            match lps::set_disabled(tx, id, off.then_some(now)) {
+            let lp = find(tx, id, who.operator)?;
+            let to = off.then_some(now);
+            match lps::set_disabled(tx, id, to) {
                 Err(StoreError::NotOneRow { .. }) => {
                     return Err(LpError::Already("that is so already".into()));
                 }
                 done => done?,
             }
             let action = if off { "lp.disable" } else { "lp.enable" };
-            log(tx, &who, action, id, json!({}), now)
+            let before = json!({ "disabled_at": lp.disabled_at });
+            log(tx, &who, action, id, json!({ "disabled_at": to, "before": before }), now)
         })
         .await
 }

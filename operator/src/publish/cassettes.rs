@@ -134,7 +134,7 @@ pub async fn change(
             return Err(invalid("base_seq", expected, base.0.to_string()));
         }
         for (change_id, wish) in ids.iter().zip(&wishes.bays) {
-            write(tx, &machine, wish, base, now)?;
+            let (before, after) = write(tx, &machine, wish, base, now)?;
             let (delta, set_count) = match wish.action {
                 Action::Delta(delta) => (Some(i64::from(delta)), None),
                 Action::Set(count) => (None, Some(count)),
@@ -157,6 +157,11 @@ pub async fn change(
             let detail = json!({
                 "change_id": change_id, "bay": wish.bay, "denomination": wish.denomination,
                 "delta": delta, "set": set_count, "reason": reason, "base_seq": base,
+                "count": after.count,
+                "before": before.map(|was| {
+                    let denomination = was.denomination.major(machine.currency);
+                    json!({ "denomination": denomination, "count": was.count })
+                }),
             });
             audit(tx, now, &actor, "machine.cassettes", &subject(id), detail)?;
         }
@@ -168,14 +173,14 @@ pub async fn change(
     written
 }
 
-/// Writes what a bay holds after a wish.
+/// Writes what a bay holds after a wish; what it held before, if anything was known, and holds now.
 fn write(
     tx: &Tx<'_>,
     machine: &KeptMachine,
     wish: &Wish,
     base: JournalSeq,
     now: Unix,
-) -> Result<(), FleetError> {
+) -> Result<(Option<Cassette>, Cassette), FleetError> {
     let (id, bay) = (machine.id, wish.bay);
     // the machine refuses what was decided before the bay's last count, and so do we
     let since = machine.paired_at.unwrap_or(Unix(0));
@@ -193,12 +198,13 @@ fn write(
             return Err(invalid("denomination", "one for a new bay", got));
         }
     };
-    let before = known.map_or(0, |known| known.count);
+    let before = known.as_ref().map_or(0, |known| known.count);
     let count = match wish.action {
         Action::Set(count) => count,
         // the machine's own count decides; this one is what readers without `changes` go by
         Action::Delta(delta) => before.saturating_add_signed(delta),
     };
     let cassette = Cassette { machine_id: id, bay, denomination, count, updated_at: now };
-    Ok(rows::set(tx, &cassette)?)
+    rows::set(tx, &cassette)?;
+    Ok((known, cassette))
 }

@@ -17,7 +17,8 @@ use crate::testing::World;
 
 const PAIR: &str = "/api/v1/dca/machines/1/pair";
 
-async fn site() -> (Site, Arc<Double>) {
+/// A daemon with a bunker, and one machine.
+pub(super) async fn site() -> (Site, Arc<Double>) {
     let world = World::with("[relay]\nembedded = false\n").await;
     let bunker = Double::new();
     assert!(world.app.bunker.set(bunker.clone()).is_ok());
