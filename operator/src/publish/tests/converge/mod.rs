@@ -19,7 +19,7 @@ use nostr::{EventBuilder, Kind as EventKind};
 use self::relays::{Between, Chance, Shared};
 use super::*;
 use crate::publish::cassettes::{Wish, Wishes};
-use crate::publish::status::Light;
+use crate::publish::status::{Light, Standing};
 use crate::publish::worker::Publisher;
 use crate::publish::{self, fees};
 
@@ -405,12 +405,28 @@ async fn a_machine_that_was_off_for_a_month_is_right_within_one_reconnect() {
     story.converges().await;
 }
 
+async fn shown_fees(bench: &Bench, id: MachineId) -> Standing {
+    let shown = bench.world.app.store.read(move |read| status::of_machine(read, id)).await;
+    shown.unwrap().fees.unwrap()
+}
+
+/// The page says that the fees are signed, that no relay has them, and that the machine has not; how
+/// often it was tried.
+async fn with_no_relay(bench: &Bench, id: MachineId) -> u32 {
+    let fees = shown_fees(bench, id).await;
+    assert_eq!((fees.light, fees.on_machine), (Light::Published, false));
+    assert_eq!((fees.relay_acked_at, fees.applied_at), (None, None));
+    assert!(fees.reason.unwrap().contains("no relay took"));
+    fees.attempts
+}
+
 /// Loss prevented: a fee that is lost, or published twice, because no relay took it for an hour and
-/// the service was started again meanwhile; a page that says it is there.
+/// the service was started again meanwhile; a page that says it is there, at any moment of that hour.
 #[tokio::test]
 async fn what_no_relay_takes_for_an_hour_goes_out_once() {
     let bench = Bench::new().await;
     let mut story = bench.story(2).await;
+    let mut attempts;
     let Story { wanted, peer, relays, .. } = {
         {
             let mut between = story.relays.0.lock().unwrap();
@@ -419,11 +435,7 @@ async fn what_no_relay_takes_for_an_hour_goes_out_once() {
         }
         story.wants_fees().await;
         story.look().await;
-        let id = story.peer.id;
-        let shown = bench.world.app.store.read(move |read| status::of_machine(read, id)).await;
-        let fees = shown.unwrap().fees.unwrap();
-        assert_eq!((fees.light, fees.on_machine), (Light::Published, false));
-        assert!(fees.reason.unwrap().contains("no relay took"));
+        attempts = with_no_relay(&bench, story.peer.id).await;
         story
     };
     let bench = bench.restarted().await;
@@ -432,6 +444,9 @@ async fn what_no_relay_takes_for_an_hour_goes_out_once() {
     for _ in 0..120 {
         bench.world.pass(30);
         publisher.look().await.unwrap();
+        let so_far = with_no_relay(&bench, peer.id).await;
+        assert!(so_far >= attempts, "{so_far} after {attempts}");
+        attempts = so_far;
     }
     let tried = relays.0.lock().unwrap().all.len();
     assert!((100..=121).contains(&tried), "every half minute: {tried}");
@@ -440,7 +455,13 @@ async fn what_no_relay_takes_for_an_hour_goes_out_once() {
     for _ in 0..5 {
         publisher.look().await.unwrap();
         bench.world.pass(5);
+        let taken = relays.0.lock().unwrap().all.len() > tried;
+        let light = if taken { Light::RelayAcked } else { Light::Published };
+        let fees = shown_fees(&bench, peer.id).await;
+        assert_eq!((fees.light, fees.on_machine), (light, false));
+        assert_eq!(fees.reason.is_none(), taken, "{:?}", fees.reason);
     }
+    assert_eq!(shown_fees(&bench, peer.id).await.light, Light::RelayAcked);
     let all = relays.0.lock().unwrap().all.clone();
     assert_eq!(all.len(), tried + 1, "once a relay has it, it is done");
     assert!(all.iter().all(|event| event.id == all[0].id), "always the same event");
