@@ -1,7 +1,10 @@
-//! The same life on relays that differ: paired, documents applied, a sale, other fees.
+//! The same life on relays that differ: paired, documents applied, a sale, other fees; and once more
+//! after operator and machine have lost their connections and all that they had in memory.
 
 use std::path::Path;
 
+use bitspire_tests::books::Settled;
+use bitspire_tests::customer::Customer;
 use bitspire_tests::relay::odd::Habit;
 use bitspire_tests::sale::buy;
 use bitspire_tests::shop;
@@ -9,6 +12,8 @@ use bitspire_tests::spare::Spare;
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::world::{RelayKind, World};
 use serde_json::Value;
+
+use super::wallet_away::{books_agree, given, settled, settled_and_reported};
 
 fn lives_on(relay: RelayKind) {
     let program = Path::new(env!("CARGO_BIN_EXE_bitspire-world"));
@@ -20,7 +25,7 @@ fn lives_on(relay: RelayKind) {
     shop::pair(&world, &seed).unwrap();
     shop::stock(&world).unwrap();
     let customer = world.customer().unwrap();
-    buy(&world, &customer, 2_000).unwrap();
+    let first = buy(&world, &customer, 2_000).unwrap();
     world
         .operator_says(&["fees", "set", "--machine", shop::MACHINE, "--cash-out", "0.06"])
         .unwrap();
@@ -38,6 +43,7 @@ fn lives_on(relay: RelayKind) {
     let connections = relays[0]["connections"].as_array().unwrap();
     let documents = connections.iter().find(|one| one["for"] == "documents").unwrap();
     assert!(documents["ok_s"].is_u64(), "{relays}");
+    sells_after_a_restart(&mut world, &customer, first.paid_msat);
     if relay == RelayKind::Apart {
         is_redeemed(&world, &seed);
     }
@@ -56,13 +62,35 @@ fn is_redeemed(world: &World, seed: &str) {
     spare.stop().unwrap();
 }
 
+/// Operator and machine ask the relay for everything again, and get what it kept, holds back or has
+/// lost: the first sale stays what it was, and the next one is one sale.
+fn sells_after_a_restart(world: &mut World, customer: &Customer, first_msat: u64) {
+    let sold = settled_and_reported(world, 1);
+    for process in [&mut world.net, &mut world.operator] {
+        process.stop().unwrap();
+    }
+    world.operator.start().unwrap();
+    world.net.start().unwrap();
+    let second = buy(world, customer, 2_000).unwrap();
+    let all = settled_and_reported(world, 2);
+    // but for its fees, which may have gone where they belong meanwhile
+    let but = |one: &Settled| Settled { distribution: String::new(), ..one.clone() };
+    assert_eq!(but(&all[0]), but(&sold[0]), "as it was before the restart");
+    let wires: Vec<_> = all.iter().map(|one| u64::try_from(one.wire).unwrap() * 1_000).collect();
+    assert_eq!(wires, [first_msat, second.paid_msat]);
+    assert_eq!(given(world), 2);
+    books_agree(world);
+    assert_eq!(settled(world).len(), 2, "and nothing came after");
+}
+
 /// Loss prevented: a machine that stands still for ever on a relay which answers only what it must.
 #[test]
 fn on_a_relay_that_says_little() {
     lives_on(RelayKind::Odd(Habit::Silent));
 }
 
-/// Loss prevented: requests of yesterday that a relay kept and that are carried out again.
+/// Loss prevented: requests of before a restart that a relay kept, and that are carried out again by
+/// a service or a machine which has forgotten them.
 #[test]
 fn on_a_relay_that_keeps_what_it_should_not() {
     lives_on(RelayKind::Odd(Habit::Keeper));

@@ -46,18 +46,18 @@ fn wallet_answers(world: &World, reachable: bool) {
 }
 
 /// Notes that have left the bays so far.
-fn given(world: &World) -> i64 {
+pub(super) fn given(world: &World) -> i64 {
     let counters = world.counters(&world.dispenser).unwrap();
     let bays = counters["bays"].as_array().unwrap();
     bays.iter().map(|bay| bay["exit"].as_i64().unwrap() + bay["taken"].as_i64().unwrap()).sum()
 }
 
-fn settled(world: &World) -> Vec<Settled> {
+pub(super) fn settled(world: &World) -> Vec<Settled> {
     Ledger::of(world.folder()).unwrap().settlements().unwrap()
 }
 
 /// The settlements, once there are so many and each cash-out is reported.
-fn settled_and_reported(world: &World, many: usize) -> Vec<Settled> {
+pub(super) fn settled_and_reported(world: &World, many: usize) -> Vec<Settled> {
     let found = wait_for("settlements and their reports", PATIENCE, || {
         let all = settled(world);
         let done = |s: &Settled| s.direction == "cash_in" || s.outcome.as_deref() == Some("full");
@@ -67,7 +67,7 @@ fn settled_and_reported(world: &World, many: usize) -> Vec<Settled> {
 }
 
 /// The ledger and the node agree on what the wallet holds, and the operator's own audit finds nothing.
-fn books_agree(world: &World) {
+pub(super) fn books_agree(world: &World) {
     let audit = wait_for("an audit that finds nothing", PATIENCE, || {
         world.operator_says(&["audit"]).map_err(|error| format!("{error:#}"))
     });
