@@ -56,6 +56,8 @@ fn addresses_have_one_spelling() {
         format!("bitspire-fees:{npub}"),
         format!("bitspire-fees:{hex} "),
         format!("bitspire-other:{hex}"),
+        // the second version's own name, which this one leaves alone
+        format!("bitspire-fees2:{hex}"),
         format!("bitspire-fees{hex}"),
         format!("bitspire-fees:{}", "f".repeat(64)),
         String::new(),
@@ -97,6 +99,16 @@ fn what_is_not_addressed_to_us_by_the_pinned_key_is_refused() {
     assert!(matches!(address, Err(DocumentError::Address { .. })));
     let two = check(&event(|e| e.tags.push(Tag::identifier("second"))));
     assert!(matches!(two, Err(DocumentError::Address { .. })));
+    // a second version of the fees is handed to nobody's cipher, under whichever address it is taken
+    let second = Tag::identifier(format!("bitspire-fees2:{}", keys(1).1));
+    let second = event(|e| {
+        e.tags = [second, e.tags.last().unwrap().clone()].into_iter().collect();
+    });
+    for kind in DocumentKind::ALL {
+        let own = DTag { kind, spire: keys(1).1 };
+        let refused = check_event(&second, &own, &keys(3).1, &keys(1).1, Unix(1_000));
+        assert!(matches!(refused, Err(DocumentError::Address { .. })), "{refused:?}");
+    }
 
     let reader = check(&event(|e| {
         e.tags = [e.tags.first().unwrap().clone(), Tag::public_key(keys(2).1.nostr())]

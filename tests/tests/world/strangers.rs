@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitspire_shared::document::{DTag, DocumentKind};
+use bitspire_shared::document::{DOCUMENT_KIND, DTag, DocumentKind};
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::nip44::ConversationKey;
 use bitspire_shared::rpc;
@@ -18,7 +18,7 @@ use bitspire_tests::shop::MACHINE;
 use bitspire_tests::wait::{PATIENCE, wait_for};
 use bitspire_tests::world::{RelayKind, World};
 use bitspire_tests::{keys, shop};
-use nostr::{Event, EventBuilder, EventId, Filter, Keys, Tag, UnsignedEvent};
+use nostr::{Event, EventBuilder, EventId, Filter, Keys, Kind, Tag, Timestamp, UnsignedEvent};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -75,6 +75,16 @@ impl Outsider {
         let content = self.encrypt(spire, document);
         let address = DTag { kind: DocumentKind::Fees, spire: *spire };
         self.sign(address.to_unsigned(&public(&self.keys), spire, content, created_at))
+    }
+
+    /// A second version of its fees, as operators will publish them for machines that read those.
+    fn second_fees(&self, spire: &PubKey, document: &Value, created_at: Unix) -> Event {
+        let content = self.encrypt(spire, document);
+        let d = Tag::identifier(format!("bitspire-fees2:{spire}"));
+        let event = EventBuilder::new(Kind::from(DOCUMENT_KIND), content)
+            .tags([d, Tag::public_key(spire.nostr())])
+            .custom_created_at(Timestamp::from(created_at.0));
+        event.sign_with_keys(&self.keys).unwrap()
     }
 
     fn encrypt(&self, to: &PubKey, text: &Value) -> String {
@@ -195,7 +205,8 @@ fn a_strangers_requests_are_refused_without_a_word_and_listed() {
 }
 
 /// Loss prevented: fees that the operator did not set, or set once and has changed since; a machine
-/// that stops selling because somebody sent it rubbish.
+/// that stops selling because somebody sent it rubbish, or because the fleet has newer machines beside
+/// it that read a second version.
 #[test]
 fn documents_that_must_not_count_are_refused_and_shown_and_the_last_good_one_stays() {
     let (mut world, relay) = world();
@@ -215,6 +226,14 @@ fn documents_that_must_not_count_are_refused_and_shown_and_the_last_good_one_sta
         outsider.publish(&outsider.fees(&spire, &fees(0.01, 1, soon), at(0)));
     }
     let operator = Outsider::new(&relay, keys[keys::OPERATOR].clone());
+    // what is under a name that it does not ask for it neither hears nor counts as refused
+    let second = json!({
+        "schema_version": 2, "published_at": soon,
+        "rules": [{"when": {}, "cash_in": {"super": 0.01, "operator": 0.0},
+            "cash_out": {"super": 0.01, "operator": 0.0}}],
+    });
+    let second = operator.second_fees(&spire, &second, at(0));
+    operator.publish(&second);
     let bad = [
         (fees(0.01, 1, 1_700_000_000), "it is older than the one in force"),
         (fees(0.2, 1, soon), "at most 150000 ppm together, got platform 0 + operator 200000"),
@@ -247,4 +266,6 @@ fn documents_that_must_not_count_are_refused_and_shown_and_the_last_good_one_sta
     let set = ["fees", "set", "--machine", MACHINE, "--cash-in", "0.01", "--cash-out", "0.01"];
     world.operator_says(&set).unwrap();
     applied_fees(&world, &before);
+    let heard = std::fs::read_to_string(world.folder().join("logs/net.log")).unwrap();
+    assert!(!heard.contains(&second.id.to_hex()), "{heard}");
 }

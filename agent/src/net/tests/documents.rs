@@ -8,7 +8,7 @@ use bitspire_shared::nip44::ConversationKey;
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::Pool;
 use bitspire_shell::secrets::random;
-use nostr::{Event, Filter, Kind};
+use nostr::{Event, Filter, Kind, Tag};
 use serde_json::json;
 
 use super::service::now;
@@ -64,6 +64,29 @@ async fn the_operators_documents_arrive_whatever_the_bunker_does() {
     relay.publish(&newer).await.unwrap();
     let arrived = talk.wait(is_document).await;
     assert_eq!(arrived, (newer.id, "more".to_owned()));
+    assert_eq!(world.bunker.calls("nip44_decrypt"), calls + 1);
+}
+
+/// Loss prevented: a fee document of a version that this machine cannot read asked of the bunker, or
+/// taken for the fees, because a relay has it under the machine's name too.
+#[tokio::test]
+async fn a_second_version_is_handed_to_no_cipher() {
+    let (world, mut talk) = World::paired(Manner::Good).await;
+    let (relay, spire) = (publisher(&world).await, world.pins().spire);
+    let first = DTag { kind: DocumentKind::Fees, spire };
+    let calls = world.bunker.calls("nip44_decrypt");
+    // by its own name it is not asked for; by the second of two it comes
+    let second = format!("bitspire-fees2:{spire}");
+    for names in [vec![second.clone()], vec![second.clone(), first.to_string()]] {
+        let mut event = first.to_unsigned(&public(&world.operator), &spire, "v2".into(), now());
+        let names = names.into_iter().map(Tag::identifier);
+        event.tags = names.chain([Tag::public_key(spire.nostr())]).collect();
+        event.id = None;
+        relay.publish(&event.sign_with_keys(&world.operator).unwrap()).await.unwrap();
+    }
+    let good = document(&world, &world.operator, "fees", now());
+    relay.publish(&good).await.unwrap();
+    assert_eq!(talk.wait(is_document).await, (good.id, "fees".to_owned()));
     assert_eq!(world.bunker.calls("nip44_decrypt"), calls + 1);
 }
 
