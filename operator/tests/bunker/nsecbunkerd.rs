@@ -82,7 +82,8 @@ impl Nsecbunkerd {
         pool.subscribe("all", Filter::new().kinds(kinds).limit(0)).await;
         let (state, clock) = (self.state.clone(), self.clock.clone());
         for event in old {
-            for reply in wire.hear(&mut state.lock().unwrap(), &event, clock.now()) {
+            let replies = wire.hear(&mut state.lock().unwrap(), &event, clock.now());
+            for reply in replies {
                 pool.send(&reply).await;
             }
         }
