@@ -44,6 +44,9 @@ fn lives_on(relay: RelayKind) {
     let documents = connections.iter().find(|one| one["for"] == "documents").unwrap();
     assert!(documents["ok_s"].is_u64(), "{relays}");
     sells_after_a_restart(&mut world, &customer, first.paid_msat);
+    if relay == RelayKind::Odd(Habit::Keeper) {
+        comes_again(&world);
+    }
     if relay == RelayKind::Apart {
         is_redeemed(&world, &seed);
     }
@@ -60,6 +63,21 @@ fn is_redeemed(world: &World, seed: &str) {
     assert!(said.error.contains("by another client: make a new seed and pair again"), "{said:?}");
     assert_eq!(spare.status().unwrap()["pins"], Value::Null);
     spare.stop().unwrap();
+}
+
+/// What the relay kept has come to the operator since its restart, and was known there: a relay that
+/// gives nothing again would pass for one that may.
+fn comes_again(world: &World) {
+    let again = wait_for("requests of before the restart", PATIENCE, || {
+        let metrics = world.api("GET", "/metrics", None).map_err(|error| format!("{error:#}"))?;
+        let text = metrics.as_str().unwrap_or_default();
+        let name = "bitspire_rpc_refused_total{reason=\"duplicate\"} ";
+        match text.lines().find_map(|line| line.strip_prefix(name)) {
+            Some(count) if count != "0" => Ok(()),
+            _ => Err(text.to_owned()),
+        }
+    });
+    again.unwrap();
 }
 
 /// Operator and machine ask the relay for everything again, and get what it kept, holds back or has
