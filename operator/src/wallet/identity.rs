@@ -79,7 +79,7 @@ pub(crate) async fn compare(app: &App) -> Result<(), StoreError> {
             let machine = machines::by_wallet(tx, &id)?.map(|machine| machine.id);
             let (action, detail) = match before(tx, &subject)? {
                 Some(before) if before == identity => continue,
-                None => (SEEN, json!({ "now": identity, "machine": machine })),
+                None => (SEEN, json!({ "before": null, "now": identity, "machine": machine })),
                 Some(before) => {
                     let what = identity.changes(&before);
                     let detail = json!({
