@@ -17,13 +17,13 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::attempt::{Attempt, Told};
-use super::{Job, PayoutError, conclude};
+use super::{Job, KeptPayment, PayoutError, conclude};
 use crate::app::{App, Ring};
 use crate::distribute::{self, DistributeError};
 use crate::fleet::{self, FleetError, machines};
-use crate::ids::{LegId, OperatorId, PaymentId};
+use crate::ids::{LegId, OperatorId};
 use crate::store::payments::{self, Payment, PaymentState, SubjectKind};
-use crate::store::{Kept, Read, StoreError, Tx, withdraws};
+use crate::store::{Read, StoreError, Tx, withdraws};
 use crate::wallet::WalletError;
 
 /// Seconds after the invoice's end before "not paid" is believed.
@@ -97,8 +97,6 @@ impl From<StoreError> for CloseError {
         Self::Fleet(error.into())
     }
 }
-
-type KeptPayment = Kept<PaymentId, Payment>;
 
 /// A payment of ours that has not ended.
 fn find(

@@ -9,7 +9,8 @@
 //! Failure policy: an unreachable wallet, a refusal and a lost answer leave the attempt open; it is
 //! looked up by its hash and, where the wallet has never heard of it, the same invoice is asked for
 //! again until it expires. Each withdraw is driven once at a time, beside the others, so that none
-//! waits for another's wallet; one that stays open rests longer each time.
+//! waits for another's wallet; one that stays open rests longer each time, and after a quarter of an
+//! hour the operator is told, once: its customer stands there without their sats.
 
 pub(crate) mod attempt;
 pub mod close;
@@ -18,6 +19,7 @@ pub(crate) mod rounds;
 pub(crate) mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::WithdrawId;
@@ -27,22 +29,35 @@ use bitspire_shared::time::Unix;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::app::{App, Ring};
+use crate::ids::PaymentId;
 use crate::ledger::{Customer, LedgerError, paid_out};
 use crate::lnurl::claims;
 use crate::lnurl::invoice::{self, InvoiceRefusal};
 use crate::rpc::push;
 use crate::settle;
-use crate::store::payments::{self, NewPayment, PaymentState, Subject};
+use crate::store::payments::{self, NewPayment, Payment, PaymentState, Subject};
 use crate::store::withdraws::{self, Purpose, Withdraw, WithdrawState};
-use crate::store::{Read, StoreError, Tx, ledger, machines};
+use crate::store::{Kept, Read, StoreError, Tx, ledger, log, machines};
 use crate::wallet::WalletError;
 use attempt::{Attempt, End, Told};
 use rounds::{ROUND, Rounds};
 
+type KeptPayment = Kept<PaymentId, Payment>;
+
 /// Payouts under way at once.
 const AT_ONCE: usize = 16;
+/// After so many seconds a payout that has not ended is told.
+const TOLD_AFTER_S: u64 = 900;
+/// Payouts that one look tells of.
+const AT_A_LOOK: u32 = 100;
+/// So far apart are two looks for what is to be told.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// What the audit log calls a payout that has not ended in time.
+pub const WAITING: &str = "payout.waiting";
 
 /// Why a payout did not go on; the next round tries again.
 #[derive(Debug, Error)]
@@ -118,18 +133,27 @@ async fn rung_for_withdraw(bell: &mut broadcast::Receiver<Ring>) {
 /// Drives payouts side by side, each of them once at a time.
 struct Worker {
     app: Arc<App>,
+    /// When it last looked for what is to be told.
+    told: Option<Instant>,
     /// Each withdraw has a lane of its own.
     rounds: Rounds<WithdrawId, WithdrawId, PayoutError>,
 }
 
 impl Worker {
     fn new(app: Arc<App>) -> Self {
-        Self { app, rounds: Rounds::new(AT_ONCE) }
+        Self { app, told: None, rounds: Rounds::new(AT_ONCE) }
     }
 
-    /// Ends what is overdue and begins with every payout that is not final and does not rest.
+    /// Ends what is overdue, tells what takes too long, and begins with every payout that is not final
+    /// and does not rest.
     async fn look(&mut self) -> Result<(), PayoutError> {
-        let now = self.app.clock.now();
+        let (store, now) = (&self.app.store, self.app.clock.now());
+        if self.told.is_none_or(|last| last.elapsed() >= TOLD_EVERY) {
+            if !store.read(move |read| late(read, now)).await?.is_empty() {
+                store.write(move |tx| tell_late(tx, now)).await?;
+            }
+            self.told = Some(Instant::now());
+        }
         let overdue: Vec<Withdraw> =
             self.app.store.read(move |read| withdraws::overdue(read, now)).await?;
         for withdraw in overdue {
@@ -162,6 +186,33 @@ impl Worker {
     async fn finish(&mut self) {
         while self.next_done().await.is_some() {}
     }
+}
+
+/// Payouts that have not ended in time and of which nobody was told.
+fn late(read: &Read<'_>, now: Unix) -> Result<Vec<KeptPayment>, StoreError> {
+    let since = Unix(now.0.saturating_sub(TOLD_AFTER_S));
+    payments::overdue(read, (since, now), WAITING, AT_A_LOOK)
+}
+
+/// No customer waits for their sats without a word about it.
+fn tell_late(tx: &Tx<'_>, now: Unix) -> Result<(), StoreError> {
+    let for_ever = Unix(i64::MAX.unsigned_abs());
+    for payment in late(tx, now)? {
+        let (hash, machine) = (payment.payment_hash, payment.machine_id);
+        if log::use_nonce(tx, WAITING, &hash.to_string(), for_ever)? {
+            let detail = json!({
+                "payment_hash": hash, "machine": machine, "wallet": payment.wallet_id,
+                "sats": payment.amount_sats, "since": payment.started_at,
+                "reason": payment.detail,
+            });
+            log::by_service(tx, WAITING, &format!("payment:{hash}"), detail, now)?;
+            tracing::error!(
+                event = "payout_waiting", %machine, withdraw = %payment.subject_id,
+                payment_hash = %hash
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What is to be done for one withdraw.

@@ -174,6 +174,26 @@ pub fn open(read: &Read<'_>) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError
     read.all(sql, &[], Payment::kept)
 }
 
+/// Attempts to pay customers from before `since`, or by a clock that was ahead of `now`, that are not
+/// final and of whose hash nobody was told in `scope`; oldest first, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn overdue(
+    read: &Read<'_>,
+    (since, now): (Unix, Unix),
+    scope: &str,
+    limit: u32,
+) -> Result<Vec<Kept<PaymentId, Payment>>, StoreError> {
+    let sql = "SELECT * FROM payments p
+               WHERE state IN ('pending', 'unknown') AND subject = 'withdraw'
+                   AND (started_at < ?1 OR started_at > ?2)
+                   AND NOT EXISTS (SELECT 1 FROM used_nonces
+                       WHERE scope = ?3 AND nonce = p.payment_hash)
+               ORDER BY started_at LIMIT ?4";
+    read.all(sql, &[&since, &now, &scope, &limit], Payment::kept)
+}
+
 /// What the attempts of `kind` that are not final may still take out of a machine's wallet, with the
 /// routing.
 ///

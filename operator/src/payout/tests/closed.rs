@@ -4,6 +4,8 @@ use nostr::hashes::Hash as _;
 
 use super::super::close::{CloseError, MARGIN_S, Word, close};
 use super::*;
+use crate::payout::{TOLD_AFTER_S, WAITING};
+use crate::store::log;
 
 /// A claim whose payment went out (or not), in a wallet that looks up its own invoices only.
 async fn held(paid: bool) -> (World, PaymentHash, String) {
@@ -102,4 +104,29 @@ async fn what_was_paid_is_booked_by_its_preimage() {
     assert_eq!(world.balance(Account::RoutingFees(MachineId(1))).await, 3);
     let left = world.app().wallets["till"].balance().await.unwrap();
     assert_eq!(left, Msat((1_000_000 - OWED.0 - 3) * 1_000));
+}
+
+/// Loss prevented: a customer stands there for hours while a wallet holds their sats back, and the
+/// operator hears of it from them.
+#[tokio::test]
+async fn a_payout_that_does_not_end_is_told_once() {
+    let mut world = World::new().await;
+    let k1 = world.k1().await;
+    let invoice = world.invoice(OWED.0).await;
+    assert_eq!(world.json(&callback(&k1, &invoice)).await["status"], "OK");
+    world.app().simulated.as_ref().unwrap().script([Behaviour::Pend]);
+    for (second, times) in [(0, 0), (TOLD_AFTER_S, 0), (TOLD_AFTER_S + 1, 1), (TOLD_AFTER_S + 9, 1)]
+    {
+        world.now.store(NOW + second, Ordering::SeqCst);
+        round(world.app()).await.unwrap();
+        let tail = |read: &Read<'_>| log::of_action(read, WAITING, None);
+        let told = world.app().store.read::<_, StoreError, _>(tail).await.unwrap();
+        assert_eq!(told.len(), times, "after {second} s");
+        world.restart();
+    }
+    let node = world.app().simulated.clone().unwrap();
+    node.resolve("till", hash_of(&invoice), true).unwrap();
+    round(world.app()).await.unwrap();
+    world.deliver(&invoice).await;
+    world.assert_paid_once().await;
 }
