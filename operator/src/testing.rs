@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::time::Unix;
 use bitspire_shell::clock::Clock;
 use nostr::Keys;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::app::App;
 use crate::fleet;
@@ -83,4 +84,53 @@ fn open(folder: &TempDir, now: &Arc<AtomicU64>) -> Arc<App> {
     let (config, _) = crate::config::load(Some(&file), &BTreeMap::new(), &flags).unwrap();
     let told = now.clone();
     App::open(config, Clock::new(move || Unix(told.load(Ordering::SeqCst)))).unwrap()
+}
+
+/// When a service dies, counted in its steps: each transaction that it commits, and each half of a
+/// question to a wallet (asked, answered). Whoever waits for a step at which it is dead waits for ever.
+#[derive(Clone, Debug)]
+pub(crate) struct Death(Arc<Steps>);
+
+#[derive(Debug)]
+struct Steps {
+    left: AtomicI64,
+    dead: Notify,
+}
+
+impl Death {
+    /// It lives.
+    pub(crate) fn never() -> Self {
+        Self(Arc::new(Steps { left: AtomicI64::new(i64::MAX), dead: Notify::new() }))
+    }
+
+    /// From now on it takes so many more steps and dies at the one after them.
+    pub(crate) fn after(&self, steps: u64) {
+        self.0.left.store(i64::try_from(steps).unwrap(), Ordering::SeqCst);
+    }
+
+    /// It lives after all.
+    pub(crate) fn spares(&self) {
+        self.0.left.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// A step; whether it is dead.
+    pub(crate) fn strikes(&self) -> bool {
+        let left = self.0.left.fetch_sub(1, Ordering::SeqCst);
+        if left == 0 {
+            self.0.dead.notify_one();
+        }
+        left <= 0
+    }
+
+    /// A step that is waited for.
+    pub(crate) async fn passes(&self) {
+        if self.strikes() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Comes back when it has died.
+    pub(crate) async fn came(&self) {
+        self.0.dead.notified().await;
+    }
 }

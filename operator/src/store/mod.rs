@@ -236,6 +236,12 @@ impl Store {
         self.0.health.check()
     }
 
+    /// From now on the process dies when `death` says so, at a commit of this store.
+    #[cfg(test)]
+    pub(crate) fn dies_by(&self, death: crate::testing::Death) {
+        self.0.health.death.set(death).unwrap();
+    }
+
     fn queue_write<T, E, F>(&self, job: F) -> Result<oneshot::Receiver<Result<T, E>>, StoreError>
     where
         F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,

@@ -40,6 +40,9 @@ pub(super) struct Health {
     pub(super) jobs: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) queue_full: AtomicU64,
+    /// A test's word on when the process dies, counted in commits.
+    #[cfg(test)]
+    pub(super) death: OnceLock<crate::testing::Death>,
 }
 
 impl Health {
@@ -151,6 +154,12 @@ impl Writer {
             return Err(Stop(format!("commit: {reason}")));
         }
         self.health.commits.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        if self.health.death.get().is_some_and(crate::testing::Death::strikes) {
+            // as after kill -9: what was committed stays, nobody hears of it, nothing more is done
+            let _unheard = (answers, self.queue.iter().collect::<Vec<_>>());
+            return Err(Stop("killed by a test".into()));
+        }
         for answer in answers {
             answer(Ok(()));
         }

@@ -4,6 +4,7 @@ mod changes;
 mod pay_requests;
 mod people;
 mod providers;
+mod sales;
 mod seeds;
 mod side_by_side;
 
@@ -20,7 +21,7 @@ use nostr::{JsonUtil as _, Keys};
 use super::hands::{self, How, Word};
 use super::*;
 use crate::audit::{self, Check};
-use crate::ledger::{Account, Unit, settled};
+use crate::ledger::{Account, Finding, Unit, settled};
 use crate::signer::local::LocalSigner;
 use crate::store::claims::{self, NewOwed, OwedReason};
 use crate::store::legs::LegKind;
@@ -235,78 +236,6 @@ impl World {
         rows.iter().filter(|row| row.action == action).count()
     }
 
-    /// A paid cash_out: 2 % for the platform, 3 % for the operator. `reported` is what its machine
-    /// has said of its notes.
-    async fn sold(&self, principal: u64, reported: Option<DispenseOutcome>) -> SettlementId {
-        let fees = FeePair::new(FeePpm::new(20_000).unwrap(), FeePpm::new(30_000).unwrap());
-        let charge = fees.unwrap().charge(Direction::CashOut, Sats(principal)).unwrap();
-        let split = Split::new(Terms {
-            direction: Direction::CashOut,
-            wire: charge.wire(),
-            principal: charge.principal(),
-            fee: charge.fee(),
-            owed: Sats::ZERO,
-            platform: FeePpm::new(20_000).unwrap(),
-        });
-        let split = split.unwrap();
-        let request = InvoiceRequest {
-            amount: charge.wire(),
-            memo: "sale".into(),
-            expiry_s: 300,
-            extra: json!({}),
-        };
-        let node = self.node();
-        let invoice = node.wallet("till").make_invoice(request).await.unwrap();
-        node.customer_pays(&invoice.bolt11, None).unwrap();
-        let parts = split.parts();
-        let row = Settlement {
-            payment_hash: invoice.payment_hash,
-            machine_id: self.machine,
-            wallet_id: "till".into(),
-            direction: Direction::CashOut,
-            status: SettlementStatus::Accepted,
-            wire_sats: charge.wire(),
-            extra: Json(json!({})),
-            reason: None,
-            txid: None,
-            quote_id: None,
-            withdraw_id: None,
-            principal_sats: Some(parts.principal),
-            platform_fee_sats: Some(parts.platform_fee),
-            operator_fee_sats: Some(parts.operator_fee),
-            owed_sats: Some(parts.owed),
-            exchange_rate: Some(SATS_PER_EUR.into()),
-            fiat_minor: Some(i64::try_from(principal.div_ceil(10)).unwrap()),
-            fiat_code: Some("EUR".parse().unwrap()),
-            fees_event_id: None,
-            request_event_id: None,
-            fee_mismatch_sats: None,
-            short: false,
-            settled_at: self.app().clock.now(),
-            recorded_at: self.app().clock.now(),
-            dispense_outcome: reported,
-            reported_at: reported.map(|_| self.app().clock.now()),
-            distribution: match reported {
-                Some(_) => Distribution::Pending,
-                None => Distribution::Held,
-            },
-            hold_reason: reported.is_none().then(|| crate::settle::AWAITS_REPORT.into()),
-            claim_token: None,
-            lease_until: None,
-        };
-        let (machine, operator) = (self.machine, self.operator);
-        self.write(move |tx| {
-            let entry = settled(machine, operator, row.payment_hash, None, &split).unwrap();
-            let with = Consequences { entries: vec![entry], ..Consequences::default() };
-            Ok(settlements::record(tx, &row, &with)?.id())
-        })
-        .await
-    }
-
-    async fn full(&self) -> SettlementId {
-        self.sold(10_000, Some(DispenseOutcome::Full)).await
-    }
-
     /// Books and wallets agree; nothing of what the fees were is anywhere else.
     async fn assert_whole(&self, platform: u64, operator: u64) {
         self.assert_paid(platform, operator).await;
@@ -330,7 +259,9 @@ impl World {
         let till = i64::try_from(self.holds("till").await).unwrap();
         let opening = i64::try_from(OPENING).unwrap();
         assert_eq!(self.balance(Account::Wallet(self.machine)).await, till - opening);
-        let findings = self.read(ledger::findings).await;
+        let mut findings = self.read(ledger::findings).await;
+        // what it began with is in no book
+        findings.retain(|one| !matches!(one, Finding::Sign { account: Account::Wallet(_), .. }));
         assert!(findings.is_empty(), "{findings:?}");
     }
 

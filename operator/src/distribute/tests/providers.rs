@@ -9,8 +9,9 @@ use crate::lps::{self, Asker, Cash, LpError, Wanted};
 use crate::store::lps as kept;
 use crate::store::lps::{DepositState, Mode};
 
-const WALLETS: &str = "[wallets.ada]\nkind = 'simulated'\n[wallets.eve]\nkind = 'simulated'\n\
-    [wallets.mallory]\nkind = 'simulated'\n";
+/// The first by name says what the node charges for a payment that leaves it.
+const WALLETS: &str = "[wallets.ada]\nkind = 'simulated'\nrouting_fee_sats = 3\n[wallets.eve]\n\
+    kind = 'simulated'\n[wallets.mallory]\nkind = 'simulated'\n";
 const FLOW: Wanted = Wanted { mode: Mode::Flow, daily_limit_minor: None };
 
 fn fixed(minor: i64) -> Wanted {

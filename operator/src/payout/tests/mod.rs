@@ -185,7 +185,7 @@ pub(crate) async fn round(app: &Arc<App>) -> Result<(), PayoutError> {
     Ok(())
 }
 
-async fn get(routes: Router, path: &str) -> (StatusCode, String) {
+pub(crate) async fn get(routes: Router, path: &str) -> (StatusCode, String) {
     answer(routes, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
@@ -200,7 +200,7 @@ fn claim_path() -> String {
     format!("/c/{}", ClaimCode::from_bytes(CODE).expose())
 }
 
-fn callback(k1: &str, invoice: &str) -> String {
+pub(crate) fn callback(k1: &str, invoice: &str) -> String {
     format!("/lnurl/w/{k1}/cb?k1={k1}&pr={invoice}")
 }
 

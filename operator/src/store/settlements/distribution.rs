@@ -11,7 +11,7 @@ use crate::store::row::Kept;
 use crate::store::{Read, StoreError, Tx};
 
 /// At most `limit` settlements of an operator (`None`: of anybody) whose distribution stands at
-/// `at`, oldest first.
+/// `at`, which is no end, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -69,6 +69,9 @@ fn what_is_asked_often_is_found_by_an_index() {
         ("reserved", |read, m, _| quotes::reserved(read, m).map(drop)),
         ("open invoices", |read, m, _| invoices::open(read, Some(m)).map(drop)),
         ("open payments", |read, _, _| payments::open(read).map(drop)),
+        ("late payouts", |read, _, _| {
+            payments::overdue(read, (Unix(1), Unix(9)), "x", 9).map(drop)
+        }),
         ("legs", |read, _, _| legs::of_settlement(read, SettlementId(1)).map(drop)),
     ];
     let world = world();
