@@ -225,14 +225,12 @@ impl Bench {
         Some(k1)
     }
 
-    /// Who was not paid fetches; whether there is nobody left.
-    pub(super) async fn all_fetch(&mut self, dice: &mut Dice) -> bool {
-        let mut all = true;
+    /// Who was not paid fetches.
+    pub(super) async fn all_fetch(&mut self, dice: &mut Dice) {
         for who in 0..self.customers.len() {
             if self.paid(who).await {
                 continue;
             }
-            all = false;
             let k1 = match self.customers[who].named.is_empty() {
                 true => self.newest(who).await,
                 false => self.looks(who).await,
@@ -241,6 +239,13 @@ impl Bench {
                 let invoice = self.good(who, dice);
                 self.names(who, &k1, &invoice).await;
             }
+        }
+    }
+
+    pub(super) async fn all_paid(&mut self) -> bool {
+        let mut all = true;
+        for who in 0..self.customers.len() {
+            all &= self.paid(who).await;
         }
         all
     }

@@ -231,6 +231,8 @@ impl Bench {
                 // nothing is to go wrong any more
                 self.restart().await;
             }
+            // before time passes, or an invoice ends that no wallet was asked for
+            self.all_fetch(dice).await;
             for hash in self.pending().await {
                 let _ = self.world.node().resolve("till", hash, true);
             }
@@ -242,9 +244,8 @@ impl Bench {
                 self.decides(id, dice).await;
             }
             self.closes().await;
-            let fetched = self.all_fetch(dice).await;
             let open = self.world.read(settlements::distributable).await;
-            if fetched && open.is_empty() && self.pending().await.is_empty() {
+            if self.all_paid().await && open.is_empty() && self.pending().await.is_empty() {
                 return;
             }
             self.world.pass(601 << (turn / 3).min(5));
