@@ -254,8 +254,9 @@ pub(crate) fn ebds(input: &[u8]) -> usize {
     play(engine, &mut Ebds(Notes::default()), input)
 }
 
-/// The command to a dispenser that a byte stands for.
-fn payout(which: u8, proven: &mut bool) -> DispenserCommand<Fuzz> {
+/// The command to a dispenser that a byte stands for; an order is proven until it is answered, also
+/// while others are refused beside it.
+fn payout(which: u8, proven: &mut usize) -> DispenserCommand<Fuzz> {
     let bay = |no| BayId::new(no).expect("a bay");
     match which % 4 {
         0 => DispenserCommand::Refresh,
@@ -265,17 +266,22 @@ fn payout(which: u8, proven: &mut bool) -> DispenserCommand<Fuzz> {
             DispenserCommand::Configure(BTreeMap::from(bays))
         }
         _ => {
-            *proven = true;
+            *proven += 1;
             let notes = BTreeMap::from([(bay(1 + which % 3), u32::from(which / 16))]);
             DispenserCommand::Dispense(Proof(DispensePlan { notes }))
         }
     }
 }
 
+/// How many orders have been answered.
+fn answers(out: &Output<DispenserEvent>) -> usize {
+    out.events.iter().filter(|e| matches!(e, DispenserEvent::Dispensed(_))).count()
+}
+
 /// What the rule of notes that go out hangs on.
 #[derive(Default)]
 struct Payout {
-    proven: bool,
+    proven: usize,
     decoder: frame::f56::Decoder,
 }
 
@@ -297,9 +303,9 @@ impl Watch<F56<Fuzz>> for Payout {
                 Request::parse(&payload),
                 Request::Count(_) | Request::CountAndTransport(_) | Request::Transport
             );
-            assert!(!pays || self.proven, "notes go out without a proof");
+            assert!(!pays || self.proven > 0, "notes go out without a proof");
         }
-        self.proven &= !out.events.iter().any(|e| matches!(e, DispenserEvent::Dispensed(_)));
+        self.proven -= answers(out);
     }
 }
 
@@ -309,7 +315,7 @@ pub(crate) fn f56(input: &[u8]) -> usize {
 
 /// What the rule of notes that go out of a Puloon hangs on.
 struct Drawers {
-    proven: bool,
+    proven: usize,
     decoder: puloon::Decoder,
 }
 
@@ -332,16 +338,16 @@ impl Watch<Puloon<Fuzz>> for Drawers {
             let puloon::Token::Frame(frame) = token else { continue };
             // DISPENSE and TEST DISPENSE
             let pays = matches!(frame.command(), 0x52 | 0x53);
-            assert!(!pays || self.proven, "notes go out without a proof");
+            assert!(!pays || self.proven > 0, "notes go out without a proof");
         }
-        self.proven &= !out.events.iter().any(|e| matches!(e, DispenserEvent::Dispensed(_)));
+        self.proven -= answers(out);
     }
 }
 
 pub(crate) fn puloon(input: &[u8]) -> usize {
     let settings = Settings::new(Model::Lcdm4000, currency());
     let decoder = puloon::Decoder::new(puloon::Side::Host);
-    play(Puloon::new(settings), &mut Drawers { proven: false, decoder }, input)
+    play(Puloon::new(settings), &mut Drawers { proven: 0, decoder }, input)
 }
 
 /// What the rules of a recycler hang on.
@@ -357,7 +363,7 @@ impl Boxes {
     fn command(&mut self, which: u8) -> RecyclerCommand<Fuzz> {
         let bay = |no| BayId::new(no).expect("a bay");
         match which % 16 {
-            0 => RecyclerCommand::Out(payout(1, &mut false)),
+            0 => RecyclerCommand::Out(payout(1, &mut 0)),
             1 => RecyclerCommand::Out(DispenserCommand::Refresh),
             2 => {
                 self.emptyings += 1;

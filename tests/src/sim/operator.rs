@@ -76,7 +76,8 @@ impl World {
         let doubted = report.alerts.iter().any(|alert| alert.code == "bay_in_doubt");
         let uncertain = report.open_transactions.iter().any(|txn| txn.state == "uncertain");
         let recently = self.now.0.saturating_sub(self.operator.counted_at) < AGAIN_MS;
-        if self.operator.recounts && self.quiet {
+        // while a note is under way it may be missing in the one and not yet in the other
+        if self.operator.recounts && self.quiet && !uncertain && self.told_is_over() {
             let there = self.bays(|bay| bay["cassette"].as_u64().unwrap_or(0));
             let same = |(bay, booked): (&BayId, &BayCount)| {
                 there.get(&bay.get()) == Some(&u64::from(booked.count))
