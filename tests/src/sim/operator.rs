@@ -76,8 +76,12 @@ impl World {
         let doubted = report.alerts.iter().any(|alert| alert.code == "bay_in_doubt");
         let uncertain = report.open_transactions.iter().any(|txn| txn.state == "uncertain");
         let recently = self.now.0.saturating_sub(self.operator.counted_at) < AGAIN_MS;
-        // while a note is under way it may be missing in the one and not yet in the other
-        if self.operator.recounts && self.quiet && !uncertain && self.told_is_over() {
+        // a note that is under way is missing in the one and not yet in the other
+        let moves = |txn: &OpenTxn| {
+            ["dispense_committed", "dispensing", "uncertain"].contains(&txn.state.as_str())
+        };
+        let rests = self.told_is_over() && !report.open_transactions.iter().any(moves);
+        if self.operator.recounts && self.quiet && rests {
             let there = self.bays(|bay| bay["cassette"].as_u64().unwrap_or(0));
             let same = |(bay, booked): (&BayId, &BayCount)| {
                 there.get(&bay.get()) == Some(&u64::from(booked.count))
