@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bitspire_shell::secrets::credential;
 use clap::Subcommand;
+use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -51,13 +52,19 @@ pub(super) enum AuditWhat {
 const SECRETS: &[(&str, &str)] =
     &[("kept", "kept"), ("mode", "mode"), ("file", "file"), ("what", "what")];
 
+/// The body of an import: borrows the key, so that no copy is made that nobody erases.
+#[derive(Serialize)]
+struct Import<'a> {
+    operator_id: Option<OperatorId>,
+    nsec: &'a str,
+}
+
 /// Asks for it.
 pub(super) fn account(client: &Client, verb: AccountVerb) -> Result<Answer, CliError> {
     Ok(match verb {
         AccountVerb::ImportKey { file, operator } => {
             let nsec: Zeroizing<String> = credential(&file)?;
-            let body = json!({ "operator_id": operator, "nsec": nsec.as_str() });
-            client.post("/operators/import", &body)?
+            client.post("/operators/import", &Import { operator_id: operator, nsec: &nsec })?
         }
         AccountVerb::MigrateToBunker { operator } => {
             client.post("/operators/migrate", &json!({ "operator_id": operator }))?

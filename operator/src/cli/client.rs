@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 use ureq::Agent;
@@ -17,6 +18,8 @@ use crate::http::people::cookie_path;
 
 /// Longer than the slowest route: a pairing asks a bunker several times.
 const TIMEOUT: Duration = Duration::from_secs(180);
+/// Room for a body that holds a key, in bytes: others may grow.
+const BODY: usize = 512;
 
 /// Why there is no good answer.
 #[derive(Debug, Error)]
@@ -33,6 +36,9 @@ pub(super) enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// What was to be asked is no JSON.
+    #[error("the request cannot be written")]
+    Body(#[source] serde_json::Error),
     /// Nobody answers where the cookie says.
     #[error("the daemon at {address} cannot be reached; is it running?")]
     Unreachable {
@@ -88,10 +94,10 @@ impl Client {
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer, ClientError> {
-        self.call("GET", path, None)
+        self.call("GET", path, None::<&Value>)
     }
 
-    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Answer, ClientError> {
+    pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, ClientError> {
         self.call("POST", path, Some(body))
     }
 
@@ -99,7 +105,17 @@ impl Client {
         self.call("PUT", path, Some(body))
     }
 
-    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Answer, ClientError> {
+        // one body holds a key: its text is erased once it is sent, and has room not to be moved about
+        let mut text = Zeroizing::new(Vec::with_capacity(BODY));
+        if let Some(body) = body {
+            serde_json::to_writer(&mut *text, body).map_err(ClientError::Body)?;
+        }
         let unreachable = |source: ureq::Error| ClientError::Unreachable {
             address: self.address.clone(),
             source: Box::new(source),
@@ -108,7 +124,7 @@ impl Client {
             .method(method)
             .uri(format!("{}/api/v1{path}", self.address))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token.as_str()))
-            .body(body.map_or_else(String::new, Value::to_string))
+            .body(text.as_slice())
             .map_err(|error| unreachable(error.into()))?;
         let mut response = self.agent.run(request).map_err(unreachable)?;
         let status = response.status();
