@@ -39,7 +39,7 @@ use crate::fleet::FleetError;
 use crate::ids::MachineId;
 use crate::store::{Tx, machines};
 
-pub use worker::{heard, outcome, republish};
+pub use worker::{AT_BUNKERS, heard, outcome, republish};
 
 /// Why nothing is published.
 #[derive(Debug, Error)]

@@ -400,7 +400,10 @@ pub(super) async fn run(app: Arc<App>, mut bell: broadcast::Receiver<Ring>) {
                 () = app.stop.cancelled() => return,
                 _ = tick.tick() => break,
                 rung = bell.recv() => match rung {
-                    Ok(Ring::Outbox) | Err(RecvError::Lagged(_)) => break,
+                    Ok(Ring::Outbox) | Err(RecvError::Lagged(_)) => {
+                        bell = bell.resubscribe();
+                        break;
+                    }
                     Ok(_) => {}
                     Err(RecvError::Closed) => return,
                 },

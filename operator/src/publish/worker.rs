@@ -7,9 +7,13 @@
 //! Failure policy: [`PublishError`]; the row stays with the reason and is tried again, after one
 //! second at first and every half minute at last. While one operator's bunker does not answer, its
 //! other documents wait without asking it. Where it lies, somebody is told, once a day for a document.
+//!
+//! A change for all machines is ten thousand documents: the bunker has no more than a window of them,
+//! others are kept and sent meanwhile, and what is written of them shares commits.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitspire_shared::canonical::CanonicalError;
@@ -23,10 +27,10 @@ use bitspire_shared::time::Unix;
 use bitspire_shell::pool::{Pool, PoolError};
 use bitspire_shell::secrets::{SecretError, random};
 use futures_util::future::BoxFuture;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nostr::{Event, JsonUtil as _};
 use thiserror::Error;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use zeroize::Zeroizing;
 
@@ -42,14 +46,19 @@ use crate::signer::{RemoteSigner, SignerError};
 use crate::store::documents::{self, DocumentKind, KeptDocument};
 use crate::store::machines::KeptMachine;
 use crate::store::outbox::{self, Waiting};
-use crate::store::{Kept, StoreError, Tx, machines, operators};
+use crate::store::{Kept, Read, StoreError, Tx, machines, operators};
 
 /// Between two looks at what waits, where no bell rang.
 const LOOK: Duration = Duration::from_secs(1);
-/// Documents that one look takes.
-const BATCH: u32 = 64;
-/// Documents under way at once.
-const AT_ONCE: usize = 8;
+/// Documents that are read from the outbox at once.
+const PAGE: u32 = 64;
+/// Documents under way at once, in whatever step.
+const UNDER_WAY: usize = 48;
+/// Documents that bunkers have at once.
+pub const AT_BUNKERS: usize = 8;
+/// Between two rings for documents that relays took: each wakes all who listen, who would be woken
+/// hundreds of times a second.
+const RING: Duration = Duration::from_millis(50);
 /// The longest wait between two tries, in seconds.
 const LONGEST_S: u64 = 30;
 /// How long a document that a relay took may be on its way to its machine before it is sent once
@@ -175,14 +184,25 @@ impl Carrier for Pool {
 pub(super) struct Publisher<C> {
     app: Arc<App>,
     relays: Arc<C>,
+    at_bunkers: Semaphore,
 }
 
-/// Operators whose bunker did not answer in this look.
-type Resting = Mutex<BTreeSet<PubKey>>;
+/// What the attempts of one look tell each other.
+#[derive(Default)]
+struct Round {
+    /// Operators whose bunker did not answer.
+    resting: Mutex<BTreeSet<PubKey>>,
+}
+
+impl Round {
+    fn resting(&self) -> MutexGuard<'_, BTreeSet<PubKey>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl<C: Carrier> Publisher<C> {
     pub(super) const fn new(app: Arc<App>, relays: Arc<C>) -> Self {
-        Self { app, relays }
+        Self { app, relays, at_bunkers: Semaphore::const_new(AT_BUNKERS) }
     }
 
     pub(super) async fn run(self, mut bell: broadcast::Receiver<Ring>) {
@@ -193,7 +213,10 @@ impl<C: Carrier> Publisher<C> {
             loop {
                 tokio::select! {
                     ring = bell.recv() => match ring {
-                        Ok(Ring::Outbox) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                        // one look answers all that has rung
+                        Ok(Ring::Outbox) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                            bell = bell.resubscribe();
+                        }
                         Ok(_) => continue,
                         Err(broadcast::error::RecvError::Closed) => return,
                     },
@@ -211,30 +234,60 @@ impl<C: Carrier> Publisher<C> {
         self.relays.end().await;
     }
 
-    /// Tries what is due now.
+    /// Tries what is due now: one page after the other, the next one as soon as there is room for it;
+    /// not while a bunker rests, since what it does not sign would be read for nothing.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
-        let now = self.app.clock.now();
-        let due = self.app.store.read(move |read| outbox::due_documents(read, now, BATCH)).await?;
-        let resting = Resting::default();
-        let mut tries = Vec::new();
-        for waiting in due {
-            tries.push(self.attempt(waiting, &resting));
+        let (now, round) = (self.app.clock.now(), Round::default());
+        let pages = stream::try_unfold(outbox::START, |after| {
+            let due = move |read: &Read<'_>| outbox::due_documents(read, now, after, PAGE);
+            let due = round.resting().is_empty().then(|| self.app.store.read(due));
+            async move {
+                let Some(due) = due else { return Ok::<_, StoreError>(None) };
+                let page = due.await?;
+                let last = page.last().map(|waiting| (waiting.not_before, waiting.id));
+                Ok(last.map(|last| (stream::iter(page.into_iter().map(Ok)), last)))
+            }
+        });
+        let tries = pages.try_flatten().map(async |due| self.attempt(due?, &round).await);
+        let mut tries = pin!(tries.buffer_unordered(UNDER_WAY));
+        let mut told: Option<Instant> = None;
+        loop {
+            let tried = match told {
+                Some(first) => timeout_at(first + RING, tries.next()).await,
+                None => Ok(tries.next().await),
+            };
+            let ended = match tried {
+                Ok(Some(tried)) => {
+                    self.app.attempts.send_modify(|ended| *ended = ended.wrapping_add(1));
+                    if tried? {
+                        told.get_or_insert_with(Instant::now);
+                    }
+                    false
+                }
+                Ok(None) => true,
+                Err(_) => false,
+            };
+            if told.is_some_and(|first| ended || first.elapsed() >= RING) {
+                told = None;
+                wake(&self.app);
+            }
+            if ended {
+                return Ok(());
+            }
         }
-        let mut tries = stream::iter(tries).buffer_unordered(AT_ONCE);
-        while let Some(tried) = tries.next().await {
-            self.app.attempts.send_modify(|ended| *ended = ended.wrapping_add(1));
-            tried?;
-        }
-        Ok(())
     }
 
+    /// Whether a relay took it and its machine is to be told.
     async fn attempt(
         &self,
         waiting: Kept<OutboxId, Waiting>,
-        resting: &Resting,
-    ) -> Result<(), StoreError> {
-        let Some(document) = waiting.document_id else { return Ok(()) };
-        let Err(error) = self.publish(document, resting).await else { return Ok(()) };
+        round: &Round,
+    ) -> Result<bool, StoreError> {
+        let Some(document) = waiting.document_id else { return Ok(false) };
+        let error = match self.publish(document, round).await {
+            Ok(told) => return Ok(told),
+            Err(error) => error,
+        };
         let reason = in_words(&error);
         tracing::info!(
             event = "document_not_published", machine = %waiting.machine_id, attempt =
@@ -258,29 +311,16 @@ impl<C: Carrier> Publisher<C> {
                 None => Ok(()),
             }
         });
-        kept.await
+        kept.await.map(|()| false)
     }
 
-    /// Brings one document to a relay; one that was superseded needs nothing any more.
-    async fn publish(&self, id: DocumentId, resting: &Resting) -> Result<(), PublishError> {
-        let Some(job) = self.app.store.read(move |read| job(read, id)).await? else {
-            return Ok(());
-        };
-        let event = match &job.document.event {
-            Some(kept) => {
-                let event = Event::from_json(kept);
-                let event = event.map_err(|error| PublishError::Event(error.to_string()))?;
-                let d = event.tags.identifier().map(str::to_owned);
-                if event.pubkey != job.operator.nostr() || d != Some(job.address().to_string()) {
-                    return Err(PublishError::OtherKeys);
-                }
-                event
-            }
-            None => {
-                let Some(event) = self.sign(&job, resting).await? else { return Ok(()) };
-                event
-            }
-        };
+    /// Brings one document to a relay; whether its machine is to be told. One that was superseded
+    /// needs nothing any more.
+    async fn publish(&self, id: DocumentId, round: &Round) -> Result<bool, PublishError> {
+        let Some((job, event, fresh)) = self.event(id, round).await? else { return Ok(false) };
+        if fresh && !self.keep(id, &event).await? {
+            return Ok(false);
+        }
         let relays = self.relays.carry(&event).await?;
         let event_id = EventId::from_bytes(event.id.to_bytes());
         let d = job.address().to_string();
@@ -288,23 +328,49 @@ impl<C: Carrier> Publisher<C> {
         tracing::info!(event = "document_published", %machine, d, id = %event_id, ?relays);
         let told = self.app.store.write(move |tx| {
             documents::set_relay_acked(tx, id, now)?;
-            let Some(row) = outbox::of_document(tx, id)?.filter(|row| row.done_at.is_none()) else {
-                return Ok(());
-            };
-            outbox::done(tx, row.id, now)?;
-            push::queue(tx, machine, &Push::ConfigChanged(ConfigChanged { d, event_id }), now)
+            let waited = outbox::document_done(tx, id, now)?;
+            if waited {
+                let changed = Push::ConfigChanged(ConfigChanged { d, event_id });
+                push::queue(tx, machine, &changed, now)?;
+            }
+            Ok(waited)
         });
-        let told: Result<(), StoreError> = told.await;
-        told?;
-        wake(&self.app);
-        Ok(())
+        let told: Result<bool, StoreError> = told.await;
+        Ok(told?)
     }
 
-    /// The document's event, kept; `None` where it was superseded meanwhile.
-    async fn sign(&self, job: &Job, resting: &Resting) -> Result<Option<Event>, PublishError> {
+    /// The document's event, and whether it was signed now and has to be kept; `None` where it was
+    /// superseded.
+    async fn event(
+        &self,
+        id: DocumentId,
+        round: &Round,
+    ) -> Result<Option<(Job, Event, bool)>, PublishError> {
+        // before it is read: what a document is made of must not grow old while it waits
+        let Ok(_turn) = self.at_bunkers.acquire().await else { return Ok(None) };
+        let job = self.app.store.read(move |read| job(read, id)).await?;
+        let Some(job) = job else { return Ok(None) };
+        let Some(kept) = &job.document.event else {
+            let event = self.sign(&job, round).await?;
+            return Ok(Some((job, event, true)));
+        };
+        let event = Event::from_json(kept);
+        let event = event.map_err(|error| PublishError::Event(error.to_string()))?;
+        let d = event.tags.identifier().map(str::to_owned);
+        if event.pubkey != job.operator.nostr() || d != Some(job.address().to_string()) {
+            return Err(PublishError::OtherKeys);
+        }
+        Ok(Some((job, event, false)))
+    }
+
+    /// The document's event, signed now.
+    async fn sign(&self, job: &Job, round: &Round) -> Result<Event, PublishError> {
         let operator = job.operator;
-        let signer = self.app.signer(operator).ok_or(PublishError::NoSigner)?;
-        if resting.lock().unwrap_or_else(PoisonError::into_inner).contains(&operator) {
+        let Some(signer) = self.app.signer(operator) else {
+            round.resting().insert(operator);
+            return Err(PublishError::NoSigner);
+        };
+        if round.resting().contains(&operator) {
             return Err(PublishError::SignerRests);
         }
         let now = self.app.clock.now();
@@ -314,26 +380,29 @@ impl<C: Carrier> Publisher<C> {
             SignerError::NoReply { .. } | SignerError::NotSent { .. },
         )) = made
         {
-            resting.lock().unwrap_or_else(PoisonError::into_inner).insert(operator);
+            round.resting().insert(operator);
         }
-        let event = made?;
-        let (id, kept) = (job.document.id, event.clone());
-        let signed = self.app.store.write(move |tx| {
+        made
+    }
+
+    /// Keeps a document's event; false where it was superseded meanwhile.
+    async fn keep(&self, id: DocumentId, event: &Event) -> Result<bool, StoreError> {
+        let (event_id, text) = (EventId::from_bytes(event.id.to_bytes()), event.as_json());
+        let (created_at, now) = (Unix(event.created_at.as_secs()), self.app.clock.now());
+        let kept = self.app.store.write(move |tx| {
             let document = documents::find(tx, id)?;
             if document.is_none_or(|document| document.superseded_at.is_some()) {
                 return Ok(false);
             }
-            let event_id = EventId::from_bytes(kept.id.to_bytes());
-            documents::set_signed(tx, id, (event_id, &kept.as_json()), created_at, now)?;
+            documents::set_signed(tx, id, (event_id, &text), created_at, now)?;
             Ok(true)
         });
-        let signed: Result<bool, StoreError> = signed.await;
-        Ok(signed?.then_some(event))
+        kept.await
     }
 }
 
 /// What is known of a document that waits; `None` where it is superseded.
-fn job(read: &crate::store::Read<'_>, id: DocumentId) -> Result<Option<Job>, PublishError> {
+fn job(read: &Read<'_>, id: DocumentId) -> Result<Option<Job>, PublishError> {
     let Some(document) = documents::find(read, id)?.filter(|d| d.superseded_at.is_none()) else {
         return Ok(None);
     };
@@ -344,8 +413,7 @@ fn job(read: &crate::store::Read<'_>, id: DocumentId) -> Result<Option<Job>, Pub
     let spire = machine.machine_npub.ok_or(PublishError::Unpaired)?;
     let operator = operators::find(read, machine.operator_id)?.and_then(|operator| operator.pubkey);
     let operator = operator.ok_or(PublishError::NoIdentity)?;
-    let last = documents::last_signed(read, machine.id, document.kind)?;
-    let last = last.and_then(|last| last.created_at);
+    let last = documents::last_created_at(read, machine.id, document.kind)?;
     Ok(Some(Job { document, machine, spire, operator, last }))
 }
 

@@ -5,9 +5,13 @@
 //! gets its leave to dispense when it is sent, never when it is queued: a revoke in between leaves
 //! none.
 //!
+//! One machine's pushes are sent one after the other, several machines' at once. What customers wait
+//! for goes before what tells machines of a new configuration, of which ten thousand may wait.
+//!
 //! Failure policy: a push is a hint. One that no relay took is tried again until it is of no use;
 //! the machine asks by itself besides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +20,7 @@ use bitspire_shared::rpc::Push;
 use bitspire_shared::settlement::Settled;
 use bitspire_shared::time::Unix;
 use bitspire_shell::crash;
+use futures_util::{TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::MissedTickBehavior;
@@ -30,8 +35,10 @@ use crate::store::{Kept, StoreError, Tx, machines, sessions};
 
 /// Between two looks at what waits, where no bell rang.
 const LOOK: Duration = Duration::from_secs(5);
-/// Pushes that one look takes.
+/// Pushes that are read at once.
 const BATCH: u32 = 64;
+/// Machines that are told at once.
+const AT_ONCE: usize = 8;
 /// Seconds until a push that no relay took is tried again.
 const RETRY_S: u64 = 5;
 /// Seconds for which a push is of use; longer than a customer waits.
@@ -90,6 +97,8 @@ pub(super) async fn deliver(rpc: Arc<Rpc>, mut bell: broadcast::Receiver<Ring>) 
                 if matches!(ring, Err(RecvError::Closed)) {
                     return;
                 }
+                // one look answers all that has rung
+                bell = bell.resubscribe();
             }
             _ = look.tick() => {}
         }
@@ -103,9 +112,25 @@ pub(super) async fn deliver(rpc: Arc<Rpc>, mut bell: broadcast::Receiver<Ring>) 
 impl Rpc {
     /// Sends every push that is due; the ones that fail wait.
     async fn send_waiting(&self) -> Result<(), Failure> {
-        let now = self.app.clock.now();
-        let due = self.app.store.read(move |read| outbox::due_pushes(read, now, BATCH));
-        for waiting in due.await.map_err(Failure::Store)? {
+        while !self.app.stop.is_cancelled() {
+            let now = self.app.clock.now();
+            let due = self.app.store.read(move |read| outbox::due_pushes(read, now, BATCH));
+            let mut lanes: BTreeMap<MachineId, Vec<_>> = BTreeMap::new();
+            for waiting in due.await.map_err(Failure::Store)? {
+                lanes.entry(waiting.machine_id).or_default().push(waiting);
+            }
+            if lanes.is_empty() {
+                break;
+            }
+            let lanes = stream::iter(lanes.into_values().map(Ok));
+            lanes.try_for_each_concurrent(AT_ONCE, async |lane| self.send_lane(lane).await).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits for one machine.
+    async fn send_lane(&self, lane: Vec<Kept<OutboxId, Waiting>>) -> Result<(), Failure> {
+        for waiting in lane {
             let id = waiting.id;
             let sent = self.send(&waiting).await;
             let now = self.app.clock.now();

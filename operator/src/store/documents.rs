@@ -189,7 +189,7 @@ pub fn wanted(
     read.one(sql, &[&machine, &kind], Document::kept)
 }
 
-/// The version that was signed last: `created_at` of the next one is later.
+/// The version that was signed last.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -201,6 +201,20 @@ pub fn last_signed(
     let sql = "SELECT * FROM documents WHERE machine_id = ?1 AND kind = ?2
                AND event_id IS NOT NULL ORDER BY created_at DESC, id DESC LIMIT 1";
     read.one(sql, &[&machine, &kind], Document::kept)
+}
+
+/// `created_at` of the version that was signed last: that of the next one is later.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_created_at(
+    read: &Read<'_>,
+    machine: MachineId,
+    kind: DocumentKind,
+) -> Result<Option<Unix>, StoreError> {
+    let sql = "SELECT max(created_at) AS at FROM documents
+               WHERE machine_id = ?1 AND kind = ?2 AND event_id IS NOT NULL";
+    Ok(read.one(sql, &[&machine, &kind], |row| row.get("at"))?.flatten())
 }
 
 /// The version that the machine said it applies, the newest of them; of an earlier pairing none

@@ -56,6 +56,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(19, "0019_webhook_state"),
     migration!(20, "0020_providers"),
     migration!(21, "0021_reads"),
+    migration!(22, "0022_outbox_due"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -132,33 +132,25 @@ pub(super) fn document(
 /// # Errors
 /// [`StoreError`].
 pub fn depth(read: &Read<'_>) -> Result<Vec<Depth>, StoreError> {
-    let sql = "SELECT count(*) AS waiting, min(created_at) AS oldest FROM outbox
-               WHERE done_at IS NULL AND topic = ?1";
-    let of = |topic: Topic| {
-        let depth = read.one(sql, &[&topic], |row| {
+    // the topic stands in the text, or no index of what waits is used
+    let documents = "SELECT count(*) AS waiting, min(created_at) AS oldest
+                     FROM outbox INDEXED BY outbox_documents
+                     WHERE done_at IS NULL AND topic = 'document'";
+    let pushes = "SELECT count(*) AS waiting, min(created_at) AS oldest
+                  FROM outbox INDEXED BY outbox_pushes
+                  WHERE done_at IS NULL AND topic = 'push'";
+    let of = |(topic, sql): (Topic, &str)| {
+        let depth = read.one(sql, &[], |row| {
             Ok(Depth { topic, waiting: row.get("waiting")?, oldest: row.get("oldest")? })
         })?;
         Ok(depth.unwrap_or(Depth { topic, waiting: 0, oldest: None }))
     };
-    [Topic::Document, Topic::Push].into_iter().map(of).collect()
+    [(Topic::Document, documents), (Topic::Push, pushes)].into_iter().map(of).collect()
 }
 
-/// At most `limit` things that should be sent now, in the order in which they became due.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn due(
-    read: &Read<'_>,
-    now: Unix,
-    limit: u32,
-) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
-    let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND not_before <= ?1
-                   AND (expires_at IS NULL OR expires_at > ?1)
-               ORDER BY not_before, id LIMIT ?2";
-    read.all(sql, &[&now, &limit], Waiting::kept)
-}
-
-/// At most `limit` pushes that should be sent now, in the order in which they became due.
+/// At most `limit` pushes that should be sent now, in the order in which they became due; those that
+/// say that a configuration changed (`config_changed`) come after all others: they may be as many as
+/// there are machines, and no customer waits for them.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -167,25 +159,37 @@ pub fn due_pushes(
     now: Unix,
     limit: u32,
 ) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
-    let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'push' AND not_before <= ?1
-                   AND expires_at > ?1
-               ORDER BY not_before, id LIMIT ?2";
-    read.all(sql, &[&now, &limit], Waiting::kept)
+    let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'push'
+                   AND (push = 'config_changed') = ?1 AND not_before <= ?2 AND expires_at > ?2
+               ORDER BY not_before, id LIMIT ?3";
+    let mut due = read.all(sql, &[&false, &now, &limit], Waiting::kept)?;
+    let room = limit.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
+    if room > 0 {
+        due.extend(read.all(sql, &[&true, &now, &room], Waiting::kept)?);
+    }
+    Ok(due)
 }
 
-/// At most `limit` documents that should be sent now, in the order in which they became due.
+/// Where a page of due things ends.
+pub type Position = (Unix, OutboxId);
+/// Before all of them.
+pub const START: Position = (Unix(0), OutboxId(0));
+
+/// At most `limit` documents that should be sent now, in the order in which they became due,
+/// beginning after `after`.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn due_documents(
     read: &Read<'_>,
     now: Unix,
+    after: Position,
     limit: u32,
 ) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
     let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'document'
-                   AND not_before <= ?1
-               ORDER BY not_before, id LIMIT ?2";
-    read.all(sql, &[&now, &limit], Waiting::kept)
+                   AND not_before <= ?1 AND (not_before, id) > (?2, ?3)
+               ORDER BY not_before, id LIMIT ?4";
+    read.all(sql, &[&now, &after.0, &after.1, &limit], Waiting::kept)
 }
 
 /// The place of a document, whether it waits or is done.
@@ -199,16 +203,6 @@ pub fn of_document(
     read.one("SELECT * FROM outbox WHERE document_id = ?1", &[&document], Waiting::kept)
 }
 
-/// When the next thing is due; `None` where nothing waits.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn next_due(read: &Read<'_>, now: Unix) -> Result<Option<Unix>, StoreError> {
-    let sql = "SELECT min(not_before) AS at FROM outbox WHERE done_at IS NULL
-               AND (expires_at IS NULL OR expires_at > ?1)";
-    Ok(read.one(sql, &[&now], |row| row.get("at"))?.flatten())
-}
-
 /// It was sent.
 ///
 /// # Errors
@@ -217,6 +211,16 @@ pub fn done(tx: &Tx<'_>, id: OutboxId, now: Unix) -> Result<(), StoreError> {
     let sql = "UPDATE outbox SET done_at = ?2, attempts = attempts + 1, last_error = NULL
                WHERE id = ?1 AND done_at IS NULL";
     tx.run_one("outbox", sql, &[&id, &now])
+}
+
+/// A document was sent. False where it does not wait.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn document_done(tx: &Tx<'_>, document: DocumentId, now: Unix) -> Result<bool, StoreError> {
+    let sql = "UPDATE outbox SET done_at = ?2, attempts = attempts + 1, last_error = NULL
+               WHERE document_id = ?1 AND done_at IS NULL";
+    Ok(tx.run(sql, &[&document, &now])? == 1)
 }
 
 /// An attempt failed; the next one is not before `not_before`.
@@ -254,11 +258,10 @@ pub fn hurry(tx: &Tx<'_>, document: DocumentId, now: Unix) -> Result<(), StoreEr
     tx.run_one("outbox", sql, &[&document, &now])
 }
 
-/// Forgets pushes that were sent, or of no use, before `before`. The number forgotten.
+/// Forgets pushes that have been of no use since `before`, sent or not. The number forgotten.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn prune(tx: &Tx<'_>, before: Unix) -> Result<u64, StoreError> {
-    let sql = "DELETE FROM outbox WHERE topic = 'push' AND (done_at < ?1 OR expires_at < ?1)";
-    tx.run(sql, &[&before])
+    tx.run("DELETE FROM outbox WHERE topic = 'push' AND expires_at < ?1", &[&before])
 }

@@ -134,13 +134,11 @@ fn put(
         Some(_) => {
             tx.run("DELETE FROM documents WHERE author = ?1 AND kind = ?2 AND d = ?3", &address)?;
         }
+        // whoever has no quota may have very many, which nobody needs to count
         None => {
-            let held = tx.one(
-                "SELECT count(*) AS held FROM documents WHERE author = ?1",
-                &[&author],
-                |row| row.get::<u64>("held"),
-            )?;
-            if quota.is_some_and(|quota| held.unwrap_or(0) >= u64::from(quota)) {
+            if let Some(quota) = quota
+                && held(tx, &author)? >= u64::from(quota)
+            {
                 return Ok(Put::Quota);
             }
         }
@@ -161,6 +159,12 @@ fn put(
         ],
     )?;
     Ok(Put::Stored)
+}
+
+/// How many documents of `author` there are.
+fn held(read: &Read<'_>, author: &String) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) AS held FROM documents WHERE author = ?1";
+    Ok(read.one(sql, &[author], |row| row.get("held"))?.unwrap_or(0))
 }
 
 fn page(

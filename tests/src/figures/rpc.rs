@@ -39,14 +39,16 @@ const MACHINES: usize = 500;
 const EACH: u64 = 20;
 /// Requests under way at a time: fewer than the service has places.
 pub(super) const AT_ONCE: u64 = 128;
-/// Machines whose waits are measured, each without hostile events and beside them.
-const ASKING: usize = 40;
-/// Requests of each of them, each time: both together are what a machine may ask at once.
-const ASKED: u64 = 10;
+/// Machines whose waits are measured, without hostile events and beside them in turn: what the disk
+/// does meanwhile falls on both.
+const ASKING: usize = 400;
+/// Rounds of either kind, in each of which every machine asks once: all of them are what a machine may
+/// ask at once.
+const ROUNDS: u64 = 10;
 /// Hostile events a second.
 const FLOOD: u32 = 10_000;
 /// So many of them come at a time, as a socket is read.
-const AT_A_TIME: u32 = 10;
+const AT_A_TIME: usize = 10;
 /// Hostile keys, each of one frame; each third does something else.
 const HOSTILE: usize = 1_000;
 /// Machines of the service that is flooded: those that are measured, and one for each hostile key that
@@ -161,6 +163,8 @@ impl Service {
                 bail!("{} of {count} answered: {:?}", self.answered(), self.rpc.counters());
             }
             tokio::task::yield_now().await;
+            // the other threads of the service need a core, too
+            std::thread::yield_now();
         }
         Ok(())
     }
@@ -289,7 +293,7 @@ pub(super) fn flood() -> Result<Vec<Figure>> {
             bound: BAR,
             bound_is: "the bar: the slowest hundredth beside 10 000 hostile events a second",
             peer: None,
-            runs: ASKING * usize::try_from(ASKED)?,
+            runs: ASKING * usize::try_from(ROUNDS)?,
         },
         Figure {
             name: "flood_rss_mb_more",
@@ -315,76 +319,118 @@ struct Flooded {
     events: usize,
 }
 
+/// What comes through the outside relay, on a thread of its own, as each relay's connection has a task
+/// of its own.
+struct Flood {
+    on: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Sent>,
+}
+
+/// What has come of it.
+struct Sent {
+    frames: u32,
+    /// While it was on.
+    seconds: f64,
+    /// Those whose signature held.
+    held: u32,
+}
+
+impl Flood {
+    /// Off at first.
+    fn start(service: &Service, frames: Vec<String>) -> Self {
+        let (on, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (lets, stop, filter) = (on.clone(), over.clone(), service.rpc.filter(RELAY));
+        let thread = std::thread::spawn(move || {
+            let mut frames = frames.iter().cycle();
+            let (mut sent, mut held, mut been) = (0u32, 0u32, Duration::ZERO);
+            while !stop.load(Ordering::Relaxed) {
+                if !lets.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                let began = Instant::now();
+                for frame in frames.by_ref().take(AT_A_TIME) {
+                    sent += 1;
+                    // what passes costs its check, as in the pool, and goes no further
+                    if filter(frame)
+                        && let Ok(nostr::RelayMessage::Event { event, .. }) =
+                            nostr::RelayMessage::from_json(frame)
+                        && event.verify().is_ok()
+                    {
+                        held += 1;
+                    }
+                }
+                let due = Duration::from_secs_f64(f64::from(sent) / f64::from(FLOOD));
+                std::thread::sleep(due.saturating_sub(been + began.elapsed()));
+                been += began.elapsed();
+            }
+            Sent { frames: sent, seconds: been.as_secs_f64(), held }
+        });
+        Self { on, over, thread }
+    }
+
+    fn let_in(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    fn end(self) -> Result<Sent> {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the flood ended in a panic"))
+    }
+}
+
 async fn flooded() -> Result<Flooded> {
     let service = Service::start(FLOODED).await?;
-    let frames = hostile(&service).await?;
-    let quiet = slowest(&service, 0).await?;
-    let filter = service.rpc.filter(RELAY);
-    let over = Arc::new(AtomicBool::new(false));
-    let stop = over.clone();
+    let flood = Flood::start(&service, hostile(&service).await?);
     let own = [std::process::id()];
-    let (before_mb, began) = (memory_mb(&own)?, Instant::now());
-    // each relay's connection has a task of its own
-    let flood = std::thread::spawn(move || {
-        let (started, mut sent, mut held) = (Instant::now(), 0u32, 0u32);
-        for frame in frames.iter().cycle() {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            // what passes costs its check, as in the pool, and goes no further
-            if filter(frame)
-                && let Ok(nostr::RelayMessage::Event { event, .. }) =
-                    nostr::RelayMessage::from_json(frame)
-                && event.verify().is_ok()
-            {
-                held += 1;
-            }
-            sent += 1;
-            if sent % AT_A_TIME == 0 {
-                let due = started + Duration::from_secs_f64(f64::from(sent) / f64::from(FLOOD));
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
-        }
-        (sent, started.elapsed().as_secs_f64(), held)
-    });
-    // a forger first takes the shares of the keys that it forges, once
-    let beside = match service.until_held_off().await {
-        Ok(()) => slowest(&service, ASKED).await,
-        Err(error) => Err(error),
-    };
+    let before_mb = memory_mb(&own)?;
+    let measured = beside(&service, &flood).await;
     let mut most_mb = memory_mb(&own);
-    while most_mb.is_ok() && beside.is_ok() && began.elapsed() < FLOOD_FOR {
+    flood.let_in(true);
+    let began = Instant::now();
+    while most_mb.is_ok() && measured.is_ok() && began.elapsed() < FLOOD_FOR {
         tokio::time::sleep(Duration::from_secs(1)).await;
         most_mb = most_mb.and_then(|most| Ok(most.max(memory_mb(&own)?)));
     }
-    over.store(true, Ordering::Relaxed);
-    let flood = flood.join().map_err(|_| anyhow::anyhow!("the flood ended in a panic"))?;
-    let ((sent, seconds, held), beside, most_mb) = (flood, beside?, most_mb?);
+    let sent = flood.end()?;
+    let ((quiet, beside), most_mb) = (measured?, most_mb?);
     service.stop().await;
-    if held > 0 {
-        bail!("{held} hostile events passed for good ones");
+    if sent.held > 0 {
+        bail!("{} hostile events passed for good ones", sent.held);
     }
-    let rate = f64::from(sent) / seconds;
+    let rate = f64::from(sent.frames) / sent.seconds;
     if rate < f64::from(FLOOD) * 0.9 {
         bail!("expected {FLOOD} hostile events a second, got {rate:.0}");
     }
-    let (more_mb, events) = ((most_mb - before_mb).max(0.0), usize::try_from(sent)?);
+    let (more_mb, events) = ((most_mb - before_mb).max(0.0), usize::try_from(sent.frames)?);
     Ok(Flooded { quiet, beside, more_mb, events })
 }
 
-/// The slowest hundredth of the machines' waits, in milliseconds; each machine's requests begin with
-/// the number `from`.
-async fn slowest(service: &Service, from: u64) -> Result<f64> {
-    let mut waits = Vec::new();
-    for n in from..from + ASKED {
-        for machine in service.peers.iter().take(ASKING) {
-            let event = service.request(machine, n)?;
-            let before = service.answered();
-            let started = Instant::now();
-            service.hand_over(event)?;
-            service.until_answered(before + 1).await?;
-            waits.push(started.elapsed().as_secs_f64() * 1_000.0);
-        }
+/// The slowest hundredth of the machines' waits without the flood, and beside it, in milliseconds.
+async fn beside(service: &Service, flood: &Flood) -> Result<(f64, f64)> {
+    // a forger first takes the shares of the keys that it forges, once
+    flood.let_in(true);
+    service.until_held_off().await?;
+    let (mut quiet, mut beside) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        flood.let_in(false);
+        asked(service, 2 * round, &mut quiet).await?;
+        flood.let_in(true);
+        asked(service, 2 * round + 1, &mut beside).await?;
     }
-    percentile(&mut waits, 99)
+    Ok((percentile(&mut quiet, 99)?, percentile(&mut beside, 99)?))
+}
+
+/// How long each machine waits for the answer to its request number `n`, in milliseconds.
+async fn asked(service: &Service, n: u64, waits: &mut Vec<f64>) -> Result<()> {
+    for machine in service.peers.iter().take(ASKING) {
+        let event = service.request(machine, n)?;
+        let before = service.answered();
+        let started = Instant::now();
+        service.hand_over(event)?;
+        service.until_answered(before + 1).await?;
+        waits.push(started.elapsed().as_secs_f64() * 1_000.0);
+    }
+    Ok(())
 }

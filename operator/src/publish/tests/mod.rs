@@ -5,6 +5,7 @@ mod converge;
 mod fees;
 mod lies;
 mod lineage;
+mod many;
 mod rollout;
 mod states;
 

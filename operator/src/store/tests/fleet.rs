@@ -258,7 +258,7 @@ fn a_document_waits_in_the_outbox_until_it_is_superseded_or_sent() {
     let first = want(10_000, 50).unwrap();
     let second = want(20_000, 60).unwrap();
     assert!(want(150_001, 61).is_err(), "over the cap: nothing changes");
-    let due = world.read(|read| outbox::due(read, Unix(60), 10));
+    let due = world.read(|read| outbox::due_documents(read, Unix(60), outbox::START, 10));
     assert_eq!(due.iter().map(|w| w.document_id).collect::<Vec<_>>(), [Some(second)]);
     let wanted = world.read(move |read| documents::wanted(read, machine, DocumentKind::Fees));
     assert_eq!(wanted.unwrap().id, second);
@@ -266,8 +266,11 @@ fn a_document_waits_in_the_outbox_until_it_is_superseded_or_sent() {
 
     let id = due[0].id;
     world.write(move |tx| outbox::failed(tx, id, "no relay", Unix(90))).unwrap();
-    assert!(world.read(|read| outbox::due(read, Unix(89), 10)).is_empty());
-    assert_eq!(world.read(|read| outbox::next_due(read, Unix(89))), Some(Unix(90)));
+    assert!(world.read(|read| outbox::due_documents(read, Unix(89), outbox::START, 10)).is_empty());
+    let due = world.read(|read| outbox::due_documents(read, Unix(90), outbox::START, 10));
+    assert_eq!(due.len(), 1);
+    let after = (due[0].not_before, due[0].id);
+    assert!(world.read(move |read| outbox::due_documents(read, Unix(90), after, 10)).is_empty());
     world.write(move |tx| outbox::hurry(tx, second, Unix(70))).unwrap();
     let event = super::fixtures::event_id(3);
     world
@@ -288,7 +291,9 @@ fn a_document_waits_in_the_outbox_until_it_is_superseded_or_sent() {
     let applied = applied.unwrap();
     assert_eq!(applied.fees().unwrap().cash_out_operator, FeePpm::new(20_000).unwrap());
     assert_eq!((applied.relay_acked_at, applied.applied_at), (Some(Unix(72)), Some(Unix(75))));
-    assert!(world.read(|read| outbox::due(read, Unix(999), 10)).is_empty());
+    assert!(
+        world.read(|read| outbox::due_documents(read, Unix(999), outbox::START, 10)).is_empty()
+    );
 }
 
 /// Loss prevented: a statement used twice; a page of refusals that fills the disk.

@@ -166,7 +166,7 @@ fn a_payment_is_settled_once() {
     let found = world.read(|read| settlements::by_hash(read, hash(1))).unwrap();
     assert_eq!(found.row, row);
     assert_eq!(wallet(&world), 105_000, "credited once");
-    assert_eq!(world.read(|read| outbox::due(read, Unix(200), 9)).len(), 1, "pushed once");
+    assert_eq!(world.read(|read| outbox::due_pushes(read, Unix(200), 9)).len(), 1, "pushed once");
 }
 
 /// Loss prevented: a settlement without its ledger entry, or the other way round.
