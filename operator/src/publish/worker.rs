@@ -245,7 +245,8 @@ impl<C: Carrier> Publisher<C> {
                 let Some(due) = due else { return Ok::<_, StoreError>(None) };
                 let page = due.await?;
                 let last = page.last().map(|waiting| (waiting.not_before, waiting.id));
-                Ok(last.map(|last| (stream::iter(page.into_iter().map(Ok)), last)))
+                let page = page.into_iter().map(Ok::<_, StoreError>);
+                Ok(last.map(|last| (stream::iter(page), last)))
             }
         });
         let tries = pages.try_flatten().map(async |due| self.attempt(due?, &round).await);

@@ -11,7 +11,7 @@ use super::{Read, Row, ToColumn};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::store::settlements::{self, Distribution};
 use crate::store::withdraws::{self, Purpose};
-use crate::store::{StoreError, claims, invoices, legs, payments, quotes, volume};
+use crate::store::{StoreError, claims, invoices, legs, outbox, payments, quotes, volume};
 
 thread_local! {
     static ASKED: RefCell<Vec<(String, usize)>> = const { RefCell::new(Vec::new()) };
@@ -73,6 +73,7 @@ fn what_is_asked_often_is_found_by_an_index() {
             payments::overdue(read, (Unix(1), Unix(9)), "x", 9).map(drop)
         }),
         ("legs", |read, _, _| legs::of_settlement(read, SettlementId(1)).map(drop)),
+        ("outbox", |read, _, _| outbox::depth(read).map(drop)),
     ];
     let world = world();
     let slow = world.store.read_blocking::<_, StoreError, _>(move |read| {
@@ -89,4 +90,23 @@ fn what_is_asked_often_is_found_by_an_index() {
         Ok(slow.collect::<Vec<_>>())
     });
     assert_eq!(slow.unwrap(), Vec::<String>::new());
+}
+
+/// Loss prevented: a paid customer's machine that is told last, since each push is looked for among the
+/// documents of ten thousand machines, or waits for as many that say only that fees have changed.
+#[test]
+fn what_is_due_is_found_without_what_else_waits() {
+    let world = world();
+    let plans = world.store.read_blocking::<_, StoreError, _>(move |read| {
+        let now = Unix(9);
+        let documents =
+            plan(read, |read| outbox::due_documents(read, now, outbox::START, 9).map(drop));
+        let pushes = plan(read, |read| outbox::due_pushes(read, now, 9).map(drop));
+        Ok((documents, pushes))
+    });
+    let (documents, pushes) = plans.unwrap();
+    let found = "SEARCH outbox USING INDEX outbox_documents (not_before>? AND not_before<?)";
+    assert_eq!(documents, [found]);
+    let found = "SEARCH outbox USING INDEX outbox_pushes (<expr>=? AND not_before<?)";
+    assert_eq!(pushes, [found, found], "those that customers wait for first");
 }
