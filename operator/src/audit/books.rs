@@ -4,6 +4,7 @@
 //! record, and if it is what follows from that record. An entry that is missing, one that differs
 //! and one that nothing made are three differences.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bitspire_shared::split::Parts;
@@ -11,9 +12,9 @@ use bitspire_shared::split::Parts;
 use super::report::{Check, Findings};
 use super::sale::{Debt, Follows};
 use crate::ids::EntryId;
-use crate::ledger::{Account, Balances, Entry, EntryKind, Finding};
+use crate::ledger::{Account, Balances, Closings, Entry, EntryKind, Finding};
 use crate::store::claims::Owed;
-use crate::store::ledger::Written;
+use crate::store::ledger::{Closing, Written};
 use crate::store::settlements::Settlement;
 
 /// An entry on one line.
@@ -102,14 +103,31 @@ pub(super) fn sums(
     }
 }
 
-/// Balances by the entries' lines against those that pages show.
-pub(super) fn balances(findings: &mut Findings, lines: &Balances, shown: &Balances) {
-    let mut accounts: Vec<_> = lines.iter().chain(shown.iter()).map(|(a, u, _)| (a, u)).collect();
+/// Balances by the entries' lines against those by their postings.
+pub(super) fn balances(findings: &mut Findings, lines: &Balances, posted: &Balances) {
+    let mut accounts: Vec<_> = lines.iter().chain(posted.iter()).map(|(a, u, _)| (a, u)).collect();
     accounts.sort_unstable();
     accounts.dedup();
     for (account, unit) in accounts {
         let subject = format!("balance of {account} in {unit}");
-        findings.same(Check::Ledger, subject, lines.of(account, unit), shown.of(account, unit));
+        findings.same(Check::Ledger, subject, lines.of(account, unit), posted.of(account, unit));
+    }
+}
+
+/// What each account held at the end of each day by the entries' lines, against what is kept and shown.
+pub(super) fn closings(findings: &mut Findings, lines: &Closings, kept: &[Closing]) {
+    let mut days: BTreeMap<_, (Option<i128>, Option<i128>)> = BTreeMap::new();
+    for (account, unit, day, balance) in lines.iter() {
+        days.entry((account, unit, day)).or_default().0 = Some(balance);
+    }
+    for one in kept {
+        let day = days.entry((one.account, one.unit, one.day)).or_default();
+        day.1 = Some(i128::from(one.balance));
+    }
+    let words = |balance: Option<i128>| balance.map_or("none".into(), |sum| sum.to_string());
+    for ((account, unit, day), (lines, kept)) in days {
+        let subject = format!("kept balance of {account} in {unit} at the end of day {day}");
+        findings.same(Check::Ledger, subject, words(lines), words(kept));
     }
 }
 

@@ -22,7 +22,7 @@ use super::sale::{self, Follows, Sale};
 use super::wallet::Seen;
 use super::{books, signed};
 use crate::ids::{EntryId, MachineId, SettlementId};
-use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Unit};
+use crate::ledger::{Account, Balances, Checker, Closings, Entry, EntryKind, Unit};
 use crate::store::machines::KeptMachine;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
@@ -265,7 +265,7 @@ impl<'a> Gather<'a> {
 
     fn entries(&mut self) -> Result<(), StoreError> {
         let mut checker = Checker::default();
-        let mut lines = Balances::default();
+        let (mut lines, mut days) = (Balances::default(), Closings::default());
         let mut after = EntryId(0);
         loop {
             let page = ledger::written(self.read, after, PAGE)?;
@@ -279,13 +279,14 @@ impl<'a> Gather<'a> {
                 let Ok(booked) = &entry.booked else { continue };
                 for posting in booked.entry.postings() {
                     lines.add(posting);
+                    days.add(booked.at, posting);
                 }
                 if !self.has_reason(&booked.entry)? {
                     books::beside(&mut self.findings, entry.id, &booked.entry);
                 }
             }
         }
-        let (found, _) = checker.end();
+        let (found, posted) = checker.end();
         let mut loading = BTreeSet::new();
         for (id, machine) in &self.machines {
             let said = machine.heartbeat.as_ref();
@@ -300,7 +301,8 @@ impl<'a> Gather<'a> {
             }
         }
         books::sums(&mut self.findings, &found, |machine| loading.contains(&machine));
-        books::balances(&mut self.findings, &lines, &ledger::balances(self.read)?);
+        books::balances(&mut self.findings, &lines, &posted);
+        books::closings(&mut self.findings, &days, &ledger::kept_closings(self.read)?);
         Ok(())
     }
 }

@@ -132,15 +132,14 @@ const fn machine_of(account: Account) -> Option<MachineId> {
     }
 }
 
-/// What each account held at the end of each day.
-fn closing(moved: &[ledger::Moved], from: u64, until: u64) -> Vec<Value> {
+/// What each account held at the end of each day, also of those in which it did not move.
+fn each_day(closings: &[ledger::Closing], from: u64, until: u64) -> Vec<Value> {
     let mut balances: BTreeMap<(Account, Unit), i64> = BTreeMap::new();
     let mut rows = Vec::new();
-    let mut moved = moved.iter().peekable();
+    let mut closings = closings.iter().peekable();
     for day in from..=until {
-        while let Some(one) = moved.next_if(|one| one.day <= day) {
-            let balance = balances.entry((one.account, one.unit)).or_default();
-            *balance = balance.saturating_add(one.amount);
+        while let Some(one) = closings.next_if(|one| one.day <= day) {
+            balances.insert((one.account, one.unit), one.balance);
         }
         let date = date(day);
         for ((account, unit), balance) in balances.iter().filter(|(_, balance)| **balance != 0) {
@@ -172,7 +171,7 @@ pub(super) async fn balances(
     let rows: Result<Vec<Value>, StoreError> = api
         .app
         .store
-        .read(move |read| Ok(closing(&ledger::moved_by_day(read, from, until)?, from, until)))
+        .read(move |read| Ok(each_day(&ledger::closings(read, from, until)?, from, until)))
         .await;
     Ok(Json(rows?.into()))
 }
@@ -250,8 +249,9 @@ mod tests {
     #[test]
     fn a_balance_stays_until_it_moves() {
         let wallet = Account::Wallet(MachineId(3));
-        let moved = |day, amount| ledger::Moved { day, account: wallet, unit: Unit::Sats, amount };
-        let rows = closing(&[moved(1, 5), moved(3, 2), moved(5, -7)], 2, 5);
+        let held =
+            |day, balance| ledger::Closing { day, account: wallet, unit: Unit::Sats, balance };
+        let rows = each_day(&[held(2, 5), held(3, 7), held(5, 0)], 2, 5);
         let told: Vec<_> =
             rows.iter().map(|row| (row["day"].clone(), row["balance"].clone())).collect();
         let expected = [("1970-01-03", 5), ("1970-01-04", 7), ("1970-01-05", 7)];

@@ -194,6 +194,8 @@ fn text(app: &App, stored: Stored, now: Unix) -> String {
     let stats = app.store.stats();
     let healthy = u8::from(app.store.health().is_ok());
     all.one(("bitspire_store_up", "gauge", "Whether the database takes writes."), healthy);
+    let waiting = "Writes that wait for the database now.";
+    all.one(("bitspire_store_waiting", "gauge", waiting), stats.waiting);
     all.family(
         ("bitspire_store_total", "counter", "What happened at the database."),
         [

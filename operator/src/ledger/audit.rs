@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
+use bitspire_shared::time::Unix;
 use thiserror::Error;
 
 use super::account::{Account, Sign, Unit};
@@ -80,6 +81,29 @@ impl<'a> FromIterator<&'a Posting> for Balances {
             balances.add(posting);
         }
         balances
+    }
+}
+
+/// What each account held at the end of each day in which it moved, UTC; days count from 1970-01-01.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closings(BTreeMap<(Account, Unit), BTreeMap<u64, i128>>);
+
+impl Closings {
+    /// Adds one posting of an entry that was written at `at`.
+    pub fn add(&mut self, at: Unix, posting: &Posting) {
+        let days = self.0.entry((posting.account, posting.unit)).or_default();
+        let moved = days.entry(at.0 / 86_400).or_default();
+        *moved = moved.saturating_add(i128::from(posting.amount));
+    }
+
+    /// Every account, unit and day with the balance at its end, in this order.
+    pub fn iter(&self) -> impl Iterator<Item = (Account, Unit, u64, i128)> + '_ {
+        self.0.iter().flat_map(|((account, unit), days)| {
+            days.iter().scan(0_i128, |balance, (day, moved)| {
+                *balance = balance.saturating_add(*moved);
+                Some((*account, *unit, *day, *balance))
+            })
+        })
     }
 }
 

@@ -1,8 +1,9 @@
 //! Double entry, append-only, in sats and, separately, in fiat minor units.
 //!
-//! Promise: an [`Entry`] sums to zero in each of its units; there is no other way to make one. No
-//! balance is ever updated: balances are sums of postings. A correction is a new entry that names
-//! what it corrects. The database holds the zero sum by itself as well.
+//! Promise: an [`Entry`] sums to zero in each of its units; there is no other way to make one.
+//! Balances are sums of postings; where such a sum is kept, the database adds each posting as it is
+//! written, and the audit derives it again. A correction is a new entry that names what it corrects.
+//! The database holds the zero sum by itself as well.
 //!
 //! Amounts are signed. A positive one is a debit: more sats or notes held, or a debt that shrank. A
 //! negative one is a credit: held less, or owed more. Where sats meet notes, each unit balances
@@ -32,7 +33,7 @@ mod sale;
 mod service;
 
 pub use account::{Account, AccountError, Unit};
-pub use audit::{Balances, Checker, Finding, check};
+pub use audit::{Balances, Checker, Closings, Finding, check};
 pub use cash::{Counted, Emptied, bay_counted, emptied, refilled, transit_counted};
 pub use entry::{Entry, EntryKind, LedgerError, Posting};
 pub use leg::{Earner, leg_by_hand, leg_paid};

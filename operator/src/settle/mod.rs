@@ -56,7 +56,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// Between two readings of a wallet's list.
 const RECONCILE: Duration = Duration::from_secs(180);
 /// Open invoices that one poll looks up; the rest comes by hint or list.
-const POLLED: usize = 64;
+const POLLED: u32 = 64;
 /// Payments of lists that are recorded at a time, of all wallets together: a fraction of the writer's
 /// queue, which others need.
 pub(crate) const TOGETHER: usize = 64;
@@ -133,10 +133,18 @@ async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
     // before the first list, or a payment in between would wait for the next one
     let mut hints = wallet.watch();
     let mut hinting = true;
-    let mut poll = tokio::time::interval(POLL);
+    // the list first: what it brings shares flushes, a poll waits for each payment
+    let mut poll = tokio::time::interval_at(Instant::now() + POLL, POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut list_due = Instant::now();
     loop {
+        if Instant::now() >= list_due {
+            let read = reconcile(&app, &*wallet).await;
+            app.wallet_asked(wallet.id(), !matches!(read, Err(SettleError::Wallet(_))));
+            let away = read.as_ref().is_err_and(|error| error.kind() == Kind::Transient);
+            list_due = Instant::now() + if away { POLL } else { RECONCILE };
+            report(wallet.id(), read);
+        }
         tokio::select! {
             () = app.stop.cancelled() => return,
             hint = hints.recv(), if hinting => match hint {
@@ -152,13 +160,6 @@ async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
                 }
                 report(wallet.id(), polled);
             }
-        }
-        if Instant::now() >= list_due {
-            let read = reconcile(&app, &*wallet).await;
-            app.wallet_asked(wallet.id(), !matches!(read, Err(SettleError::Wallet(_))));
-            let away = read.as_ref().is_err_and(|error| error.kind() == Kind::Transient);
-            list_due = Instant::now() + if away { POLL } else { RECONCILE };
-            report(wallet.id(), read);
         }
     }
 }
@@ -194,9 +195,21 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
         forget.await.map_err(SettleError::Store)?;
         from = 0;
     }
+    let mut page = wallet.list(Cursor(from)).await?;
     loop {
-        let (payments, to) = wallet.list(Cursor(from)).await?;
-        consider_all(app, wallet, payments).await?;
+        let (payments, to) = page;
+        // what came meanwhile is for the next reading: a wallet whose time lies ahead of ours has
+        // something new at each look, and would keep us for ever
+        let last = to.0 == from || began.is_some_and(|began| to >= began);
+        // the wallet is asked for the next page while this one is being recorded
+        let following = async {
+            match last || app.stop.is_cancelled() {
+                true => Ok(None),
+                false => wallet.list(to).await.map(Some),
+            }
+        };
+        let (recorded, next) = tokio::join!(consider_all(app, wallet, payments), following);
+        recorded?;
         if to.0 == from {
             return Ok(());
         }
@@ -210,10 +223,9 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
             })
             .await
             .map_err(SettleError::Store)?;
-        // what came meanwhile is for the next reading: a wallet whose time lies ahead of ours has
-        // something new at each look, and would keep us for ever
-        if began.is_some_and(|began| to >= began) {
-            return Ok(());
+        match next? {
+            Some(following) => page = following,
+            None => return Ok(()),
         }
     }
 }
@@ -239,17 +251,16 @@ async fn consider_all(
 /// Looks the open invoices up, and ends those whose time is over.
 async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
     let id = wallet.id().to_owned();
-    let open: Vec<invoices::Invoice> = app
+    let open: Vec<(PaymentHash, Unix)> = app
         .store
         .read(move |read| match machines::by_wallet(read, &id)? {
-            Some(machine) => invoices::open(read, Some(machine.id)),
+            Some(machine) => invoices::open(read, machine.id, POLLED),
             None => Ok(Vec::new()),
         })
         .await
         .map_err(SettleError::Store)?;
     let mut failed = None;
-    for invoice in open.into_iter().take(POLLED) {
-        let hash = invoice.payment_hash;
+    for (hash, expires_at) in open {
         let looked = match look_in(app, wallet, hash).await {
             Ok(looked) => looked,
             Err(SettleError::Wallet(error)) if error.kind() == Kind::Transient => {
@@ -261,7 +272,7 @@ async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
                 continue;
             }
         };
-        let over = app.clock.now() > invoice.expires_at.after(LINGER_S);
+        let over = app.clock.now() > expires_at.after(LINGER_S);
         if looked == Looked::Nothing && over {
             app.store
                 .write(move |tx| invoices::set_state(tx, hash, InvoiceState::Expired))

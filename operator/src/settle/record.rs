@@ -73,8 +73,21 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
         Flow::Inbound => Direction::CashOut,
         Flow::Outbound => Direction::CashIn,
     };
+    // told before, by a hint, a poll or a list: nothing is read or decided again
+    let known = settlements::by_hash(tx, hash)?;
+    let moved = Moved { direction, amount, at: at.min(facts.now) };
+    let again = |known: &Settlement| {
+        known.wallet_id == facts.wallet_id
+            && known.direction == direction
+            && known.wire_sats == moved.wire()
+            && known.extra.0 == facts.payment.extra
+    };
+    if known.is_some_and(|kept| again(&kept)) {
+        return Ok(Landed::Known);
+    }
+    let owner = machines::by_wallet(tx, &facts.wallet_id)?;
     let ours = match direction {
-        Direction::CashOut => of_invoice(tx, hash)?,
+        Direction::CashOut => of_invoice(tx, hash, owner.as_ref())?,
         Direction::CashIn => match payments::by_hash(tx, hash)? {
             None => None,
             Some(attempt) => match withdraw::of_payment(tx, &attempt, hash)? {
@@ -88,10 +101,10 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
         (Value::Null, Some(ours)) => ours.stamp.to_string(),
         (kept, _) => kept.to_string(),
     };
-    let owner = machines::by_wallet(tx, &facts.wallet_id)?;
-    let sender = match claimed_sender(&extra) {
-        Some(key) => machines::by_spire(tx, key)?,
-        None => None,
+    let sender = match (claimed_sender(&extra), &owner) {
+        (Some(key), Some(owner)) if owner.machine_npub == Some(key) => Some(owner.clone()),
+        (Some(key), _) => machines::by_spire(tx, key)?,
+        (None, _) => None,
     };
     let named = match &ours {
         Some(ours) => Some(ours.request.fees_event_id),
@@ -100,7 +113,7 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
     let observed = Observed {
         payment_hash: hash,
         // the wallet says when; ours is the later bound, whatever its clock says
-        look_up: LookUp::Settled(Moved { direction, amount, at: at.min(facts.now) }),
+        look_up: LookUp::Settled(moved),
         extra: &extra,
         machine: owner.as_ref().map(|owner| {
             // of the pairing that asked: a machine that was paired again has another key
@@ -146,10 +159,22 @@ pub(super) fn sender_of_stamp(stamp: &serde_json::Value) -> Option<PubKey> {
     claimed_sender(&stamp.to_string())
 }
 
-fn of_invoice(tx: &Tx<'_>, hash: PaymentHash) -> Result<Option<Ours>, SettleError> {
+/// The request behind an invoice; `owner` is the machine of the wallet that was paid, mostly its own.
+fn of_invoice(
+    tx: &Tx<'_>,
+    hash: PaymentHash,
+    owner: Option<&KeptMachine>,
+) -> Result<Option<Ours>, SettleError> {
     let Some(invoice) = invoices::by_hash(tx, hash)? else { return Ok(None) };
     let quote = quotes::find(tx, invoice.quote_id)?;
-    let machine = machines::find(tx, invoice.machine_id)?;
+    let other;
+    let machine = match owner {
+        Some(owner) if owner.id == invoice.machine_id => Some(owner),
+        _ => {
+            other = machines::find(tx, invoice.machine_id)?;
+            other.as_ref()
+        }
+    };
     let (Some(quote), Some(machine)) = (quote, machine) else {
         return Err(SettleError::Broken(format!("invoice {hash} has no quote or machine")));
     };

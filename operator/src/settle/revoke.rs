@@ -17,8 +17,8 @@ use crate::store::{StoreError, Tx, claims, quotes};
 /// # Errors
 /// [`StoreError`].
 pub fn hold_open_sales(tx: &Tx<'_>, machine: MachineId, now: Unix) -> Result<usize, StoreError> {
-    for invoice in invoices::open(tx, Some(machine))? {
-        invoices::set_state(tx, invoice.payment_hash, InvoiceState::Cancelled)?;
+    for (hash, _) in invoices::open(tx, machine, u32::MAX)? {
+        invoices::set_state(tx, hash, InvoiceState::Cancelled)?;
     }
     let held = settlements::by_distribution(tx, Distribution::Held, None, u32::MAX)?;
     let unreported = held.into_iter().filter(|settlement| {

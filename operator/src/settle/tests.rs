@@ -1,5 +1,6 @@
 //! Payments that are nobody's sale, and wallets that come and go.
 
+mod flood;
 mod odd;
 
 use std::sync::Arc;

@@ -99,14 +99,18 @@ pub fn by_txn(
     read.one(sql, &[&machine, &txid], Invoice::from_row)
 }
 
-/// Every invoice that is open, of all machines or of one, the first to expire first.
+/// At most `limit` open invoices of a machine, the first to expire first: payment and end of each.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn open(read: &Read<'_>, machine: Option<MachineId>) -> Result<Vec<Invoice>, StoreError> {
-    let sql = "SELECT * FROM invoices WHERE state = 'open' AND (?1 IS NULL OR machine_id = ?1)
-               ORDER BY expires_at";
-    read.all(sql, &[&machine], Invoice::from_row)
+pub fn open(
+    read: &Read<'_>,
+    machine: MachineId,
+    limit: u32,
+) -> Result<Vec<(PaymentHash, Unix)>, StoreError> {
+    let sql = "SELECT payment_hash, expires_at FROM invoices WHERE state = 'open'
+               AND machine_id = ?1 ORDER BY expires_at LIMIT ?2";
+    read.all(sql, &[&machine, &limit], |row| Ok((row.get("payment_hash")?, row.get("expires_at")?)))
 }
 
 /// Moves an invoice on.

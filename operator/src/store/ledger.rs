@@ -2,6 +2,10 @@
 //!
 //! Promise: the database itself refuses an entry that does not sum to zero in each unit, a posting
 //! that is no line of an entry, and every change. Booking the same event again writes nothing.
+//!
+//! What an account holds is the sum of its postings. It is kept beside them for the end of each day in
+//! which it moved, by the same statement that writes a posting, so that no balance is the slower the
+//! longer the ledger is; the audit derives these sums again.
 
 use std::collections::BTreeMap;
 
@@ -115,28 +119,28 @@ pub fn page(read: &Read<'_>, after: EntryId, limit: u32) -> Result<Vec<Booked>, 
     read.all(sql, &[&after, &limit], read_entry)
 }
 
-/// The balance of an account in a unit, by its postings.
+/// The balance of an account in a unit.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn balance(read: &Read<'_>, account: Account, unit: Unit) -> Result<i64, StoreError> {
-    let sql = "SELECT coalesce(sum(amount), 0) AS balance FROM ledger_postings
-               WHERE account = ?1 AND unit = ?2";
+    let sql = "SELECT balance FROM ledger_sums WHERE account = ?1 AND unit = ?2
+               ORDER BY day DESC LIMIT 1";
     Ok(read.one(sql, &[&account, &unit], |row| row.get("balance"))?.unwrap_or(0))
 }
 
-/// The same, of the entries that were written before `entry`.
+/// The balance of a provider's account before the entry `entry` was written, by its postings.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn balance_before(
+pub fn balance_of_lp_before(
     read: &Read<'_>,
-    account: Account,
-    unit: Unit,
+    (account, unit): (Account, Unit),
     entry: EntryId,
 ) -> Result<i64, StoreError> {
+    // the first condition is the index's own
     let sql = "SELECT coalesce(sum(amount), 0) AS balance FROM ledger_postings
-               WHERE account = ?1 AND unit = ?2 AND entry_id < ?3";
+               WHERE account GLOB 'lp:*' AND account = ?1 AND unit = ?2 AND entry_id < ?3";
     Ok(read.one(sql, &[&account, &unit, &entry], |row| row.get("balance"))?.unwrap_or(0))
 }
 
@@ -184,35 +188,26 @@ pub fn lines_of_lp(
 /// [`StoreError`].
 pub fn balances_of(read: &Read<'_>, prefix: &str) -> Result<Balances, StoreError> {
     // what follows the colon begins with a digit, and a colon comes after all of these
-    let sql = "SELECT account, unit, sum(amount) AS amount FROM ledger_postings
+    // of the newest day: SQLite takes the other columns from the row that has the maximum
+    let sql = "SELECT account, unit, max(day), balance AS amount FROM ledger_sums
                WHERE account >= ?1 AND account < ?1 || ':' GROUP BY account, unit";
     Ok(read.all(sql, &[&prefix], read_posting)?.iter().collect())
 }
 
-/// Whether notes were put into an account by a person, or counted there: ever, or by the time at which
+/// Whether notes were put into a bay's account by a person, or counted there: ever, or by the time at which
 /// it was heard of a change. What was done at the machine and heard of with it, or since, is later.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn was_loaded(read: &Read<'_>, account: Account, by: Option<Unix>) -> Result<bool, StoreError> {
+    // the first condition is the index's own
     let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries AS entry
                ON entry.id = entry_id
-               WHERE account = ?1 AND kind IN ('refilled', 'bay_counted')
+               WHERE account GLOB 'bay:*' AND account = ?1 AND kind IN ('refilled', 'bay_counted')
                AND (?2 IS NULL OR (entry.at <= ?2 AND NOT EXISTS (SELECT 1 FROM service_events
                    WHERE event_id = substr(reference, 9) AND reference GLOB 'service:*'
                    AND received_at >= ?2)))) AS loaded";
     Ok(read.one(sql, &[&account, &by], |row| row.get("loaded"))?.unwrap_or(false))
-}
-
-/// Every balance, by the postings.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn balances(read: &Read<'_>) -> Result<Balances, StoreError> {
-    let sql = "SELECT account, unit, sum(amount) AS amount FROM ledger_postings
-               GROUP BY account, unit";
-    let sums = read.all(sql, &[], read_posting)?;
-    Ok(sums.iter().collect())
 }
 
 fn read_posting(row: &Row<'_>) -> Result<Posting, StoreError> {
@@ -292,30 +287,59 @@ pub fn holds(read: &Read<'_>, id: EntryId) -> Result<bool, StoreError> {
     Ok(read.one(sql, &[&id], |row| row.get("known"))?.unwrap_or(false))
 }
 
-/// What moved in an account within a day.
+/// What an account held at the end of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct Closing {
     /// Days since 1970-01-01, UTC.
     pub day: u64,
     /// The account.
     pub account: Account,
     /// Of what.
     pub unit: Unit,
-    /// The sum of its postings; positive is a debit.
-    pub amount: i64,
+    /// The sum of its postings until then; positive is a debit.
+    pub balance: i64,
 }
 
-/// What moved in each account on each day until `until`, oldest first: closing balances are its sums.
-/// What moved before `from` is summed up there.
+fn read_closing(row: &Row<'_>) -> Result<Closing, StoreError> {
+    let (account, unit) = (row.get("account")?, row.get("unit")?);
+    Ok(Closing { day: row.get("day")?, account, unit, balance: row.get("balance")? })
+}
+
+/// What each account held at the end of each day of its movements, as it is kept.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn moved_by_day(read: &Read<'_>, from: u64, until: u64) -> Result<Vec<Moved>, StoreError> {
-    let sql = "SELECT max(at / 86400, ?1) AS day, account, unit, sum(amount) AS amount
-               FROM ledger_postings JOIN ledger_entries ON id = entry_id
-               WHERE at / 86400 <= ?2 GROUP BY day, account, unit ORDER BY day";
-    read.all(sql, &[&from, &until], |row| {
-        let Posting { account, unit, amount } = read_posting(row)?;
-        Ok(Moved { day: row.get("day")?, account, unit, amount })
-    })
+pub fn kept_closings(read: &Read<'_>) -> Result<Vec<Closing>, StoreError> {
+    read.all("SELECT * FROM ledger_sums ORDER BY account, unit, day", &[], read_closing)
+}
+
+/// What each account held at the end of the day `from`, and of each later one until `until` in which
+/// it moved, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn closings(read: &Read<'_>, from: u64, until: u64) -> Result<Vec<Closing>, StoreError> {
+    // from account to account by the key, past all days between them; a plus, or both columns of the
+    // comparison are not found by it
+    let sql = "WITH RECURSIVE held (account, unit) AS (
+            SELECT * FROM (SELECT account, unit FROM ledger_sums WHERE account > ''
+                ORDER BY account, unit LIMIT 1)
+            UNION ALL SELECT
+                (SELECT account FROM ledger_sums n
+                    WHERE (n.account, n.unit) > (+held.account, +held.unit)
+                    ORDER BY account, unit LIMIT 1),
+                (SELECT unit FROM ledger_sums n
+                    WHERE (n.account, n.unit) > (+held.account, +held.unit)
+                    ORDER BY account, unit LIMIT 1)
+            FROM held WHERE account IS NOT NULL)
+        SELECT ?1 AS day, account, unit, (SELECT balance FROM ledger_sums s
+            WHERE s.account = held.account AND s.unit = held.unit AND s.day <= ?1
+            ORDER BY s.day DESC LIMIT 1) AS balance
+        FROM held WHERE balance IS NOT NULL
+        UNION ALL
+        SELECT s.day, s.account, s.unit, s.balance FROM held
+            JOIN ledger_sums s ON s.account = held.account AND s.unit = held.unit
+                AND s.day > ?1 AND s.day <= ?2
+        ORDER BY day";
+    read.all(sql, &[&from, &until], read_closing)
 }

@@ -319,8 +319,8 @@ pub fn left(read: &Read<'_>, lp: &KeptLp) -> Result<i64, StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub fn left_before(read: &Read<'_>, lp: &KeptLp, entry: EntryId) -> Result<i64, StoreError> {
-    let (account, unit) = (Account::Lp(lp.id), Unit::Fiat(lp.currency));
-    Ok(ledger::balance_before(read, account, unit, entry)?.saturating_neg())
+    let account = (Account::Lp(lp.id), Unit::Fiat(lp.currency));
+    Ok(ledger::balance_of_lp_before(read, account, entry)?.saturating_neg())
 }
 
 /// Fiat of a provider that became sats on the day of `at`, UTC, in minor units; before `settlement`'s

@@ -57,6 +57,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(20, "0020_providers"),
     migration!(21, "0021_reads"),
     migration!(22, "0022_outbox_due"),
+    migration!(23, "0023_sums"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -65,13 +65,15 @@ use tokio::sync::oneshot;
 pub use column::Json;
 pub use error::{ConstraintKind, OpenError, StoreError};
 pub use row::{Kept, Read, Recorded, Tx};
+#[cfg(test)]
+pub(crate) use tests::plans::counted;
 
 use migrate::{MIGRATIONS, Migration, migrate};
 use readers::ReadJob;
 use writer::{Answer, Health, Job, Writer};
 
 /// Places in each queue; a full one is an error that the caller sees, and counted.
-const QUEUE: usize = 1_024;
+pub(crate) const QUEUE: usize = 1_024;
 /// Threads that read.
 const READERS: usize = 4;
 
@@ -96,12 +98,14 @@ struct Queues {
 pub struct StoreStats {
     /// Transactions committed: so many flushes were waited for.
     pub commits: u64,
-    /// Jobs run.
+    /// Jobs run, or refused.
     pub jobs: u64,
     /// Jobs that failed and were undone.
     pub failed: u64,
     /// Calls refused because a queue was full.
     pub queue_full: u64,
+    /// Jobs that wait for the writer now.
+    pub waiting: u64,
 }
 
 impl fmt::Debug for Store {
@@ -220,11 +224,13 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         let health = &self.0.health;
+        let jobs = health.jobs.load(Ordering::Relaxed);
         StoreStats {
             commits: health.commits.load(Ordering::Relaxed),
-            jobs: health.jobs.load(Ordering::Relaxed),
+            jobs,
             failed: health.failed.load(Ordering::Relaxed),
             queue_full: health.queue_full.load(Ordering::Relaxed),
+            waiting: health.queued.load(Ordering::Relaxed).saturating_sub(jobs),
         }
     }
 
@@ -253,6 +259,7 @@ impl Store {
         let queues = self.queues()?;
         let job: Box<dyn Job> = Box::new(Task { job, reply });
         queues.write.try_send(job).map_err(|error| self.not_queued(&error))?;
+        self.0.health.queued.fetch_add(1, Ordering::Relaxed);
         Ok(answer)
     }
 

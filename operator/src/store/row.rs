@@ -98,6 +98,8 @@ impl<'c> Tx<'c> {
     /// Runs one statement; the number of rows that it changed.
     pub(super) fn run(&self, sql: &str, values: &[&dyn ToColumn]) -> Result<u64, StoreError> {
         let values = to_values(values)?;
+        #[cfg(test)]
+        super::tests::plans::asked(sql, values.len());
         let changed = self
             .watch(|conn| conn.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values)))?;
         Ok(u64::try_from(changed).unwrap_or(u64::MAX))

@@ -48,8 +48,9 @@ pub fn since(
 /// [`StoreError`].
 pub fn cashbox_notes(read: &Read<'_>, machine: MachineId) -> Result<u64, StoreError> {
     let prefix = format!("cashbox:{machine}:");
+    // each account is one denomination in one currency; its newest day is its balance
     let sql = "SELECT coalesce(sum(notes), 0) AS notes FROM (
-            SELECT sum(amount) / CAST(substr(account, length(?1) + 1) AS INTEGER) AS notes
-            FROM ledger_postings WHERE account >= ?1 AND account < ?1 || ':' GROUP BY account)";
+            SELECT max(day), balance / CAST(substr(account, length(?1) + 1) AS INTEGER) AS notes
+            FROM ledger_sums WHERE account >= ?1 AND account < ?1 || ':' GROUP BY account, unit)";
     Ok(read.one(sql, &[&prefix], |row| row.get("notes"))?.unwrap_or(0))
 }

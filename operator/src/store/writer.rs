@@ -40,6 +40,8 @@ pub(super) struct Health {
     pub(super) jobs: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) queue_full: AtomicU64,
+    /// Jobs that were queued.
+    pub(super) queued: AtomicU64,
     /// A test's word on when the process dies, counted in commits.
     #[cfg(test)]
     pub(super) death: OnceLock<crate::testing::Death>,
@@ -125,6 +127,8 @@ impl Writer {
     fn batch(&mut self, first: Box<dyn Job>, pace: &mut Pace) -> Result<(), Stop> {
         if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
             let stop = is_fatal(&error).then(|| Stop(error.to_string()));
+            self.health.jobs.fetch_add(1, Ordering::Relaxed);
+            self.health.failed.fetch_add(1, Ordering::Relaxed);
             first.refuse(error.into());
             return stop.map_or(Ok(()), Err);
         }

@@ -51,7 +51,8 @@ pub struct Moved {
 
 impl Moved {
     /// Whole sats, rounded against the payment: inbound down, outbound up.
-    fn wire(self) -> Sats {
+    #[must_use]
+    pub const fn wire(self) -> Sats {
         match self.direction {
             Direction::CashOut => self.amount.to_sats_floor(),
             Direction::CashIn => Sats(self.amount.0.div_ceil(1_000)),

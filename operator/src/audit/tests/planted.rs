@@ -37,6 +37,21 @@ const ROWS: &[Planted] = &[
         "balance of wallet:1 in sats",
     ),
     (
+        &["UPDATE ledger_sums SET balance = balance + 1 WHERE account LIKE 'wallet:%'"],
+        Check::Ledger,
+        "kept balance of wallet:1 in sats",
+    ),
+    (
+        &["DELETE FROM ledger_sums WHERE account = 'super'"],
+        Check::Ledger,
+        "kept balance of super in sats",
+    ),
+    (
+        &["INSERT INTO ledger_sums VALUES ('owed:9', 'sats', 1, 5)"],
+        Check::Ledger,
+        "kept balance of owed:9 in sats at the end of day 1",
+    ),
+    (
         &["UPDATE ledger_entries SET lines = json_set(lines, '$[0][2]', 7) WHERE kind = 'settled'"],
         Check::Ledger,
         "a balanced entry",

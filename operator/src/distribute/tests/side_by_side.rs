@@ -132,10 +132,10 @@ async fn what_moved_before_the_first_day_is_in_its_balance() {
         world.full().await;
         world.pass(86_400);
     }
-    let moved = world.read(move |read| ledger::moved_by_day(read, day + 1, day + 1)).await;
-    let till: Vec<_> = moved.iter().filter(|one| one.account == Account::Wallet(machine)).collect();
+    let held = world.read(move |read| ledger::closings(read, day + 1, day + 1)).await;
+    let till: Vec<_> = held.iter().filter(|one| one.account == Account::Wallet(machine)).collect();
     assert_eq!(
-        till.iter().map(|one| (one.day, one.amount)).collect::<Vec<_>>(),
+        till.iter().map(|one| (one.day, one.balance)).collect::<Vec<_>>(),
         [(day + 1, 21_000)]
     );
 }

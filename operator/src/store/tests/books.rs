@@ -69,7 +69,7 @@ fn the_database_itself_refuses_what_does_not_sum_to_zero() {
         matches!(kind, Err(StoreError::Constraint { kind: ConstraintKind::ForeignKey, .. })),
         "{kind:?}"
     );
-    assert_eq!(world.read(ledger::balances).iter().count(), 0, "nothing was booked");
+    assert_eq!(world.read(ledger::kept_closings), [], "nothing was booked");
 }
 
 /// Loss prevented: a posting slipped in or changed after the entry, or history rewritten.
@@ -156,6 +156,41 @@ fn balances_are_sums_and_impossible_ones_are_found() {
         matches!(found[..], [crate::ledger::Finding::Sign { balance: 1, since, .. }] if since == id),
         "{found:?}"
     );
+}
+
+/// Loss prevented: a balance, or the end of a day, that is shown without what was booked after a clock
+/// was set back; or a kept sum that loses what it is of.
+#[test]
+fn kept_sums_are_those_of_the_postings_in_any_order_of_days() {
+    const DAY: u64 = 86_400;
+    let world = world();
+    let machine = world.machine;
+    for (n, day) in [(1, 5), (2, 9), (3, 7), (4, 7), (5, 4), (6, 9)] {
+        let entry =
+            owed_whole(machine, &hash(n).to_string(), txid(n), Sats(10_u64.pow(n.into()))).unwrap();
+        world.write(move |tx| ledger::append(tx, &entry, Unix(day * DAY + 1))).unwrap();
+    }
+    let wallet = |held: Vec<ledger::Closing>| {
+        let of = held.iter().filter(|one| one.account == Account::Wallet(machine));
+        of.map(|one| (one.day, one.balance)).collect::<Vec<_>>()
+    };
+    let days = [(4, 100_000), (5, 100_010), (7, 111_010), (9, 1_111_110)];
+    assert_eq!(wallet(world.read(ledger::kept_closings)), days);
+    let balance =
+        world.read(move |read| ledger::balance(read, Account::Wallet(machine), Unit::Sats));
+    assert_eq!(balance, 1_111_110);
+    for (from, until, expected) in [
+        (1, 3, vec![]),
+        (1, 5, vec![(4, 100_000), (5, 100_010)]),
+        (6, 8, vec![(6, 100_010), (7, 111_010)]),
+        (8, 8, vec![(8, 111_010)]),
+        (12, 20, vec![(12, 1_111_110)]),
+    ] {
+        assert_eq!(wallet(world.read(move |read| ledger::closings(read, from, until))), expected);
+    }
+    assert_eq!(refused(&world, "DELETE FROM ledger_sums"), "ledger: a sum stays");
+    let renamed = "UPDATE ledger_sums SET day = day + 1";
+    assert_eq!(refused(&world, renamed), "ledger: a sum stays what it is of");
 }
 
 /// Loss prevented: an event kind that the program books and the database refuses, in the field.

@@ -9,9 +9,10 @@ use bitspire_shared::time::Unix;
 use super::fixtures::{txid, world};
 use super::{Read, Row, ToColumn};
 use crate::ids::{MachineId, OperatorId, SettlementId};
+use crate::ledger::{Account, Unit};
 use crate::store::settlements::{self, Distribution};
 use crate::store::withdraws::{self, Purpose};
-use crate::store::{StoreError, claims, invoices, legs, outbox, payments, quotes, volume};
+use crate::store::{StoreError, claims, invoices, ledger, legs, outbox, payments, quotes, volume};
 
 thread_local! {
     static ASKED: RefCell<Vec<(String, usize)>> = const { RefCell::new(Vec::new()) };
@@ -20,6 +21,13 @@ thread_local! {
 /// A statement with so many values is about to be run by this thread.
 pub(in crate::store) fn asked(sql: &str, values: usize) {
     ASKED.with_borrow_mut(|asked| asked.push((sql.to_owned(), values)));
+}
+
+/// What `run` gives, and how many statements it ran on this thread.
+pub(crate) fn counted<T>(run: impl FnOnce() -> T) -> (T, usize) {
+    ASKED.take();
+    let given = run();
+    (given, ASKED.take().len())
 }
 
 /// The steps of the statements that `ask` runs.
@@ -67,7 +75,13 @@ fn what_is_asked_often_is_found_by_an_index() {
         }),
         ("moved", |read, m, _| volume::since(read, m, Unix(1), txid(1)).map(drop)),
         ("reserved", |read, m, _| quotes::reserved(read, m).map(drop)),
-        ("open invoices", |read, m, _| invoices::open(read, Some(m)).map(drop)),
+        ("open invoices", |read, m, _| invoices::open(read, m, 9).map(drop)),
+        ("balance", |read, _, _| ledger::balance(read, Account::Super, Unit::Sats).map(drop)),
+        ("notes", |read, m, _| volume::cashbox_notes(read, m).map(drop)),
+        ("bays", |read, _, _| ledger::balances_of(read, "bay:1:").map(drop)),
+        ("loaded", |read, m, _| {
+            ledger::was_loaded(read, Account::InTransit(m), Some(Unix(9))).map(drop)
+        }),
         ("open payments", |read, _, _| payments::open(read).map(drop)),
         ("late payouts", |read, _, _| {
             payments::overdue(read, (Unix(1), Unix(9)), "x", 9).map(drop)
@@ -75,7 +89,20 @@ fn what_is_asked_often_is_found_by_an_index() {
         ("legs", |read, _, _| legs::of_settlement(read, SettlementId(1)).map(drop)),
         ("outbox", |read, _, _| outbox::depth(read).map(drop)),
     ];
+    // all that is open may be of others
+    let own: &[(&str, Ask)] = &[
+        ("open invoices", |read, m, _| invoices::open(read, m, 9).map(drop)),
+        ("unreported", |read, m, _| settlements::unreported(read, m, Unix(1)).map(drop)),
+        ("reserved", |read, m, _| quotes::reserved(read, m).map(drop)),
+    ];
     let world = world();
+    for (what, ask) in own {
+        let steps = world.store.read_blocking::<_, StoreError, _>(move |read| {
+            Ok(plan(read, |read| ask(read, machine, operator)))
+        });
+        let steps = steps.unwrap();
+        assert!(steps.iter().all(|step| step.starts_with("SEARCH")), "{what}: {steps:?}");
+    }
     let slow = world.store.read_blocking::<_, StoreError, _>(move |read| {
         let slow = often.iter().flat_map(|(what, ask)| {
             let steps = plan(read, |read| ask(read, machine, operator));
@@ -109,4 +136,21 @@ fn what_is_due_is_found_without_what_else_waits() {
     assert_eq!(documents, [found]);
     let found = "SEARCH outbox USING INDEX outbox_pushes (<expr>=? AND not_before<?)";
     assert_eq!(pushes, [found, found], "those that customers wait for first");
+}
+
+/// Loss prevented: closing balances that are the slower the more was ever sold, or the more days there
+/// were.
+#[test]
+fn the_ends_of_days_are_found_without_the_postings_and_past_other_days() {
+    let world = world();
+    let steps = world.store.read_blocking::<_, StoreError, _>(move |read| {
+        Ok(plan(read, |read| ledger::closings(read, 3, 9).map(drop)))
+    });
+    let steps = steps.unwrap();
+    let of_rows = |step: &&String| step.starts_with("SCAN") && !step.contains("held");
+    let rows: Vec<_> =
+        steps.iter().filter(of_rows).filter(|step| !step.contains("subquery")).collect();
+    assert_eq!(rows, Vec::<&String>::new(), "{steps:?}");
+    let past = |step: &&String| step.contains("(account,unit)>(?,?)");
+    assert_eq!(steps.iter().filter(past).count(), 2, "{steps:?}");
 }

@@ -1,0 +1,148 @@
+//! Very many payments at once: what each costs the one thread that writes, and whom they keep waiting.
+
+use std::sync::mpsc;
+use std::task::Poll;
+
+use futures_util::future::join_all;
+
+use super::odd::Odd;
+use super::record::{Landed, record};
+use super::*;
+use crate::store::{QUEUE, counted};
+use crate::testing::Death;
+
+/// Payments of the till that nobody asked for.
+async fn strays(world: &World, count: usize) -> Vec<PaymentHash> {
+    let mut hashes = Vec::new();
+    for _ in 0..count {
+        let invoice = invoice_in(world, "till", 700, json!({})).await;
+        pay(world, &invoice.bolt11);
+        hashes.push(invoice.payment_hash);
+    }
+    hashes
+}
+
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + crate::rpc::tests::PATIENCE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "it does not come to that");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Loss prevented: customers who wait for their notes because each payment asks the writer several
+/// times, or reads again what it has read.
+#[tokio::test]
+async fn a_payment_is_one_job_of_few_statements() {
+    let (world, mut machine) = serving().await;
+    let till = world.app.wallets["till"].clone();
+    let (_, sale) = sold(&mut machine).await;
+    pay(&world, &sale.bolt11);
+    // whatever the sale's own messages still have to write is written
+    until(|| world.app.store.stats().waiting == 0).await;
+    for known in [false, true] {
+        let before = world.app.store.stats();
+        hinted(&world.app, &*till, sale.payment_hash).await.unwrap();
+        let after = world.app.store.stats();
+        assert_eq!((after.jobs - before.jobs, after.commits - before.commits), (1, 1), "{known}");
+    }
+
+    let (_, sale) = sold(&mut machine).await;
+    pay(&world, &sale.bolt11);
+    let payment = till.lookup(sale.payment_hash).await.unwrap().unwrap();
+    let facts = Facts {
+        wallet_id: "till".into(),
+        payment,
+        now: world.app.clock.now(),
+        enforce_fee_match: true,
+        push_id: PushId::from_bytes(id()),
+    };
+    let counts = world.write(move |tx| {
+        let (first, new) = counted(|| record(tx, &facts).unwrap());
+        let (again, known) = counted(|| record(tx, &facts).unwrap());
+        assert!(matches!((first, again), (Landed::New(_), Landed::Known)));
+        Ok((new, known))
+    });
+    // read: the payment, the wallet's machine, invoice, quote, fees; and that nobody has recorded or
+    // booked it. Written: settlement, entry, push, invoice
+    assert_eq!(counts.await, (11, 1));
+}
+
+/// Loss prevented: a wallet that was away for a day fills the writer's queue and the memory, and requests
+/// of machines, and payments that customers wait for, are refused meanwhile; or what is held back at the
+/// bound is never recorded.
+#[tokio::test]
+async fn lists_of_all_wallets_take_a_fraction_of_the_writers_queue() {
+    let (world, _machine) = serving().await;
+    let hashes = strays(&world, 3 * TOGETHER).await;
+    let till = world.app.wallets["till"].clone();
+    let (payments, _) = till.list(Cursor(0)).await.unwrap();
+    let (release, held) = mpsc::channel::<()>();
+    let first = world.app.store.write(move |_| held.recv().map_err(|_| StoreError::Busy));
+    until(|| world.app.store.stats().waiting == 0).await;
+
+    // as three lists: each of them alone has more than is let through
+    let lists = payments.chunks(TOGETHER).map(<[_]>::to_vec).collect::<Vec<_>>();
+    assert!(lists.len() >= 3);
+    let recorded = join_all(lists.into_iter().map(|list| consider_all(&world.app, &*till, list)));
+    let mut recorded = std::pin::pin!(recorded);
+    assert!(matches!(futures_util::poll!(&mut recorded), Poll::Pending));
+    let waiting = |world: &World| usize::try_from(world.app.store.stats().waiting).unwrap();
+    assert_eq!(waiting(&world), TOGETHER, "of three lists together");
+    assert_eq!(world.app.recording.available_permits(), 0);
+
+    // all other places are for others, and not one of their writes is refused
+    let others: Vec<_> =
+        (TOGETHER..QUEUE).map(|_| world.app.store.write::<_, StoreError, _>(|_| Ok(()))).collect();
+    let refused = world.app.store.write::<_, StoreError, _>(|_| Ok(())).await;
+    assert!(matches!(refused, Err(StoreError::QueueFull { .. })), "{refused:?}");
+    assert_eq!(waiting(&world), QUEUE);
+    release.send(()).unwrap();
+    first.await.unwrap();
+    for other in others {
+        other.await.unwrap();
+    }
+    for list in recorded.await {
+        list.unwrap();
+    }
+    assert_eq!(world.app.recording.available_permits(), TOGETHER);
+    for hash in hashes {
+        assert!(settlement(&world, hash).await.is_some());
+    }
+    world.books_hold().await;
+}
+
+/// Loss prevented: a service that dies while it reads a long list begins at its start each time, and
+/// never comes to its end; or goes on past payments that it had not recorded.
+#[tokio::test]
+async fn a_list_that_is_cut_off_goes_on_at_its_cursor() {
+    let (mut world, _machine) = serving().await;
+    let page = 10;
+    let mut all = Vec::new();
+    let mut cut_off = 0;
+    for commits in 0..9 {
+        all.extend(strays(&world, 3 * page).await);
+        let death = Death::never();
+        world.app.store.dies_by(death.clone());
+        death.after(commits);
+        let till = Odd { page: Some(page), ..Odd::over(&world) };
+        cut_off += usize::from(reconcile(&world.app, &till).await.is_err());
+        drop(till);
+        world.restart().await;
+
+        let from = world.read(|read| settlements::cursor(read, "till")).await.unwrap_or(0);
+        for hash in all.iter().take(usize::try_from(from).unwrap()) {
+            assert!(settlement(&world, *hash).await.is_some(), "behind the cursor at {from}");
+        }
+        let till = Odd { page: Some(page), ..Odd::over(&world) };
+        reconcile(&world.app, &till).await.unwrap();
+        assert_eq!(till.asked.lock().unwrap().first(), Some(&from));
+        for hash in &all {
+            assert!(settlement(&world, *hash).await.is_some());
+        }
+        let paid = i64::try_from(all.len()).unwrap() * 700;
+        assert_eq!(world.balance(Account::Wallet(world.machine_id)).await, paid, "once each");
+    }
+    assert!(cut_off > 4, "{cut_off}");
+    world.books_hold().await;
+}
