@@ -29,7 +29,7 @@ enum Told {
 pub(super) struct Odd {
     inner: Arc<dyn Wallet>,
     /// Its list is told by so many payments at a time, and from where it was asked.
-    pub(super) page: Option<usize>,
+    page: Option<usize>,
     pub(super) asked: Mutex<Vec<u64>>,
     /// What it does not look up.
     refused: Option<PaymentHash>,
@@ -51,6 +51,11 @@ impl Odd {
             looks: AtomicU64::new(0),
             says: Mutex::default(),
         }
+    }
+
+    /// Its list is told by so many payments at a time.
+    pub(super) fn by_pages(world: &World, page: usize) -> Self {
+        Self { page: Some(page), ..Self::over(world) }
     }
 
     fn say(&self, hash: PaymentHash, told: Told) {

@@ -157,7 +157,7 @@ pub(super) struct Shop {
     folder: TempDir,
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
@@ -237,8 +237,7 @@ impl Shop {
     /// How many requests of the first machine one core verifies and decrypts a second.
     pub(super) fn checked_per_s(&self, count: u32) -> Result<f64> {
         let seller = self.sellers.first().context("a machine")?;
-        let requests: Vec<_> =
-            (0..count).map(|_| sale(&self.app, seller)).collect::<Result<_>>()?;
+        let requests = self.unpaid(count)?;
         let events = requests.iter().map(|(_, invoice)| Event::from_json(&invoice.request_event));
         let events: Vec<_> = events.collect::<Result<_, _>>()?;
         let started = Instant::now();
@@ -247,6 +246,24 @@ impl Shop {
             seller.cipher.decrypt(&event.content)?;
         }
         Ok(f64::from(count) / started.elapsed().as_secs_f64())
+    }
+
+    /// The rows of so many sales of the first machine, as they stand before they are paid.
+    pub(super) fn unpaid(&self, count: u32) -> Result<Vec<(Quote, invoices::Invoice)>> {
+        let seller = self.sellers.first().context("a machine")?;
+        (0..count).map(|_| sale(&self.app, seller)).collect()
+    }
+
+    /// Waits until each wallet's list was read once: from then on payments come by their hints.
+    pub(super) async fn until_listening(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(600);
+        while self.app.wallet_answers().len() < self.tills.len() {
+            if Instant::now() > deadline {
+                bail!("the wallets are not watched");
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// A customer pays.
