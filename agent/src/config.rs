@@ -11,12 +11,14 @@ mod door;
 mod kinds;
 mod model;
 mod printer;
+mod recycler;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
+use bitspire_hardware::dispenser::DispenserLimits;
 use bitspire_shared::money::{Currency, Fiat};
 use bitspire_shared::seed::Loopback;
 use bitspire_shell::config::{ConfigError, Loaded};
@@ -25,10 +27,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::dispenser::{CommandForm, DispenserConfig, LineParity};
 pub use self::door::DoorConfig;
-pub use self::kinds::{AcceptorKind, DispenserKind};
+pub use self::kinds::{AcceptorKind, DispenserKind, RecyclerKind};
 use self::model::Preset;
 pub use self::model::{MODELS, Model};
 pub use self::printer::{PrintWhen, PrinterConfig, PrinterPort};
+pub use self::recycler::RecyclerConfig;
 use crate::ipc::SecretText;
 use crate::journal::Keeping;
 
@@ -100,12 +103,17 @@ raw! {
         archive_above_entries: u32, machine_secret_file: Option<PathBuf>,
         claim_url: Option<String>,
         acceptor: Option<RawAcceptor>, dispenser: Option<RawDispenser>,
+        recycler: Option<RawRecycler>,
         printer: Option<RawPrinter>, door: Option<RawDoor>, policy: RawPolicy, breaker: RawBreaker,
     }
     RawAcceptor { kind: AcceptorKind, path: String, baud: Option<u32> }
     RawDispenser {
         kind: DispenserKind, path: String, bays: u8, baud: Option<u32>, parity: Option<LineParity>,
         form: Option<CommandForm>,
+    }
+    RawRecycler {
+        kind: RecyclerKind, path: String, baud: Option<u32>, bays_minor: Vec<u32>,
+        notes_per_bay: Option<u16>,
     }
     RawPrinter {
         port: PrinterPort, path: String, baud: Option<u32>, columns: Option<u8>,
@@ -153,6 +161,8 @@ pub struct VaultConfig {
     pub acceptor: Option<AcceptorConfig>,
     /// The dispenser; without one there is no cash-out.
     pub dispenser: Option<DispenserConfig>,
+    /// The recycler, in place of both.
+    pub recycler: Option<RecyclerConfig>,
     /// The receipt printer, if there is one.
     pub printer: Option<PrinterConfig>,
     /// The switch at the door, if there is one.
@@ -179,6 +189,20 @@ impl VaultConfig {
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.dir.join("journal.db")
+    }
+
+    /// What one command of whatever gives notes can carry: bays as fitted. Nothing, where there is no
+    /// such device.
+    #[must_use]
+    pub fn giver(&self) -> DispenserLimits {
+        let dispenser = self.dispenser.as_ref().map(|fitted| (fitted.kind.limits(), fitted.bays));
+        let recycler = self.recycler.as_ref().map(|fitted| {
+            let bays = u8::try_from(fitted.bays.len()).unwrap_or(u8::MAX);
+            (fitted.kind.limits(), bays)
+        });
+        let (limits, bays) =
+            dispenser.or(recycler).unwrap_or((DispenserLimits { notes_per_bay: 0, bays: 0 }, 0));
+        DispenserLimits { bays, ..limits }
     }
 
     /// The folder with what devices said before their faults.
@@ -330,16 +354,28 @@ fn check(raw: &Raw) -> Result<Config, ConfigError> {
 
 fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
     let RawVault { heartbeat_s, machine_secret_file, acceptor, dispenser, policy, .. } = &raw.vault;
-    let RawVault { breaker, printer, door, claim_url, .. } = &raw.vault;
+    let RawVault { recycler, breaker, printer, door, claim_url, .. } = &raw.vault;
     let RawVault { disk_floor_bytes, archive_after_days, archive_above_entries, .. } = &raw.vault;
     let currency = raw.currency.as_deref().map(|code| {
         let code = code.parse::<Currency>();
         code.map_err(|e| wrong("currency", "an ISO-4217 code", e))
     });
     let currency = currency.transpose()?;
-    if currency.is_none() && (acceptor.is_some() || dispenser.is_some()) {
+    let devices = [acceptor.is_some(), dispenser.is_some(), recycler.is_some()];
+    if currency.is_none() && devices.contains(&true) {
         let expected = "an ISO-4217 code, since a device is configured";
         return Err(wrong("currency", expected, "none"));
+    }
+    if let (Some(_), [taker, giver, _]) = (recycler, devices)
+        && (taker || giver)
+    {
+        let got = match (taker, giver) {
+            (true, true) => "vault.acceptor and vault.dispenser beside it",
+            (true, false) => "vault.acceptor beside it",
+            (false, _) => "vault.dispenser beside it",
+        };
+        let expected = "a recycler alone: it takes notes and gives them, no other device does";
+        return Err(wrong("vault.recycler", expected, got));
     }
     let acceptor = acceptor.as_ref().map(|RawAcceptor { kind, path, baud }| {
         let path = port("vault.acceptor.path", path)?;
@@ -351,6 +387,7 @@ fn vault(raw: &Raw, loopback: Loopback) -> Result<VaultConfig, ConfigError> {
         currency,
         acceptor: acceptor.transpose()?,
         dispenser: dispenser.as_ref().map(dispenser::checked).transpose()?,
+        recycler: recycler.as_ref().map(recycler::checked).transpose()?,
         printer: printer.as_ref().map(printer::checked).transpose()?,
         door: door.as_ref().map(door::checked).transpose()?,
         claim_url: claim_url.as_deref().map(printer::claim_url).transpose()?,

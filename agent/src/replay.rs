@@ -135,12 +135,13 @@ fn holdings(held: &Holdings) -> Value {
             "denomination_minor": bay.denomination,
             "on_hand": bay.on_hand(),
             "loaded": bay.loaded,
+            "recycled_in": bay.recycled_in,
             "presented": bay.presented,
             "retracted": bay.retracted,
             "rejected": bay.rejected,
             "stray": bay.stray,
             "doubts": bay.doubts,
-            "unsure": bay.unsure,
+            "unsure": bay.fewer(),
         });
         (id.to_string(), shown)
     });
@@ -182,11 +183,12 @@ impl Moment {
         for (bay, held) in self.holdings["bays"].as_object().into_iter().flatten() {
             let of = |name: &str| held[name].as_i64().unwrap_or_default();
             said += &format!(
-                "bay {bay}: {} notes of {} minor units; {} loaded, {} presented, {} rejected, \
-                 {} stray, {} in doubt, up to {} fewer\n",
+                "bay {bay}: {} notes of {} minor units; {} loaded, {} recycled, {} presented, \
+                 {} rejected, {} stray, {} in doubt, up to {} fewer\n",
                 of("on_hand"),
                 of("denomination_minor"),
                 of("loaded"),
+                of("recycled_in"),
                 of("presented"),
                 of("rejected"),
                 of("stray"),

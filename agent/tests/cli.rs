@@ -461,7 +461,7 @@ fn a_test_dispense_is_asked_for_and_goes_to_the_tray() {
     std::fs::create_dir_all(folder.join("vault")).unwrap();
     let mut own = Journal::open(&journal, sha256("test"), Unix(1_800_000_000)).unwrap();
     let denomination = Denomination::from_minor(2_000).unwrap();
-    let assign = CashMove::Assign { bay: BayId::new(1).unwrap(), denomination };
+    let assign = CashMove::Assign { bay: BayId::new(1).unwrap(), denomination, recycles: false };
     own.append(Unix(1_800_000_000), Entry::Cash(vec![assign])).unwrap();
     drop(own);
     let (code, told) = doctor(folder, &["--test-dispense", "2"], &lcdm);

@@ -11,7 +11,7 @@ use crate::ipc::{self, DeviceFrames, ToNet, ToVault};
 
 #[derive(Debug, Args)]
 pub(super) struct Trace {
-    /// Only this device: acceptor, dispenser or printer
+    /// Only this device: acceptor, dispenser, recycler or printer
     device: Option<String>,
 }
 

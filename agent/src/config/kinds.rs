@@ -64,6 +64,35 @@ impl DispenserKind {
     }
 }
 
+/// Which protocol the recycler speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[value(rename_all = "kebab-case")]
+pub enum RecyclerKind {
+    /// JCM ID-003 with its recycler extension.
+    #[serde(rename = "id003-rc")]
+    #[value(name = "id003-rc")]
+    Id003Rc,
+    /// CashCode Bill-to-Bill (CCNET).
+    #[serde(rename = "ccnet-b2b")]
+    #[value(name = "ccnet-b2b")]
+    CcnetB2b,
+    /// ITL NV200 with SMART Payout.
+    SmartPayout,
+}
+
+impl RecyclerKind {
+    /// Its name in reports, in the configuration and as `bitspire-sim`'s device.
+    #[must_use]
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Id003Rc => "id003-rc",
+            Self::CcnetB2b => "ccnet-b2b",
+            Self::SmartPayout => "smart-payout",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +112,6 @@ mod tests {
         }
         check(AcceptorKind::protocol);
         check(DispenserKind::protocol);
+        check(RecyclerKind::protocol);
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use bitspire_shell::config::{ConfigError, Shown};
 use serde::Deserialize;
 
-use super::{AcceptorKind, DEFAULTS, DispenserKind, wrong};
+use super::{AcceptorKind, DEFAULTS, DispenserKind, RecyclerKind, wrong};
 
 /// A machine whose devices are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Model {
     pub acceptor: (AcceptorKind, &'static str),
     /// Its dispenser, the port and the bays.
     pub dispenser: Option<(DispenserKind, &'static str, u8)>,
+    /// What the validator is where `vault.recycler` is configured: it also gives what it was fed.
+    pub recycler: Option<RecyclerKind>,
 }
 
 /// The carrier board's second USB adapter, and its own second port, as Lamassu's rules name them.
@@ -37,7 +39,7 @@ const fn model(
     acceptor: (AcceptorKind, &'static str),
     dispenser: Option<(DispenserKind, &'static str, u8)>,
 ) -> Model {
-    Model { name, acceptor, dispenser }
+    Model { name, acceptor, dispenser, recycler: None }
 }
 
 /// All that are known.
@@ -55,7 +57,7 @@ pub const MODELS: [Model; 11] = {
         model("batm3", (Ebds, J5), Some((F56, J7, 2))),
         model("batm7in", (Ebds, J5), None),
         model("mei-scr", (Ebds, USB), None),
-        model("jcm-ipro-rc", (Id003, USB), None),
+        Model { recycler: Some(RecyclerKind::Id003Rc), ..model("jcm-ipro-rc", (Id003, USB), None) },
     ]
 };
 
@@ -71,8 +73,12 @@ impl Model {
     }
 
     /// Its values, as the configuration's file would have them.
-    fn lines(self) -> String {
-        let Self { acceptor: (kind, path), dispenser, .. } = self;
+    fn lines(self, as_recycler: bool) -> String {
+        let Self { acceptor: (kind, path), dispenser, recycler, .. } = self;
+        if let Some(kind) = recycler.filter(|_| as_recycler) {
+            let kind = kind.protocol();
+            return format!("[vault.recycler]\nkind = '{kind}'\npath = '{path}'\n");
+        }
         let kind = kind.protocol();
         let mut lines = format!("[vault.acceptor]\nkind = '{kind}'\npath = '{path}'\n");
         if let Some((kind, path, bays)) = dispenser {
@@ -89,6 +95,12 @@ impl Model {
 #[derive(Deserialize)]
 struct Which {
     machine: Option<Named>,
+    vault: Fitted,
+}
+
+#[derive(Deserialize)]
+struct Fitted {
+    recycler: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -109,17 +121,19 @@ impl Preset {
         flags: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
         let which = bitspire_shell::config::load::<Which>(DEFAULTS, file, environment, flags)?;
+        let as_recycler = which.raw.vault.recycler.is_some();
         let name = which.raw.machine.and_then(|machine| machine.model);
         let model = name.as_deref().map(Model::named).transpose()?;
-        let defaults = format!("{DEFAULTS}{}", model.map(Model::lines).unwrap_or_default());
+        let lines = model.map(|model| model.lines(as_recycler)).unwrap_or_default();
+        let defaults = format!("{DEFAULTS}{lines}");
         Ok(Self { defaults, model: model.map(|model| model.name) })
     }
 
     /// Names the model where a value is the model's.
     pub(super) fn mark(&self, shown: &mut BTreeMap<String, Shown>) {
         let Some(model) = self.model else { return };
-        let devices =
-            |key: &str| key.starts_with("vault.acceptor.") || key.starts_with("vault.dispenser.");
+        let tables = ["vault.acceptor.", "vault.dispenser.", "vault.recycler."];
+        let devices = |key: &str| tables.iter().any(|table| key.starts_with(table));
         for (_, value) in shown.iter_mut().filter(|(key, _)| devices(key)) {
             if value.origin == "default" {
                 value.origin = format!("model {model}");
@@ -154,6 +168,31 @@ mod tests {
             let same = dispenser.map(|own| (own.kind, own.path, own.bays));
             assert_eq!(same, model.dispenser.map(|(k, p, b)| (k, p.to_owned(), b)));
         }
+    }
+
+    /// Loss prevented: a recycler that is driven as a validator by its preset, or as two devices on
+    /// one line.
+    #[test]
+    fn a_recycler_takes_the_place_of_both_devices() {
+        let bays = "[vault.recycler]\nbays_minor = [1000, 2000]\n";
+        let model = "currency = 'EUR'\n[machine]\nmodel = 'jcm-ipro-rc'\n";
+        let (config, loaded) = read(&format!("{model}{bays}")).unwrap();
+        let recycler = config.vault.recycler.clone().unwrap();
+        assert_eq!((recycler.kind, recycler.path.as_str()), (RecyclerKind::Id003Rc, USB));
+        assert!(config.vault.acceptor.is_none() && config.vault.dispenser.is_none());
+        assert_eq!((config.vault.giver().bays, config.vault.giver().notes_per_bay), (2, 20));
+        assert_eq!(loaded.shown["vault.recycler.kind"].origin, "model jcm-ipro-rc");
+        let whole = format!("{bays}kind = 'ccnet-b2b'\npath = '/dev/ttyS0'\n");
+        let acceptor = "[vault.acceptor]\nkind = 'id003'\npath = '/dev/ttyS1'\n";
+        let dispenser = "[vault.dispenser]\nkind = 'f56'\npath = '/dev/ttyS2'\nbays = 2\n";
+        assert!(read(&format!("currency = 'EUR'\n{whole}")).is_ok());
+        for beside in [acceptor, dispenser, &format!("{acceptor}{dispenser}")] {
+            let refused = read(&format!("currency = 'EUR'\n{whole}{beside}")).unwrap_err();
+            let words = refused.to_string();
+            assert!(words.contains("vault.recycler") && words.contains("beside it"), "{words}");
+        }
+        let refused = read(&whole).unwrap_err().to_string();
+        assert!(refused.contains("currency"), "{refused}");
     }
 
     /// Loss prevented: a machine with one odd port for which the whole preset is copied, and outlives

@@ -138,6 +138,9 @@ pub enum CashMove {
         bay: BayId,
         /// Its notes.
         denomination: Denomination,
+        /// Whether it is a recycler's, which keeps such notes as customers feed them.
+        #[serde(default, skip_serializing_if = "is_false")]
+        recycles: bool,
     },
     /// A person changed or counted the bay; each change id once.
     Change {
@@ -195,6 +198,31 @@ pub enum CashMove {
         /// Its value.
         denomination: Denomination,
     },
+    /// Notes that the books had in the cashbox lie in a recycler's bay: it counts them there.
+    Recycled {
+        /// The bay.
+        bay: BayId,
+        /// Their value.
+        denomination: Denomination,
+        /// How many.
+        notes: u32,
+    },
+    /// The notes of this value of which the device had not told lie in the cashbox: no bay has
+    /// become more.
+    Sorted {
+        /// Their value.
+        denomination: Denomination,
+    },
+    /// A recycler counts more notes in the bay (below 0: fewer) than follows from the books and from
+    /// what it counted before.
+    Differs {
+        /// The bay.
+        bay: BayId,
+        /// How many.
+        by: i64,
+    },
+    /// What was recycled is counted from nothing from here on: whoever kept books of it is gone.
+    RecycledAnew,
     /// A person emptied the cashbox and counted.
     CashboxEmptied {
         /// Notes counted, by value; the difference to the books is the operator's to explain.
@@ -205,6 +233,11 @@ pub enum CashMove {
         /// Notes counted, by value.
         counted: BTreeMap<Denomination, u32>,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's own form")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Everything that an entry can be; only [`Entry`] comes from outside of the journal.

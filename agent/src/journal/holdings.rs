@@ -1,8 +1,9 @@
 //! What the machine holds: bays, cashbox, reject bin.
 //!
 //! Promise: a pure fold over the journal's movements, never written in any other way. For each bay
-//! and denomination `loaded - presented - rejected - stray == on hand`; `presented` includes what
-//! was pulled back again (`retracted`), which lies in the reject bin.
+//! and denomination `loaded + recycled_in - presented - rejected - stray == on hand`; `presented`
+//! includes what was pulled back again (`retracted`), which lies in the reject bin. What a recycler
+//! counts itself stands beside that (`differs`) and changes nothing of it.
 //!
 //! Failure policy: a change by a person that does not fit is refused with a [`Refusal`] and changes
 //! nothing. What a device says happened is never refused: more notes out than the books had leaves
@@ -23,8 +24,12 @@ use super::error::Refusal;
 pub struct Bay {
     /// Its notes.
     pub denomination: Denomination,
+    /// Whether it is a recycler's, which keeps such notes as customers feed them.
+    pub recycles: bool,
     /// Notes put in by people, less those taken out, with what counting corrected.
     pub loaded: i64,
+    /// Notes that customers fed.
+    pub recycled_in: i64,
     /// Notes that reached the exit.
     pub presented: i64,
     /// Those of them that were pulled back again.
@@ -38,21 +43,26 @@ pub struct Bay {
     pub doubts: i64,
     /// Notes that may be missing though the books have them, at most; 0 again after a count.
     pub unsure: i64,
+    /// Notes that the device counts beyond the books; below 0: fewer. 0 again after a count.
+    pub differs: i64,
     /// The entry of the last count; changes made before it are refused.
     pub set_at: JournalSeq,
 }
 
 impl Bay {
-    const fn new(denomination: Denomination, set_at: JournalSeq) -> Self {
+    const fn new(denomination: Denomination, recycles: bool, set_at: JournalSeq) -> Self {
         Self {
             denomination,
+            recycles,
             loaded: 0,
+            recycled_in: 0,
             presented: 0,
             retracted: 0,
             rejected: 0,
             stray: 0,
             doubts: 0,
             unsure: 0,
+            differs: 0,
             set_at,
         }
     }
@@ -61,6 +71,7 @@ impl Bay {
     #[must_use]
     pub const fn on_hand(&self) -> i64 {
         self.loaded
+            .saturating_add(self.recycled_in)
             .saturating_sub(self.presented)
             .saturating_sub(self.rejected)
             .saturating_sub(self.stray)
@@ -69,7 +80,20 @@ impl Bay {
     /// Notes that lie in the cassette for certain, where there is no doubt.
     #[must_use]
     pub const fn sure(&self) -> i64 {
-        self.on_hand().saturating_sub(self.unsure)
+        self.on_hand().saturating_sub(self.fewer())
+    }
+
+    /// Notes that may be missing though the books have them, at most.
+    #[must_use]
+    pub const fn fewer(&self) -> i64 {
+        let counted = if self.differs < 0 { self.differs.saturating_neg() } else { 0 };
+        self.unsure.saturating_add(counted)
+    }
+
+    /// Notes that its device counted last, where it counts.
+    #[must_use]
+    pub const fn by_device(&self) -> i64 {
+        self.on_hand().saturating_add(self.differs)
     }
 
     fn dispensed(
@@ -82,11 +106,17 @@ impl Bay {
             self.doubts = add(self.doubts, 1)?;
             return Ok(());
         }
+        let before = self.on_hand();
         self.presented = add(self.presented, i64::from(result.presented))?;
         self.retracted = add(self.retracted, i64::from(result.retracted.unwrap_or(0)))?;
         self.rejected = add(self.rejected, i64::from(result.rejected.unwrap_or(0)))?;
         self.stray = add(self.stray, stray(result))?;
         self.doubts = add(self.doubts, if clears { -1 } else { 0 })?;
+        if clears && self.recycles {
+            // its device counted them as gone while the books did not know
+            let gone = before.saturating_sub(self.on_hand());
+            self.differs = add(self.differs, gone)?;
+        }
         Ok(())
     }
 }
@@ -127,6 +157,12 @@ pub struct Holdings {
     pub reject_bin: BTreeMap<Denomination, Heap>,
     /// The entry at which the reject bin was last emptied.
     pub reject_bin_emptied: JournalSeq,
+    /// Notes of the cashbox's books of which a recycler has not told yet whether a bay has them.
+    pub unsorted: BTreeMap<Denomination, i64>,
+    /// Notes that went from customers to a bay.
+    pub recycled: BTreeMap<(BayId, Denomination), i64>,
+    /// The entry since which that is counted.
+    pub recycled_since: JournalSeq,
 }
 
 impl Holdings {
@@ -169,9 +205,14 @@ impl Holdings {
         moved: JournalSeq,
     ) -> Result<(), Refusal> {
         match movement {
-            CashMove::Assign { bay, denomination } => {
-                if self.bays.get(bay).is_none_or(|held| held.denomination != *denomination) {
-                    self.bays.insert(*bay, Bay::new(*denomination, seq));
+            CashMove::Assign { bay, denomination, recycles } => {
+                match self.bays.get_mut(bay).filter(|held| held.denomination == *denomination) {
+                    Some(held) if held.recycles == *recycles => {}
+                    // another device's bay: nobody has counted it for us
+                    Some(held) => (held.recycles, held.differs) = (*recycles, 0),
+                    None => {
+                        self.bays.insert(*bay, Bay::new(*denomination, *recycles, seq));
+                    }
                 }
             }
             CashMove::Change { bay, change, base_seq, .. } => {
@@ -204,18 +245,47 @@ impl Holdings {
                 let heap = self.cashbox.entry(*denomination).or_default();
                 heap.count = add(heap.count, 1)?;
                 heap.doubts = add(heap.doubts, if *clears { -1 } else { 0 })?;
+                let kept = |bay: &Bay| bay.recycles && bay.denomination == *denomination;
+                if self.bays.values().any(kept) {
+                    self.unsort(*denomination, 1)?;
+                }
             }
             CashMove::StackDoubt { denomination, counted } => {
                 let heap = self.cashbox.entry(*denomination).or_default();
                 heap.count = add(heap.count, if *counted { -1 } else { 0 })?;
                 heap.doubts = add(heap.doubts, 1)?;
+                if *counted {
+                    self.unsort(*denomination, -1)?;
+                }
             }
             CashMove::NotStacked { denomination } => {
                 let heap = self.cashbox.entry(*denomination).or_default();
                 heap.doubts = add(heap.doubts, -1)?;
             }
+            CashMove::Recycled { bay, denomination, notes } => {
+                let notes = i64::from(*notes);
+                let held = self.bay(*bay)?;
+                held.recycled_in = add(held.recycled_in, notes)?;
+                let heap = self.cashbox.entry(*denomination).or_default();
+                heap.count = add(heap.count, notes.saturating_neg())?;
+                let all = self.recycled.entry((*bay, *denomination)).or_default();
+                *all = add(*all, notes)?;
+                self.unsort(*denomination, notes.saturating_neg())?;
+            }
+            CashMove::Sorted { denomination } => {
+                self.unsorted.remove(denomination);
+            }
+            CashMove::Differs { bay, by } => {
+                let held = self.bay(*bay)?;
+                held.differs = add(held.differs, *by)?;
+            }
+            CashMove::RecycledAnew => {
+                self.recycled.clear();
+                self.recycled_since = seq;
+            }
             CashMove::CashboxEmptied { .. } => {
                 self.cashbox.clear();
+                self.unsorted.clear();
                 self.cashbox_emptied = seq;
             }
             CashMove::RejectBinEmptied { .. } => {
@@ -242,10 +312,18 @@ impl Holdings {
             CountChange::Set(count) => {
                 let correction = i64::from(count).checked_sub(bay.on_hand());
                 bay.loaded = add(bay.loaded, correction.ok_or(Refusal::Overflow)?)?;
-                (bay.doubts, bay.unsure) = (0, 0);
+                (bay.doubts, bay.unsure, bay.differs) = (0, 0, 0);
                 bay.set_at = seq;
             }
         }
+        Ok(())
+    }
+
+    /// More notes, or fewer, of which the device has yet to tell.
+    fn unsort(&mut self, denomination: Denomination, notes: i64) -> Result<(), Refusal> {
+        let open = self.unsorted.entry(denomination).or_default();
+        *open = add(*open, notes)?.max(0);
+        self.unsorted.retain(|_, notes| *notes > 0);
         Ok(())
     }
 
@@ -286,7 +364,7 @@ mod tests {
     }
 
     fn loaded(count: u32) -> Holdings {
-        let assign = CashMove::Assign { bay: bay(), denomination: twenty() };
+        let assign = CashMove::Assign { bay: bay(), denomination: twenty(), recycles: false };
         let holdings = next(&Holdings::default(), &assign, 1).unwrap();
         next(&holdings, &change(CountChange::Set(count), 1), 2).unwrap()
     }
@@ -355,7 +433,7 @@ mod tests {
     #[test]
     fn another_denomination_starts_at_nothing() {
         let fifty = Denomination::from_minor(5_000).unwrap();
-        let swap = CashMove::Assign { bay: bay(), denomination: fifty };
+        let swap = CashMove::Assign { bay: bay(), denomination: fifty, recycles: false };
         let holdings = next(&loaded(100), &swap, 3).unwrap();
         assert_eq!(holdings.bays[&bay()].on_hand(), 0);
         let other = next(&holdings, &dispensed(BayResult::default()), 4).unwrap();

@@ -30,6 +30,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("schema_1.sql") },
     Migration { number: 2, sql: include_str!("schema_2.sql") },
     Migration { number: 3, sql: include_str!("schema_3.sql") },
+    Migration { number: 4, sql: include_str!("schema_4.sql") },
 ];
 
 const RECORD: &str = "CREATE TABLE migrations (

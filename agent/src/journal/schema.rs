@@ -19,7 +19,7 @@ use super::migrate::{MIGRATIONS, check, migrate, version};
 pub(super) const APPLICATION_ID: i64 = 0x6253_7056;
 
 /// The tables that are views of `entries`, each with the column that orders it.
-pub(super) const VIEWS: [(&str, &str); 12] = [
+pub(super) const VIEWS: [(&str, &str); 14] = [
     ("txns", "txid"),
     ("intents", "seq"),
     ("nonces", "nonce"),
@@ -29,6 +29,8 @@ pub(super) const VIEWS: [(&str, &str); 12] = [
     ("bays", "bay"),
     ("cashbox", "denomination"),
     ("reject_bin", "denomination"),
+    ("unsorted", "denomination"),
+    ("recycled", "bay, denomination"),
     ("emptied", "box"),
     ("archive", "id"),
     ("gone", "txid"),

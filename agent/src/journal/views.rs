@@ -230,7 +230,8 @@ fn store_holdings(tx: &Connection, old: &Holdings, new: &Holdings) -> Result<(),
     for (id, bay) in new.bays.iter().filter(|(id, bay)| old.bays.get(id) != Some(*bay)) {
         execute(
             tx,
-            "INSERT OR REPLACE INTO bays VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR REPLACE INTO bays
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 id.get(),
                 bay.denomination.minor(),
@@ -241,7 +242,10 @@ fn store_holdings(tx: &Connection, old: &Holdings, new: &Holdings) -> Result<(),
                 bay.stray,
                 bay.doubts,
                 sql(bay.set_at),
-                bay.unsure
+                bay.unsure,
+                bay.recycles,
+                bay.recycled_in,
+                bay.differs
             ],
         )?;
     }
@@ -268,6 +272,29 @@ fn store_holdings(tx: &Connection, old: &Holdings, new: &Holdings) -> Result<(),
             }
         }
     }
+    store_recycled(tx, old, new)
+}
+
+/// What only a recycler's books have; those of other machines are not touched.
+fn store_recycled(tx: &Connection, old: &Holdings, new: &Holdings) -> Result<(), JournalError> {
+    if old.unsorted != new.unsorted {
+        execute(tx, "DELETE FROM unsorted", [])?;
+        for (value, notes) in &new.unsorted {
+            let sentence = "INSERT INTO unsorted VALUES (?1, ?2)";
+            execute(tx, sentence, params![value.minor(), notes])?;
+        }
+    }
+    if old.recycled_since != new.recycled_since {
+        execute(tx, "DELETE FROM recycled", [])?;
+        let sentence = "INSERT OR REPLACE INTO emptied VALUES ('recycled', ?1)";
+        execute(tx, sentence, [sql(new.recycled_since)])?;
+    }
+    for ((bay, value), notes) in &new.recycled {
+        let sentence = "INSERT OR REPLACE INTO recycled VALUES (?1, ?2, ?3)";
+        if old.recycled.get(&(*bay, *value)) != Some(notes) {
+            execute(tx, sentence, params![bay.get(), value.minor(), notes])?;
+        }
+    }
     Ok(())
 }
 
@@ -278,7 +305,7 @@ pub(super) fn load_holdings(conn: &Connection) -> Result<Holdings, JournalError>
     let mut bays = conn
         .prepare(
             "SELECT bay, denomination, loaded, presented, retracted, rejected, stray, doubts,
-                    set_at, unsure FROM bays",
+                    set_at, unsure, recycles, recycled_in, differs FROM bays",
         )
         .map_err(db(reading))?;
     let rows = bays
@@ -293,9 +320,11 @@ pub(super) fn load_holdings(conn: &Connection) -> Result<Holdings, JournalError>
                 doubts: row.get(7)?,
                 set_at: position(row.get(8)?),
                 unsure: row.get(9)?,
+                recycles: row.get(10)?,
+                recycled_in: row.get(11)?,
+                differs: row.get(12)?,
             };
-            let id = BayId::new(row.get(0)?);
-            Ok((id.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, 0))?, bay))
+            Ok((bay_id(row)?, bay))
         })
         .map_err(db(reading))?;
     holdings.bays = rows.collect::<Result<_, _>>().map_err(db(reading))?;
@@ -320,7 +349,21 @@ pub(super) fn load_holdings(conn: &Connection) -> Result<Holdings, JournalError>
     };
     holdings.cashbox_emptied = emptied("cashbox")?;
     holdings.reject_bin_emptied = emptied("reject_bin")?;
+    holdings.recycled_since = emptied("recycled")?;
+    let mut unsorted =
+        conn.prepare("SELECT denomination, notes FROM unsorted").map_err(db(reading))?;
+    let rows = unsorted.query_map([], |row| Ok((denomination(row, 0)?, row.get(1)?)));
+    holdings.unsorted = rows.and_then(Iterator::collect).map_err(db(reading))?;
+    let mut recycled =
+        conn.prepare("SELECT bay, denomination, notes FROM recycled").map_err(db(reading))?;
+    let rows =
+        recycled.query_map([], |row| Ok(((bay_id(row)?, denomination(row, 1)?), row.get(2)?)));
+    holdings.recycled = rows.and_then(Iterator::collect).map_err(db(reading))?;
     Ok(holdings)
+}
+
+fn bay_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<BayId> {
+    BayId::new(row.get(0)?).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, 0))
 }
 
 fn denomination(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Denomination> {

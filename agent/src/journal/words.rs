@@ -91,8 +91,9 @@ fn all(moves: &[CashMove]) -> String {
 fn one(movement: &CashMove) -> String {
     let note = |value: &Denomination| format!("a note of {} minor units", value.minor());
     match movement {
-        CashMove::Assign { bay, denomination } => {
-            format!("bay {bay} holds notes of {} minor units", denomination.minor())
+        CashMove::Assign { bay, denomination, recycles } => {
+            let keeps = if *recycles { "keeps fed notes" } else { "holds notes" };
+            format!("bay {bay} {keeps} of {} minor units", denomination.minor())
         }
         CashMove::Change { bay, change, reason, .. } => match change {
             CountChange::Delta(delta) => format!("bay {bay}: {delta:+} notes ({reason})"),
@@ -112,6 +113,18 @@ fn one(movement: &CashMove) -> String {
         CashMove::NotStacked { denomination } => {
             format!("{} is not in the cashbox", note(denomination))
         }
+        CashMove::Recycled { bay, denomination, notes } => {
+            let value = denomination.minor();
+            format!("bay {bay}: {notes} notes of {value} minor units lie here, not in the cashbox")
+        }
+        CashMove::Sorted { denomination } => {
+            let value = denomination.minor();
+            format!("the last notes of {value} minor units lie in the cashbox")
+        }
+        CashMove::Differs { bay, by } => {
+            format!("bay {bay}: the device counts {by:+} notes against the books")
+        }
+        CashMove::RecycledAnew => "what is recycled is counted from nothing".to_owned(),
         CashMove::CashboxEmptied { counted } => format!("cashbox emptied: {}", heaps(counted)),
         CashMove::RejectBinEmptied { counted } => format!("reject bin emptied: {}", heaps(counted)),
     }

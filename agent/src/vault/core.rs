@@ -14,6 +14,7 @@ use bitspire_shell::secrets::Keyring;
 use nostr::Keys;
 
 use super::alerts::Alerts;
+use super::boxes::Boxes;
 use super::devices::{Giver, Taker};
 use super::disk::Disk;
 use super::door::{Door, Switch};
@@ -108,6 +109,8 @@ pub(super) struct Vault {
 
     pub(super) acceptor: Option<Taker>,
     pub(super) dispenser: Option<Giver>,
+    /// What a recycler counts itself, where acceptor and dispenser are one.
+    pub(super) boxes: Boxes,
     pub(super) press: Option<Press>,
 
     pub(super) peers: Peers,
@@ -190,6 +193,7 @@ impl Vault {
                     self.end_trial(txid, &answer)?;
                 }
             }
+            Event::Recycler(event) => self.recycler_says(event)?,
             Event::Printer(event) => self.printer_says(event),
             Event::Joined(id, peer) => self.joined(id, peer)?,
             Event::Said(id, message) => self.said(id, *message)?,
@@ -227,6 +231,7 @@ impl Vault {
         self.leave_what_is_over();
         self.tell_queue()?;
         self.set_bays_up();
+        self.count_boxes_if_due();
         self.reset_acceptor();
         self.plan_if_ready()?;
         self.tell_queue()?;

@@ -206,6 +206,7 @@ impl Vault {
                 }
             }
             AcceptorEvent::Credit { escrowed, denomination } => {
+                self.boxes.ask();
                 match self.feeding.filter(|txid| self.txns.contains_key(txid)) {
                     Some(_) => self.tell_feeding(Input::Credit { escrowed, denomination }),
                     None => {
@@ -284,6 +285,7 @@ impl Vault {
                         giver.set_up_again(now);
                     }
                 }
+                self.boxes.ask();
                 match self.dispensing.take() {
                     Some((txid, _)) if self.is_trial(txid) => {
                         self.trial_answer = Some((txid, outcome));
@@ -318,8 +320,15 @@ impl Vault {
     /// Sets the dispenser up where that is due and no plan is under way.
     pub(super) fn set_bays_up(&mut self) {
         let now = self.mono();
-        let bays = &self.journal.holdings().bays;
-        let bays: BTreeMap<_, _> = bays.iter().map(|(id, bay)| (*id, bay.denomination)).collect();
+        let bays: BTreeMap<_, _> = match &self.config.recycler {
+            Some(recycler) => recycler.bays.clone(),
+            None => {
+                let fitted = self.config.giver().bays;
+                let bays = self.journal.holdings().bays.iter();
+                let bays = bays.filter(|(id, _)| id.get() <= fitted);
+                bays.map(|(id, bay)| (*id, bay.denomination)).collect()
+            }
+        };
         let Some(giver) = &mut self.dispenser else { return };
         let due = giver.set_up.is_some_and(|at| now >= at);
         if due && self.dispensing.is_none() && !bays.is_empty() {

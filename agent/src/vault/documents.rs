@@ -205,15 +205,25 @@ impl Vault {
         document: &Cassettes,
         checked: &Checked,
     ) -> Result<BTreeMap<ChangeId, String>, VaultError> {
-        let fitted = self.config.dispenser.as_ref().map_or(0, |config| config.bays);
+        let fitted = self.config.giver().bays;
         let mut own = self.own_counts();
         let mut moves = Vec::new();
         for (bay, position) in &document.positions {
             let denomination = position.denomination;
+            let own_notes = own.get(bay).is_some_and(|held| held.denomination == denomination);
             if bay.get() > fitted {
                 self.raise("unknown_bay", format!("the document names bay {bay}: not fitted"));
+            } else if self.config.recycler.is_some() && !own_notes {
+                let note = denomination.minor();
+                let words = format!(
+                    "the document has notes of {note} minor units in bay {bay}: which notes it keeps \
+                     is the machine's configuration"
+                );
+                self.raise("other_notes", words);
+                // a count of other notes is none of these
+                own.remove(bay);
             } else if own.get(bay).is_none_or(|held| held.denomination != denomination) {
-                moves.push(CashMove::Assign { bay: *bay, denomination });
+                moves.push(CashMove::Assign { bay: *bay, denomination, recycles: false });
                 let last_set = JournalSeq(0);
                 own.insert(*bay, BayCount { denomination, count: 0, last_set });
             }
@@ -268,6 +278,7 @@ impl Vault {
             if let Some(giver) = &mut self.dispenser {
                 giver.set_up_again(now);
             }
+            self.boxes.ask();
         }
         Ok(refused)
     }

@@ -20,8 +20,10 @@ const TOLD: usize = MAX_FRAME / 6;
 impl Vault {
     /// What went over each line last.
     pub(super) fn device_frames(&self) -> Vec<DeviceFrames> {
-        let acceptor = self.acceptor.as_ref().map(|taker| ("acceptor", taker.frames()));
-        let dispenser = self.dispenser.as_ref().map(|giver| ("dispenser", giver.frames()));
+        let acceptor = self.acceptor.as_ref().map(|taker| (self.taker_name(), taker.frames()));
+        // the two sides of a recycler have one line
+        let apart = self.dispenser.as_ref().filter(|_| self.config.recycler.is_none());
+        let dispenser = apart.map(|giver| (self.giver_name(), giver.frames()));
         let printer = self.press.as_ref().map(|press| ("printer", press.frames()));
         let all = [acceptor, dispenser, printer].into_iter().flatten();
         all.map(|(device, frames)| DeviceFrames {
@@ -31,17 +33,27 @@ impl Vault {
         .collect()
     }
 
+    /// What the device that takes notes is called.
+    const fn taker_name(&self) -> &'static str {
+        if self.config.recycler.is_some() { "recycler" } else { "acceptor" }
+    }
+
+    /// What the device that gives notes is called.
+    const fn giver_name(&self) -> &'static str {
+        if self.config.recycler.is_some() { "recycler" } else { "dispenser" }
+    }
+
     /// Keeps the frames before this event, if it is a fault.
     pub(super) fn keep_frames(&self, event: &Event) {
         let (device, fault, txid, frames) = match event {
             Event::Acceptor(AcceptorEvent::Fault(fault)) => {
                 let Some(taker) = &self.acceptor else { return };
-                ("acceptor", fault.detail.clone(), self.feeding, taker.frames())
+                (self.taker_name(), fault.detail.clone(), self.feeding, taker.frames())
             }
             Event::Dispenser(event) => {
                 let (Some(giver), Some(fault)) = (&self.dispenser, fault_of(event)) else { return };
                 let txid = self.dispensing.map(|(txid, _)| txid);
-                ("dispenser", fault, txid, giver.frames())
+                (self.giver_name(), fault, txid, giver.frames())
             }
             _ => return,
         };

@@ -17,9 +17,14 @@ use bitspire_hardware::dispenser::f56::F56;
 use bitspire_hardware::dispenser::puloon::Puloon;
 use bitspire_hardware::dispenser::{Dispenser, DispenserEvent};
 use bitspire_hardware::frame::ebds::PowerUpPolicy;
+use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
 use bitspire_hardware::port::{Device, lp, serial};
 use bitspire_hardware::printer::escpos::EscPos;
 use bitspire_hardware::printer::{Printer, PrinterEvent};
+use bitspire_hardware::recycler::ccnet_b2b::CcnetB2b;
+use bitspire_hardware::recycler::id003_rc::{self, Id003Rc};
+use bitspire_hardware::recycler::smart_payout::{self, SmartPayout};
+use bitspire_hardware::recycler::{Recycler, RecyclerEvent};
 use bitspire_shared::ids::JournalSeq;
 use bitspire_shared::money::Currency;
 use bitspire_shared::time::Mono;
@@ -28,7 +33,10 @@ use bitspire_shell::secrets::{SecretError, random};
 use super::server::PeerId;
 use super::wire::Wire;
 use super::{Peer, VaultError};
-use crate::config::{AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig, PrinterPort};
+use crate::config::{
+    AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig, PrinterPort, RecyclerConfig,
+    RecyclerKind,
+};
 use crate::ipc::ToVault;
 use crate::journal::{ByJournal, JournalError, Verified, verify_file};
 use crate::txn::Txn;
@@ -39,6 +47,8 @@ const CCNET_BAUD: u32 = 9_600;
 const ID003_BAUD: u32 = 9_600;
 /// The same of an EBDS device.
 const EBDS_BAUD: u32 = 9_600;
+/// The same of an SSP device.
+const SSP_BAUD: u32 = 9_600;
 
 /// What happens to the vault.
 pub enum Event {
@@ -46,6 +56,8 @@ pub enum Event {
     Acceptor(AcceptorEvent),
     /// Likewise.
     Dispenser(DispenserEvent),
+    /// Likewise, of what neither a validator nor a dispenser says.
+    Recycler(RecyclerEvent),
     /// Likewise.
     Printer(PrinterEvent),
     /// Somebody connected and said who it is.
@@ -58,6 +70,17 @@ pub enum Event {
     Inspected(Result<Verified, JournalError>),
     /// The process is to end.
     Stop,
+}
+
+impl From<RecyclerEvent> for Event {
+    /// A recycler speaks as the validator and as the dispenser that it is.
+    fn from(event: RecyclerEvent) -> Self {
+        match event {
+            RecyclerEvent::In(event) => Self::Acceptor(event),
+            RecyclerEvent::Out(event) => Self::Dispenser(event),
+            other => Self::Recycler(other),
+        }
+    }
 }
 
 /// What the vault waits for.
@@ -127,6 +150,17 @@ pub trait Host {
         config: &DispenserConfig,
         currency: Currency,
     ) -> Result<Box<dyn Dispenser<ByJournal>>, VaultError>;
+
+    /// Opens the recycler; what it says is an [`Event`] of one of its two sides, or an
+    /// [`Event::Recycler`].
+    ///
+    /// # Errors
+    /// [`VaultError::Device`].
+    fn recycler(
+        &mut self,
+        config: &RecyclerConfig,
+        currency: Currency,
+    ) -> Result<Box<dyn Recycler<ByJournal>>, VaultError>;
 
     /// Opens the receipt printer; what it says is an [`Event::Printer`].
     ///
@@ -250,6 +284,44 @@ impl Host for Process {
             }
             Some(model) => {
                 let engine = Puloon::<ByJournal>::new(config.lcdm(model, currency));
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
+            }
+        })
+    }
+
+    fn recycler(
+        &mut self,
+        config: &RecyclerConfig,
+        currency: Currency,
+    ) -> Result<Box<dyn Recycler<ByJournal>>, VaultError> {
+        let events = self.sender.clone();
+        // a vault that has ended takes no events
+        let sink = Box::new(move |event| drop(events.send(Event::from(event))));
+        let name = "recycler";
+        let line = self.wire.line(name, serial(&config.path));
+        Ok(match config.kind {
+            RecyclerKind::Id003Rc => {
+                let baud = config.baud.unwrap_or(ID003_BAUD);
+                let validator = Settings { currency, baud };
+                let notes_per_box = config.notes_per_bay;
+                let settings = id003_rc::Settings { validator, notes_per_box };
+                let engine = Id003Rc::<ByJournal>::new(settings);
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
+            }
+            RecyclerKind::CcnetB2b => {
+                let baud = config.baud.unwrap_or(CCNET_BAUD);
+                let engine = CcnetB2b::<ByJournal>::new(ccnet::Settings { currency, baud });
+                Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
+            }
+            RecyclerKind::SmartPayout => {
+                let engine = SmartPayout::<ByJournal>::new(smart_payout::Settings {
+                    currency,
+                    baud: config.baud.unwrap_or(SSP_BAUD),
+                    notes_per_bay: config.notes_per_bay,
+                    fixed_key: FixedKey::default(),
+                    primes: Primes::USUAL,
+                    seed: Seed::new(random()?),
+                });
                 Box::new(Device::start(name, engine, line, sink).map_err(VaultError::Device)?)
             }
         })

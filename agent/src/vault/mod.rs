@@ -28,6 +28,7 @@
 
 mod alerts;
 mod answers;
+mod boxes;
 mod core;
 mod customer;
 mod devices;

@@ -36,7 +36,10 @@ impl Vault {
 
     /// Whether another note fits.
     pub(super) fn has_room(&self) -> bool {
-        let notes = self.journal.holdings().cashbox.values();
+        let holdings = self.journal.holdings();
+        // what a recycler draws back it puts there, too
+        let back = holdings.reject_bin.values().filter(|_| self.config.recycler.is_some());
+        let notes = holdings.cashbox.values().chain(back);
         let notes = notes.fold(0i64, |sum, heap| {
             sum.saturating_add(heap.count.max(0)).saturating_add(heap.doubts.max(0))
         });

@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use bitspire_hardware::acceptor::{AcceptorEvent, PowerUpBill};
+use bitspire_hardware::recycler::halves;
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::document::FeesDocument;
 use bitspire_shared::ids::{JournalSeq, PubKey};
@@ -76,14 +77,19 @@ impl Vault {
         let given = given.map(|intent| (intent.at, intent.outflow)).collect();
         let breaker = Breaker::new(config.breaker, kept, given);
         let taken = past.intents.iter().map(|intent| (intent.at, intent.taken_minor)).collect();
-        let acceptor = match (&config.acceptor, config.currency) {
+        let mut acceptor = match (&config.acceptor, config.currency) {
             (Some(device), Some(currency)) => Some(Taker::new(host.acceptor(device, currency)?)),
             _ => None,
         };
-        let dispenser = match (&config.dispenser, config.currency) {
+        let mut dispenser = match (&config.dispenser, config.currency) {
             (Some(device), Some(currency)) => Some(Giver::new(host.dispenser(device, currency)?)),
             _ => None,
         };
+        if let (Some(device), Some(currency)) = (&config.recycler, config.currency) {
+            let (inlet, outlet) = halves(host.recycler(device, currency)?);
+            acceptor = Some(Taker::new(Box::new(inlet)));
+            dispenser = Some(Giver::new(Box::new(outlet)));
+        }
         let press = match &config.printer {
             Some(device) => Some(Press::new(host.printer(device)?)),
             None => None,
@@ -127,6 +133,7 @@ impl Vault {
             trial_answer: None,
             acceptor,
             dispenser,
+            boxes: Default::default(),
             press,
             receipts: Receipts::of(named),
             peers: Default::default(),
@@ -148,6 +155,7 @@ impl Vault {
     /// Tells each open transaction of the restart.
     pub(super) fn recover(&mut self) -> Result<(), VaultError> {
         self.close_inlet();
+        self.fit_bays()?;
         let stored = self.journal.open_txns()?;
         let stacks = |what: &str| what == "stack";
         let open = |entry: &&crate::journal::StoredTxn| {

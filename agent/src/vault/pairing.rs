@@ -296,6 +296,7 @@ impl Vault {
                 reason: "the pairing was reset".to_owned(),
             });
         }
+        cash.push(CashMove::RecycledAnew);
         // from here on it is unpaired, whatever comes
         let (key, value) = (Pairing::KEY.to_owned(), serde_json::Value::Null);
         self.append(Entry::Setting { key, value, cash })?;

@@ -10,7 +10,8 @@ use bitspire_shared::document::{CassettesState, DTag, DocumentKind, Position};
 use bitspire_shared::ids::{BayId, ChangeId, EventId, RequestId};
 use bitspire_shared::money::Direction;
 use bitspire_shared::rpc::{
-    self, BayCount, Cashbox, Device, DeviceRole, OpenTxn, RejectBin, StateReport, VaultSigned,
+    self, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, OpenTxn, Recycled, RejectBin,
+    StateReport, VaultSigned,
 };
 use bitspire_shared::time::Mono;
 
@@ -19,7 +20,7 @@ use super::core::Vault;
 use super::requests::Owner;
 use super::{Pace, VaultError};
 use crate::ipc::ToNet;
-use crate::journal::Stage;
+use crate::journal::{Holdings, Stage};
 use crate::txn::Txn;
 
 /// When what is due.
@@ -142,9 +143,24 @@ impl Vault {
             standing("breaker_open", "no notes go out until a verdict closes it".to_owned());
         }
         for (bay, held) in holdings.bays.iter().filter(|(_, held)| held.doubts != 0) {
+            let (booked, counted) = (held.on_hand(), held.by_device());
+            let counted = match held.recycles {
+                true => format!(", {counted} by the device's last count"),
+                false => String::new(),
+            };
             standing(
                 "bay_in_doubt",
-                format!("bay {bay}: count it ({} by the books)", held.on_hand()),
+                format!("bay {bay}: count it ({booked} by the books{counted})"),
+            );
+        }
+        let differs = |held: &&crate::journal::Bay| held.differs != 0 && held.doubts == 0;
+        for (bay, held) in holdings.bays.iter().filter(|(_, held)| differs(held)) {
+            let (booked, counted) = (held.on_hand(), held.by_device());
+            standing(
+                "bay_differs",
+                format!(
+                    "bay {bay}: count it; the device counts {counted} notes, the books have {booked}"
+                ),
             );
         }
         for (bay, held) in holdings.bays.iter().filter(|(_, held)| held.unsure != 0) {
@@ -175,7 +191,7 @@ impl Vault {
         }
         let cassettes = holdings.bays.iter().map(|(bay, held)| {
             let denomination_minor = held.denomination;
-            let (count, unsure) = (count(held.on_hand()), count(held.unsure));
+            let (count, unsure) = (count(held.on_hand()), count(held.fewer()));
             (*bay, BayCount { denomination_minor, count, unsure })
         });
         let cashbox = self.acceptor.as_ref().map(|_| Cashbox {
@@ -194,6 +210,7 @@ impl Vault {
             cassettes: cassettes.collect(),
             cashbox,
             reject_bin,
+            recycled: self.config.recycler.as_ref().map(|_| recycled(holdings)),
             service_events: self.untold(),
             applied_documents: self.applied_documents(),
             applied_changes: self.applied_changes()?,
@@ -207,6 +224,24 @@ impl Vault {
 
     fn devices(&self) -> BTreeMap<String, Device> {
         let mut devices = BTreeMap::new();
+        if let (Some(taker), Some(giver), Some(fitted)) =
+            (&self.acceptor, &self.dispenser, &self.config.recycler)
+        {
+            // the worse of its two sides
+            let ready = taker.status == DeviceStatus::Ready;
+            let (status, fault) = match ready {
+                true => (giver.status, &giver.fault),
+                false => (taker.status, &taker.fault),
+            };
+            let device = Device {
+                role: DeviceRole::Recycler,
+                protocol: fitted.kind.protocol().to_owned(),
+                version: taker.version.as_deref().map(short),
+                status,
+                fault: fault.as_deref().map(short),
+            };
+            devices.insert("recycler".to_owned(), device);
+        }
         if let (Some(taker), Some(fitted)) = (&self.acceptor, &self.config.acceptor) {
             let device = Device {
                 role: DeviceRole::Acceptor,
@@ -291,6 +326,16 @@ impl Vault {
 const NONCES: u32 = 32;
 /// Transactions in one report at most.
 const MOST: usize = 512;
+
+/// What went from customers to a bay, as far as the count goes back.
+fn recycled(held: &Holdings) -> Recycled {
+    let mut notes: BTreeMap<BayId, rpc::Notes> = BTreeMap::new();
+    for ((bay, value), count) in &held.recycled {
+        let count = u32::try_from((*count).max(0)).unwrap_or(u32::MAX);
+        notes.entry(*bay).or_default().insert(*value, count);
+    }
+    Recycled { since: held.recycled_since, notes }
+}
 
 fn open_txn(txn: &Txn) -> OpenTxn {
     let (direction, deal) = match txn {

@@ -100,6 +100,7 @@ impl Vault {
     fn note_leaving(&mut self, inside: bool) {
         if inside && !self.service.is_inside() {
             tracing::info!(event = "service_left");
+            self.boxes.ask();
             self.reports.soon(self.mono());
         }
     }
@@ -112,23 +113,29 @@ impl Vault {
     }
 
     /// Writes what was done, the notes with it; refused where the journal's rules forbid it.
-    fn book(&mut self, action: ServiceAction, cash: Vec<CashMove>) -> Result<Done, VaultError> {
-        if self.untold().len() >= MAX_SERVICE_EVENTS {
+    fn book(
+        &mut self,
+        actions: Vec<ServiceAction>,
+        cash: Vec<CashMove>,
+    ) -> Result<Done, VaultError> {
+        if self.untold().len().saturating_add(actions.len()) > MAX_SERVICE_EVENTS {
             return Ok(Err("the operator's service has not heard of what was done here before: \
                            connect the machine first"
                 .to_owned()));
         }
-        let id = match cash.first() {
-            Some(CashMove::Change { change_id, .. }) => *change_id,
-            _ => ChangeId::from_bytes(self.random()?),
-        };
         let journal_seq = self.next_entry();
-        let event = ServiceEvent { id, journal_seq, at: self.now().unix, action };
-        if let Err(why) = event.validate() {
-            return Ok(Err(why));
-        }
         let mut kept = self.kept_service.clone();
-        kept.events.push(event);
+        for action in actions {
+            let id = match cash.first() {
+                Some(CashMove::Change { change_id, .. }) => *change_id,
+                _ => ChangeId::from_bytes(self.random()?),
+            };
+            let event = ServiceEvent { id, journal_seq, at: self.now().unix, action };
+            if let Err(why) = event.validate() {
+                return Ok(Err(why));
+            }
+            kept.events.push(event);
+        }
         let value = serde_json::to_value(&kept)?;
         let key = KeptService::KEY.to_owned();
         match self.append(Entry::Setting { key, value, cash }) {
@@ -165,12 +172,32 @@ impl Vault {
         if let Some(txn) = self.txns.values().find(open) {
             return Ok(Err(in_doubt(txn)));
         }
-        let notes = piles(&self.journal.holdings().cashbox, &counted);
-        if let Some(why) = unexplained(&notes, &reason) {
+        let holdings = self.journal.holdings();
+        if self.config.recycler.is_none() {
+            let notes = piles(&holdings.cashbox, &counted);
+            if let Some(why) = unexplained(&notes, &reason) {
+                return Ok(Err(why));
+            }
+            let action = ServiceAction::CashboxEmptied { notes, reason };
+            return self.book(vec![action], vec![CashMove::CashboxEmptied { counted }]);
+        }
+        // a recycler puts what it draws back there, too: one box, two heaps of the books
+        if let Some(txn) = self.txns.values().find(|txn| dispenses(txn)) {
+            return Ok(Err(in_doubt(txn)));
+        }
+        let (fed, back) = apart(&holdings.cashbox, &holdings.reject_bin, &counted);
+        let (notes, binned) = (piles(&holdings.cashbox, &fed), piles(&holdings.reject_bin, &back));
+        let why = unexplained(&notes, &reason).or_else(|| unexplained(&binned, &reason));
+        if let Some(why) = why {
             return Ok(Err(why));
         }
-        let action = ServiceAction::CashboxEmptied { notes, reason };
-        self.book(action, vec![CashMove::CashboxEmptied { counted }])
+        let mut actions = vec![ServiceAction::CashboxEmptied { notes, reason: reason.clone() }];
+        let mut cash = vec![CashMove::CashboxEmptied { counted: fed }];
+        if !binned.is_empty() {
+            actions.push(ServiceAction::RejectBinEmptied { notes: binned, reason });
+            cash.push(CashMove::RejectBinEmptied { counted: back });
+        }
+        self.book(actions, cash)
     }
 
     fn empty_reject_bin(
@@ -181,6 +208,9 @@ impl Vault {
         if self.dispenser.is_none() {
             return Ok(Err("this machine gives no notes".to_owned()));
         }
+        if self.config.recycler.is_some() {
+            return Ok(Err("this machine has none: what came back lies in the cashbox".to_owned()));
+        }
         if let Some(txn) = self.txns.values().find(|txn| dispenses(txn)) {
             return Ok(Err(in_doubt(txn)));
         }
@@ -189,7 +219,7 @@ impl Vault {
             return Ok(Err(why));
         }
         let action = ServiceAction::RejectBinEmptied { notes, reason };
-        self.book(action, vec![CashMove::RejectBinEmptied { counted }])
+        self.book(vec![action], vec![CashMove::RejectBinEmptied { counted }])
     }
 
     fn change_bay(
@@ -232,7 +262,7 @@ impl Vault {
         let denomination_minor = held.denomination;
         let action =
             ServiceAction::BayChanged { bay, denomination_minor, change, expected, reason };
-        self.book(action, vec![movement])
+        self.book(vec![action], vec![movement])
     }
 
     /// What was done and the service has not heard of, oldest first.
@@ -286,25 +316,36 @@ impl Vault {
             note: Fiat::new(note.minor().into(), currency),
             count,
         };
-        let heap = |boxed: &BTreeMap<Denomination, Heap>, known: Vec<Denomination>| {
-            let mut all: BTreeMap<_, _> = known.into_iter().map(|note| (note, 0)).collect();
-            all.extend(boxed.iter().map(|(note, heap)| (*note, heap.count)));
+        type Heaps = BTreeMap<Denomination, Heap>;
+        let heap = |boxes: &[&Heaps], known: Vec<Denomination>| {
+            let mut all: BTreeMap<_, i64> = known.into_iter().map(|note| (note, 0)).collect();
+            for (note, heap) in boxes.iter().copied().flatten() {
+                let count = all.entry(*note).or_default();
+                *count = count.saturating_add(heap.count);
+            }
             all.into_iter().map(|(note, count)| held(note, count)).collect()
         };
+        // a recycler has one box for what was fed and for what it drew back
+        let one_box = self.config.recycler.is_some();
+        let (alone, both) = ([&holdings.cashbox], [&holdings.cashbox, &holdings.reject_bin]);
+        let fed: &[&Heaps] = if one_box { &both } else { &alone };
         let bays = holdings.bays.iter().map(|(id, bay)| HeldBay {
             bay: *id,
             held: held(bay.denomination, bay.on_hand()),
             doubt: bay.doubts != 0,
-            unsure: bay.unsure,
+            unsure: bay.fewer(),
         });
         let given = holdings.bays.values().map(|bay| bay.denomination).collect();
         let taker = self.acceptor.as_ref();
         Inside {
             bays: bays.collect(),
-            cashbox: taker
-                .map(|taker| heap(&holdings.cashbox, taker.notes.iter().copied().collect())),
+            cashbox: taker.map(|taker| heap(fed, taker.notes.iter().copied().collect())),
             cashbox_out: taker.is_some_and(|taker| taker.cashbox_out),
-            reject_bin: self.dispenser.as_ref().map(|_| heap(&holdings.reject_bin, given)),
+            reject_bin: self
+                .dispenser
+                .as_ref()
+                .filter(|_| !one_box)
+                .map(|_| heap(&[&holdings.reject_bin], given)),
             untold: u32::try_from(self.untold().len()).unwrap_or(u32::MAX),
             rulings: self.rulings(),
         }
@@ -365,6 +406,28 @@ fn piles(books: &BTreeMap<Denomination, Heap>, counted: &BTreeMap<Denomination, 
     }
     piles.retain(|_, pile| *pile != Pile::default());
     piles
+}
+
+/// What was counted in one box, as the two heaps that the books have of it: first what was fed, then
+/// what came back, and whatever is too much to the fed.
+fn apart(
+    fed: &BTreeMap<Denomination, Heap>,
+    back: &BTreeMap<Denomination, Heap>,
+    counted: &BTreeMap<Denomination, u32>,
+) -> (BTreeMap<Denomination, u32>, BTreeMap<Denomination, u32>) {
+    let (mut first, mut second) = (counted.clone(), BTreeMap::new());
+    let books = |heaps: &BTreeMap<Denomination, Heap>, note: &Denomination| {
+        let count = heaps.get(note).map_or(0, |heap| heap.count.max(0));
+        u32::try_from(count).unwrap_or(u32::MAX)
+    };
+    for (note, count) in &mut first {
+        let came_back = count.saturating_sub(books(fed, note)).min(books(back, note));
+        *count = count.saturating_sub(came_back);
+        if came_back > 0 {
+            second.insert(*note, came_back);
+        }
+    }
+    (first, second)
 }
 
 /// Why a count is not taken: it differs, and nobody says why.

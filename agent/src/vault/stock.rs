@@ -49,7 +49,7 @@ impl Vault {
             other => Err(other),
         });
         let Ok(whole) = found else { return Ok(None) };
-        let most = self.config.dispenser.as_ref().map_or(0, |d| d.kind.limits().notes_per_bay);
+        let most = self.config.giver().notes_per_bay;
         let first = batches(&whole, most).into_iter().next();
         let lot = |(bay, count): (BayId, u32)| {
             let denomination = stock.get(&bay)?.denomination;

@@ -16,6 +16,7 @@
 pub mod ccnet_b2b;
 pub mod id003_rc;
 mod orders;
+mod roles;
 pub mod smart_payout;
 #[cfg(test)]
 mod testing;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::Authority;
 use crate::acceptor::{AcceptorCommand, AcceptorEvent, DeviceFault, EscrowedBill};
 use crate::dispenser::{DispenserCommand, DispenserEvent};
+pub use roles::{Half, halves};
 
 /// All notes of a box are to go to the cashbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

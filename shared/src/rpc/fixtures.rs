@@ -197,6 +197,7 @@ pub(super) fn state_report() -> VaultSigned<StateReport> {
             emptied_seq: JournalSeq(7),
         }),
         reject_bin: Some(RejectBin { notes: notes(&[(2_000, 1)]), emptied_seq: JournalSeq(0) }),
+        recycled: None,
         service_events: service_events(),
         applied_documents: [("bitspire-fees:ab".into(), EventId::from_bytes([6; 32]))].into(),
         applied_changes: [ChangeId::from_bytes([4; 16])].into(),

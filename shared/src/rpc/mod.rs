@@ -49,8 +49,8 @@ pub use signed::{
     VaultSigned, WithdrawTerms,
 };
 pub use state::{
-    Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, Doubt, OpenTxn, RejectBin,
-    StateReport,
+    Alert, BayCount, Cashbox, Device, DeviceRole, DeviceStatus, Doubt, OpenTxn, Recycled,
+    RejectBin, StateReport,
 };
 
 #[cfg(test)]

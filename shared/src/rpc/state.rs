@@ -100,6 +100,16 @@ pub struct RejectBin {
     pub emptied_seq: JournalSeq,
 }
 
+/// What went from customers into bays that give it again, by a recycler: counted for ever, so that a
+/// report that is lost loses nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recycled {
+    /// The journal position since which it is counted; another one begins at nothing.
+    pub since: JournalSeq,
+    /// Notes by bay and value, since then.
+    pub notes: BTreeMap<BayId, Notes>,
+}
+
 /// A transaction that does not rest yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenTxn {
@@ -156,6 +166,9 @@ pub struct StateReport {
     /// Its reject bin, if it gives notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reject_bin: Option<RejectBin>,
+    /// What its recycler has put into its bays, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recycled: Option<Recycled>,
     /// What people did at the machine and it has not heard the answer of, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_events: Vec<ServiceEvent>,
@@ -176,6 +189,12 @@ pub struct StateReport {
     pub journal_head: JournalHead,
 }
 
+impl Recycled {
+    fn len(&self) -> usize {
+        self.notes.values().map(BTreeMap::len).fold(self.notes.len(), usize::saturating_add)
+    }
+}
+
 impl VaultBody for StateReport {
     const PREFIX: &'static str = "bitspire-state:v1:";
     const WHAT: &'static str = "the state report";
@@ -190,6 +209,7 @@ impl StateReport {
             ("applied_changes", self.applied_changes.len()),
             ("open_transactions", self.open_transactions.len()),
             ("alerts", self.alerts.len()),
+            ("recycled", self.recycled.as_ref().map_or(0, Recycled::len)),
             ("used_nonces", self.used_nonces.len()),
         ];
         if let Some((name, got)) = lists.into_iter().find(|(_, len)| *len > MAX_ENTRIES) {

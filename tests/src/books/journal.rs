@@ -165,8 +165,8 @@ impl Journal {
     /// When it cannot be read.
     pub fn bays(&self) -> Result<BTreeMap<u8, Bay>> {
         let mut statement = self.conn.prepare(
-            "SELECT bay, denomination, loaded - presented - rejected - stray, presented,
-                    doubts FROM bays",
+            "SELECT bay, denomination, loaded + recycled_in - presented - rejected - stray,
+                    presented, doubts FROM bays",
         )?;
         let rows = statement.query_map([], |row| {
             let (denomination, on_hand) = (row.get(1)?, row.get(2)?);

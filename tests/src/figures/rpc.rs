@@ -133,6 +133,7 @@ impl Service {
             cassettes: BTreeMap::new(),
             cashbox: None,
             reject_bin: None,
+            recycled: None,
             service_events: vec![],
             applied_documents: BTreeMap::new(),
             applied_changes: std::collections::BTreeSet::new(),

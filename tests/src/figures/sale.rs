@@ -189,7 +189,7 @@ fn load(
     denomination: Denomination,
     parties: &Parties,
 ) -> Result<()> {
-    let assign = vec![CashMove::Assign { bay, denomination }];
+    let assign = vec![CashMove::Assign { bay, denomination, recycles: false }];
     let base_seq = journal.append(parties.now().unix, Entry::Cash(assign))?;
     let set = CashMove::Change {
         bay,

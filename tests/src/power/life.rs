@@ -46,7 +46,11 @@ pub(super) fn live(folder: &Path) -> Result<()> {
     let mut told = Told::open(&path, Unix(NOW.0 - 20 * DAY))?;
     let (bay, note) =
         (BayId::new(1).context("bays are numbered from 1")?, Denomination::from_minor(2_000)?);
-    let base_seq = told.append(Entry::Cash(vec![CashMove::Assign { bay, denomination: note }]))?;
+    let base_seq = told.append(Entry::Cash(vec![CashMove::Assign {
+        bay,
+        denomination: note,
+        recycles: false,
+    }]))?;
     let change_id = ChangeId::from_bytes([9; 16]);
     let (change, reason) = (CountChange::Set(100), "count".into());
     told.append(Entry::Cash(vec![CashMove::Change { bay, change_id, change, base_seq, reason }]))?;

@@ -69,7 +69,7 @@ fn append(journal: &mut Journal, txn: TxnEntry) -> Result<JournalSeq, JournalErr
 
 fn load(journal: &mut Journal, count: u32) {
     let denomination = Denomination::from_minor(2_000).unwrap();
-    let assign = vec![CashMove::Assign { bay: bay(), denomination }];
+    let assign = vec![CashMove::Assign { bay: bay(), denomination, recycles: false }];
     let base_seq = journal.append(NOW, Entry::Cash(assign)).unwrap();
     let set = CashMove::Change {
         bay: bay(),

@@ -24,7 +24,7 @@ impl Ledger {
         ledger.restart();
         for (n, minor) in bays {
             let (bay, denomination) = (bay(*n), note(*minor));
-            let assign = CashMove::Assign { bay, denomination };
+            let assign = CashMove::Assign { bay, denomination, recycles: false };
             let base_seq = ledger.append(Entry::Cash(vec![assign]));
             let (change_id, change) = (ChangeId::from_bytes([*n; 16]), CountChange::Set(1_000));
             let count = CashMove::Change { bay, change_id, change, base_seq, reason: "c".into() };

@@ -148,6 +148,7 @@ impl Shop {
             cassettes: [(bay(), held)].into(),
             cashbox: Some(Cashbox { notes: notes(cashbox), capacity: 500, emptied_seq }),
             reject_bin: Some(RejectBin { notes: notes(bin), emptied_seq }),
+            recycled: None,
             service_events: self.events.clone(),
             applied_documents: Default::default(),
             applied_changes: applied.iter().copied().collect(),

@@ -17,6 +17,7 @@ pub(super) fn state(machine: &mut Peer, open: &[TxnId]) -> VaultSigned<StateRepo
         .into(),
         cashbox: None,
         reject_bin: None,
+        recycled: None,
         service_events: vec![],
         applied_documents: [("bitspire-fees:x".into(), fees_event())].into(),
         applied_changes: Default::default(),
