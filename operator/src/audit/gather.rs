@@ -62,6 +62,7 @@ pub(super) fn run(read: &Read<'_>, given: &Given) -> Result<Audit, StoreError> {
     all.debts()?;
     all.wallets()?;
     all.loads()?;
+    all.recycled()?;
     all.service()?;
     all.cash()?;
     all.promises()?;
@@ -292,7 +293,10 @@ impl<'a> Gather<'a> {
             let said = machine.heartbeat.as_ref();
             let selling = said.is_some_and(|(report, _)| !report.open_transactions.is_empty());
             let since = machine.row.paired_at.unwrap_or(Unix(0));
+            let ahead = settlements::newest_position(self.read, *id, since)?;
             if selling
+                // what it sold may be told before what it was fed
+                || said.is_some_and(|(report, _)| report.journal_seq < ahead)
                 || !cassettes::unbooked(self.read, *id)?.is_empty()
                 || !service::unbooked(self.read, *id)?.is_empty()
                 || !settlements::unreported(self.read, *id, since)?.is_empty()

@@ -24,6 +24,7 @@ mod payouts;
 mod promises;
 pub mod proof;
 mod providers;
+mod recycled;
 mod report;
 mod sale;
 mod service;

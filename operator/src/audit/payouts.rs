@@ -322,6 +322,7 @@ impl Gather<'_> {
                 (Ok(id), corrects) => corrects == Some(id) && ledger::holds(read, id)?,
                 (Err(_), _) => false,
             },
+            EntryKind::Recycled => self.by_recycler(entry)?,
             EntryKind::Tested => false,
             // what a person did by hand: the wallet's list and the counts say whether it holds
             EntryKind::StrayRecovered

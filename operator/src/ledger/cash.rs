@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use bitspire_shared::ids::BayId;
+use bitspire_shared::ids::{BayId, JournalSeq, PubKey};
 use bitspire_shared::money::{Currency, Denomination, MoneyError};
 
 use super::account::{Account, Unit};
@@ -67,6 +67,65 @@ pub fn bay_counted(
         Err(LedgerError::Empty) => Ok(None),
         booked => booked.map(Some),
     }
+}
+
+/// Notes that customers fed and a machine's recycler has put into a bay, as its vault counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RecycledCount {
+    /// The machine.
+    pub machine: MachineId,
+    /// The vault that counts.
+    pub vault: PubKey,
+    /// Since which position of its journal.
+    pub since: JournalSeq,
+    /// The bay.
+    pub bay: BayId,
+    /// One note's value.
+    pub note: Denomination,
+    /// How many, since then.
+    pub notes: u32,
+}
+
+impl RecycledCount {
+    /// The reference of the entry with which it is booked up to where it stands.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        let Self { machine, vault, since, bay, note, notes } = self;
+        format!("{machine}:{vault}:{}:{bay}:{}:{notes}", since.0, note.minor())
+    }
+
+    /// The count of such a reference.
+    #[must_use]
+    pub fn of(reference: &str) -> Option<Self> {
+        let mut parts = reference.split(':');
+        let mut part = || parts.next();
+        let count = Self {
+            machine: part()?.parse().ok()?,
+            vault: part()?.parse().ok()?,
+            since: JournalSeq(part()?.parse().ok()?),
+            bay: part()?.parse().ok()?,
+            note: Denomination::from_minor(part()?.parse().ok()?).ok()?,
+            notes: part()?.parse().ok()?,
+        };
+        // the round trip refuses a second spelling
+        (count.reference() == reference).then_some(count)
+    }
+}
+
+/// The last `more` notes of a count lie in the bay, and not in the cashbox.
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn recycled(
+    count: &RecycledCount,
+    more: u32,
+    currency: Currency,
+) -> Result<Entry, LedgerError> {
+    let RecycledCount { machine, bay, note, .. } = *count;
+    let (from, to) = (Account::Cashbox(machine, note), Account::Bay(machine, bay, note));
+    let mut lines = Lines::default();
+    lines.carry_notes(Unit::Fiat(currency), (note, more), from, to)?;
+    lines.book(EntryKind::Recycled, count.reference(), None)
 }
 
 /// Notes of one place, as the books have them, that were taken out of the machine; below 0 where

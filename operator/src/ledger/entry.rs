@@ -129,6 +129,8 @@ kinds! {
     WalletMoved = "wallet_moved",
     /// Notes were put into a bay.
     Refilled = "refilled",
+    /// Notes that customers fed lie in a bay, not in the cashbox.
+    Recycled = "recycled",
     /// A bay was counted.
     BayCounted = "bay_counted",
     /// Notes were taken out of the machine.

@@ -34,7 +34,9 @@ mod service;
 
 pub use account::{Account, AccountError, Unit};
 pub use audit::{Balances, Checker, Closings, Finding, check};
-pub use cash::{Counted, Emptied, bay_counted, emptied, refilled, transit_counted};
+pub use cash::{
+    Counted, Emptied, RecycledCount, bay_counted, emptied, recycled, refilled, transit_counted,
+};
 pub use entry::{Entry, EntryKind, LedgerError, Posting};
 pub use leg::{Earner, leg_by_hand, leg_paid};
 pub use lp::{LpBooking, deposited, returned, share_reference, shared, unshared};

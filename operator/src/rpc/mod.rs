@@ -23,6 +23,7 @@ mod line;
 mod loads;
 mod open_session;
 pub mod push;
+mod recycled;
 mod report_dispense;
 mod report_state;
 pub mod roster;

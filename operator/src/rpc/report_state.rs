@@ -2,10 +2,12 @@
 //!
 //! Promise: only what the pinned vault signed counts, and the newest by the machine's own journal
 //! stays. What the machine applies is told to the documents and cassette changes that it names, and
-//! booked, and so is what people did at the machine: see [`super::loads`], [`super::at_machine`].
+//! booked, and so are the notes that it recycles and what people did at the machine: see
+//! [`super::loads`], [`super::recycled`], [`super::at_machine`].
 
 use std::sync::Arc;
 
+use bitspire_shared::ids::PubKey;
 use bitspire_shared::rpc::{Ack, Reply, StateReport, VaultSigned};
 use bitspire_shared::time::Unix;
 use serde_json::Value;
@@ -16,6 +18,7 @@ use super::desk::{Call, not_by_vault, vault};
 use super::failure::Failure;
 use super::journal::{self, Shown};
 use super::loads;
+use super::recycled;
 use crate::fleet::verdict;
 use crate::publish;
 use crate::store::cassettes::{self, Heartbeat};
@@ -43,7 +46,7 @@ pub(super) async fn answer(
             if let Some(fork) = journal::shows(tx, &route.machine, shown, call.now)? {
                 return Ok(Some(fork));
             }
-            keep(tx, &call, &route.machine, report, kept).map(|()| None)
+            keep(tx, &call, (&route.machine, vault), report, kept).map(|()| None)
         })
         .await?;
     if let Some(fork) = fork {
@@ -56,7 +59,7 @@ pub(super) async fn answer(
 fn keep(
     tx: &Tx<'_>,
     call: &Call,
-    machine: &machines::KeptMachine,
+    (machine, vault): (&machines::KeptMachine, PubKey),
     report: &StateReport,
     body: Value,
 ) -> Result<(), Failure> {
@@ -69,6 +72,7 @@ fn keep(
         machines::saw(tx, machine.id, call.now)?;
     }
     verdict::heard(tx, machine, report, call.now)?;
+    recycled::book(tx, machine, vault, report, call.now)?;
     at_machine::keep(tx, machine, report, &body, call.now)?;
     let unbooked = at_machine::book(tx, machine, report, call.now)?;
     let last = cassettes::last_heard(tx, machine.id)?;

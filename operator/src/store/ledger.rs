@@ -15,7 +15,7 @@ use bitspire_shared::time::Unix;
 use super::column::{Json, enum_column};
 use super::row::{Recorded, Row};
 use super::{Read, StoreError, Tx};
-use crate::ids::EntryId;
+use crate::ids::{EntryId, MachineId};
 use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Finding, Posting, Unit};
 
 enum_column!(EntryKind);
@@ -194,7 +194,23 @@ pub fn balances_of(read: &Read<'_>, prefix: &str) -> Result<Balances, StoreError
     Ok(read.all(sql, &[&prefix], read_posting)?.iter().collect())
 }
 
-/// Whether notes were put into a bay's account by a person, or counted there: ever, or by the time at which
+/// What entries of a kind have moved into each bay of a machine.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn moved_into(
+    read: &Read<'_>,
+    kind: EntryKind,
+    machine: MachineId,
+) -> Result<Balances, StoreError> {
+    let prefix = format!("bay:{machine}:");
+    let sql = "SELECT account, unit, sum(amount) AS amount FROM ledger_postings
+               JOIN ledger_entries ON id = entry_id
+               WHERE account >= ?1 AND account < ?1 || ':' AND kind = ?2 GROUP BY account, unit";
+    Ok(read.all(sql, &[&prefix, &kind], read_posting)?.iter().collect())
+}
+
+/// Whether notes were put into a bay's account by a person or a customer, or counted there: ever, or by the time at which
 /// it was heard of a change. What was done at the machine and heard of with it, or since, is later.
 ///
 /// # Errors
@@ -203,7 +219,7 @@ pub fn was_loaded(read: &Read<'_>, account: Account, by: Option<Unix>) -> Result
     // the first condition is the index's own
     let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries AS entry
                ON entry.id = entry_id
-               WHERE account GLOB 'bay:*' AND account = ?1 AND kind IN ('refilled', 'bay_counted')
+               WHERE account GLOB 'bay:*' AND account = ?1 AND kind IN ('refilled', 'bay_counted', 'recycled')
                AND (?2 IS NULL OR (entry.at <= ?2 AND NOT EXISTS (SELECT 1 FROM service_events
                    WHERE event_id = substr(reference, 9) AND reference GLOB 'service:*'
                    AND received_at >= ?2)))) AS loaded";

@@ -58,6 +58,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(21, "0021_reads"),
     migration!(22, "0022_outbox_due"),
     migration!(23, "0023_sums"),
+    migration!(24, "0024_recycled"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

@@ -32,6 +32,7 @@ pub mod pairing;
 pub mod payments;
 pub mod quotes;
 mod readers;
+pub mod recycled;
 pub mod relay_docs;
 pub mod requests;
 pub mod rollouts;

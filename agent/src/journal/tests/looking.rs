@@ -41,7 +41,11 @@ impl Place {
         let result = BayResult { requested: 1, rejected: Some(1), ..BayResult::default() };
         let stray = CashMove::Dispensed { bay: bay(), denomination, result, clears: false };
         let note = CashMove::Stacked { denomination, clears: false };
-        journal.append(NOW, Entry::Cash(vec![emptied, stray, note])).unwrap();
+        journal.append(NOW, Entry::Cash(vec![emptied, stray])).unwrap();
+        let bay = BayId::new(2).unwrap();
+        let assign = CashMove::Assign { bay, denomination, recycles: true };
+        let kept = CashMove::Recycled { bay, denomination, notes: 1 };
+        journal.append(NOW, Entry::Cash(vec![assign, note.clone(), note, kept])).unwrap();
         drop(journal);
         place
     }

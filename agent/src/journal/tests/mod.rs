@@ -322,7 +322,7 @@ fn a_broken_chain_or_view_is_found_before_trade() {
         ("UPDATE head SET seq = 3", true),
         ("DROP TRIGGER entries_stay; UPDATE entries SET at = at + 1 WHERE seq = 1", true),
         ("INSERT INTO settings VALUES ('breaker', '0', 3)", false),
-        ("INSERT INTO bays VALUES (1, 2000, 500, 0, 0, 0, 0, 0, 3, 0)", false),
+        ("INSERT INTO bays VALUES (1, 2000, 500, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0)", false),
     ];
     for (edit, on_opening) in edits {
         let place = Place::new();

@@ -2,6 +2,7 @@
 
 pub(super) mod legs;
 mod planted;
+mod recycled;
 mod service;
 pub(crate) mod shop;
 

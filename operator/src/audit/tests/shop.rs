@@ -1,10 +1,10 @@
 //! A shop with something of everything behind it, and copies of its database to damage.
 
 use bitspire_shared::document::Action;
-use bitspire_shared::ids::{BayId, ChangeId, EventId, PubKey, TxnId};
+use bitspire_shared::ids::{BayId, ChangeId, EventId, JournalSeq, PubKey, TxnId};
 use bitspire_shared::money::Direction;
 use bitspire_shared::rpc::{
-    BayCount, Cashbox, CreateWithdraw, DispenseOutcome, OpenTxn, RejectBin, ServiceEvent,
+    BayCount, Cashbox, CreateWithdraw, DispenseOutcome, OpenTxn, Recycled, RejectBin, ServiceEvent,
     StateReport, VaultSigned, Withdraw,
 };
 use bitspire_shared::time::Unix;
@@ -30,6 +30,10 @@ pub(crate) struct Counts {
     pub(in crate::audit) bay: u32,
     pub(in crate::audit) cashbox: u32,
     pub(in crate::audit) bin: u32,
+    /// Notes that went from customers to the bay.
+    pub(in crate::audit) recycled: u32,
+    /// Since which position that is counted.
+    pub(in crate::audit) since: u64,
 }
 
 pub(crate) struct Shop {
@@ -129,7 +133,7 @@ impl Shop {
         open: &[TxnId],
     ) -> VaultSigned<StateReport> {
         let (journal_seq, journal_head) = self.machine.journal();
-        let Counts { bay: count, cashbox, bin } = self.counts;
+        let Counts { bay: count, cashbox, bin, recycled, since } = self.counts;
         let notes =
             |count| [(note(2_000), count)].into_iter().filter(|(_, count)| *count > 0).collect();
         let held = BayCount { denomination_minor: note(2_000), count, unsure: 0 };
@@ -141,14 +145,17 @@ impl Shop {
             since: Unix(1),
             doubt: None,
         });
-        let emptied_seq = bitspire_shared::ids::JournalSeq(0);
+        let emptied_seq = JournalSeq(0);
         let body = StateReport {
             versions: Default::default(),
             devices: Default::default(),
             cassettes: [(bay(), held)].into(),
             cashbox: Some(Cashbox { notes: notes(cashbox), capacity: 500, emptied_seq }),
             reject_bin: Some(RejectBin { notes: notes(bin), emptied_seq }),
-            recycled: None,
+            recycled: (recycled > 0).then(|| Recycled {
+                since: JournalSeq(since),
+                notes: [(bay(), notes(recycled))].into(),
+            }),
             service_events: self.events.clone(),
             applied_documents: Default::default(),
             applied_changes: applied.iter().copied().collect(),
