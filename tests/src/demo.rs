@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use bitspire_agent::config::{AcceptorKind, DispenserKind};
+use bitspire_agent::config::{AcceptorKind, DispenserKind, RecyclerKind};
 use bitspire_shared::canonical::sha256;
 use clap::Parser;
 use serde_json::json;
@@ -25,6 +25,9 @@ use crate::shop;
 use crate::wallet::CustomerWallet;
 use crate::world::{Parts, World};
 
+/// Notes that a recycler is fed, in units of the currency, and what it then sells, in minor units.
+const FED: [u32; 4] = [10, 10, 20, 20];
+const GIVEN: i64 = 5_000;
 /// Notes that the scripted customer has, in units of the currency.
 const NOTES: [u32; 4] = [5, 10, 20, 50];
 /// How many of them are fed at most.
@@ -50,6 +53,9 @@ pub struct Demo {
     /// The dispenser
     #[arg(long, value_enum, value_name = "DEVICE", default_value = "f56")]
     dispenser: DispenserKind,
+    /// A recycler in place of both: it gives again what it was fed
+    #[arg(long, value_enum, value_name = "DEVICE", conflicts_with_all = ["acceptor", "dispenser"])]
+    recycler: Option<RecyclerKind>,
 }
 
 impl Demo {
@@ -58,8 +64,8 @@ impl Demo {
     /// # Errors
     /// At the first step that does not succeed.
     pub fn run(&self) -> Result<bool> {
-        let (acceptor, dispenser) = (self.acceptor, self.dispenser);
-        let parts = Parts { acceptor, dispenser, ..Parts::default() };
+        let (acceptor, dispenser, recycler) = (self.acceptor, self.dispenser, self.recycler);
+        let parts = Parts { acceptor, dispenser, recycler, ..Parts::default() };
         let mut world = World::of(parts, &std::env::current_exe()?, self.keep.as_deref())?;
         let began = Instant::now();
         let mut tell = |step: &str| {
@@ -100,6 +106,9 @@ fn once(world: &World, seed: u64, tell: &mut dyn FnMut(&str)) -> Result<Report> 
     let wallet = CustomerWallet::new()?;
     let amounts = steps_up(&customer)?;
     let before = Before::look(world)?;
+    if world.parts.recycler.is_some() {
+        return recycled(world, seed, (&customer, &wallet), before, tell);
+    }
     let pick = usize::try_from(choice(seed, "amount", amounts.len().try_into()?))?;
     let amount = *amounts.get(pick).context("the machine sells nothing")?;
     tell(&format!("cash_out: {}.00 in notes, paid over Lightning", amount / MINOR));
@@ -109,6 +118,29 @@ fn once(world: &World, seed: u64, tell: &mut dyn FnMut(&str)) -> Result<Report> 
     let notes: Vec<u32> = (0..many).map(note).collect();
     tell(&format!("cash_in: notes of {notes:?}, redeemed by LNURL-withdraw"));
     let sold = sell(world, &customer, &wallet, &notes)?;
+    tell("looking at every part's books");
+    report(world, &before, &bought, &sold)
+}
+
+/// One sale in each direction on a recycler: notes in first, of which some go out again.
+fn recycled(
+    world: &World,
+    seed: u64,
+    (customer, wallet): (&Customer, &CustomerWallet),
+    before: Before,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Report> {
+    // each of two kinds twice, in any order: with the one note of each kind that may be sold before,
+    // nothing else makes the amount
+    let mut notes = FED.to_vec();
+    for at in (1..notes.len()).rev() {
+        let other = choice(seed, &format!("note {at}"), at as u64 + 1);
+        notes.swap(at, usize::try_from(other)?);
+    }
+    tell(&format!("cash_in: notes of {notes:?}, redeemed by LNURL-withdraw"));
+    let sold = sell(world, customer, wallet, &notes)?;
+    tell(&format!("cash_out: {}.00 in notes that were fed, paid over Lightning", GIVEN / MINOR));
+    let bought = buy(world, customer, GIVEN)?;
     tell("looking at every part's books");
     report(world, &before, &bought, &sold)
 }
@@ -200,7 +232,7 @@ impl Hands {
                 Ok(format!("the validator draws in {note}"))
             }
             "take" => {
-                world.act(&world.dispenser, &json!({"action": "take"}))?;
+                world.act(world.giver(), &json!({"action": "take"}))?;
                 Ok("the exit is empty".to_owned())
             }
             "pay" => Ok(format!("paid {} msat", pays(world, &code()?.to_lowercase())?)),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::books::{Entry, Journal, bunker_requests};
@@ -120,6 +120,12 @@ pub fn report(world: &World, before: &Before, bought: &Bought, sold: &Accepted) 
         "notes_balanced": notes_balanced,
         "bunker_round_trips_on_sale": bunker,
     });
+    if world.parts.recycler.is_some() {
+        let kept = recycled(&entries)?;
+        let more = worth(&kept) > 0;
+        report.must(more, || "no note that was fed went to a box".to_owned());
+        report.figures["notes_recycled"] = json!(kept);
+    }
     Ok(report)
 }
 
@@ -215,7 +221,10 @@ fn moved(entries: &[Entry], settlement: &Value, name: &str, count: &str) -> Resu
 /// # Errors
 /// When it does not answer.
 pub fn given(world: &World) -> Result<Notes> {
-    let counters = world.counters(&world.dispenser)?;
+    let counters = world.counters(world.giver())?;
+    if world.parts.recycler.is_some() {
+        return by_value(&counters["given"]);
+    }
     let mut notes = Notes::new();
     for bay in counters["bays"].as_array().context("no bays")? {
         let at = |name: &str| bay[name].as_i64().with_context(|| format!("no {name} in {bay}"));
@@ -224,12 +233,65 @@ pub fn given(world: &World) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Notes that lie in the validator's cashbox.
+/// Notes that came into the machine: those in the validator's cashbox, and those that a recycler keeps
+/// or has given again, with what was put into its boxes by hand.
 fn taken(world: &World) -> Result<Notes> {
     let counters = world.counters(&world.acceptor)?;
-    let notes = counters["cashbox"].as_object().context("no cashbox")?;
+    let mut notes = by_value(&counters["cashbox"])?;
+    if world.parts.recycler.is_some() {
+        let boxes = counters["boxes"].as_array().context("no boxes")?;
+        for kept in boxes.iter().chain([&counters["given"]]) {
+            for (value, many) in by_value(kept)? {
+                *notes.entry(value).or_default() += many;
+            }
+        }
+    }
+    Ok(notes)
+}
+
+fn by_value(notes: &Value) -> Result<Notes> {
     let note = |(value, many): (&String, &Value)| Some((value.parse().ok()?, many.as_i64()?));
+    let notes = notes.as_object().context("no notes by value")?;
     notes.iter().map(|entry| note(entry).context("a note without a value")).collect()
+}
+
+/// Notes that went to a recycler's boxes, by the journal.
+fn recycled(entries: &[Entry]) -> Result<Notes> {
+    let mut notes = Notes::new();
+    for moved in entries.iter().flat_map(Entry::cash).map(|moved| &moved["recycled"]) {
+        if let (Some(value), Some(many)) = (moved["denomination"].as_i64(), moved["notes"].as_i64())
+        {
+            *notes.entry(value / MINOR).or_default() += many;
+        }
+    }
+    Ok(notes)
+}
+
+/// Holds each note of a recycler against the machine's journal.
+fn boxes_balanced(world: &World, journal: &Journal) -> Result<()> {
+    let counters = world.counters(&world.acceptor)?;
+    let mut presented = Notes::new();
+    for (number, book) in journal.bays()? {
+        let (note, kept) = (book.denomination / MINOR, &counters["boxes"][usize::from(number) - 1]);
+        let there: i64 = by_value(kept)?.values().sum();
+        let own = by_value(kept)?.get(&note).copied().unwrap_or(0);
+        if (there, own, book.doubts) != (book.on_hand, book.on_hand, 0) {
+            bail!("bay {number} by the journal {book:?}, by the device {kept}");
+        }
+        *presented.entry(note).or_default() += book.presented;
+    }
+    let given = by_value(&counters["given"])?;
+    if less(&presented, &Notes::new()) != less(&given, &Notes::new()) {
+        bail!("presented by the journal {presented:?}, given by the device {given:?}");
+    }
+    let cashbox = journal.cashbox()?.into_iter();
+    let cashbox: Notes =
+        cashbox.map(|(value, (many, doubts))| (value / MINOR, many + doubts)).collect();
+    let device = by_value(&counters["cashbox"])?;
+    if less(&cashbox, &Notes::new()) != less(&device, &Notes::new()) {
+        bail!("cashbox by the journal {cashbox:?}, by the device {device:?}");
+    }
+    Ok(())
 }
 
 fn less(after: &Notes, before: &Notes) -> Notes {
@@ -278,6 +340,13 @@ pub fn ledger_balanced(world: &World, report: &mut Report) -> bool {
 /// # Errors
 /// When a part does not answer.
 pub fn notes_balanced(world: &World, report: &mut Report, journal: &Journal) -> Result<bool> {
+    if world.parts.recycler.is_some() {
+        // it tells a moment later where the last note went
+        let holds = wait_for("notes where the journal has them", PATIENCE, || {
+            boxes_balanced(world, journal).map_err(|error| format!("{error:#}"))
+        });
+        return Ok(report.must(holds.is_ok(), || format!("{holds:?}")));
+    }
     let counters = world.counters(&world.dispenser)?;
     let books = journal.bays()?;
     let mut all = true;

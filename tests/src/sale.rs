@@ -24,8 +24,9 @@ pub struct Bought {
     pub bolt11: String,
     /// What they paid, in msat.
     pub paid_msat: u64,
-    /// From the moment at which they paid to the command to the dispenser, in ms.
-    pub to_dispense_ms: u64,
+    /// From the moment at which they paid to the command to the dispenser, in ms; a recycler does not
+    /// say when that came.
+    pub to_dispense_ms: Option<u64>,
 }
 
 /// Leaves whatever end of an earlier sale may be on the screen; the amounts that can be bought.
@@ -81,12 +82,18 @@ pub fn buy(world: &World, customer: &Customer, fiat_minor: i64) -> Result<Bought
     let began = Instant::now();
     let paid_msat = pays(world, &bolt11)?;
     customer.sees(&["Take your notes"], PATIENCE)?;
-    let counters = world.counters(&world.dispenser)?;
+    let counters = world.counters(world.giver())?;
     let looked_ms = u64::try_from(began.elapsed().as_millis())?;
     let at = |name: &str| counters[name].as_u64().with_context(|| format!("no {name}"));
-    let ago_ms = at("now_ms")?.saturating_sub(at("dispense_at_ms")?);
-    world.act(&world.dispenser, &json!({"action": "take"}))?;
-    Ok(Bought { bolt11, paid_msat, to_dispense_ms: looked_ms.saturating_sub(ago_ms) })
+    let to_dispense_ms = match world.parts.recycler {
+        Some(_) => None,
+        None => {
+            let ago_ms = at("now_ms")?.saturating_sub(at("dispense_at_ms")?);
+            Some(looked_ms.saturating_sub(ago_ms))
+        }
+    };
+    world.act(world.giver(), &json!({"action": "take"}))?;
+    Ok(Bought { bolt11, paid_msat, to_dispense_ms })
 }
 
 /// Feeds a note and waits until the machine has taken it: `total` is then on the screen.

@@ -2,7 +2,7 @@
 //! with the commands that they type.
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::wait::{PATIENCE, wait_for};
 use crate::world::{BunkerKind, CURRENCY, World};
@@ -32,9 +32,17 @@ pub fn open(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
 /// # Errors
 /// At the first one that does not come up.
 pub fn start(world: &mut World, tell: &mut dyn FnMut(&str)) -> Result<()> {
-    tell("a note validator and a dispenser, simulated");
-    world.acceptor.start()?;
-    world.dispenser.start()?;
+    match world.parts.recycler {
+        Some(_) => {
+            tell("a recycler, simulated");
+            world.acceptor.start()?;
+        }
+        None => {
+            tell("a note validator and a dispenser, simulated");
+            world.acceptor.start()?;
+            world.dispenser.start()?;
+        }
+    }
     if let Some(relay) = &mut world.relay {
         tell("a relay of somebody else's");
         relay.start()?;
@@ -122,6 +130,15 @@ pub fn pair(world: &World, seed_url: &str) -> Result<()> {
 /// # Errors
 /// When it does not in time.
 pub fn stock(world: &World) -> Result<()> {
+    if world.parts.recycler.is_some() {
+        for (bay, _, count) in world.parts.bays() {
+            // it takes them once the vault has told it what to keep
+            let load = json!({"action": "load", "box": bay, "notes": count});
+            wait_for("a box that keeps notes", PATIENCE, || {
+                world.act(&world.acceptor, &load).map_err(|error| format!("{error:#}"))
+            })?;
+        }
+    }
     let mut load = vec!["cassettes", "set", "--machine", MACHINE, "--reason", "first load"];
     let bays = world.parts.bays().iter();
     let bays: Vec<_> =

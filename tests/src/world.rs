@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
-use bitspire_agent::config::{AcceptorKind, DispenserKind};
+use bitspire_agent::config::{AcceptorKind, DispenserKind, RecyclerKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,6 +36,9 @@ pub const RATE: &str = "1063.829787234";
 pub const OPENING_SATS: u64 = 5_000_000;
 /// Notes in each bay at first: bay, note, count.
 pub const BAYS: [(u8, u32, u32); 2] = [(1, 20, 100), (2, 50, 100)];
+
+/// The same of a recycler: little more than what always stays, so that it sells what it was fed.
+pub const BOXES: [(u8, u32, u32); 2] = [(1, 10, 6), (2, 20, 6)];
 
 /// What a relay that is a process of its own was sent, in the world's folder: a line of JSON each.
 pub const RELAY_SEEN: &str = "relay-seen.jsonl";
@@ -80,12 +83,17 @@ pub struct Parts {
     pub acceptor: AcceptorKind,
     /// The dispenser.
     pub dispenser: DispenserKind,
+    /// A recycler in place of both.
+    pub recycler: Option<RecyclerKind>,
 }
 
 impl Parts {
-    /// The bays that the dispenser has, of [`BAYS`].
+    /// The bays that the dispenser has, of [`BAYS`], or the recycler's.
     #[must_use]
     pub fn bays(self) -> &'static [(u8, u32, u32)] {
+        if self.recycler.is_some() {
+            return &BOXES;
+        }
         let most = usize::from(self.dispenser.limits().bays);
         &BAYS[..BAYS.len().min(most)]
     }
@@ -106,9 +114,9 @@ pub struct Said {
 #[derive(Debug)]
 pub struct World {
     // before the folder: the processes end before their files go
-    /// The note validator.
+    /// The note validator, or the recycler.
     pub acceptor: Process,
-    /// The dispenser.
+    /// The dispenser; never up where there is a recycler.
     pub dispenser: Process,
     /// The operator's daemon: API, relay, public listener.
     pub operator: Process,
@@ -189,7 +197,8 @@ impl World {
         for (bay, note, count) in parts.bays() {
             bays.extend(["--bay".to_owned(), format!("{bay}={note}:{count}")]);
         }
-        let acceptor = sim(parts.acceptor.protocol(), &["--pace".to_owned(), "10".to_owned()]);
+        let taker = parts.recycler.map_or(parts.acceptor.protocol(), RecyclerKind::protocol);
+        let acceptor = sim(taker, &["--pace".to_owned(), "10".to_owned()]);
         let part = |program: &str, file: &Path, words: &[&str]| {
             let mut all = vec![program.into(), "--config".into(), file.into()];
             all.extend(words.iter().map(OsString::from));
@@ -254,6 +263,12 @@ impl World {
     /// When there is no thread to look with.
     pub fn customer(&self) -> Result<Customer> {
         Customer::new(self.folder().join("run/kiosk.url"))
+    }
+
+    /// The device that gives notes.
+    #[must_use]
+    pub const fn giver(&self) -> &Process {
+        if self.parts.recycler.is_some() { &self.acceptor } else { &self.dispenser }
     }
 
     /// What somebody does to a simulated device.

@@ -22,7 +22,8 @@ use bitspire_shared::money::Fiat;
 use clap::{Args, Subcommand};
 
 use crate::config::{
-    AcceptorConfig, AcceptorKind, Config, DispenserConfig, PrinterConfig, PrinterPort, VaultConfig,
+    AcceptorConfig, AcceptorKind, Config, DispenserConfig, PrinterConfig, PrinterPort,
+    RecyclerConfig, RecyclerKind, VaultConfig,
 };
 use crate::journal::{JournalError, Reader, hold};
 use crate::refused::in_words;
@@ -199,7 +200,25 @@ fn configured(config: &VaultConfig) -> Vec<Configured> {
     let acceptor = config.acceptor.as_ref().map(acceptor);
     let dispenser = config.dispenser.as_ref().map(|own| dispenser(own, config));
     let printer = config.printer.as_ref().map(printer);
-    [acceptor, dispenser, printer].into_iter().flatten().collect()
+    let recycler = config.recycler.as_ref().map(recycler);
+    [acceptor, dispenser, recycler, printer].into_iter().flatten().collect()
+}
+
+fn recycler(own: &RecyclerConfig) -> Configured {
+    let protocol = match own.kind {
+        RecyclerKind::Id003Rc => Protocol::Id003,
+        RecyclerKind::CcnetB2b => Protocol::CcnetUnit,
+        RecyclerKind::SmartPayout => Protocol::Ssp,
+    };
+    let usual = protocol.line();
+    let line = LineSettings { baud: own.baud.unwrap_or(usual.baud), ..usual };
+    Configured {
+        name: "recycler",
+        path: own.path.clone(),
+        protocol,
+        line,
+        opener: serial(&own.path),
+    }
 }
 
 fn acceptor(own: &AcceptorConfig) -> Configured {

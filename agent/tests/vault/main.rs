@@ -11,6 +11,7 @@ mod limits;
 mod machine;
 mod pairing;
 mod receipts;
+mod recycler;
 mod relay;
 mod restart;
 mod sales;

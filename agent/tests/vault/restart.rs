@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 
 impl Machine {
-    fn states(&self) -> Vec<String> {
+    pub(crate) fn states(&self) -> Vec<String> {
         self.open().into_values().collect()
     }
 
@@ -26,7 +26,7 @@ impl Machine {
     }
 
     /// The state of the last transaction in the journal, which no vault holds now.
-    fn last_state(&self) -> String {
+    pub(crate) fn last_state(&self) -> String {
         let entries = self.journal();
         let state = |body: &str| {
             let body: Value = serde_json::from_str(body).unwrap();

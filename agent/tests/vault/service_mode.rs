@@ -92,7 +92,7 @@ impl Machine {
     }
 
     /// An action from the menu, back to the menu: what it says.
-    fn did(&mut self, page: Page, touch: impl Fn(u64) -> Touch) -> String {
+    pub(crate) fn did(&mut self, page: Page, touch: impl Fn(u64) -> Touch) -> String {
         let form = self.page(page);
         self.serve(touch(form));
         self.until("the menu again", |machine| {
@@ -145,7 +145,7 @@ impl Machine {
     }
 }
 
-fn refill(count: i32) -> impl Fn(u64) -> Touch {
+pub(crate) fn refill(count: i32) -> impl Fn(u64) -> Touch {
     move |form| Touch::Refill { form, count, reason: "monday".into() }
 }
 

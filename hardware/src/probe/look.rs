@@ -13,7 +13,7 @@ use super::{ANSWER, Forbids, Found, ProbeError, Protocol};
 use crate::dispenser::BayState;
 use crate::frame::f56::SLOTS;
 use crate::frame::puloon::{Frame as PuloonFrame, Side, Token, lcdm1000, lcdm4000};
-use crate::frame::{ccnet, ebds, escpos, f56, id003, puloon};
+use crate::frame::{ccnet, ebds, escpos, f56, id003, puloon, ssp};
 
 /// Entries of an EBDS note table, at most.
 const EBDS_NOTES: u8 = 128;
@@ -23,10 +23,15 @@ fn id003_frames(mut bytes: &[u8]) -> impl Iterator<Item = id003::Frame> {
     iter::from_fn(move || decoder.push(&mut bytes))
 }
 
-fn ccnet_frames(mut bytes: &[u8]) -> impl Iterator<Item = ccnet::Frame> {
+fn ccnet_frames(mut bytes: &[u8], address: u8) -> impl Iterator<Item = ccnet::Frame> {
     let mut decoder = ccnet::Decoder::default();
     let frames = iter::from_fn(move || decoder.push(&mut bytes));
-    frames.filter(|frame| frame.address() == ccnet::VALIDATOR)
+    frames.filter(move |frame| frame.address() == address)
+}
+
+fn ssp_frames(mut bytes: &[u8]) -> impl Iterator<Item = ssp::Frame> {
+    let mut decoder = ssp::Decoder::default();
+    iter::from_fn(move || decoder.push(&mut bytes))
 }
 
 /// Replies only: a line that echoes gives requests back.
@@ -65,11 +70,14 @@ pub(super) fn knock(
                 Some(state(id003::Reply::parse(&frame).to_string()))
             })
         }
-        Protocol::Ccnet => {
-            let question = ccnet::Request::Poll.frame();
+        Protocol::Ccnet => ccnet_state(talk, ccnet::VALIDATOR, patience),
+        Protocol::CcnetUnit => ccnet_state(talk, ccnet::BILL_TO_BILL, patience),
+        Protocol::Ssp => {
+            // it only begins the count of frames anew
+            let question = ssp::Request::Sync.frame(true, ssp::VALIDATOR);
             talk.ask(&question.to_bytes(), patience, |bytes| {
-                let frame = ccnet_frames(bytes).find(|frame| *frame != question)?;
-                Some(state(ccnet::Reply::parse(&frame).to_string()))
+                let frame = ssp_frames(bytes).find(|frame| *frame != question)?;
+                Some(state(ssp::Reply::parse(frame.data()).to_string()))
             })
         }
         Protocol::Ebds => {
@@ -162,7 +170,9 @@ pub(super) fn look(
             })?;
             found.notes = notes.unwrap_or_default();
         }
-        Protocol::Ccnet => ccnet_look(talk, &mut found)?,
+        Protocol::Ccnet => ccnet_look(talk, ccnet::VALIDATOR, &mut found)?,
+        Protocol::CcnetUnit => ccnet_look(talk, ccnet::BILL_TO_BILL, &mut found)?,
+        Protocol::Ssp => ssp_look(talk, &mut found)?,
         Protocol::Ebds => ebds_look(talk, &mut found)?,
         Protocol::Lcdm1000 => {
             let rom = puloon_asks(talk, &lcdm1000::Request::RomVersion.frame(), ANSWER)?;
@@ -179,11 +189,12 @@ pub(super) fn look(
 }
 
 /// Only what is no state is confirmed: the confirmation of a state could be that of a credit.
-fn ccnet_look(talk: &mut Talk, found: &mut Found) -> Result<(), ProbeError> {
-    let ack = ccnet::Request::Ack.frame().to_bytes();
-    let question = ccnet::Request::Identification.frame().to_bytes();
+fn ccnet_look(talk: &mut Talk, address: u8, found: &mut Found) -> Result<(), ProbeError> {
+    let bytes = |request: ccnet::Request<'_>| request.frame().with_address(address).to_bytes();
+    let ack = bytes(ccnet::Request::Ack);
+    let question = bytes(ccnet::Request::Identification);
     found.identity = talk.ask(&question, ANSWER, |bytes| {
-        ccnet_frames(bytes).find_map(|frame| match ccnet::Reply::parse(&frame) {
+        ccnet_frames(bytes, address).find_map(|frame| match ccnet::Reply::parse(&frame) {
             ccnet::Reply::Identity(identity) => Some(identity.text()),
             _ => None,
         })
@@ -191,9 +202,9 @@ fn ccnet_look(talk: &mut Talk, found: &mut Found) -> Result<(), ProbeError> {
     if found.identity.is_some() {
         talk.tell(&ack)?;
     }
-    let question = ccnet::Request::GetBillTable.frame().to_bytes();
+    let question = bytes(ccnet::Request::GetBillTable);
     let notes = talk.ask(&question, ANSWER, |bytes| {
-        ccnet_frames(bytes).find_map(|frame| match ccnet::Reply::parse(&frame) {
+        ccnet_frames(bytes, address).find_map(|frame| match ccnet::Reply::parse(&frame) {
             ccnet::Reply::BillTable(table) => {
                 Some(table.slots().filter_map(|slot| slot.note()).collect())
             }
@@ -203,6 +214,40 @@ fn ccnet_look(talk: &mut Talk, found: &mut Found) -> Result<(), ProbeError> {
     if let Some(notes) = notes {
         found.notes = notes;
         talk.tell(&ack)?;
+    }
+    Ok(())
+}
+
+fn ccnet_state(
+    talk: &mut Talk,
+    address: u8,
+    patience: Duration,
+) -> Result<Option<Found>, ProbeError> {
+    let question = ccnet::Request::Poll.frame().with_address(address);
+    talk.ask(&question.to_bytes(), patience, |bytes| {
+        let frame = ccnet_frames(bytes, address).find(|frame| *frame != question)?;
+        let state = vec![ccnet::Reply::parse(&frame).to_string()];
+        Some(Found { state, ..Found::default() })
+    })
+}
+
+/// What SETUP REQUEST tells: of protocol version 6 or above, which the driver wants too.
+fn ssp_look(talk: &mut Talk, found: &mut Found) -> Result<(), ProbeError> {
+    let question = ssp::Request::SetupRequest.frame(false, ssp::VALIDATOR);
+    let told = talk.ask(&question.to_bytes(), ANSWER, |bytes| {
+        let frame = ssp_frames(bytes).find(|frame| *frame != question)?;
+        let reply = ssp::Reply::parse(frame.data());
+        let setup = ssp::Setup::parse(reply.rest)?;
+        let (unit, firmware, protocol) = (setup.unit, setup.firmware, setup.protocol);
+        let identity = format!(
+            "unit {unit:02X}, firmware {}, protocol version {protocol}",
+            printable(&firmware)
+        );
+        let notes = setup.channels().filter_map(|channel| channel.note.note());
+        Some((identity, notes.collect()))
+    })?;
+    if let Some((identity, notes)) = told {
+        (found.identity, found.notes) = (Some(identity), notes);
     }
     Ok(())
 }

@@ -48,6 +48,10 @@ pub enum Protocol {
     Id003,
     /// CashCode CCNET, validators.
     Ccnet,
+    /// CashCode Bill-to-Bill units: CCNET at their own address.
+    CcnetUnit,
+    /// ITL's SSP, of an NV200 with a SMART Payout.
+    Ssp,
     /// MEI/CPI EBDS.
     Ebds,
     /// Fujitsu F53 and F56.
@@ -62,25 +66,42 @@ pub enum Protocol {
 
 impl Protocol {
     /// All that can be told apart by their answers. A printer's one byte is no proof of one.
-    pub const ALL: [Self; 6] =
-        [Self::Id003, Self::Ccnet, Self::Ebds, Self::F56, Self::Lcdm4000, Self::Lcdm1000];
+    pub const ALL: [Self; 8] = [
+        Self::Id003,
+        Self::Ccnet,
+        Self::CcnetUnit,
+        Self::Ssp,
+        Self::Ebds,
+        Self::F56,
+        Self::Lcdm4000,
+        Self::Lcdm1000,
+    ];
 
     /// The line as field units have it.
     #[must_use]
     pub const fn line(self) -> LineSettings {
         let (data_bits, parity) = match self {
             Self::Id003 | Self::F56 | Self::Lcdm4000 => (8, Parity::Even),
-            Self::Ccnet | Self::Lcdm1000 | Self::EscPos => (8, Parity::None),
+            Self::Ccnet | Self::CcnetUnit | Self::Ssp | Self::Lcdm1000 | Self::EscPos => {
+                (8, Parity::None)
+            }
             Self::Ebds => (7, Parity::Even),
         };
-        LineSettings { baud: 9_600, data_bits, parity, stop_bits: 1 }
+        let stop_bits = if matches!(self, Self::Ssp) { 2 } else { 1 };
+        LineSettings { baud: 9_600, data_bits, parity, stop_bits }
     }
 
     /// Other settings that a unit of this kind may have.
     fn elsewhere(self, set: LineSettings) -> Vec<LineSettings> {
         let parities: &[Parity] = match self {
             Self::Lcdm4000 | Self::Lcdm1000 => &[Parity::Even, Parity::None],
-            Self::Id003 | Self::Ccnet | Self::Ebds | Self::F56 | Self::EscPos => &[set.parity],
+            Self::Id003
+            | Self::Ccnet
+            | Self::CcnetUnit
+            | Self::Ssp
+            | Self::Ebds
+            | Self::F56
+            | Self::EscPos => &[set.parity],
         };
         let all = BAUDS.iter().flat_map(|baud| {
             parities.iter().map(|parity| LineSettings { baud: *baud, parity: *parity, ..set })
@@ -95,6 +116,8 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Id003 => "a JCM ID-003 device",
             Self::Ccnet => "a CashCode CCNET validator",
+            Self::CcnetUnit => "a CashCode Bill-to-Bill unit",
+            Self::Ssp => "an ITL SSP device",
             Self::Ebds => "an MEI/CPI EBDS validator",
             Self::F56 => "a Fujitsu F53/F56 dispenser",
             Self::Lcdm4000 => "a Puloon LCDM-4000 dispenser",

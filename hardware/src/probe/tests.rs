@@ -16,6 +16,7 @@ use crate::sim::f56::{F56Sim, Fit};
 use crate::sim::host::Host;
 use crate::sim::id003::{self, Id003Sim};
 use crate::sim::puloon::{self, Model, PuloonSim};
+use crate::sim::smart_payout::{self, SmartPayoutSim};
 use serde_json::json;
 
 fn device(protocol: Protocol) -> Box<dyn SimDevice> {
@@ -32,6 +33,18 @@ fn device(protocol: Protocol) -> Box<dyn SimDevice> {
             let timing =
                 ccnet::Timing { initialize: 50, accept: 50, stack: 80, take: 50, confirm: 100 };
             Box::new(CcnetSim::new(CcnetSim::eur(), options, timing))
+        }
+        Protocol::CcnetUnit => {
+            let options = ccnet::Options::default();
+            let timing =
+                ccnet::Timing { initialize: 50, accept: 50, stack: 80, take: 50, confirm: 100 };
+            Box::new(CcnetSim::unit(CcnetSim::eur(), options, timing))
+        }
+        Protocol::Ssp => {
+            let timing =
+                smart_payout::Timing { start: 1, read: 50, stack: 80, take: 50, carry: 100 };
+            let options = smart_payout::Options::default();
+            Box::new(SmartPayoutSim::new(SmartPayoutSim::eur(), options, timing))
         }
         Protocol::Ebds => {
             let timing = ebds::Timing { boot: 1, ..ebds::Timing::default() };
@@ -82,7 +95,9 @@ fn found(protocol: Protocol) -> Found {
 /// Loss prevented: a machine that goes into service with a device of which nobody knows what it is.
 #[test]
 fn each_device_says_what_it_is() {
-    for protocol in [Protocol::Id003, Protocol::Ccnet, Protocol::Ebds] {
+    for protocol in
+        [Protocol::Id003, Protocol::Ccnet, Protocol::CcnetUnit, Protocol::Ssp, Protocol::Ebds]
+    {
         let found = found(protocol);
         assert!(found.identity.is_some_and(|text| !text.is_empty()), "{protocol}");
         let euro: Currency = "EUR".parse().unwrap();

@@ -296,7 +296,7 @@ fn prepare(cli: Cli) -> Result<(Box<dyn SimDevice>, Option<LineSettings>, Common
             (Box::new(validator.ccnet(CcnetSim::new)), Some(Protocol::Ccnet.line()), common)
         }
         Device::CcnetB2b { validator, common } => {
-            (Box::new(validator.ccnet(CcnetSim::unit)), Some(Protocol::Ccnet.line()), common)
+            (Box::new(validator.ccnet(CcnetSim::unit)), Some(Protocol::CcnetUnit.line()), common)
         }
         Device::Ebds { cashflow, common } => {
             (Box::new(cashflow.device()), Some(Protocol::Ebds.line()), common)

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitspire_agent::config::{AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig};
+use bitspire_agent::config::{
+    AcceptorConfig, AcceptorKind, DispenserConfig, PrinterConfig, RecyclerConfig,
+};
 use bitspire_agent::journal::{ByJournal, Head, Verified, verify_file};
 use bitspire_agent::txn::Txn;
 use bitspire_agent::vault::{Event, Host, Next, Place, Point, VaultError};
@@ -23,6 +25,7 @@ use bitspire_hardware::frame::ebds::PowerUpPolicy;
 use bitspire_hardware::port::PortClosed;
 use bitspire_hardware::printer::escpos::EscPos;
 use bitspire_hardware::printer::{Printer, PrinterCommand};
+use bitspire_hardware::recycler::Recycler;
 use bitspire_shared::ids::{JournalHead, JournalSeq};
 use bitspire_shared::money::Currency;
 use bitspire_shared::time::Mono;
@@ -128,6 +131,15 @@ impl Host for InWorld {
         let events = world.dispenser.open(engine, now);
         world.heard_dispenser(events);
         Ok(Box::new(Port(Arc::clone(&world.ports.dispenser))))
+    }
+
+    fn recycler(
+        &mut self,
+        _: &RecyclerConfig,
+        _: Currency,
+    ) -> Result<Box<dyn Recycler<ByJournal>>, VaultError> {
+        let why = io::Error::new(io::ErrorKind::Unsupported, "this world has no recycler");
+        Err(VaultError::Device(why))
     }
 
     fn printer(&mut self, config: &PrinterConfig) -> Result<Box<dyn Printer>, VaultError> {

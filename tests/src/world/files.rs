@@ -61,10 +61,7 @@ opening_sats = {OPENING_SATS}
 pub(super) fn machine_toml(root: &Path, parts: Parts) -> Result<String> {
     let [kiosk] = free_ports()?;
     let (data, run) = (root.join("machine"), root.join("run"));
-    let (taker, giver) = (parts.acceptor.protocol(), parts.dispenser.protocol());
-    let (acceptor, dispenser) =
-        (root.join(format!("{taker}.tty")), root.join(format!("{giver}.tty")));
-    let bays = parts.bays().len();
+    let devices = devices(root, parts);
     Ok(format!(
         r#"data_dir = {data:?}
 runtime_dir = {run:?}
@@ -80,14 +77,23 @@ listen = "127.0.0.1:{kiosk}"
 [pairing]
 allow_loopback_relays = true
 
-[vault.acceptor]
-kind = "{taker}"
-path = {acceptor:?}
-
-[vault.dispenser]
-kind = "{giver}"
-path = {dispenser:?}
-bays = {bays}
-"#
+{devices}"#
     ))
+}
+
+fn devices(root: &Path, parts: Parts) -> String {
+    let line = |device: &str| root.join(format!("{device}.tty"));
+    if let Some(kind) = parts.recycler {
+        let notes: Vec<u32> = parts.bays().iter().map(|(_, note, _)| note * 100).collect();
+        let (kind, path) = (kind.protocol(), line(kind.protocol()));
+        return format!(
+            "[vault.recycler]\nkind = \"{kind}\"\npath = {path:?}\nbays_minor = {notes:?}\n"
+        );
+    }
+    let (taker, giver) = (parts.acceptor.protocol(), parts.dispenser.protocol());
+    let (acceptor, dispenser, bays) = (line(taker), line(giver), parts.bays().len());
+    format!(
+        "[vault.acceptor]\nkind = \"{taker}\"\npath = {acceptor:?}\n\n\
+         [vault.dispenser]\nkind = \"{giver}\"\npath = {dispenser:?}\nbays = {bays}\n"
+    )
 }

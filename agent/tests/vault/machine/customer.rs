@@ -53,6 +53,13 @@ impl Machine {
         self.until("sale", |machine| machine.is_for_sale());
     }
 
+    /// Waits until it takes notes, whatever it gives.
+    pub(crate) fn wait_for_notes(&mut self) {
+        self.until("an inlet that may be opened", |machine| {
+            matches!(&machine.screen, Some(MachineScreen::Idle { cash_in: true, .. }))
+        });
+    }
+
     /// Touches the end on the screen away, and waits for the next customer's page.
     pub(crate) fn leave(&mut self) {
         let finish = |screen: &MachineScreen| {

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bitspire_agent::config::{self, AcceptorKind, Config, DispenserKind};
+use bitspire_agent::config::{self, AcceptorKind, Config, DispenserKind, RecyclerKind};
 use bitspire_agent::ipc::{self, BunkerState, NetState, Role, ToNet, ToVault, VERSION};
 use bitspire_agent::journal::{Journal, StoredEntry};
 use bitspire_agent::screen::MachineScreen;
@@ -24,6 +24,7 @@ use bitspire_hardware::sim::f56::{Cassette, F56Sim, Fit};
 use bitspire_hardware::sim::host::Host;
 use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
 use bitspire_hardware::sim::puloon::{self, PuloonSim};
+use bitspire_hardware::sim::smart_payout::{self, SmartPayoutSim};
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::{BayId, JournalSeq, PubKey};
 use bitspire_shared::money::{Currency, Denomination};
@@ -132,7 +133,7 @@ pub(crate) struct Machine {
     pub(crate) pace: Pace,
     /// The system's clock, as it is at the next start.
     pub(crate) wall: Clock,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for Machine {
@@ -145,21 +146,30 @@ impl Drop for Machine {
     }
 }
 
-fn configuration(
-    folder: &Path,
-    (acceptor, dispenser): (AcceptorKind, DispenserKind),
-    more: &str,
-) -> Config {
+/// The lines of the configuration for these two devices.
+pub(crate) fn two_devices((acceptor, dispenser): (AcceptorKind, DispenserKind)) -> String {
+    let (acceptor, dispenser) = (acceptor.protocol(), dispenser.protocol());
+    format!(
+        "[vault.acceptor]\nkind = '{acceptor}'\npath = 'FOLDER/acceptor'\n\
+         [vault.dispenser]\nkind = '{dispenser}'\npath = 'FOLDER/dispenser'\nbays = 2\n"
+    )
+}
+
+/// The same for a recycler whose bays keep these notes.
+pub(crate) fn one_device(kind: RecyclerKind, bays: [u32; 2]) -> String {
+    let (kind, [one, two]) = (kind.protocol(), bays.map(|major| major * 100));
+    format!(
+        "[vault.recycler]\nkind = '{kind}'\npath = 'FOLDER/recycler'\nbays_minor = [{one}, {two}]\n"
+    )
+}
+
+fn configuration(folder: &Path, devices: &str, more: &str) -> Config {
     let file = folder.join("machine.toml");
     let text = format!(
-        "currency = 'USD'\ndata_dir = '{0}/data'\nruntime_dir = '{0}/run'\n\
-         [vault.acceptor]\nkind = '{1}'\npath = '{0}/acceptor'\n\
-         [vault.dispenser]\nkind = '{2}'\npath = '{0}/dispenser'\nbays = 2\n\
-         [pairing]\nallow_loopback_relays = true\n{more}",
-        folder.display(),
-        acceptor.protocol(),
-        dispenser.protocol()
+        "currency = 'USD'\ndata_dir = 'FOLDER/data'\nruntime_dir = 'FOLDER/run'\n\
+         {devices}{more}\n[pairing]\nallow_loopback_relays = true\n",
     );
+    let text = text.replace("FOLDER", &folder.display().to_string());
     std::fs::write(&file, text).unwrap();
     config::load(Some(&file), &BTreeMap::new(), &[]).unwrap().0
 }
@@ -178,6 +188,26 @@ fn validator(kind: AcceptorKind) -> Box<dyn SimDevice> {
         AcceptorKind::Ebds => {
             let timing = ebds::Timing { boot: 50, accept: 50, stack: 80, take: 50 };
             Box::new(EbdsSim::new(EbdsSim::usd(), ebds::Options::default(), timing))
+        }
+    }
+}
+
+fn recycler(kind: RecyclerKind) -> Box<dyn SimDevice> {
+    match kind {
+        RecyclerKind::Id003Rc => {
+            let timing = Timing { initialize: 50, accept: 50, stack: 80, stacked: 40, take: 50 };
+            Box::new(Id003Sim::recycler(Id003Sim::usd(), Options::default(), timing))
+        }
+        RecyclerKind::CcnetB2b => {
+            let timing =
+                ccnet::Timing { initialize: 50, accept: 50, stack: 80, take: 50, confirm: 100 };
+            Box::new(CcnetSim::unit(CcnetSim::usd(), ccnet::Options::default(), timing))
+        }
+        RecyclerKind::SmartPayout => {
+            let timing =
+                smart_payout::Timing { start: 50, read: 50, stack: 80, take: 50, carry: 100 };
+            let notes = SmartPayoutSim::usd();
+            Box::new(SmartPayoutSim::new(notes, smart_payout::Options::default(), timing))
         }
     }
 }
@@ -231,7 +261,7 @@ impl Machine {
             line: None,
             acceptor: acceptor.unwrap(),
             dispenser: dispenser.unwrap(),
-            config: configuration(folder.path(), kinds, more),
+            config: configuration(folder.path(), &two_devices(kinds), more),
             parties: parties(),
             service: Service { clock: EPOCH, ..Service::default() },
             screen: None,
@@ -243,8 +273,39 @@ impl Machine {
             halt_after: None,
             pace: QUICK,
             wall: Clock::new(|| Unix(EPOCH)),
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Other devices come into a machine that is down: a recycler, or a validator and a dispenser.
+    pub(crate) fn refit(&mut self, devices: &str, kind: Option<RecyclerKind>, more: &str) {
+        let folder = self.folder.path();
+        match kind {
+            Some(kind) => {
+                let device = Host::start(recycler(kind), Some(&folder.join("recycler")));
+                self.acceptor = device.unwrap();
+            }
+            None => {
+                let acceptor = validator(AcceptorKind::default());
+                let acceptor = Host::start(acceptor, Some(&folder.join("acceptor")));
+                self.acceptor = acceptor.unwrap();
+            }
+        }
+        self.config = configuration(folder, devices, more);
+    }
+
+    /// A recycler that keeps notes of 10 in its bay 1 and of 20 in its bay 2 and has none of them,
+    /// in a machine that is paired, confirmed and takes notes. It sells every note that it has.
+    pub(crate) fn recycling(kind: RecyclerKind, limit: &str) -> Self {
+        let mut machine = Self::new();
+        let more = "[vault.policy]\ncassette_floor_notes = 0\n";
+        let devices = one_device(kind, [10, 20]);
+        machine.refit(&format!("{devices}{limit}"), Some(kind), more);
+        machine.start();
+        machine.pair();
+        machine.publish_all(&[(1, 10, 0), (2, 20, 0)]);
+        machine.wait_for_notes();
+        machine
     }
 
     /// A machine that is paired, confirmed, loaded and for sale.
