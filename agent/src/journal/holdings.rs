@@ -113,9 +113,10 @@ impl Bay {
         self.stray = add(self.stray, stray(result))?;
         self.doubts = add(self.doubts, if clears { -1 } else { 0 })?;
         if clears && self.recycles {
-            // its device counted them as gone while the books did not know
+            // what its device has counted as gone while the books did not know is known now
             let gone = before.saturating_sub(self.on_hand());
-            self.differs = add(self.differs, gone)?;
+            let counted = self.differs.saturating_neg().max(0);
+            self.differs = add(self.differs, gone.min(counted))?;
         }
         Ok(())
     }
@@ -233,7 +234,9 @@ impl Holdings {
                 }
             }
             CashMove::Unsure { bay, most } => {
-                if let Some(held) = self.bays.get_mut(bay).filter(|held| held.set_at <= moved) {
+                // a recycler counts itself what is gone
+                let counts = |held: &&mut Bay| held.set_at <= moved && !held.recycles;
+                if let Some(held) = self.bays.get_mut(bay).filter(counts) {
                     held.unsure = add(held.unsure, i64::from(*most))?;
                 }
             }

@@ -268,7 +268,7 @@ fn the_claim_code_brings_the_notes_after_a_restart() {
 }
 
 impl Machine {
-    fn states_after_report_are_empty(&self) -> bool {
+    pub(crate) fn states_after_report_are_empty(&self) -> bool {
         let told = self.sent.iter().rposition(|message| {
             matches!(message, ToNet::Request { rpc_name, .. } if rpc_name == "report_dispense")
         });

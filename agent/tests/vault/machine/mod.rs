@@ -302,6 +302,7 @@ impl Machine {
         let devices = one_device(kind, [10, 20]);
         machine.refit(&format!("{devices}{limit}"), Some(kind), more);
         machine.start();
+        assert_eq!(machine.set_pin(crate::service_mode::PIN, None), None);
         machine.pair();
         machine.publish_all(&[(1, 10, 0), (2, 20, 0)]);
         machine.wait_for_notes();
