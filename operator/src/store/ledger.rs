@@ -204,14 +204,16 @@ pub fn moved_into(
     machine: MachineId,
 ) -> Result<Balances, StoreError> {
     let prefix = format!("bay:{machine}:");
+    // the first condition is the index's own
     let sql = "SELECT account, unit, sum(amount) AS amount FROM ledger_postings
                JOIN ledger_entries ON id = entry_id
-               WHERE account >= ?1 AND account < ?1 || ':' AND kind = ?2 GROUP BY account, unit";
+               WHERE account GLOB 'bay:*' AND account >= ?1 AND account < ?1 || ':' AND kind = ?2
+               GROUP BY account, unit";
     Ok(read.all(sql, &[&prefix, &kind], read_posting)?.iter().collect())
 }
 
-/// Whether notes were put into a bay's account by a person or a customer, or counted there: ever, or by the time at which
-/// it was heard of a change. What was done at the machine and heard of with it, or since, is later.
+/// Whether notes were put into a bay's account by a person or a customer, or counted there: ever, or by
+/// the time at which it was heard of a change. What was done at the machine and heard of with it, or since, is later.
 ///
 /// # Errors
 /// [`StoreError`].
