@@ -457,10 +457,9 @@ pub fn heard(
     for change in changes {
         crate::store::cassettes::ack_change(tx, machine, *change, now)?;
     }
-    for kind in [DocumentKind::Fees, DocumentKind::Cassettes] {
-        let Some(wanted) = documents::wanted(tx, machine, kind)? else { continue };
-        if wanted.event_id.is_some_and(|event| !applied.contains(&event)) {
-            outbox::once_more(tx, wanted.id, now, Unix(now.0.saturating_sub(ONCE_MORE_S)))?;
+    for (wanted, event) in documents::wanted_signed(tx, machine)? {
+        if !applied.contains(&event) {
+            outbox::once_more(tx, wanted, now, Unix(now.0.saturating_sub(ONCE_MORE_S)))?;
         }
     }
     Ok(())

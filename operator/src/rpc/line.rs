@@ -13,7 +13,7 @@ use bitspire_shared::canonical::CanonicalError;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{EventId, IdError, PubKey, PushId};
 use bitspire_shared::nip44::{ConversationKey, Nip44Error};
-use bitspire_shared::rpc::{Push, Reply, ServiceMessage, push_event, reply_event};
+use bitspire_shared::rpc::{Push, Reply, ServiceMessage, push_event, reply_event, signed};
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::Pool;
 use nostr::{Event, Keys, UnsignedEvent};
@@ -37,9 +37,6 @@ pub enum LineError {
     /// The operating system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
-    /// The service key does not sign.
-    #[error("the service key does not sign: {0}")]
-    Sign(String),
 }
 
 impl Classified for LineError {
@@ -48,7 +45,7 @@ impl Classified for LineError {
             Self::Key(e) => e.kind(),
             Self::Cipher(e) => e.kind(),
             Self::Text(e) => e.kind(),
-            Self::Random(_) | Self::Sign(_) => Kind::Transient,
+            Self::Random(_) => Kind::Transient,
         }
     }
 }
@@ -141,8 +138,7 @@ impl Line {
     }
 
     async fn send(&self, event: UnsignedEvent) -> Result<usize, LineError> {
-        let event =
-            event.sign_with_keys(&self.service).map_err(|e| LineError::Sign(e.to_string()))?;
+        let event = signed(event, &self.service);
         let mut handed: usize = 0;
         for pool in &self.pools {
             handed = handed.saturating_add(pool.send(&event).await);

@@ -31,7 +31,6 @@ pub(super) async fn answer(
 ) -> Result<Reply, Failure> {
     let desk = rpc.desk.clone();
     let id = call.request_id;
-    let kept = body.to_json()?;
     let fork = rpc
         .app
         .store
@@ -39,14 +38,14 @@ pub(super) async fn answer(
             let route = desk.route(tx, &call)?;
             call.keep(tx)?;
             let vault = vault(&route)?;
-            let report = body.check(&vault).map_err(|e| not_by_vault(&e))?;
+            let (report, json) = body.into_checked(&vault).map_err(|e| not_by_vault(&e))?;
             let (seq, head) = (report.journal_seq, report.journal_head);
             let shown = Shown { vault, seq, head };
             // what disables the machine must stay written
             if let Some(fork) = journal::shows(tx, &route.machine, shown, call.now)? {
                 return Ok(Some(fork));
             }
-            keep(tx, &call, (&route.machine, vault), report, kept).map(|()| None)
+            keep(tx, &call, (&route.machine, vault), &report, json).map(|()| None)
         })
         .await?;
     if let Some(fork) = fork {

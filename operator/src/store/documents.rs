@@ -189,6 +189,21 @@ pub fn wanted(
     read.one(sql, &[&machine, &kind], Document::kept)
 }
 
+/// The versions that are wanted now of all a machine's documents, where they are signed: of each what
+/// is asked at each heartbeat.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn wanted_signed(
+    read: &Read<'_>,
+    machine: MachineId,
+) -> Result<Vec<(DocumentId, EventId)>, StoreError> {
+    // the other index has all that were ever signed
+    let sql = "SELECT id, event_id FROM documents INDEXED BY documents_wanted
+               WHERE machine_id = ?1 AND superseded_at IS NULL AND event_id IS NOT NULL";
+    read.all(sql, &[&machine], |row| Ok((row.get("id")?, row.get("event_id")?)))
+}
+
 /// The version that was signed last.
 ///
 /// # Errors

@@ -32,12 +32,17 @@ record! {
 /// # Errors
 /// [`StoreError`].
 pub fn saw(tx: &Tx<'_>, head: &Head) -> Result<Option<JournalHead>, StoreError> {
-    let sql = "SELECT * FROM journal_heads WHERE machine_id = ?1 AND vault_key = ?2 AND seq = ?3";
-    let key: [&dyn super::column::ToColumn; 3] = [&head.machine_id, &head.vault_key, &head.seq];
-    match tx.one(sql, &key, Head::from_row)? {
-        Some(known) => Ok((known.head != head.head).then_some(known.head)),
-        None => head.insert_into(tx).map(|()| None),
+    let sql = "INSERT INTO journal_heads (machine_id, vault_key, seq, head, at)
+               VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+    let Head { machine_id, vault_key, seq, head: shown, at } = head;
+    if tx.run(sql, &[machine_id, vault_key, seq, shown, at])? == 1 {
+        return Ok(None);
     }
+    let sql =
+        "SELECT head FROM journal_heads WHERE machine_id = ?1 AND vault_key = ?2 AND seq = ?3";
+    let known: Option<JournalHead> =
+        tx.one(sql, &[machine_id, vault_key, seq], |row| row.get("head"))?;
+    Ok(known.filter(|known| known != shown))
 }
 
 /// The heads of a vault's journal after a position, in order, at most `limit` of them.

@@ -12,6 +12,7 @@
 
 mod backoff;
 mod inbox;
+mod intake;
 mod line;
 mod said;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use bitspire_shared::error::{Classified, Kind};
 
 use self::backoff::Backoff;
 use self::inbox::{Again, Inbox};
+use self::intake::Intake;
 use self::line::{Filtered, Line, Lines, chance};
 pub use self::line::{RelayHealth, RelayState};
 
@@ -105,6 +107,7 @@ struct Sent {
 /// Connections to a set of relays.
 pub struct Pool {
     client: Client,
+    intake: Arc<Intake>,
     inbox: Mutex<Inbox>,
     wanted: Mutex<HashMap<SubscriptionId, Filter>>,
     sent: Mutex<VecDeque<Sent>>,
@@ -125,14 +128,15 @@ impl Pool {
         relays: &[String],
         filter: FrameFilter,
     ) -> Result<Self, PoolError> {
-        let lines = Lines::default();
+        let (intake, events) = Intake::new(filter);
+        let (intake, lines) = (Arc::new(intake), Lines::default());
         let client = Client::builder()
             .signer(auth)
-            .websocket_transport(Filtered { keep: filter, lines: lines.clone() })
+            .websocket_transport(Filtered { intake: intake.clone(), lines: lines.clone() })
             .opts(ClientOptions::new().automatic_authentication(true))
             .build();
         let notifications = client.notifications();
-        let inbox = Inbox::new(notifications);
+        let inbox = Inbox::new(notifications, events);
         for url in relays {
             // the rests are the transport's
             let options =
@@ -146,6 +150,7 @@ impl Pool {
         client.connect().await;
         Ok(Self {
             client,
+            intake,
             inbox: Mutex::new(inbox),
             wanted: Mutex::new(HashMap::new()),
             sent: Mutex::new(VecDeque::new()),
@@ -208,9 +213,15 @@ impl Pool {
     pub async fn next(&self) -> Option<Event> {
         let mut inbox = self.inbox.lock().await;
         loop {
+            let lost = self.intake.take_lost();
+            if lost > 0 {
+                self.ask_anew(lost).await;
+            }
             let due = inbox.due.iter().map(|(at, _)| *at).min();
+            let Inbox { notifications, events, .. } = &mut *inbox;
             let received = tokio::select! {
-                received = inbox.notifications.recv() => received,
+                received = notifications.recv() => received,
+                Some(event) = events.recv() => return Some(event),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let Some(what) = inbox.next_due() else { continue };
                     let again = match &what {
@@ -242,15 +253,18 @@ impl Pool {
                     self.heard(&mut inbox, relay_url, message).await;
                 }
                 Ok(RelayPoolNotification::Shutdown) | Err(RecvError::Closed) => return None,
-                Err(RecvError::Lagged(lost)) => {
-                    self.lagged.fetch_add(lost, Ordering::Relaxed);
-                    tracing::warn!(event = "relay_notifications_lost", lost);
-                    let wanted = self.wanted.lock().await;
-                    for (id, filter) in wanted.iter() {
-                        self.ask(id.clone(), filter.clone()).await;
-                    }
-                }
+                Err(RecvError::Lagged(lost)) => self.ask_anew(lost).await,
             }
+        }
+    }
+
+    /// So much was not read in time: what relays keep is asked for once more.
+    async fn ask_anew(&self, lost: u64) {
+        self.lagged.fetch_add(lost, Ordering::Relaxed);
+        tracing::warn!(event = "relay_notifications_lost", lost);
+        let wanted = self.wanted.lock().await;
+        for (id, filter) in wanted.iter() {
+            self.ask(id.clone(), filter.clone()).await;
         }
     }
 
@@ -353,6 +367,7 @@ impl Pool {
         }
         let to = if up.is_empty() { all } else { up };
         let mut taken = Vec::new();
+        self.intake.sent(event.id);
         if !to.is_empty() {
             let sent = self.client.send_event_to(to, event).await;
             let sent = sent.map_err(|e| PoolError::NotTaken { reasons: e.to_string() })?;

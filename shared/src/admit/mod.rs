@@ -23,7 +23,7 @@ use crate::rpc::{self, RpcName};
 use crate::time::{Mono, Unix};
 
 pub use budget::RelayBudget;
-pub use head::{EventHead, Frame, Head, HeadTags};
+pub use head::{EventHead, Frame, Head, HeadTags, whole_event};
 pub use refusal::{Level, Refusal, Refused, ReplyRule, Stage};
 pub use seen::SeenIds;
 

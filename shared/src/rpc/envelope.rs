@@ -90,7 +90,7 @@ macro_rules! methods {
             /// # Errors
             /// The code and the reason: `unknown_rpc`; `malformed` where the shape is wrong;
             /// `invalid` where a value cannot be served.
-            pub fn parse(rpc_name: &str, body: &Value) -> Result<Self, RpcError> {
+            pub fn parse(rpc_name: &str, body: Value) -> Result<Self, RpcError> {
                 match rpc_name {
                     $($text => read::<$body>(body).map(Self::from),)*
                     other => {
@@ -130,7 +130,7 @@ methods! {
     ReportState = "report_state", VaultSigned<StateReport> => Ack, |body| body.unchecked().validate();
 }
 
-fn read<M: Method>(body: &Value) -> Result<M, RpcError> {
+fn read<M: Method>(body: Value) -> Result<M, RpcError> {
     let malformed = |e: serde_json::Error| (ErrorCode::Malformed, e.to_string());
     let refused = |(code, reason): (ErrorCode, String)| {
         let reason = format!("{}: {}", M::NAME, cut(&reason));
@@ -230,10 +230,12 @@ impl Request {
         let Some(name) = fields.get("rpc_name").and_then(Value::as_str) else {
             return Err(malformed(request_id, "rpc_name: expected a string"));
         };
+        // the text first, since the body is taken apart; a body of the wrong shape is told before
+        let text = canonical_text(&body);
         let call =
-            RpcRequest::parse(name, &body).map_err(|error| BadRequest { request_id, error })?;
-        let body = canonical_text(&body).map_err(|e| malformed(request_id, &e.to_string()))?;
-        Ok(Self { request_id: id, call, body_sha256: sha256(&body) })
+            RpcRequest::parse(name, body).map_err(|error| BadRequest { request_id, error })?;
+        let text = text.map_err(|e| malformed(request_id, &e.to_string()))?;
+        Ok(Self { request_id: id, call, body_sha256: sha256(&text) })
     }
 
     /// Its id.

@@ -3,7 +3,8 @@
 //! Promise: tags are `p` (the reader), `e` (replies only: the request) and `expiration` (NIP-40),
 //! 180 s after `created_at`; nothing else is in the clear. Time and ciphertext are arguments.
 
-use nostr::{EventBuilder, Kind, Tag, Timestamp, UnsignedEvent};
+use nostr::secp256k1::Message;
+use nostr::{Event, EventBuilder, Keys, Kind, Tag, Timestamp, UnsignedEvent};
 
 use crate::ids::{EventId, PubKey};
 use crate::time::Unix;
@@ -48,6 +49,15 @@ pub fn push_event(
     event(service, reader, None, created_at, ciphertext)
 }
 
+/// Signs an event under the id that it was made with; the `nostr` crate computes it a second time.
+#[must_use]
+pub fn signed(mut event: UnsignedEvent, keys: &Keys) -> Event {
+    let id = event.id();
+    let sig = keys.sign_schnorr(&Message::from_digest(id.to_bytes()));
+    let UnsignedEvent { pubkey, created_at, kind, tags, content, .. } = event;
+    Event::new(id, pubkey, created_at, kind, tags, content, sig)
+}
+
 fn event(
     author: &PubKey,
     reader: &PubKey,
@@ -69,7 +79,7 @@ mod tests {
     use nostr::JsonUtil;
 
     use super::*;
-    use crate::rpc::fixtures::key;
+    use crate::rpc::fixtures::{key, keys};
 
     /// Loss prevented: a tag too few and the other side refuses every request as misaddressed.
     #[test]
@@ -82,5 +92,12 @@ mod tests {
             push_event(&key(2), &key(1), at, "cipher".into()),
         ];
         insta::assert_snapshot!(events.map(|event| event.as_json()).join("\n"));
+    }
+
+    /// Loss prevented: answers that every machine drops, since they are signed under another id.
+    #[test]
+    fn what_is_signed_holds() {
+        let event = push_event(&key(2), &key(1), Unix(1_800_000_000), "cipher".into());
+        assert_eq!(signed(event, &keys(2)).verify(), Ok(()));
     }
 }

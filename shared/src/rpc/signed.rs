@@ -241,6 +241,16 @@ impl<T: VaultBody> VaultSigned<T> {
         Ok(&self.body)
     }
 
+    /// The body, if `vault` signed it, and the JSON with its signature, as it came.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn into_checked(self, vault: &PubKey) -> Result<(T, Value), CanonicalError> {
+        self.check(vault)?;
+        let json = with_sig(self.json, self.sig)?;
+        Ok((self.body, json))
+    }
+
     /// The vault's signature, for whoever keeps it as evidence.
     #[must_use]
     pub const fn sig(&self) -> Sig {
@@ -259,15 +269,18 @@ impl<T> VaultSigned<T> {
     /// # Errors
     /// Never for what was read or signed here: a body is a JSON object.
     pub fn to_json(&self) -> Result<Value, CanonicalError> {
-        let mut json = self.json.clone();
-        let fail = |what: String| CanonicalError::Json(what);
-        let sig = serde_json::to_value(self.sig).map_err(|e| fail(e.to_string()))?;
-        match &mut json {
-            Value::Object(fields) => fields.insert(VAULT_SIG.into(), sig),
-            _ => return Err(fail("a signed body is a JSON object".into())),
-        };
-        Ok(json)
+        with_sig(self.json.clone(), self.sig)
     }
+}
+
+fn with_sig(mut json: Value, sig: Sig) -> Result<Value, CanonicalError> {
+    let fail = |what: String| CanonicalError::Json(what);
+    let sig = serde_json::to_value(sig).map_err(|e| fail(e.to_string()))?;
+    match &mut json {
+        Value::Object(fields) => fields.insert(VAULT_SIG.into(), sig),
+        _ => return Err(fail("a signed body is a JSON object".into())),
+    };
+    Ok(json)
 }
 
 fn signed_text<T: VaultBody>(json: &Value) -> Result<String, CanonicalError> {

@@ -206,7 +206,7 @@ fn a_claim_names_each_note_once() {
     let with = |change: &dyn Fn(&mut Value)| {
         let mut body = wire.clone();
         change(&mut body);
-        RpcRequest::parse("create_withdraw", &body).map_err(|e| e.code)
+        RpcRequest::parse("create_withdraw", body).map_err(|e| e.code)
     };
     assert!(with(&|_| ()).is_ok());
     assert_eq!(with(&|b| b["notes"] = json!({})), Err(ErrorCode::Invalid));
@@ -225,7 +225,8 @@ fn a_claim_names_each_note_once() {
 fn a_full_dispense_owes_nothing() {
     let mut body = serde_json::to_value(dispense_report()).unwrap();
     body["outcome"] = json!("full");
-    let parse = |body: &Value| RpcRequest::parse("report_dispense", body).map_err(|e| e.code);
+    let parse =
+        |body: &Value| RpcRequest::parse("report_dispense", body.clone()).map_err(|e| e.code);
     assert_eq!(parse(&body), Err(ErrorCode::Invalid));
     body["owed_minor"] = json!(0);
     assert!(parse(&body).is_ok());
@@ -235,7 +236,7 @@ fn a_full_dispense_owes_nothing() {
 #[test]
 fn a_heartbeat_is_bounded() {
     let mut body = serde_json::to_value(state_report()).unwrap();
-    let parse = |body: &Value| RpcRequest::parse("report_state", body).map_err(|e| e.code);
+    let parse = |body: &Value| RpcRequest::parse("report_state", body.clone()).map_err(|e| e.code);
     assert!(parse(&body).is_ok());
     let mut long = body.clone();
     long["alerts"][0]["detail"] = json!("x".repeat(256));
@@ -257,7 +258,7 @@ fn service_events_are_bounded_and_add_up() {
     let with = |path: &str, value: Value| {
         let mut body = body.clone();
         *body.pointer_mut(path).unwrap() = value;
-        RpcRequest::parse("report_state", &body).map(drop).map_err(|e| e.code)
+        RpcRequest::parse("report_state", body).map(drop).map_err(|e| e.code)
     };
     let (refill, count, cashbox, test) = (
         "/service_events/0/action/bay_changed/change",
@@ -344,6 +345,6 @@ proptest! {
     fn no_text_panics(text in ".{0,200}", name in "[a-z_]{0,20}") {
         let _ = Request::parse(&text);
         let _ = ServiceMessage::parse(&text);
-        let _ = RpcRequest::parse(&name, &Value::String(text));
+        let _ = RpcRequest::parse(&name, Value::String(text));
     }
 }

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use nostr_relay_pool::RelayPoolNotification;
-use nostr_sdk::{EventId, RelayUrl, SubscriptionId};
-use tokio::sync::broadcast;
+use nostr_sdk::{Event, EventId, RelayUrl, SubscriptionId};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -31,6 +31,7 @@ pub(super) enum Again {
 /// What only the reading task touches.
 pub(super) struct Inbox {
     pub(super) notifications: broadcast::Receiver<RelayPoolNotification>,
+    pub(super) events: mpsc::Receiver<Event>,
     /// What is to be done again, and when.
     pub(super) due: Vec<(Instant, Again)>,
     /// Subscriptions that a relay closed or did not get, and when they were asked for last.
@@ -38,8 +39,11 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(notifications: broadcast::Receiver<RelayPoolNotification>) -> Self {
-        Self { notifications, due: Vec::new(), closed: HashMap::new() }
+    pub(super) fn new(
+        notifications: broadcast::Receiver<RelayPoolNotification>,
+        events: mpsc::Receiver<Event>,
+    ) -> Self {
+        Self { notifications, events, due: Vec::new(), closed: HashMap::new() }
     }
 
     /// The next thing that is due; it stays so until it is [`done`](Self::done).

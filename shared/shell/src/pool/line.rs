@@ -24,8 +24,8 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::FrameFilter;
 use super::backoff::{Backoff, FIRST};
+use super::intake::Intake;
 use crate::secrets::random;
 
 /// How the connection to a relay is.
@@ -263,9 +263,9 @@ impl Drop for Ends {
     }
 }
 
-/// Websockets that rest between two tries, and whose incoming frames are filtered as text.
+/// Websockets that rest between two tries, and whose incoming frames are taken in as text.
 pub(super) struct Filtered {
-    pub(super) keep: FrameFilter,
+    pub(super) intake: Arc<Intake>,
     pub(super) lines: Lines,
 }
 
@@ -293,11 +293,11 @@ impl WebSocketTransport for Filtered {
             let (sink, stream) = opened.inspect_err(|_| line.down())?;
             let number = line.up();
             self.lines.changed.notify_one();
-            let (filter, ends) = (self.keep.clone(), Ends(line, number));
+            let (intake, ends) = (self.intake.clone(), Ends(line, number));
             let kept = stream.filter(move |frame| {
                 let _ = &ends;
                 let keep = match frame {
-                    Ok(Message::Text(text)) => filter(text),
+                    Ok(Message::Text(text)) => intake.passes(text),
                     _ => true,
                 };
                 std::future::ready(keep)

@@ -56,7 +56,7 @@ async fn what_the_frame_filter_refuses_never_comes_out() {
 #[test]
 fn what_is_put_off_is_put_off_once_and_stays_bounded() {
     let notifications = tokio::sync::broadcast::channel(1).1;
-    let mut inbox = Inbox::new(notifications);
+    let mut inbox = Inbox::new(notifications, tokio::sync::mpsc::channel(1).1);
     let relay = RelayUrl::parse("ws://127.0.0.1:1").unwrap();
     let ask = |n: usize| Again::Ask(relay.clone(), SubscriptionId::new(n.to_string()));
     for n in 0..3 * MOST_DUE {

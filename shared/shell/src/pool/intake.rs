@@ -1,0 +1,187 @@
+//! Events on their way from the relays' connections to whoever reads the pool.
+//!
+//! Promise: an event is read once, on the task that reads its relay, after the caller's frame filter;
+//! it comes through when its id and signature hold, and once however many relays carry it. The SDK
+//! sees only what is no event: it would read each into a tree, and copy it for each of its listeners.
+//!
+//! Failure policy: an event that finds the queue full is lost and counted; a connection never waits
+//! for the reader, since answers come through it, too.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bitspire_shared::admit::whole_event;
+use nostr_sdk::{Event, EventId};
+use tokio::sync::mpsc;
+
+use super::FrameFilter;
+
+/// Events that wait for the reader.
+const PLACES: usize = 4_096;
+/// Ids that are remembered at least; at most twice as many.
+const REMEMBERED: usize = 16_384;
+
+/// Where events come in.
+pub(super) struct Intake {
+    keep: FrameFilter,
+    events: mpsc::Sender<Event>,
+    seen: Mutex<Seen>,
+    lost: AtomicU64,
+}
+
+impl Intake {
+    /// With the frame filter, and where events come out.
+    pub(super) fn new(keep: FrameFilter) -> (Self, mpsc::Receiver<Event>) {
+        let (events, out) = mpsc::channel(PLACES);
+        let (seen, lost) = (Mutex::default(), AtomicU64::new(0));
+        (Self { keep, events, seen, lost }, out)
+    }
+
+    /// Takes in one message of a relay; whether the SDK is to see it.
+    pub(super) fn passes(&self, text: &str) -> bool {
+        if !(self.keep)(text) {
+            return false;
+        }
+        let Some(event) = whole_event(text) else { return true };
+        let (id, known) = (event.id, self.seen().contains(&event.id));
+        // the id is remembered last: a forged copy must not shut the true one out
+        if !known
+            && !event.is_expired()
+            && event.verify().is_ok()
+            && self.seen().insert(id)
+            && self.events.try_send(event).is_err()
+        {
+            // where its relay keeps it, it is asked for once more
+            self.seen().forget(&id);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        false
+    }
+
+    /// An event of our own does not come back.
+    pub(super) fn sent(&self, id: EventId) {
+        self.seen().insert(id);
+    }
+
+    /// How many were lost since it was asked last.
+    pub(super) fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The last ids, in two halves: when the newer one is full, the older one is forgotten.
+#[derive(Default)]
+struct Seen {
+    newer: HashSet<EventId>,
+    older: HashSet<EventId>,
+}
+
+impl Seen {
+    fn contains(&self, id: &EventId) -> bool {
+        self.newer.contains(id) || self.older.contains(id)
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, id: EventId) -> bool {
+        if self.contains(&id) {
+            return false;
+        }
+        if self.newer.len() >= REMEMBERED {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(id)
+    }
+
+    fn forget(&mut self, id: &EventId) {
+        self.newer.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nostr::{EventBuilder, JsonUtil as _, Keys, Tag, Timestamp};
+
+    use super::*;
+
+    fn frame(event: &Event) -> String {
+        format!("[\"EVENT\",\"all\",{}]", event.as_json())
+    }
+
+    fn note(text: &str) -> Event {
+        EventBuilder::text_note(text).sign_with_keys(&Keys::generate()).unwrap()
+    }
+
+    /// Loss prevented: a forged or changed event that is believed; a forged copy that shuts the true
+    /// event out; an event that takes effect twice since two relays carry it; an answer of a relay
+    /// that is kept from the SDK.
+    #[test]
+    fn what_holds_comes_through_once() {
+        let (intake, mut out) = Intake::new(Arc::new(|text: &str| !text.contains("refused")));
+        let good = note("good");
+        let mut forged = good.clone();
+        forged.sig = note("other").sig;
+        let mut changed = note("changed");
+        changed.content = "otherwise".into();
+        let expired = EventBuilder::text_note("late")
+            .tag(Tag::expiration(Timestamp::from(1)))
+            .sign_with_keys(&Keys::generate())
+            .unwrap();
+        let own = note("own");
+        intake.sent(own.id);
+        for event in [&forged, &changed, &expired, &own, &note("refused"), &good, &good, &forged] {
+            assert!(!intake.passes(&frame(event)));
+        }
+        assert_eq!(out.try_recv().ok(), Some(good));
+        assert!(out.try_recv().is_err());
+        let id = own.id;
+        for other in [
+            format!("[\"OK\",\"{id}\",true,\"\"]"),
+            "[\"EOSE\",\"all\"]".to_owned(),
+            "[\"CLOSED\",\"all\",\"error: no\"]".to_owned(),
+            "[\"EVENT\",\"all\",{}]".to_owned(),
+        ] {
+            assert!(intake.passes(&other), "{other}");
+        }
+        assert_eq!(intake.take_lost(), 0);
+    }
+
+    /// Loss prevented: a reader that stands still stops the answers of its relays, or fills the memory;
+    /// a document that was lost so, and is taken for known when it comes again.
+    #[test]
+    fn what_nobody_reads_is_counted_and_may_come_again() {
+        let (intake, mut out) = Intake::new(Arc::new(|_: &str| true));
+        let event = note("one");
+        for _ in 0..PLACES {
+            intake.events.try_send(event.clone()).unwrap();
+        }
+        let late = note("late");
+        intake.passes(&frame(&late));
+        assert_eq!((intake.take_lost(), intake.take_lost()), (1, 0));
+        while out.try_recv().is_ok() {}
+        intake.passes(&frame(&late));
+        assert_eq!(out.try_recv().ok(), Some(late));
+    }
+
+    /// Loss prevented: the memory of a pool that runs for years; an id that is forgotten at once.
+    #[test]
+    fn the_last_ids_are_remembered() {
+        let mut seen = Seen::default();
+        let id = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            EventId::from_byte_array(bytes)
+        };
+        for n in 0..3 * REMEMBERED {
+            assert!(seen.insert(id(n)));
+            assert!(seen.contains(&id(n.saturating_sub(REMEMBERED - 1))));
+            assert!(seen.newer.len() + seen.older.len() <= 2 * REMEMBERED);
+        }
+    }
+}
