@@ -249,7 +249,8 @@ pub fn last_applied(
     read.one(sql, &[&machine, &kind], Document::kept)
 }
 
-/// Records the signed event of a document, before it is sent for the first time.
+/// Records the signed event of a document, before it is sent for the first time. False where a newer
+/// version is wanted meanwhile: nothing is recorded then.
 ///
 /// # Errors
 /// [`StoreError::NotOneRow`] where it is signed already.
@@ -259,13 +260,18 @@ pub fn set_signed(
     (event_id, event): (EventId, &str),
     created_at: Unix,
     now: Unix,
-) -> Result<(), StoreError> {
-    tx.run_one(
-        "documents",
-        "UPDATE documents SET event_id = ?2, event = ?3, created_at = ?4, signed_at = ?5
-         WHERE id = ?1 AND event_id IS NULL",
-        &[&id, &event_id, &event, &created_at, &now],
-    )
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE documents SET event_id = ?2, event = ?3, created_at = ?4, signed_at = ?5
+               WHERE id = ?1 AND event_id IS NULL AND superseded_at IS NULL";
+    if tx.run(sql, &[&id, &event_id, &event, &created_at, &now])? == 1 {
+        return Ok(true);
+    }
+    match find(tx, id)? {
+        Some(document) if document.superseded_at.is_none() => {
+            Err(StoreError::NotOneRow { table: "documents", changed: 0 })
+        }
+        _ => Ok(false),
+    }
 }
 
 /// A relay took it; the first one counts.

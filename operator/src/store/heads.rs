@@ -7,6 +7,7 @@
 use bitspire_shared::ids::{JournalHead, JournalSeq, PubKey};
 use bitspire_shared::time::Unix;
 
+use super::column::ToColumn;
 use super::row::record;
 use super::{Read, StoreError, Tx};
 use crate::ids::MachineId;
@@ -32,17 +33,17 @@ record! {
 /// # Errors
 /// [`StoreError`].
 pub fn saw(tx: &Tx<'_>, head: &Head) -> Result<Option<JournalHead>, StoreError> {
-    let sql = "INSERT INTO journal_heads (machine_id, vault_key, seq, head, at)
-               VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
-    let Head { machine_id, vault_key, seq, head: shown, at } = head;
-    if tx.run(sql, &[machine_id, vault_key, seq, shown, at])? == 1 {
-        return Ok(None);
+    // nearly always it is a new one
+    match head.insert_into(tx) {
+        Ok(()) => return Ok(None),
+        Err(error) if error.is_unique_on("journal_heads") => {}
+        Err(error) => return Err(error),
     }
-    let sql =
-        "SELECT head FROM journal_heads WHERE machine_id = ?1 AND vault_key = ?2 AND seq = ?3";
-    let known: Option<JournalHead> =
-        tx.one(sql, &[machine_id, vault_key, seq], |row| row.get("head"))?;
-    Ok(known.filter(|known| known != shown))
+    let sql = "SELECT head FROM journal_heads
+               WHERE machine_id = ?1 AND vault_key = ?2 AND seq = ?3";
+    let at: [&dyn ToColumn; 3] = [&head.machine_id, &head.vault_key, &head.seq];
+    let known: Option<JournalHead> = tx.one(sql, &at, |row| row.get("head"))?;
+    Ok(known.filter(|known| *known != head.head))
 }
 
 /// The heads of a vault's journal after a position, in order, at most `limit` of them.

@@ -14,12 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use bitspire_operator::ids::MachineId;
 use bitspire_operator::rpc::gate::Gate;
 use bitspire_operator::rpc::roster::Snapshot;
+use bitspire_shared::admit::whole_event;
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::rate::Quota;
 use bitspire_shared::rpc::request_event;
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::FrameFilter;
-use nostr::{Event, JsonUtil as _, Keys, RelayMessage};
+use nostr::{Event, JsonUtil as _, Keys};
 
 use super::Figure;
 
@@ -141,9 +142,7 @@ fn good() -> Result<(f64, f64)> {
         if !(stand.filter)(frame) {
             bail!("a machine's request was refused: {:?}", stand.gate.tally().totals());
         }
-        let RelayMessage::Event { event, .. } = RelayMessage::from_json(frame)? else {
-            bail!("expected an event");
-        };
+        let event = whole_event(frame).context("an event")?;
         event.verify()?;
         if let Err(turned) = stand.gate.event(RELAY, &event) {
             bail!("a machine's request was refused: {}", turned.refused);

@@ -21,6 +21,7 @@ use bitspire_operator::rpc::{self, Rpc};
 use bitspire_operator::store::StoreError;
 use bitspire_operator::store::machines::{self, Confirmation, Machine};
 use bitspire_operator::{config, fleet};
+use bitspire_shared::admit::whole_event;
 use bitspire_shared::ids::{JournalHead, JournalSeq, PubKey, RequestId};
 use bitspire_shared::nip44::ConversationKey;
 use bitspire_shared::rpc::{Request, StateReport, VaultSigned, request_event};
@@ -355,8 +356,7 @@ impl Flood {
                     sent += 1;
                     // what passes costs its check, as in the pool, and goes no further
                     if filter(frame)
-                        && let Ok(nostr::RelayMessage::Event { event, .. }) =
-                            nostr::RelayMessage::from_json(frame)
+                        && let Some(event) = whole_event(frame)
                         && event.verify().is_ok()
                     {
                         held += 1;

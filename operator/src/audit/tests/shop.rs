@@ -67,7 +67,7 @@ async fn published(world: &World, owner: &Keys) {
             let new = NewDocument { machine_id, kind, body, published_at: now, fees };
             let document = documents::want(tx, &new, now)?;
             let id = EventId::from_bytes(event.id.to_bytes());
-            documents::set_signed(tx, document, (id, &event.as_json()), now, now)
+            documents::set_signed(tx, document, (id, &event.as_json()), now, now).map(drop)
         })
         .await;
 }

@@ -256,7 +256,7 @@ pub(crate) fn publish_fees(
     let (kind, fees, body) = (DocumentKind::Fees, Some(fees), json!({}));
     let document = NewDocument { machine_id, kind, body, published_at: now, fees };
     let document = documents::want(tx, &document, now)?;
-    documents::set_signed(tx, document, (event, "{}"), now, now)
+    documents::set_signed(tx, document, (event, "{}"), now, now).map(drop)
 }
 
 /// A machine in service.
