@@ -175,6 +175,7 @@ impl Host for InWorld {
                 world.now = world.now.after(slow);
                 let now = world.now;
                 world.trace.line(now, || format!("entry {}", seq.0));
+                world.operator.written = seq.0;
                 world.deaths.lives_after_flush()
             }
         };

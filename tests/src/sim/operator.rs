@@ -35,6 +35,8 @@ pub(super) struct Operator {
     counted_at: u64,
     /// The books of the bays may lack what somebody with the PIN has done: they are counted again.
     pub(super) recounts: bool,
+    /// The last entry of the machine's journal that was flushed.
+    pub(super) written: u64,
     quiet_since: Option<u64>,
     pub(super) verdicts: u64,
 }
@@ -80,7 +82,9 @@ impl World {
         let moves = |txn: &OpenTxn| {
             ["dispense_committed", "dispensing", "uncertain"].contains(&txn.state.as_str())
         };
-        let rests = self.told_is_over() && !report.open_transactions.iter().any(moves);
+        // and an older report says what the books were before somebody with the PIN was there
+        let newest = report.journal_seq.0 >= self.operator.written;
+        let rests = newest && self.told_is_over() && !report.open_transactions.iter().any(moves);
         if self.operator.recounts && self.quiet && rests {
             let there = self.bays(|bay| bay["cassette"].as_u64().unwrap_or(0));
             let same = |(bay, booked): (&BayId, &BayCount)| {
