@@ -4,8 +4,8 @@
 //! Promise: the checks are pure functions over rows; one snapshot of the database is what all of
 //! them see. A wallet's list is read before the snapshot and once more after it: what is in the
 //! first reading was recorded before the snapshot was taken, and what changed since is left to the
-//! next audit. Nothing is mended here. Rows of the database are read in pages; a wallet's list is
-//! in memory while the audit runs.
+//! next audit. Nothing is mended here. Rows of the database are read in pages; of a wallet's list,
+//! some hundred bytes a payment are in memory while the audit runs.
 //!
 //! What is under way (a sale without a report, a payout without an end, a promise that nobody has
 //! claimed) is told as waiting and is no difference.
@@ -36,7 +36,9 @@ mod wallet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 
+use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::PaymentHash;
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::app::App;
@@ -105,12 +107,22 @@ async fn list(
     loop {
         let (page, next) = wallet.list(cursor).await?;
         let end = next == cursor || began.is_some_and(|began| next >= began);
-        all.extend(page.into_iter().map(|payment| (payment.payment_hash, payment)));
+        all.extend(page.into_iter().map(short).map(|payment| (payment.payment_hash, payment)));
         cursor = next;
         if end {
             return Ok((all, cursor));
         }
     }
+}
+
+/// A payment with the hash of what the wallet keeps beside it in its place: a change shows, and a
+/// million of them fit into the memory.
+fn short(payment: Payment) -> Payment {
+    let extra = match &payment.extra {
+        Value::Null => Value::Null,
+        kept => Value::String(sha256(&kept.to_string()).to_string()),
+    };
+    Payment { extra, ..payment }
 }
 
 /// A wallet's whole list; all of it is on record when this returns.

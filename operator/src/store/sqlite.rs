@@ -22,6 +22,9 @@ use super::error::OpenError;
 const APPLICATION_ID: i64 = 0x6253_506f;
 /// How long a statement waits for another program (a backup tool, a shell) that holds a lock.
 const BUSY: Duration = Duration::from_secs(5);
+/// Pages that the writer keeps in memory, in KiB: a batch of settlements touches some hundred, by keys
+/// that are in no order, and those above them are the same each time.
+const WRITER_CACHE_KIB: &str = "-32768";
 /// Prepared statements kept by each connection; the daemon has about this many texts.
 const STATEMENTS: usize = 256;
 
@@ -81,6 +84,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     set_text(&conn, "journal_mode", "WAL", "wal")?;
     common(&conn)?;
     set(&conn, "synchronous", "FULL", 2)?;
+    set(&conn, "cache_size", WRITER_CACHE_KIB, -32_768)?;
     // checkpoints cost a flush of the whole file: the writer makes them when it is idle
     set(&conn, "wal_autocheckpoint", "0", 0)?;
     set(&conn, "journal_size_limit", "67108864", 67_108_864)?;
