@@ -293,7 +293,8 @@ mod tests {
         books.fed(50);
         assert_eq!(books.counts([1, 0]), []);
         // two of them between two counts, of which one was kept
-        (books.fed(20), books.fed(20));
+        books.fed(20);
+        books.fed(20);
         let kept = CashMove::Recycled { bay: bay(2), denomination: note(20), notes: 1 };
         assert_eq!(books.counts([1, 1]), [kept, CashMove::Sorted { denomination: note(20) }]);
         assert_eq!((books.cashbox(20), books.bay(2)), (1, (1, 1)));

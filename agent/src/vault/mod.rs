@@ -36,6 +36,7 @@ mod disk;
 mod documents;
 mod door;
 mod drive;
+mod emptying;
 mod exit;
 mod frames;
 mod host;

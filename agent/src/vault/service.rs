@@ -16,9 +16,7 @@ use std::collections::BTreeMap;
 use bitspire_shared::document::{Cassettes, FeesDocument, Position};
 use bitspire_shared::ids::{BayId, ChangeId, JournalSeq};
 use bitspire_shared::money::{Denomination, Direction, Fiat};
-use bitspire_shared::rpc::{
-    BayChange, MAX_SERVICE_EVENTS, Pile, Piles, ServiceAction, ServiceEvent,
-};
+use bitspire_shared::rpc::{BayChange, MAX_SERVICE_EVENTS, ServiceAction, ServiceEvent};
 use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +27,7 @@ use crate::journal::{CashMove, CountChange, Entry, Heap, JournalError, Stage};
 use crate::policy::pin::KeptTries;
 use crate::screen::MachineScreen;
 use crate::service::{Held, HeldBay, Inside, Ruling, ServiceView, Touch, Wish};
-use crate::txn::{Txn, cash_in, cash_out};
+use crate::txn::{Txn, cash_in};
 
 /// What outlives a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +111,7 @@ impl Vault {
     }
 
     /// Writes what was done, the notes with it; refused where the journal's rules forbid it.
-    fn book(
+    pub(super) fn book(
         &mut self,
         actions: Vec<ServiceAction>,
         cash: Vec<CashMove>,
@@ -158,68 +156,6 @@ impl Vault {
     /// The position of the entry that is written next.
     pub(super) fn next_entry(&self) -> JournalSeq {
         JournalSeq(self.journal.head().seq.0.saturating_add(1))
-    }
-
-    fn empty_cashbox(
-        &mut self,
-        counted: BTreeMap<Denomination, u32>,
-        reason: String,
-    ) -> Result<Done, VaultError> {
-        if self.acceptor.is_none() {
-            return Ok(Err("this machine takes no notes".to_owned()));
-        }
-        let open = |txn: &&Txn| matches!(txn, Txn::CashIn(_)) && txn.stage() == Stage::Open;
-        if let Some(txn) = self.txns.values().find(open) {
-            return Ok(Err(in_doubt(txn)));
-        }
-        let holdings = self.journal.holdings();
-        if self.config.recycler.is_none() {
-            let notes = piles(&holdings.cashbox, &counted);
-            if let Some(why) = unexplained(&notes, &reason) {
-                return Ok(Err(why));
-            }
-            let action = ServiceAction::CashboxEmptied { notes, reason };
-            return self.book(vec![action], vec![CashMove::CashboxEmptied { counted }]);
-        }
-        // a recycler puts what it draws back there, too: one box, two heaps of the books
-        if let Some(txn) = self.txns.values().find(|txn| dispenses(txn)) {
-            return Ok(Err(in_doubt(txn)));
-        }
-        let (fed, back) = apart(&holdings.cashbox, &holdings.reject_bin, &counted);
-        let (notes, binned) = (piles(&holdings.cashbox, &fed), piles(&holdings.reject_bin, &back));
-        let why = unexplained(&notes, &reason).or_else(|| unexplained(&binned, &reason));
-        if let Some(why) = why {
-            return Ok(Err(why));
-        }
-        let mut actions = vec![ServiceAction::CashboxEmptied { notes, reason: reason.clone() }];
-        let mut cash = vec![CashMove::CashboxEmptied { counted: fed }];
-        if !binned.is_empty() {
-            actions.push(ServiceAction::RejectBinEmptied { notes: binned, reason });
-            cash.push(CashMove::RejectBinEmptied { counted: back });
-        }
-        self.book(actions, cash)
-    }
-
-    fn empty_reject_bin(
-        &mut self,
-        counted: BTreeMap<Denomination, u32>,
-        reason: String,
-    ) -> Result<Done, VaultError> {
-        if self.dispenser.is_none() {
-            return Ok(Err("this machine gives no notes".to_owned()));
-        }
-        if self.config.recycler.is_some() {
-            return Ok(Err("this machine has none: what came back lies in the cashbox".to_owned()));
-        }
-        if let Some(txn) = self.txns.values().find(|txn| dispenses(txn)) {
-            return Ok(Err(in_doubt(txn)));
-        }
-        let notes = piles(&self.journal.holdings().reject_bin, &counted);
-        if let Some(why) = unexplained(&notes, &reason) {
-            return Ok(Err(why));
-        }
-        let action = ServiceAction::RejectBinEmptied { notes, reason };
-        self.book(vec![action], vec![CashMove::RejectBinEmptied { counted }])
     }
 
     fn change_bay(
@@ -389,52 +325,7 @@ impl Vault {
 }
 
 /// Asked for wherever a count differs.
-const WHY: &str = "the count differs from the books: say why";
-
-fn in_doubt(txn: &Txn) -> String {
-    format!("the notes of sale {} are in doubt: the operator decides about it first", txn.txid())
-}
-
-/// Each value that the books or the hand has.
-fn piles(books: &BTreeMap<Denomination, Heap>, counted: &BTreeMap<Denomination, u32>) -> Piles {
-    let mut piles = Piles::new();
-    for (note, heap) in books {
-        piles.entry(*note).or_default().expected = heap.count;
-    }
-    for (note, count) in counted {
-        piles.entry(*note).or_default().counted = *count;
-    }
-    piles.retain(|_, pile| *pile != Pile::default());
-    piles
-}
-
-/// What was counted in one box, as the two heaps that the books have of it: first what was fed, then
-/// what came back, and whatever is too much to the fed.
-fn apart(
-    fed: &BTreeMap<Denomination, Heap>,
-    back: &BTreeMap<Denomination, Heap>,
-    counted: &BTreeMap<Denomination, u32>,
-) -> (BTreeMap<Denomination, u32>, BTreeMap<Denomination, u32>) {
-    let (mut first, mut second) = (counted.clone(), BTreeMap::new());
-    let books = |heaps: &BTreeMap<Denomination, Heap>, note: &Denomination| {
-        let count = heaps.get(note).map_or(0, |heap| heap.count.max(0));
-        u32::try_from(count).unwrap_or(u32::MAX)
-    };
-    for (note, count) in &mut first {
-        let came_back = count.saturating_sub(books(fed, note)).min(books(back, note));
-        *count = count.saturating_sub(came_back);
-        if came_back > 0 {
-            second.insert(*note, came_back);
-        }
-    }
-    (first, second)
-}
-
-/// Why a count is not taken: it differs, and nobody says why.
-fn unexplained(piles: &Piles, reason: &str) -> Option<String> {
-    let differs = |pile: &Pile| pile.expected != i64::from(pile.counted);
-    (reason.is_empty() && piles.values().any(differs)).then(|| WHY.to_owned())
-}
+pub(super) const WHY: &str = "the count differs from the books: say why";
 
 /// Whether a note of it is between the inlet and the cashbox.
 fn feeds(txn: &Txn) -> bool {
@@ -444,17 +335,5 @@ fn feeds(txn: &Txn) -> bool {
                 && !matches!(session.state(), cash_in::State::Uncertain { .. })
         }
         Txn::CashOut(_) => false,
-    }
-}
-
-/// Whether notes of it are on their way out, or nobody knows where.
-fn dispenses(txn: &Txn) -> bool {
-    use cash_out::State;
-    match txn {
-        Txn::CashOut(sale) => matches!(
-            sale.state(),
-            State::DispenseCommitted { .. } | State::Dispensing { .. } | State::Uncertain { .. }
-        ),
-        Txn::CashIn(_) => false,
     }
 }

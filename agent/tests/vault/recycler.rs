@@ -296,6 +296,100 @@ fn a_sale_in_each_direction_survives_a_halt_after_each_entry() {
     }
 }
 
+/// How a payout is cut off while a note waits at the bezel.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// The vault dies; the customer takes the note while nobody looks.
+    Host,
+    /// The device loses its power, and has it again.
+    Power,
+    /// The cable is out while the customer takes the note.
+    Cable,
+}
+
+/// Loss prevented: a payout that was cut off in the middle and is called whole, or nothing, or is
+/// begun again; and a person who decides about it without what the device counted.
+#[test]
+fn a_payout_that_is_cut_off_is_in_doubt_until_somebody_decides() {
+    let mut in_doubt = 0;
+    for cut in [Cut::Host, Cut::Power, Cut::Cable] {
+        let mut machine = Machine::recycling(RecyclerKind::Id003Rc, "");
+        machine.buys(&[10, 20, 20, 20]);
+        machine.until_books_agree();
+        machine.wait_for_sale();
+        let does = |machine: &Machine, action: &str| {
+            machine.acceptor.control(json!({ "action": action })).unwrap();
+        };
+        does(&machine, "leave");
+        machine.sell(5_000);
+        machine.pay();
+        machine.until("a note at the bezel", |machine| {
+            machine.acceptor.counters().unwrap()["at_bezel"] == 1
+        });
+        match cut {
+            Cut::Host => {
+                machine.stop();
+                does(&machine, "take");
+                machine.service.paid = true;
+                machine.start();
+            }
+            Cut::Power => {
+                does(&machine, "power_off");
+                does(&machine, "power_on");
+            }
+            Cut::Cable => {
+                does(&machine, "unplug");
+                does(&machine, "take");
+                does(&machine, "plug");
+            }
+        }
+        machine.sent.clear();
+        machine.until("an end, or a doubt", |machine| {
+            let states = machine.states();
+            !machine.last_report().is_null()
+                && (states.is_empty() || states == ["uncertain"])
+                && machine.service.reports.last().is_some()
+        });
+        let doubt = machine.states() == ["uncertain"];
+        in_doubt += u32::from(doubt);
+        if doubt {
+            // what has left the boxes, by the device itself
+            let [one, _] = machine.there().bays;
+            let words =
+                format!("bay 1: count it (1 by the books, {one} by the device's last count)");
+            machine.until("the device's count beside the books'", |machine| {
+                let report = machine.last_report();
+                let alerts = report["alerts"].as_array().unwrap();
+                alerts.iter().any(|alert| alert["detail"] == words.as_str())
+            });
+        }
+        let (given, payouts) = (machine.paid_out(), machine.payouts());
+        let owed = 5_000 - i64::try_from(given).unwrap() * 100;
+        if doubt {
+            let txid = machine.open().into_keys().next();
+            machine.verdict(txid, VerdictKind::Owed, owed);
+            machine.until("the end", |machine| machine.states().is_empty());
+        }
+        machine.until("what is owed", |machine| {
+            machine.service.reports.last().is_some_and(|report| report.owed_minor == owed)
+        });
+        assert_eq!((machine.paid_out(), machine.payouts()), (given, payouts), "{cut:?}");
+        // whoever looks into the boxes counts what is there, and they sell again
+        let [one, two] = machine.there().bays.map(|count| u32::try_from(count).unwrap());
+        machine.publish_cassettes(&[(1, 10, one), (2, 20, two)]);
+        machine.until_books_agree();
+        machine.until("no doubt", |machine| {
+            let standing = machine.standing();
+            !standing.contains_key("bay_in_doubt") && !standing.contains_key("bay_differs")
+        });
+        does(&machine, "take");
+        machine.touch(CustomerAction::Finish);
+        machine.wait_for_sale();
+        assert_eq!(machine.gives_out(2_000), DispenseOutcome::Full, "{cut:?}");
+    }
+    assert!(in_doubt >= 2, "{in_doubt}: a dead host and a lost line cannot know");
+}
+
 /// Loss prevented: notes that somebody has put into a box, or that are not there, taken for the
 /// books'; or a difference that nobody hears of.
 #[test]

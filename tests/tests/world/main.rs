@@ -14,6 +14,7 @@ mod life;
 mod ndk;
 mod power;
 mod processes;
+mod recycler;
 mod relays;
 mod seeds;
 mod service_mode;
