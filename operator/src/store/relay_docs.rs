@@ -162,9 +162,9 @@ fn put(
 }
 
 /// How many documents of `author` there are.
-fn held(read: &Read<'_>, author: &String) -> Result<u64, StoreError> {
+fn held(read: &Read<'_>, author: &str) -> Result<u64, StoreError> {
     let sql = "SELECT count(*) AS held FROM documents WHERE author = ?1";
-    Ok(read.one(sql, &[author], |row| row.get("held"))?.unwrap_or(0))
+    Ok(read.one(sql, &[&author], |row| row.get("held"))?.unwrap_or(0))
 }
 
 fn page(
