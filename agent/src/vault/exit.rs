@@ -2,7 +2,7 @@
 //!
 //! Promise: as long as notes lie there, their sale stays on the screen and reminds whoever bought
 //! them; nothing more is dispensed onto them. Notes that nobody takes are the operator's to look
-//! after: no machine of ours can pull them back, so the operator is told, until they are gone.
+//! after: no dispenser of ours can pull them back, so the operator is told, until they are gone.
 
 use super::core::Vault;
 use crate::txn::Txn;

@@ -438,6 +438,24 @@ fn counts_that_differ_from_the_books_are_told_with_both_numbers() {
     });
 }
 
+/// Loss prevented: notes of one value counted as those of another, since the operator's document names
+/// other notes than the box keeps.
+#[test]
+fn a_document_does_not_change_what_a_box_keeps() {
+    let mut machine = Machine::recycling(RecyclerKind::Id003Rc, "");
+    machine.buys(&[20]);
+    machine.until_books_agree();
+    machine.publish_cassettes(&[(1, 10, 0), (2, 50, 100)]);
+    machine.until("the refusal", |machine| {
+        let alerts = machine.alerts();
+        alerts.contains("other_notes") && alerts.contains("change_refused")
+    });
+    let bay = &machine.last_report()["cassettes"]["2"];
+    assert_eq!((&bay["denomination_minor"], &bay["count"]), (&json!(2_000), &json!(1)));
+    machine.wait_for_sale();
+    assert_eq!(machine.gives_out(2_000), DispenseOutcome::Full);
+}
+
 /// Loss prevented: a refill that the device counts and nobody booked, or a box emptied with notes that
 /// the books have elsewhere.
 #[test]

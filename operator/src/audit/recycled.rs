@@ -50,7 +50,11 @@ impl Gather<'_> {
     /// The newest heartbeat against what is booked of its counts.
     fn told(&mut self, machine: MachineId, counts: &[RecycledCount]) {
         let Some(known) = self.machines.get(&machine) else { return };
-        let Some((report, _)) = &known.heartbeat else { return };
+        let Some((report, at)) = &known.heartbeat else { return };
+        // what a vault before this pairing said is not the present one's
+        if known.row.paired_at.is_some_and(|paired_at| *at < paired_at) {
+            return;
+        }
         let (Some(told), Some(vault)) = (&report.recycled, known.row.vault_key) else { return };
         let mut now: BTreeMap<(BayId, Denomination), u32> = BTreeMap::new();
         for (bay, notes) in &told.notes {

@@ -35,6 +35,9 @@ pub(super) struct Bay {
     bay: BayId,
     #[serde(flatten)]
     pile: Pile,
+    /// Notes of them and of those that were sold that customers had fed, where it recycles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recycled: Option<u32>,
 }
 
 /// The bays of a report.
@@ -42,7 +45,9 @@ pub(super) fn bays(report: &StateReport, currency: Currency) -> Vec<Bay> {
     let bays = report.cassettes.iter();
     bays.map(|(bay, held)| {
         let pile = Pile::new(held.denomination_minor, held.count, currency);
-        Bay { bay: *bay, pile }
+        let fed = report.recycled.as_ref().and_then(|all| all.notes.get(bay));
+        let recycled = fed.and_then(|notes| notes.get(&held.denomination_minor)).copied();
+        Bay { bay: *bay, pile, recycled }
     })
     .collect()
 }

@@ -186,3 +186,36 @@ pub fn transit_counted(
     lines.carry(unit, missing, from, Account::CashDifference(machine))?;
     lines.book(EntryKind::TransitCounted, change.to_string(), None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: a count that is booked a second time under another spelling of its name, or
+    /// from one machine's cashbox into another's bay.
+    #[test]
+    fn a_recycled_count_has_one_name_and_moves_within_its_machine() {
+        let count = RecycledCount {
+            machine: MachineId(3),
+            vault: PubKey::new(nostr::Keys::generate().public_key()).unwrap(),
+            since: JournalSeq(90),
+            bay: BayId::new(2).unwrap(),
+            note: Denomination::from_minor(2_000).unwrap(),
+            notes: 12,
+        };
+        let name = count.reference();
+        assert_eq!(RecycledCount::of(&name), Some(count));
+        for wrong in [format!("0{name}"), format!("{name}:1"), name.replace(":12", ":012")] {
+            assert_eq!(RecycledCount::of(&wrong), None, "{wrong}");
+        }
+        let currency = "EUR".parse().unwrap();
+        let entry = recycled(&count, 5, currency).unwrap();
+        let told = |line: &super::super::Posting| (line.account.to_string(), line.amount);
+        let mut lines: Vec<_> = entry.postings().iter().map(told).collect();
+        lines.sort();
+        let expected =
+            [("bay:3:2:2000".to_owned(), 10_000), ("cashbox:3:2000".to_owned(), -10_000)];
+        assert_eq!(lines, expected);
+        assert_eq!((entry.kind(), entry.reference()), (EntryKind::Recycled, name.as_str()));
+    }
+}

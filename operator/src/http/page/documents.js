@@ -109,6 +109,7 @@ function bays(held) {
       ours: own?.count ?? null,
       updated: own?.updated_at ?? null,
       machines: its?.count ?? null,
+      recycled: its?.recycled ?? null,
       differs: held.differences.some((one) => one.bay === bay),
       other: own && its && own.denomination !== its.denomination ? its.denomination : null,
     };
@@ -122,7 +123,8 @@ const holdings = (machine, held, rows) => table("", [
   ["Note", (row) => [`${row.denomination ?? "–"} ${machine.fiat_code}`,
     small(row.other && `the machine says ${row.other}`)]],
   ["Entered here", (row) => [notes(row.ours), small(row.updated && time(row.updated))], "number"],
-  ["In the machine", (row) => [notes(row.machines), row.differs && badge("wait", "differs")], "number"],
+  ["In the machine", (row) => [notes(row.machines), row.differs && badge("wait", "differs"),
+    small(row.recycled && `${grouped(row.recycled)} came from customers`)], "number"],
   ["Worth", (row) => (row.machines === null || row.denomination === null ? "–"
     : `${grouped(times(row.machines, row.other ?? row.denomination))} ${machine.fiat_code}`), "number"],
 ], rows);

@@ -120,6 +120,7 @@ async fn what_a_machine_said_since_it_was_paired_is_shown() {
         "devices": {"acceptor": {"role": "acceptor", "protocol": "id003", "version": null,
             "status": "fault", "fault": "jam"}},
         "cassettes": {"1": {"denomination_minor": 2_000, "count": 480}},
+        "recycled": {"since": 0, "notes": {"1": {"2000": 30}}},
         "cashbox": {"notes": {"1000": 3, "5000": 1}, "capacity": 600, "emptied_seq": 0},
         "applied_documents": {}, "applied_changes": [], "open_transactions": [],
         "alerts": [{"code": "jam", "detail": "open the lid", "since": paired_at}],
@@ -143,8 +144,8 @@ async fn what_a_machine_said_since_it_was_paired_is_shown() {
             assert_eq!(held["reported"], json!([]));
             continue;
         }
-        let bay =
-            json!({"bay": "1", "denomination": 20, "denomination_minor": 2_000, "count": 480});
+        let bay = json!({"bay": "1", "denomination": 20, "denomination_minor": 2_000, "count": 480,
+            "recycled": 30});
         assert_eq!(held["reported"], json!([bay]));
         let reported = &shown["reported"];
         let cashbox = &reported["cashbox"];

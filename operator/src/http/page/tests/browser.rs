@@ -305,6 +305,7 @@ async fn a_bay_that_differs_says_so_beside_both_numbers() {
     let held = |count: u32| json!({ "denomination_minor": 2_000, "count": count });
     let said = json!({
         "versions": {}, "devices": {}, "cassettes": {"1": held(97), "2": held(50)},
+        "recycled": {"since": 0, "notes": {"2": {"2000": 12}}},
         "cashbox": null, "applied_documents": {}, "applied_changes": [], "open_transactions": [],
         "alerts": [], "journal_seq": 7, "journal_head": "05".repeat(32),
     });
@@ -327,6 +328,7 @@ async fn a_bay_that_differs_says_so_beside_both_numbers() {
     tab.go("#/machines/1").await;
     tab.shows("8\u{202f}100");
     tab.shows("97differs");
+    tab.shows("12 came from customers");
     assert_eq!(tab.ask("text", &[]).matches("differs").count(), 1, "the other bay agrees");
     tab.site.stop().await;
 }
