@@ -56,7 +56,9 @@ fn sign(
     let keys = (machine.machine_npub, machine.vault_key);
     let (Some(spire), Some(vault)) = keys else { return Ok(None) };
     // an invoice was made in service: a machine that was switched off since finishes its sale
-    if !standing(&machine, now).finishes() || sender_of_stamp(&invoice.stamp.0) != Some(spire) {
+    if !standing(&machine, now).finishes()
+        || sender_of_stamp(&invoice.stamp.0, Some(spire)) != Some(spire)
+    {
         return Ok(None);
     }
     let leave = DispenseAuthorisation {

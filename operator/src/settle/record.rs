@@ -97,11 +97,13 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
             },
         },
     };
-    let extra = match (&facts.payment.extra, &ours) {
-        (Value::Null, Some(ours)) => ours.stamp.to_string(),
-        (kept, _) => kept.to_string(),
+    let told = match (&facts.payment.extra, &ours) {
+        (Value::Null, Some(ours)) => &ours.stamp,
+        (kept, _) => kept,
     };
-    let sender = match (claimed_sender(&extra), &owner) {
+    let extra = told.to_string();
+    let likely = owner.as_ref().and_then(|owner| owner.machine_npub);
+    let sender = match (sender_of_stamp(told, likely), &owner) {
         (Some(key), Some(owner)) if owner.machine_npub == Some(key) => Some(owner.clone()),
         (Some(key), _) => machines::by_spire(tx, key)?,
         (None, _) => None,
@@ -154,9 +156,12 @@ fn fees(
     Ok(Some(FeesInForce { event_id, fees: fees.of(direction)? }))
 }
 
-/// The key that signed a kept request.
-pub(super) fn sender_of_stamp(stamp: &serde_json::Value) -> Option<PubKey> {
-    claimed_sender(&stamp.to_string())
+/// The key that a stamp names; where that is the `likely` one, it is not put on the curve once more.
+pub(super) fn sender_of_stamp(stamp: &Value, likely: Option<PubKey>) -> Option<PubKey> {
+    match (stamp.get("nostr_sender_pubkey").and_then(Value::as_str), likely) {
+        (Some(text), Some(key)) if text == key.to_string() => Some(key),
+        _ => claimed_sender(&stamp.to_string()),
+    }
 }
 
 /// The request behind an invoice; `owner` is the machine of the wallet that was paid, mostly its own.
@@ -178,7 +183,7 @@ fn of_invoice(
     let (Some(quote), Some(machine)) = (quote, machine) else {
         return Err(SettleError::Broken(format!("invoice {hash} has no quote or machine")));
     };
-    let spire = sender_of_stamp(&invoice.stamp.0)
+    let spire = sender_of_stamp(&invoice.stamp.0, machine.machine_npub)
         .ok_or_else(|| SettleError::Broken(format!("invoice {hash}: its stamp has no sender")))?;
     // nothing is dispensed for a machine that was revoked or paired again: paid now, it is late
     let over = invoice.state == InvoiceState::Cancelled
