@@ -98,8 +98,9 @@ pub fn report(world: &World, before: &Before, bought: &Bought, sold: &Accepted) 
     let cash_in = cash_in(world, &mut report, before, into, &entries, sold)?;
     let paired = paired(world, &mut report)?;
     let fees_applied = fees_applied(world, &mut report, &settled)?;
-    let ledger_balanced = ledger_balanced(world, &mut report);
+    // a recycler's last note is where it is before the ledger is looked at
     let notes_balanced = notes_balanced(world, &mut report, &journal)?;
+    let ledger_balanced = ledger_balanced(world, &mut report);
     let bunker = bunker_requests(world.folder())? - before.bunker;
     report.must(bunker == 0, || format!("the bunker was asked {bunker} times during the sales"));
     let legs = settled.iter().map(|s| {
@@ -271,7 +272,16 @@ fn recycled(entries: &[Entry]) -> Result<Notes> {
 fn boxes_balanced(world: &World, journal: &Journal) -> Result<()> {
     let counters = world.counters(&world.acceptor)?;
     let mut presented = Notes::new();
+    let shown = world.api("GET", &format!("/dca/machines/{MACHINE}/cassettes"), None)?;
+    let told = |number: u8| {
+        let bays = shown["reported"].as_array().into_iter().flatten();
+        let mut own = bays.filter(|bay| bay["bay"] == number.to_string().as_str());
+        own.next().and_then(|bay| bay["count"].as_i64())
+    };
     for (number, book) in journal.bays()? {
+        if told(number) != Some(book.on_hand) {
+            bail!("bay {number} by the journal {book:?}, by the operator {shown}");
+        }
         let (note, kept) = (book.denomination / MINOR, &counters["boxes"][usize::from(number) - 1]);
         let there: i64 = by_value(kept)?.values().sum();
         let own = by_value(kept)?.get(&note).copied().unwrap_or(0);
