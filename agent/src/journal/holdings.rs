@@ -248,8 +248,14 @@ impl Holdings {
                 let heap = self.cashbox.entry(*denomination).or_default();
                 heap.count = add(heap.count, 1)?;
                 heap.doubts = add(heap.doubts, if *clears { -1 } else { 0 })?;
-                let kept = |bay: &Bay| bay.recycles && bay.denomination == *denomination;
-                if self.bays.values().any(kept) {
+                let kept = |bay: &&mut Bay| bay.recycles && bay.denomination == *denomination;
+                let mut boxes: Vec<_> = self.bays.values_mut().filter(kept).collect();
+                let told = |bay: &&mut &mut Bay| *clears && bay.differs > 0;
+                if let Some(bay) = boxes.iter_mut().find(told) {
+                    // its device has counted it while nobody knew whose it was
+                    bay.differs = add(bay.differs, -1)?;
+                }
+                if !boxes.is_empty() {
                     self.unsort(*denomination, 1)?;
                 }
             }

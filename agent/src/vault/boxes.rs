@@ -115,6 +115,20 @@ impl Vault {
             (None, None) => return Ok(()),
         };
         let moves = fitted(self.journal.holdings(), &boxes);
+        let other = |movement: &CashMove| match movement {
+            CashMove::Assign { bay, denomination, .. } => {
+                let held = self.journal.holdings().bays.get(bay)?;
+                let gone = held.denomination != *denomination && held.on_hand() != 0;
+                let (notes, minor) = (held.on_hand(), held.denomination.minor());
+                gone.then(|| format!("{notes} notes of {minor} minor units in bay {bay}"))
+            }
+            _ => None,
+        };
+        let gone: Vec<_> = moves.iter().filter_map(other).collect();
+        if !gone.is_empty() {
+            let words = "other notes are kept from now on where the books had";
+            self.raise("refitted", format!("{words} {}", gone.join(", ")));
+        }
         let doubted = |movement: &CashMove| match movement {
             CashMove::Doubt { bay } => Some(bay.to_string()),
             _ => None,
@@ -136,11 +150,8 @@ fn sorted(held: &Holdings, counts: &BTreeMap<BayId, u32>) -> Vec<CashMove> {
     let mut moves = Vec::new();
     let mut unsorted = held.unsorted.clone();
     for (bay, books) in held.bays.iter().filter(|(_, books)| books.recycles) {
-        let Some(counted) = counts.get(bay) else {
-            // whether the note lies there nobody says
-            unsorted.remove(&books.denomination);
-            continue;
-        };
+        // a box that is out keeps nothing: what comes back with it is nobody's note of today
+        let Some(counted) = counts.get(bay) else { continue };
         let more = i64::from(*counted).saturating_sub(books.by_device());
         let open = unsorted.get(&books.denomination).copied().unwrap_or(0);
         let kept = more.clamp(0, open);
@@ -355,6 +366,32 @@ mod tests {
         books.gave(1, 3, false);
         assert_eq!(books.counts([1, 0]), []);
         assert_eq!(books.bay(1), (1, 1));
+    }
+
+    /// Loss prevented: a note that a verdict credits, booked in the cashbox though its box has counted
+    /// it: two places that are wrong, and a note that nobody may have.
+    #[test]
+    fn a_note_that_a_verdict_credits_lies_in_the_box_that_counted_it() {
+        let mut books = Books::new();
+        books.take(&[CashMove::StackDoubt { denomination: note(10), counted: false }]);
+        assert_eq!(books.counts([1, 0]), [CashMove::Differs { bay: bay(1), by: 1 }]);
+        books.take(&[CashMove::Stacked { denomination: note(10), clears: true }]);
+        let kept = CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 };
+        assert_eq!(books.counts([1, 0]), [kept]);
+        assert_eq!((books.cashbox(10), books.bay(1)), (0, (1, 1)));
+    }
+
+    /// Loss prevented: notes that somebody has put into a box while it was out, taken for those that
+    /// customers fed meanwhile.
+    #[test]
+    fn a_box_that_is_out_keeps_nothing() {
+        let mut books = Books::new();
+        books.fed(10);
+        let moves = sorted(&books.0, &[(bay(2), 0)].into());
+        assert_eq!(moves, [CashMove::Sorted { denomination: note(10) }]);
+        books.take(&moves);
+        assert_eq!(books.counts([7, 0]), [CashMove::Differs { bay: bay(1), by: 7 }]);
+        assert_eq!((books.cashbox(10), books.bay(1)), (1, (0, 0)));
     }
 
     /// Loss prevented: the notes of cassettes that were taken out, sold from boxes that never had

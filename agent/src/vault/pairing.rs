@@ -285,9 +285,11 @@ impl Vault {
         self.forget_setting::<FeesInForce>()?;
         self.forget_setting::<CassettesInForce>()?;
         self.forget_setting::<Named>()?;
-        let (base_seq, bays) = (self.next_entry(), self.journal.holdings().bays.clone());
+        let (base_seq, held) = (self.next_entry(), self.journal.holdings());
+        let (bays, unsorted): (Vec<_>, Vec<_>) =
+            (held.bays.keys().copied().collect(), held.unsorted.keys().copied().collect());
         let mut cash = Vec::new();
-        for bay in bays.into_keys() {
+        for bay in bays {
             cash.push(CashMove::Change {
                 bay,
                 change_id: ChangeId::from_bytes(self.random()?),
@@ -296,6 +298,8 @@ impl Vault {
                 reason: "the pairing was reset".to_owned(),
             });
         }
+        // what was fed under the old pairing is not booked under the next one
+        cash.extend(unsorted.into_iter().map(|denomination| CashMove::Sorted { denomination }));
         cash.push(CashMove::RecycledAnew);
         // from here on it is unpaired, whatever comes
         let (key, value) = (Pairing::KEY.to_owned(), serde_json::Value::Null);

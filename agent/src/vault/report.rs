@@ -210,7 +210,9 @@ impl Vault {
             cassettes: cassettes.collect(),
             cashbox,
             reject_bin,
-            recycled: self.config.recycler.as_ref().map(|_| recycled(holdings)),
+            // also where it is gone: what nobody has heard of must be heard of
+            recycled: (self.config.recycler.is_some() || !holdings.recycled.is_empty())
+                .then(|| recycled(holdings)),
             service_events: self.untold(),
             applied_documents: self.applied_documents(),
             applied_changes: self.applied_changes()?,

@@ -115,6 +115,8 @@ impl Vault {
             self.put_on_screen(verdict.txid);
         }
         self.queue.push_back((verdict.txid, Input::Verdict(verdict)));
+        // it may say of a note that it came in
+        self.boxes.ask();
     }
 
     fn close_breaker(&mut self, nonce: Nonce, seen: JournalSeq) -> Result<(), VaultError> {

@@ -234,19 +234,19 @@ impl<C: Carrier> Publisher<C> {
         self.relays.end().await;
     }
 
-    /// Tries what is due now: one page after the other, the next one as soon as there is room for it;
-    /// not while a bunker rests, since what it does not sign would be read for nothing.
+    /// Tries what is due now: one page after the other, the next one as soon as there is room for it.
+    /// Where one operator's bunker rests, its documents are put off, and those of others behind them
+    /// are reached.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
         let (now, round) = (self.app.clock.now(), Round::default());
         let pages = stream::try_unfold(outbox::START, |after| {
             let due = move |read: &Read<'_>| outbox::due_documents(read, now, after, PAGE);
-            let due = round.resting().is_empty().then(|| self.app.store.read(due));
+            let due = self.app.store.read(due);
             async move {
-                let Some(due) = due else { return Ok::<_, StoreError>(None) };
                 let page = due.await?;
                 let last = page.last().map(|waiting| (waiting.not_before, waiting.id));
                 let page = page.into_iter().map(Ok::<_, StoreError>);
-                Ok(last.map(|last| (stream::iter(page), last)))
+                Ok::<_, StoreError>(last.map(|last| (stream::iter(page), last)))
             }
         });
         let tries = pages.try_flatten().map(async |due| self.attempt(due?, &round).await);
@@ -347,14 +347,19 @@ impl<C: Carrier> Publisher<C> {
         id: DocumentId,
         round: &Round,
     ) -> Result<Option<(Job, Event, bool)>, PublishError> {
-        // before it is read: what a document is made of must not grow old while it waits
-        let Ok(_turn) = self.at_bunkers.acquire().await else { return Ok(None) };
-        let job = self.app.store.read(move |read| job(read, id)).await?;
-        let Some(job) = job else { return Ok(None) };
-        let Some(kept) = &job.document.event else {
-            let event = self.sign(&job, round).await?;
-            return Ok(Some((job, event, true)));
-        };
+        let read = async || self.app.store.read(move |read| job(read, id)).await;
+        let Some(mut job) = read().await? else { return Ok(None) };
+        if job.document.event.is_none() {
+            // read again in its turn: what a document is made of must not grow old while it waits
+            let Ok(_turn) = self.at_bunkers.acquire().await else { return Ok(None) };
+            let Some(now) = read().await? else { return Ok(None) };
+            job = now;
+            if job.document.event.is_none() {
+                let event = self.sign(&job, round).await?;
+                return Ok(Some((job, event, true)));
+            }
+        }
+        let kept = job.document.event.as_deref().unwrap_or_default();
         let event = Event::from_json(kept);
         let event = event.map_err(|error| PublishError::Event(error.to_string()))?;
         let d = event.tags.identifier().map(str::to_owned);

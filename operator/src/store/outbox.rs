@@ -149,8 +149,8 @@ pub fn depth(read: &Read<'_>) -> Result<Vec<Depth>, StoreError> {
 }
 
 /// At most `limit` pushes that should be sent now, in the order in which they became due; those that
-/// say that a configuration changed (`config_changed`) come after all others: they may be as many as
-/// there are machines, and no customer waits for them.
+/// say that a configuration changed (`config_changed`) only where there are no others: they may be as
+/// many as there are machines, and no customer waits for them.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -162,12 +162,11 @@ pub fn due_pushes(
     let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'push'
                    AND (push = 'config_changed') = ?1 AND not_before <= ?2 AND expires_at > ?2
                ORDER BY not_before, id LIMIT ?3";
-    let mut due = read.all(sql, &[&false, &now, &limit], Waiting::kept)?;
-    let room = limit.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
-    if room > 0 {
-        due.extend(read.all(sql, &[&true, &now, &room], Waiting::kept)?);
+    let due = read.all(sql, &[&false, &now, &limit], Waiting::kept)?;
+    if !due.is_empty() {
+        return Ok(due);
     }
-    Ok(due)
+    read.all(sql, &[&true, &now, &limit], Waiting::kept)
 }
 
 /// Where a page of due things ends.

@@ -248,7 +248,8 @@ impl Pool {
                 }
             };
             match received {
-                Ok(RelayPoolNotification::Event { event, .. }) => return Some(*event),
+                // every event comes by the intake, once
+                Ok(RelayPoolNotification::Event { .. }) => {}
                 Ok(RelayPoolNotification::Message { relay_url, message }) => {
                     self.heard(&mut inbox, relay_url, message).await;
                 }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bitspire_shared::admit::whole_event;
+use bitspire_shared::admit::{MAX_FRAME, whole_event};
 use nostr_sdk::{Event, EventId};
 use tokio::sync::mpsc;
 
@@ -19,6 +19,9 @@ use super::FrameFilter;
 
 /// Events that wait for the reader.
 const PLACES: usize = 4_096;
+/// The longest message of a relay that is read, in bytes: twice what a relay is asked to carry, so that
+/// what is refused is nobody's.
+const MOST_BYTES: usize = 2 * MAX_FRAME;
 /// Ids that are remembered at least; at most twice as many.
 const REMEMBERED: usize = 16_384;
 
@@ -40,7 +43,7 @@ impl Intake {
 
     /// Takes in one message of a relay; whether the SDK is to see it.
     pub(super) fn passes(&self, text: &str) -> bool {
-        if !(self.keep)(text) {
+        if text.len() > MOST_BYTES || !(self.keep)(text) {
             return false;
         }
         let Some(event) = whole_event(text) else { return true };
