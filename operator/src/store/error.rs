@@ -224,6 +224,17 @@ pub enum OpenError {
         /// Migrations that it records.
         recorded: usize,
     },
+    /// After a migration a row refers to one that is not there.
+    #[error(
+        "migration {number} leaves rows of {table} without what they refer to, so nothing was \
+         changed: go back to the program from before, and report this"
+    )]
+    MigrationAstray {
+        /// Number of the migration.
+        number: u32,
+        /// The table of the first such row.
+        table: String,
+    },
     /// A setting that durability or safety needs was not accepted.
     #[error("database setting {setting}: expected {expected}, got {got}")]
     Setting {

@@ -2,14 +2,15 @@
 //!
 //! Promise: migrations are numbered SQL files that never change once released; the database records
 //! the SHA-256 of each one that it applied, and an upgrade is one transaction a migration. Forward
-//! only.
+//! only. A table may be made anew while others refer to it: rows are held against what they refer to
+//! before each commit, not one by one.
 //!
 //! Failure policy: a newer database, a changed migration or a record with gaps is a refused start
 //! with a message that says what to do; nothing is written then.
 
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::time::Unix;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::error::OpenError;
 
@@ -59,6 +60,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(22, "0022_outbox_due"),
     migration!(23, "0023_sums"),
     migration!(24, "0024_recycled"),
+    migration!(25, "0025_rows"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (
@@ -91,9 +93,31 @@ pub(super) fn migrate(
             return Err(OpenError::MigrationChanged { number, recorded: hash, ours });
         }
     }
-    for migration in migrations.iter().filter(|m| m.number > version) {
+    if version == known {
+        return Ok(());
+    }
+    let enforced: bool = conn.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
+    // without effect inside a transaction
+    conn.pragma_update(None, "foreign_keys", false)?;
+    let applied = apply(conn, migrations.iter().filter(|m| m.number > version), now);
+    conn.pragma_update(None, "foreign_keys", enforced)?;
+    applied
+}
+
+fn apply<'a>(
+    conn: &mut Connection,
+    migrations: impl Iterator<Item = &'a Migration>,
+    now: Unix,
+) -> Result<(), OpenError> {
+    for migration in migrations {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(migration.sql)?;
+        let astray: Option<String> = tx
+            .query_row("SELECT \"table\" FROM pragma_foreign_key_check", [], |row| row.get(0))
+            .optional()?;
+        if let Some(table) = astray {
+            return Err(OpenError::MigrationAstray { number: migration.number, table });
+        }
         tx.execute(
             "INSERT INTO migrations (number, name, sha256, applied_at) VALUES (?1, ?2, ?3, ?4)",
             params![
@@ -184,13 +208,13 @@ mod tests {
         let hash = "ab".repeat(32);
         conn.execute_batch(&format!(
             "INSERT INTO operators (id, name, created_at) VALUES (1, 'Test', 1);
-             PRAGMA foreign_keys = OFF;
+             INSERT INTO machines (id, operator_id, name, place, currency, wallet_id, created_at)
+             VALUES (1, 1, 'One', '', 'EUR', 'till', 1);
              INSERT INTO settlements (id, payment_hash, machine_id, wallet_id, direction, status,
                  wire_sats, extra, principal_sats, platform_fee_sats, operator_fee_sats, owed_sats,
                  short, settled_at, recorded_at, distribution)
              VALUES (1, '{hash}', 1, 'till', 'cash_out', 'accepted', 105, '{{}}', 100, 2, 3, 0, 0, 1,
                  1, 'processed');
-             PRAGMA foreign_keys = ON;
              INSERT INTO rules (id, scope, operator_id, shares, signed, actor, created_at, in_force_at)
              VALUES (7, 'operator', 1, '[]', '{{}}', 'cli', 1, 2);
              INSERT INTO legs (id, settlement_id, position, round, idempotency_key, kind, amount_sats,
@@ -222,5 +246,101 @@ mod tests {
                         in_force_at) VALUES ('operator', 1, '[]', '{}', 'cli', 1, 2)";
         conn.execute(next, []).unwrap();
         assert_eq!(conn.last_insert_rowid(), 8);
+    }
+
+    /// Loss prevented: a row whose machine or quote is gone, after its table was made anew.
+    #[test]
+    fn rows_that_refer_to_nothing_stop_a_migration() {
+        const PARENT: Migration = Migration {
+            number: 1,
+            name: "one",
+            sql: "CREATE TABLE a (x INTEGER PRIMARY KEY); INSERT INTO a VALUES (1);
+                  CREATE TABLE b (x INTEGER REFERENCES a (x)); INSERT INTO b VALUES (1);",
+        };
+        const LOST: Migration = Migration {
+            number: 2,
+            name: "two",
+            sql: "DROP TABLE a; CREATE TABLE a (x INTEGER PRIMARY KEY)",
+        };
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+        migrate(&mut conn, &[PARENT], Unix(1)).unwrap();
+        let refused = migrate(&mut conn, &[PARENT, LOST], Unix(2)).unwrap_err();
+        assert!(
+            matches!(&refused, OpenError::MigrationAstray { number: 2, table } if table == "b")
+        );
+        let kept: i64 = conn.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 1);
+        assert!(conn.execute("INSERT INTO b VALUES (2)", []).is_err(), "rows are checked again");
+    }
+
+    /// Every row of a table, as text, in the order of its columns.
+    fn rows(conn: &Connection, table: &str) -> Vec<Vec<String>> {
+        let mut statement = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
+        let columns = statement.column_count();
+        let row = |row: &rusqlite::Row<'_>| {
+            (0..columns).map(|n| Ok(format!("{:?}", row.get_ref(n)?))).collect()
+        };
+        statement.query_map([], row).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// What watches over a table: its indexes and triggers, with their texts.
+    fn guards(conn: &Connection, table: &str) -> Vec<(String, Option<String>)> {
+        let sql = "SELECT name, sql FROM sqlite_schema
+                   WHERE tbl_name = ?1 AND type <> 'table' AND sql IS NOT NULL ORDER BY 1";
+        let mut statement = conn.prepare(sql).unwrap();
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        statement.query_map([table], row).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Loss prevented: a quote, an invoice, a withdraw or an answer that is lost, changed, or free of
+    /// its rules, when their tables are made anew.
+    #[test]
+    fn sales_outlive_their_new_tables() {
+        const ANEW: [&str; 4] = ["requests", "quotes", "invoices", "withdraws"];
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+        migrate(&mut conn, &MIGRATIONS[..24], Unix(1)).unwrap();
+        let [id, hash, sig] = [16, 32, 64].map(|bytes| "ab".repeat(bytes));
+        let other = "cd".repeat(16);
+        conn.execute_batch(&format!(
+            "INSERT INTO operators (id, name, created_at) VALUES (1, 'Test', 1);
+             INSERT INTO machines (id, operator_id, name, place, currency, wallet_id, created_at)
+             VALUES (1, 1, 'One', '', 'EUR', 'till', 1);
+             INSERT INTO requests (machine_id, request_id, rpc_name, body_sha256, event, received_at,
+                 reply, replied_at)
+             VALUES (1, '{id}', 'get_quote', '{hash}', '{{}}', 5, '{{}}', 6),
+                 (1, '{other}', 'create_invoice', '{hash}', '{{}}', 4, NULL, NULL);
+             INSERT INTO quotes VALUES ('{id}', 1, '{id}', '{id}', '{hash}', 'cash_out', 2000, 'EUR', 7,
+                 '[]', 1, 2, '{hash}', 100, 5, 105, 60, '{sig}', 5, 65, 0, NULL);
+             INSERT INTO invoices VALUES ('{id}', 1, '{id}', '{hash}', 'lnbc', 105, '{{}}', '{hash}',
+                 '{{}}', 5, 65, 'settled');
+             INSERT INTO withdraws VALUES ('{id}', 1, '{id}', 'cash_in', NULL, '{hash}', 95, 'paid', 5,
+                 65, 2000, 'EUR', 100, 2, 3, 9, '{hash}', '{sig}', '{sig}', '{{}}');
+             INSERT INTO withdraw_lots VALUES ('{id}', '{id}', '[]');"
+        ))
+        .unwrap();
+        let seen = |conn: &Connection| ANEW.map(|table| (rows(conn, table), guards(conn, table)));
+        let before = seen(&conn);
+        migrate(&mut conn, MIGRATIONS, Unix(2)).unwrap();
+        assert_eq!(seen(&conn), before);
+        for refused in [
+            "UPDATE requests SET body_sha256 = 'x' WHERE reply IS NOT NULL".to_owned(),
+            "UPDATE quotes SET wire_sats = 1".to_owned(),
+            "UPDATE invoices SET state = 'expired'".to_owned(),
+            "UPDATE withdraws SET state = 'offered'".to_owned(),
+            "DELETE FROM quotes".to_owned(),
+            "DELETE FROM withdraws".to_owned(),
+            "INSERT INTO requests SELECT * FROM requests".to_owned(),
+            "INSERT INTO quotes SELECT * FROM quotes".to_owned(),
+            "INSERT INTO invoices SELECT * FROM invoices".to_owned(),
+            format!(
+                "INSERT INTO invoices VALUES ('{other}', 1, '{other}', '{}', 'lnbc', 105, '{{}}',
+                     '{hash}', '{{}}', 5, 65, 'open')",
+                "cd".repeat(32)
+            ),
+        ] {
+            assert!(conn.execute_batch(&refused).is_err(), "{refused}");
+        }
     }
 }

@@ -20,11 +20,18 @@ use super::error::{OpenError, StoreError};
 use super::migrate::Migration;
 use super::{Json, Read, Store, Tx};
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "relay_0001_documents",
-    sql: include_str!("migrations/relay_0001_documents.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "relay_0001_documents",
+        sql: include_str!("migrations/relay_0001_documents.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "relay_0002_rows",
+        sql: include_str!("migrations/relay_0002_rows.sql"),
+    },
+];
 
 /// What became of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
