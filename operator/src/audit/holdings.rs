@@ -109,7 +109,7 @@ impl Gather<'_> {
     }
 
     pub(super) fn cash(&mut self) -> Result<(), StoreError> {
-        for (id, machine) in &self.machines {
+        for (id, machine) in self.machines {
             let since = machine.row.paired_at.unwrap_or(Unix(0));
             let bays = ledger::balances_of(self.read, &format!("bay:{id}:"))?;
             let boxed = ledger::balances_of(self.read, &format!("cashbox:{id}:"))?;
@@ -137,7 +137,7 @@ impl Gather<'_> {
 
     /// Refills; what a count comes to is held by the comparison with the machine.
     pub(super) fn loads(&mut self) -> Result<(), StoreError> {
-        for (id, machine) in &self.machines {
+        for (id, machine) in self.machines {
             let mut after = 0;
             loop {
                 let page = cassettes::change_page(self.read, *id, after, PAGE)?;

@@ -2,7 +2,7 @@
 //! machines' reports, and each difference to what is stored is told.
 //!
 //! Promise: the checks are pure functions over rows; one snapshot of the database is what all of
-//! them see. A wallet's list is read before the snapshot and once more after it: what is in the
+//! them see, on as many threads as there are processors. A wallet's list is read before the snapshot and once more after it: what is in the
 //! first reading was recorded before the snapshot was taken, and what changed since is left to the
 //! next audit. Nothing is mended here. Rows of the database are read in pages; of a wallet's list,
 //! some hundred bytes a payment are in memory while the audit runs.
@@ -34,17 +34,16 @@ pub(crate) mod tests;
 mod wallet;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
+use std::thread;
 
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::PaymentHash;
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::http::error::in_words;
 use crate::settle::{self, SettleError};
-use crate::store::{StoreError, machines};
+use crate::store::StoreError;
 use crate::wallet::{Cursor, Flow, PayState, Payment, Wallet, WalletError};
 
 use gather::Given;
@@ -67,30 +66,20 @@ pub async fn run(app: &App) -> Result<Audit, StoreError> {
             Err(error) => drop(silent.insert(id.clone(), in_words(&error))),
         }
     }
-    let (taken, snapshot) = oneshot::channel();
-    let (given, waits) = mpsc::channel::<Given>();
-    let audit = app.store.read(move |read| {
-        // the first statement takes the snapshot
-        machines::list(read, None)?;
-        let stopped = || StoreError::Stopped { reason: "the audit was given up".into() };
-        taken.send(()).map_err(|()| stopped())?;
-        gather::run(read, &waits.recv().map_err(|_| stopped())?)
-    });
-    if snapshot.await.is_ok() {
-        let mut wallets = BTreeMap::new();
-        for (id, list) in lists {
-            let Some(wallet) = app.wallets.get(&id) else { continue };
-            match after(app, &**wallet, list).await {
-                Ok(seen) => drop(wallets.insert(id, seen)),
-                Err(error) => drop(silent.insert(id, in_words(&error))),
-            }
+    let threads = thread::available_parallelism().map_or(1, Into::into);
+    let snapshots = app.store.snapshots(threads).await?;
+    let mut wallets = BTreeMap::new();
+    for (id, list) in lists {
+        let Some(wallet) = app.wallets.get(&id) else { continue };
+        match after(app, &**wallet, list).await {
+            Ok(seen) => drop(wallets.insert(id, seen)),
+            Err(error) => drop(silent.insert(id, in_words(&error))),
         }
-        let (service, secret) = (app.service_key, app.service.secret_key().clone());
-        let now = app.clock.now();
-        // where the reader has gone, its error says why
-        let _ = given.send(Given { service, secret, wallets, silent, now });
     }
-    audit.await
+    let (service, secret) = (app.service_key, app.service.secret_key().clone());
+    let given = Given { service, secret, wallets, silent, now: app.clock.now() };
+    let audit = tokio::task::spawn_blocking(move || gather::run(snapshots, &given)).await;
+    audit.unwrap_or_else(|error| Err(StoreError::Stopped { reason: error.to_string() }))
 }
 
 type Payments = BTreeMap<PaymentHash, Payment>;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bitspire_shared::ids::PaymentHash;
 
-use super::gather::{Gather, Given};
+use super::gather::{self, Gather, Given};
 use super::report::Audit;
 use super::wallet::Seen;
 use super::{promises, signed};
@@ -84,7 +84,8 @@ pub async fn settlement(app: &App, id: SettlementId) -> Result<Option<Audit>, St
 }
 
 fn look(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Audit, StoreError> {
-    let mut all = Gather::new(read, given)?;
+    let machines = gather::machines(read, given)?;
+    let mut all = Gather::new(read, given, &machines);
     let Some(Rows { settlement, payments }) = rows(read, id)? else {
         return Ok(all.findings.end());
     };

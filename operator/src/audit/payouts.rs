@@ -19,8 +19,7 @@ use crate::store::payments::{Payment, PaymentState, Subject, SubjectKind};
 use crate::store::settlements::SettlementStatus;
 use crate::store::withdraws::{Lot, Purpose, Withdraw, WithdrawState};
 use crate::store::{
-    StoreError, cassettes, claims, documents, ledger, legs, payments, quotes, settlements,
-    withdraws,
+    StoreError, cassettes, claims, ledger, legs, payments, quotes, settlements, withdraws,
 };
 use crate::wallet::Flow;
 
@@ -154,16 +153,13 @@ impl Gather<'_> {
     fn locks(&mut self, withdraw: &Withdraw, lots: &[Lot]) -> Result<(), StoreError> {
         let id = withdraw.machine_id;
         let Some(machine) = self.machines.get(&id) else { return Ok(()) };
-        let (keys, operator) = (machine.keys.clone(), machine.operator);
-        let (read, mut findings) = (self.read, std::mem::take(&mut self.findings));
+        let read = self.read;
         let speaks = |key| spoke(read, id, key);
-        signed::withdraw(&mut findings, &keys, (withdraw, lots), &speaks);
-        self.findings = findings;
+        signed::withdraw(&mut self.findings, &machine.keys, (withdraw, lots), &speaks);
         for lot in lots {
             let Some(quote) = quotes::find(self.read, lot.quote_id)? else { continue };
-            let document = documents::by_event(self.read, quote.fees_event_id)?;
-            let document = document.as_ref().map(|kept| &kept.row);
-            signed::quote(&mut self.findings, &keys, &quote, document, operator);
+            let document = self.document(quote.fees_event_id)?;
+            signed::quote(&mut self.findings, &machine.keys, &quote, &document, machine.operator);
         }
         Ok(())
     }

@@ -155,6 +155,19 @@ impl Findings {
         }
     }
 
+    /// What was found in another part, after this one.
+    pub(super) fn add(&mut self, other: Self) {
+        for (check, (looked_at, found)) in other.counts {
+            let counts = self.counts.entry(check).or_default();
+            counts.0 = counts.0.saturating_add(looked_at);
+            counts.1 = counts.1.saturating_add(found);
+        }
+        self.differences.extend(other.differences);
+        self.differences.truncate(LISTED);
+        self.waiting.extend(other.waiting);
+        self.waiting.truncate(LISTED);
+    }
+
     /// The result.
     pub(super) fn end(self) -> Audit {
         let Self { counts, differences, waiting } = self;
@@ -186,6 +199,30 @@ mod tests {
         let line = |name| audit.checks.iter().find(|line| line.name == name).copied().unwrap();
         assert_eq!((line(Check::Cash).looked_at, line(Check::Cash).found), (1_005, 1_005));
         assert_eq!((line(Check::Wallet).looked_at, line(Check::Wallet).found), (1, 0));
+    }
+
+    /// Loss prevented: a difference that a part has found, and the whole does not tell or count.
+    #[test]
+    fn parts_add_up_in_their_order() {
+        let mut all = Findings::default();
+        for part in 0..3 {
+            let mut findings = Findings::default();
+            for n in 0..LISTED {
+                findings.same(Check::Ledger, format!("{part}.{n}"), 1, 2);
+            }
+            findings.same(Check::Cash, "bay", 1, 1);
+            findings.wait(Check::Dispense, part, "no report yet", None);
+            all.add(findings);
+        }
+        let audit = all.end();
+        let line = |name| audit.checks.iter().find(|line| line.name == name).copied().unwrap();
+        assert_eq!((line(Check::Ledger).looked_at, line(Check::Ledger).found), (3_000, 3_000));
+        assert_eq!((line(Check::Cash).looked_at, line(Check::Cash).found), (3, 0));
+        assert_eq!(audit.differences.len(), LISTED);
+        assert_eq!(audit.differences.first().unwrap().subject, "0.0");
+        assert_eq!(audit.differences.last().unwrap().subject, "0.999");
+        let waiting: Vec<_> = audit.waiting.iter().map(|one| one.subject.as_str()).collect();
+        assert_eq!(waiting, ["0", "1", "2"]);
     }
 
     /// Loss prevented: a script that reads "ok" where the field has got another name.

@@ -4,6 +4,9 @@
 //! a vault that one of the machine's sessions was opened with; a quote or a promise only by the
 //! service key. The text of a request is decrypted and compared with the row that came of it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::money::{Direction, Fiat, Rate};
@@ -19,7 +22,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::report::{Check, Findings};
-use crate::store::documents::Document;
+use crate::store::documents::{Document, Fees};
 use crate::store::invoices::Invoice;
 use crate::store::quotes::Quote;
 use crate::store::settlements::{Report, Settlement};
@@ -44,7 +47,7 @@ pub(super) struct Keys {
 #[derive(Clone, Debug)]
 pub(super) enum Opens {
     /// The secret half of the service key: every one of them.
-    Service(SecretKey),
+    Service(Arc<Ciphers>),
     /// The keys of one message: the one that they are disclosed for.
     Message(MessageKeys),
 }
@@ -52,9 +55,57 @@ pub(super) enum Opens {
 impl Opens {
     fn read(&self, author: &PubKey, content: &str) -> Result<String, Nip44Error> {
         match self {
-            Self::Service(secret) => ConversationKey::derive(secret, author)?.decrypt(content),
+            Self::Service(ciphers) => ciphers.with(author)?.decrypt(content),
             Self::Message(keys) => keys.decrypt(content),
         }
+    }
+}
+
+/// Authors whose conversation keys are kept at a time.
+const CIPHERS: usize = 4_096;
+
+/// The service's conversations: a machine has written most of its requests with one key.
+#[derive(Debug)]
+pub(super) struct Ciphers {
+    secret: SecretKey,
+    kept: Mutex<HashMap<PubKey, ConversationKey>>,
+}
+
+impl Ciphers {
+    pub(super) fn new(secret: SecretKey) -> Self {
+        Self { secret, kept: Mutex::default() }
+    }
+
+    fn with(&self, author: &PubKey) -> Result<ConversationKey, Nip44Error> {
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = lock().get(author) {
+            return Ok(key.clone());
+        }
+        let key = ConversationKey::derive(&self.secret, author)?;
+        let mut kept = lock();
+        if kept.len() >= CIPHERS {
+            kept.clear();
+        }
+        kept.insert(*author, key.clone());
+        Ok(key)
+    }
+}
+
+/// A fee document, with its event's signature checked once for all quotes that name it.
+#[derive(Debug, Default)]
+pub(super) struct FeeDocument {
+    fees: Option<Fees>,
+    event: Option<Result<(nostr::EventId, nostr::PublicKey), &'static str>>,
+}
+
+impl FeeDocument {
+    pub(super) fn new(document: &Document) -> Self {
+        let event = document.event.as_deref().map(|json| match Event::from_json(json) {
+            Err(_) => Err("no event"),
+            Ok(event) if event.verify().is_err() => Err("a signature that does not hold"),
+            Ok(event) => Ok((event.id, event.pubkey)),
+        });
+        Self { fees: document.fees(), event: Some(event.unwrap_or(Err("no event"))) }
     }
 }
 
@@ -158,7 +209,7 @@ pub(super) fn quote(
     findings: &mut Findings,
     keys: &Keys,
     quote: &Quote,
-    document: Option<&Document>,
+    document: &FeeDocument,
     operator: Option<PubKey>,
 ) {
     findings.look(CHECK);
@@ -175,14 +226,14 @@ pub(super) fn quote(
     findings.same(CHECK, format!("sums of {subject}"), sums, found);
     let ppm = |platform: u32, operator: u32| format!("{platform} + {operator} ppm");
     let found = ppm(quote.platform_fee_ppm.ppm(), quote.operator_fee_ppm.ppm());
-    let fees = document.and_then(Document::fees).map(|fees| fees.of(quote.direction));
+    let fees = document.fees.map(|fees| fees.of(quote.direction));
     let expected = match fees {
         Some(Ok(fees)) => ppm(fees.platform().ppm(), fees.operator().ppm()),
         _ => format!("the fee document {}", quote.fees_event_id),
     };
     findings.same(CHECK, format!("fees of {subject}"), expected, found);
-    if let Some(document) = document {
-        signed_document(findings, quote.fees_event_id, document, operator);
+    if let Some(event) = &document.event {
+        signed_document(findings, quote.fees_event_id, event, operator);
     }
 }
 
@@ -205,16 +256,14 @@ fn sums(rate: Rate, fiat: Fiat, direction: Direction, quote: &Quote) -> String {
 fn signed_document(
     findings: &mut Findings,
     id: EventId,
-    document: &Document,
+    event: &Result<(nostr::EventId, nostr::PublicKey), &'static str>,
     operator: Option<PubKey>,
 ) {
-    let event = document.event.as_deref().map(Event::from_json);
     let found = match event {
-        Some(Ok(event)) if event.verify().is_err() => "a signature that does not hold".into(),
-        Some(Ok(event)) if event.id.to_bytes() != *id.as_bytes() => event.id.to_string(),
-        Some(Ok(event)) if operator.is_none_or(|key| key.nostr() == event.pubkey) => return,
-        Some(Ok(event)) => format!("an event by {}", event.pubkey),
-        Some(Err(_)) | None => "no event".into(),
+        Err(why) => (*why).to_owned(),
+        Ok((found, _)) if found.as_bytes() != id.as_bytes() => found.to_string(),
+        Ok((_, author)) if operator.is_none_or(|key| key.nostr() == *author) => return,
+        Ok((_, author)) => format!("an event by {author}"),
     };
     let expected = "the event that was signed by the operator's key";
     findings.differ(CHECK, format!("fee document {id}"), expected, found);

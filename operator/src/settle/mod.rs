@@ -59,7 +59,7 @@ const RECONCILE: Duration = Duration::from_secs(180);
 const POLLED: u32 = 64;
 /// Payments of lists that are recorded at a time, of all wallets together: a fraction of the writer's
 /// queue, which others need.
-pub(crate) const TOGETHER: usize = 64;
+pub(crate) const TOGETHER: usize = 128;
 /// Seconds after an invoice's end in which it stays open: a payment may be on its last hop.
 const LINGER_S: u64 = GRACE_S + 60;
 

@@ -90,6 +90,9 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// A further reader of the database could not be opened.
+    #[error("database: no further reader")]
+    Reader(#[source] Box<OpenError>),
     /// Any other failure of a statement; nothing was written.
     #[error("database statement failed")]
     Statement(#[source] rusqlite::Error),
@@ -105,6 +108,7 @@ impl Classified for StoreError {
             | Self::Conflict { .. }
             | Self::Column { .. }
             | Self::Stopped { .. }
+            | Self::Reader(_)
             | Self::Statement(_) => Kind::Permanent,
         }
     }

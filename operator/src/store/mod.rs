@@ -54,7 +54,7 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -65,6 +65,7 @@ use tokio::sync::oneshot;
 
 pub use column::Json;
 pub use error::{ConstraintKind, OpenError, StoreError};
+pub use readers::Snapshot;
 pub use row::{Kept, Read, Recorded, Tx};
 #[cfg(test)]
 pub(crate) use tests::plans::counted;
@@ -83,6 +84,7 @@ const READERS: usize = 4;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
+    path: PathBuf,
     health: Arc<Health>,
     /// `None` only while the store is being dropped.
     queues: Option<Queues>,
@@ -153,7 +155,8 @@ impl Store {
         let writer = Writer { conn, queue: write_queue, health: Arc::clone(&health), _lock: lock };
         let thread = Builder::new().name("db-write".into());
         threads.push(thread.spawn(move || writer.serve()).map_err(thread_failed)?);
-        Ok(Self(Arc::new(Inner { health, queues: Some(Queues { write, read }), threads })))
+        let (path, queues) = (path.to_owned(), Some(Queues { write, read }));
+        Ok(Self(Arc::new(Inner { path, health, queues, threads })))
     }
 
     /// Runs `job` on the writer's thread; the answer comes when its effects are on the disk, or
@@ -219,6 +222,17 @@ impl Store {
     {
         let answer = self.queue_read(query)?;
         answer.blocking_recv().unwrap_or_else(|_| Err(self.0.health.stopped().into()))
+    }
+
+    /// Readers of their own that all see one moment: what was acknowledged before this call is in it,
+    /// and nothing of later writes. For work of minutes, which would keep the others' readers.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn snapshots(&self, count: usize) -> Result<Vec<Snapshot>, StoreError> {
+        let path = self.0.path.clone();
+        // nobody commits while the writer does this
+        self.write(move |_| (0..count).map(|_| Snapshot::take(&path)).collect()).await
     }
 
     /// What the writer has done so far.

@@ -5,6 +5,7 @@
 //!
 //! Failure policy: a failed read is an error of that call only.
 
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use rusqlite::Connection;
 
 use super::error::StoreError;
 use super::row::Read;
+use super::sqlite;
 
 /// One caller's query: gets the snapshot, or the error that kept it from being taken.
 pub(super) type ReadJob = Box<dyn FnOnce(Result<&Read<'_>, StoreError>) + Send>;
@@ -34,5 +36,24 @@ pub(super) fn serve(conn: &Connection, queue: &ReadQueue) {
             }
             Err(error) => job(Err(error.into())),
         }
+    }
+}
+
+/// A connection that sees the database as it was when it was taken.
+#[derive(Debug)]
+pub struct Snapshot(Connection);
+
+impl Snapshot {
+    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        let conn = sqlite::open_reader(path).map_err(|e| StoreError::Reader(Box::new(e)))?;
+        // the first statement that reads takes it
+        conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
+        Ok(Self(conn))
+    }
+
+    /// Reads in it.
+    #[must_use]
+    pub fn read(&self) -> Read<'_> {
+        Read::new(&self.0)
     }
 }

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ const BATCH: usize = 256;
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
 /// Changed rows after which an idle writer makes a checkpoint.
 const CHECKPOINT_IDLE: u64 = 2_000;
+/// Nobody has written for so long: not between two transactions of those who keep writing, whose pages
+/// would be moved again and again.
+const IDLE: Duration = Duration::from_millis(20);
 /// Changed rows after which a busy one does, too.
 const CHECKPOINT_BUSY: u64 = 50_000;
 
@@ -109,12 +112,13 @@ impl Writer {
     pub(super) fn serve(mut self) {
         let _ended = SayWhy(Arc::clone(&self.health));
         let mut pace = Pace { flush: Duration::ZERO, expected: 1, checkpointed: 0 };
-        let mut waiting = None;
-        while let Some(first) = waiting.take().or_else(|| self.queue.recv().ok()) {
-            let served = self.batch(first, &mut pace).and_then(|()| {
-                waiting = self.queue.try_recv().ok();
-                self.checkpoint(waiting.is_none(), &mut pace)
-            });
+        loop {
+            let served = match self.first(&mut pace) {
+                Ok(None) => return,
+                Ok(Some(first)) => self.batch(first, &mut pace),
+                Err(stop) => Err(stop),
+            };
+            let served = served.and_then(|()| self.checkpoint(CHECKPOINT_BUSY, &mut pace));
             if let Err(Stop(reason)) = served {
                 tracing::error!(reason, "database writer stops");
                 // dropping the queue answers every job that still waits in it
@@ -122,6 +126,18 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// The first job of the next transaction; `None` when all senders are gone.
+    fn first(&mut self, pace: &mut Pace) -> Result<Option<Box<dyn Job>>, Stop> {
+        if self.changed(pace) >= CHECKPOINT_IDLE {
+            match self.queue.recv_timeout(IDLE) {
+                Ok(job) => return Ok(Some(job)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.checkpoint(CHECKPOINT_IDLE, pace)?,
+            }
+        }
+        Ok(self.queue.recv().ok())
     }
 
     fn batch(&mut self, first: Box<dyn Job>, pace: &mut Pace) -> Result<(), Stop> {
@@ -216,14 +232,17 @@ impl Writer {
         self.conn.prepare_cached(sql)?.execute([]).map(|_| ())
     }
 
-    /// Moves what is committed from the WAL into the database, at a time that delays nobody.
-    fn checkpoint(&mut self, idle: bool, pace: &mut Pace) -> Result<(), Stop> {
-        let total = self.conn.total_changes();
-        let due = if idle { CHECKPOINT_IDLE } else { CHECKPOINT_BUSY };
-        if total.saturating_sub(pace.checkpointed) < due {
+    /// Rows changed since the last checkpoint.
+    fn changed(&self, pace: &Pace) -> u64 {
+        self.conn.total_changes().saturating_sub(pace.checkpointed)
+    }
+
+    /// Moves what is committed from the WAL into the database, where so many rows have changed.
+    fn checkpoint(&mut self, due: u64, pace: &mut Pace) -> Result<(), Stop> {
+        if self.changed(pace) < due {
             return Ok(());
         }
-        pace.checkpointed = total;
+        pace.checkpointed = self.conn.total_changes();
         match self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             Err(error) if is_fatal(&error) => Err(Stop(format!("checkpoint: {error}"))),
             // put off by another program that reads: the next one moves these pages, too

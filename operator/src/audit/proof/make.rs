@@ -85,7 +85,7 @@ fn gathered(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Proof, P
         return Err(ProofError::Refused(id));
     };
     let row = machines::find(read, kept.machine_id)?.ok_or_else(|| gone("its machine"))?;
-    let machine = gather::machine(read, given, row)?;
+    let machine = gather::machine(read, given, &given.opens(), row)?;
     let (mut invoice, mut promise, mut quotes) = (None, None, Vec::new());
     let request_event = match kept.withdraw_id {
         None => {

@@ -252,6 +252,6 @@ impl Shop {
         let store = Store::open(&folder.path().join("operator.db"), given.now).unwrap();
         store.write(|tx| damage(tx, statements)).await.unwrap();
         let given = given.clone();
-        store.read::<_, StoreError, _>(move |read| gather::run(read, &given)).await.unwrap()
+        gather::run(store.snapshots(2).await.unwrap(), &given).unwrap()
     }
 }

@@ -33,8 +33,8 @@ pub use distribution::{
     take,
 };
 pub use report::{
-    Report, Reported, latest_report, newest_position, record_report, report_page, reports,
-    uncertain,
+    Report, Reported, latest_report, newest_position, newest_report, record_report, report_page,
+    reports, uncertain,
 };
 
 /// What [`StoreError::Conflict`] names where a wallet tells a recorded payment otherwise.

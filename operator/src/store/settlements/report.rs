@@ -141,6 +141,15 @@ pub fn report_page(
     read.all(sql, &[&after, &limit], |row| Ok((row.get("id")?, Report::from_row(row)?)))
 }
 
+/// The number of the newest report; 0 where there is none.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest_report(read: &Read<'_>) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(max(id), 0) AS newest FROM dispense_reports";
+    Ok(read.one(sql, &[], |row| row.get("newest"))?.unwrap_or(0))
+}
+
 /// The furthest journal position that a machine has stated in a report of notes that came since
 /// `since`: out of its bays, or into its cashbox.
 ///

@@ -331,3 +331,43 @@ fn the_audit_log_is_append_only() {
     assert_eq!(tail.len(), 1);
     assert_eq!(tail[0].row, entry);
 }
+
+/// Loss prevented: an audit whose threads see different moments, and tells differences where none are.
+#[tokio::test]
+async fn snapshots_are_of_one_moment() {
+    let folder = folder();
+    let store = open(&folder);
+    let seen = |snapshot: &Snapshot| {
+        let sql = "SELECT count(*) AS n FROM used_nonces";
+        let count = snapshot.read().one(sql, &[], |row: &Row<'_>| row.get::<u64>("n"));
+        count.unwrap().unwrap()
+    };
+    let writer = store.clone();
+    let writes = std::thread::spawn(move || {
+        for n in 0..300 {
+            assert!(mark(&writer, &format!("n{n}")).unwrap());
+        }
+    });
+    let mut groups = Vec::new();
+    while !writes.is_finished() {
+        let before = marks_now(&store).await;
+        let group = store.snapshots(3).await.unwrap();
+        groups.push((before, group));
+        if groups.len() > 20 {
+            groups.remove(0);
+        }
+    }
+    writes.join().unwrap();
+    for (before, group) in &groups {
+        let counts: Vec<_> = group.iter().map(seen).collect();
+        assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+        assert!(counts[0] >= *before, "{counts:?} after {before} were acknowledged");
+    }
+    assert_eq!(seen(&store.snapshots(1).await.unwrap()[0]), 300);
+}
+
+async fn marks_now(store: &Store) -> u64 {
+    let sql = "SELECT count(*) AS n FROM used_nonces";
+    let count = |read: &Read<'_>| read.one(sql, &[], |row: &Row<'_>| row.get("n"));
+    store.read::<Option<u64>, StoreError, _>(count).await.unwrap().unwrap()
+}

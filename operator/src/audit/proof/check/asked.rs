@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Looked;
 use crate::audit::proof::{FORMAT, Fees, Proof};
 use crate::audit::report::{Check, Findings};
-use crate::audit::signed;
+use crate::audit::signed::{self, FeeDocument};
 use crate::store::Json;
 use crate::store::documents::{Document, DocumentKind};
 use crate::store::invoices::{Invoice, InvoiceState};
@@ -183,8 +183,9 @@ pub(super) fn quotes(looked: &Looked<'_>, findings: &mut Findings) -> String {
     let mut told = Vec::new();
     for quote in &proof.quotes {
         let fees = proof.fees.iter().find(|fees| fees.event_id == quote.fees_event_id);
-        let document = fees.map(|fees| document(fees, quote.direction));
-        signed::quote(findings, &looked.keys, quote, document.as_ref(), proof.operator);
+        let document = fees.map(|fees| FeeDocument::new(&document(fees, quote.direction)));
+        let document = document.unwrap_or_default();
+        signed::quote(findings, &looked.keys, quote, &document, proof.operator);
         findings.same(REQUESTS, "machine of the quote", proof.machine.id, quote.machine_id);
         findings.same(REQUESTS, "transaction", proof.settlement.txid, quote.txid);
         findings.same(REQUESTS, "direction", proof.settlement.direction, quote.direction);
