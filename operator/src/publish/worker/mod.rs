@@ -11,42 +11,40 @@
 //! A change for all machines is ten thousand documents: the bunker has no more than a window of them,
 //! others are kept and sent meanwhile, and what is written of them shares commits.
 
+mod asked;
+mod error;
+mod heard;
+mod job;
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bitspire_shared::canonical::CanonicalError;
-use bitspire_shared::document::watermark::{Ahead, next_time};
-use bitspire_shared::document::{self, Cassettes, DTag, DocumentError, attest};
-use bitspire_shared::error::{Classified, Kind};
-use bitspire_shared::ids::{ChangeId, EventId, Nonce, PubKey};
+use bitspire_shared::document::watermark::next_time;
+use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::rpc::{ConfigChanged, Push};
-use bitspire_shared::statement::{SignedStatement, Statement};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::{Pool, PoolError};
-use bitspire_shell::secrets::{SecretError, random};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nostr::{Event, JsonUtil as _};
-use thiserror::Error;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
-use zeroize::Zeroizing;
 
-use super::status::{self, Asked, Publish, State};
-use super::{cassettes, fees, lies, wake};
+use self::error::PublishError;
+use self::job::{Job, job, make};
+use super::{lies, wake};
 use crate::app::{App, Ring};
-use crate::fleet::machines::{find, subject};
-use crate::fleet::{FleetError, audit};
 use crate::http::error::in_words;
-use crate::ids::{DocumentId, MachineId, OperatorId, OutboxId};
+use crate::ids::{DocumentId, OutboxId};
 use crate::rpc::push;
-use crate::signer::{RemoteSigner, SignerError};
-use crate::store::documents::{self, DocumentKind, KeptDocument};
-use crate::store::machines::KeptMachine;
+use crate::signer::SignerError;
 use crate::store::outbox::{self, Waiting};
-use crate::store::{Kept, Read, StoreError, Tx, machines, operators};
+use crate::store::{Kept, Read, StoreError, documents};
+
+pub use self::asked::{outcome, republish};
+pub use self::heard::heard;
 
 /// Between two looks at what waits, where no bell rang.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,105 +59,6 @@ pub const AT_BUNKERS: usize = 8;
 const RING: Duration = Duration::from_millis(50);
 /// The longest wait between two tries, in seconds.
 const LONGEST_S: u64 = 30;
-/// How long a document that a relay took may be on its way to its machine before it is sent once
-/// more, in seconds. A machine that refuses a document is sent it so often.
-const ONCE_MORE_S: u64 = 300;
-/// How long an operator's statement about a document holds: a year, in seconds.
-const ATTEST_S: u64 = 365 * 86_400;
-/// How long a write waits for its documents before it answers "queued".
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How long an explicit republish waits: longer than a bunker's answers may take.
-const REPUBLISH_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Why a document is not with a relay yet.
-#[derive(Debug, Error)]
-enum PublishError {
-    #[error("the machine has no key yet: it is published when the machine is paired")]
-    Unpaired,
-    #[error("the machine is revoked: it is published when the machine is paired again")]
-    Revoked,
-    #[error("the operator has no key yet; make one with `operator init`")]
-    NoIdentity,
-    #[error("the operator's key cannot be used: its bunker has not been reached since the start")]
-    NoSigner,
-    #[error("it was signed for other keys than today's: publish it again")]
-    OtherKeys,
-    #[error("the bunker did not answer for another document of this operator just now")]
-    SignerRests,
-    #[error(transparent)]
-    Ahead(#[from] Ahead),
-    #[error(transparent)]
-    Signer(#[from] SignerError),
-    #[error(transparent)]
-    Relay(#[from] PoolError),
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    #[error("the operator's statement")]
-    Statement(#[from] CanonicalError),
-    #[error("no random bytes")]
-    Random(#[from] SecretError),
-    #[error("the kept event cannot be read: {0}")]
-    Event(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Classified for PublishError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Unpaired | Self::Revoked | Self::NoIdentity | Self::OtherKeys => Kind::Permanent,
-            Self::NoSigner | Self::SignerRests => Kind::Transient,
-            Self::Ahead(error) => error.kind(),
-            Self::Signer(error) => error.kind(),
-            Self::Relay(error) => error.kind(),
-            Self::Document(error) => error.kind(),
-            Self::Statement(error) => error.kind(),
-            Self::Random(error) => error.kind(),
-            Self::Event(_) => Kind::Permanent,
-            Self::Store(error) => error.kind(),
-        }
-    }
-}
-
-/// What a document needs to be made into an event.
-struct Job {
-    document: KeptDocument,
-    machine: KeptMachine,
-    spire: PubKey,
-    operator: PubKey,
-    /// `created_at` of the last event of this kind.
-    last: Option<Unix>,
-}
-
-impl Job {
-    fn address(&self) -> DTag {
-        let kind = match self.document.kind {
-            DocumentKind::Fees => document::DocumentKind::Fees,
-            DocumentKind::Cassettes => document::DocumentKind::Cassettes,
-        };
-        DTag { kind, spire: self.spire }
-    }
-
-    /// The plaintext, with the operator's statement or without.
-    fn plaintext(&self, attest: Option<SignedStatement>) -> Result<String, DocumentError> {
-        let document = &self.document;
-        match document.fees() {
-            // from the columns: a stored JSON fraction has passed through a binary float
-            Some(set) => {
-                let mut fees = fees::document(set, document.published_at)?;
-                fees.attest = attest;
-                fees.to_json()
-            }
-            None => {
-                let currency = self.machine.currency;
-                let text = document.body.0.to_string();
-                let mut cassettes = Cassettes::from_json(&text, currency)?;
-                cassettes.attest = attest;
-                cassettes.to_json(currency)
-            }
-        }
-    }
-}
 
 /// What takes events to relays.
 pub(super) trait Carrier: Send + Sync + 'static {
@@ -401,166 +300,4 @@ impl<C: Carrier> Publisher<C> {
             .write(move |tx| documents::set_signed(tx, id, (event_id, &text), created_at, now));
         kept.await
     }
-}
-
-/// What is known of a document that waits; `None` where it is superseded.
-fn job(read: &Read<'_>, id: DocumentId) -> Result<Option<Job>, PublishError> {
-    let Some(document) = documents::find(read, id)?.filter(|d| d.superseded_at.is_none()) else {
-        return Ok(None);
-    };
-    let Some(machine) = machines::find(read, document.machine_id)? else { return Ok(None) };
-    if machine.revoked_at.is_some() {
-        return Err(PublishError::Revoked);
-    }
-    let spire = machine.machine_npub.ok_or(PublishError::Unpaired)?;
-    let operator = operators::find(read, machine.operator_id)?.and_then(|operator| operator.pubkey);
-    let operator = operator.ok_or(PublishError::NoIdentity)?;
-    let last = documents::last_created_at(read, machine.id, document.kind)?;
-    Ok(Some(Job { document, machine, spire, operator, last }))
-}
-
-/// The attested, encrypted and signed event.
-async fn make(
-    signer: &dyn RemoteSigner,
-    job: &Job,
-    created_at: Unix,
-    now: Unix,
-) -> Result<Event, PublishError> {
-    let statement = Statement::Document {
-        spire: job.spire,
-        sha256: attest::digest(&job.plaintext(None)?)?,
-        nonce: Nonce::from_bytes(random()?),
-        not_after: now.after(ATTEST_S),
-    };
-    let statement = signer.sign(statement.to_unsigned(&job.operator, now)?).await?;
-    let plaintext = job.plaintext(Some(SignedStatement::new(statement)))?;
-    let content = signer.encrypt(job.spire, Zeroizing::new(plaintext)).await?;
-    let event = job.address().to_unsigned(&job.operator, &job.spire, content, created_at);
-    Ok(signer.sign(event).await?)
-}
-
-/// What a machine says that it applies: its lights, its changes; and where that is not what is
-/// wanted, although a relay took it long ago, the relays have forgotten it, or gave it to nobody: it
-/// is sent once more.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn heard(
-    tx: &Tx<'_>,
-    machine: MachineId,
-    applied: &BTreeSet<EventId>,
-    changes: &BTreeSet<ChangeId>,
-    now: Unix,
-) -> Result<(), StoreError> {
-    for event in applied {
-        documents::set_applied(tx, machine, *event, now)?;
-    }
-    for change in changes {
-        crate::store::cassettes::ack_change(tx, machine, *change, now)?;
-    }
-    for (wanted, event) in documents::wanted_signed(tx, machine)? {
-        if !applied.contains(&event) {
-            outbox::once_more(tx, wanted, now, Unix(now.0.saturating_sub(ONCE_MORE_S)))?;
-        }
-    }
-    Ok(())
-}
-
-/// What came of documents, as soon as it is known of all; at the latest after `patience`. Each look
-/// goes only as far as the first that is under way: ten thousand of them are not read again for each
-/// that ends.
-async fn await_all(app: &App, asked: &[Asked], patience: Duration) -> Result<Publish, StoreError> {
-    let mut ended = app.attempts.subscribe();
-    let end = Instant::now() + patience;
-    let mut open = asked;
-    loop {
-        ended.borrow_and_update();
-        let wanted = open.to_vec();
-        let known = app.store.read(move |read| {
-            let outcomes = wanted.iter().map(|asked| status::outcome(read, *asked).transpose());
-            outcomes.map_while(|outcome| outcome).collect::<Result<Vec<_>, StoreError>>()
-        });
-        let known = known.await?;
-        if let Some(failed) = known.iter().find(|outcome| outcome.state == State::Queued) {
-            return Ok(failed.clone());
-        }
-        open = open.get(known.len()..).unwrap_or_default();
-        if open.is_empty() {
-            return Ok(Publish::published());
-        }
-        if timeout_at(end, ended.changed()).await.is_err() {
-            return Ok(Publish::queued("it is being published; no relay has taken it yet"));
-        }
-    }
-}
-
-/// What came of documents that a write has just wanted.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn outcome(app: &App, documents: &[DocumentId]) -> Result<Publish, StoreError> {
-    let asked: Vec<_> =
-        documents.iter().map(|document| Asked { document: *document, attempts: 0 }).collect();
-    await_all(app, &asked, PATIENCE).await
-}
-
-/// Publishes a machine's documents once more, now.
-///
-/// # Errors
-/// [`FleetError::Unpublishable`] for a machine or an operator without a key,
-/// [`FleetError::NotPublished`] where no relay took them: they stay in the outbox.
-pub async fn republish(
-    app: &App,
-    actor: &str,
-    operator: Option<OperatorId>,
-    id: MachineId,
-) -> Result<status::Documents, FleetError> {
-    let (now, actor) = (app.clock.now(), actor.to_owned());
-    let asked = app.store.write(move |tx| {
-        let machine = find(tx, id, operator)?;
-        let missing = |why| Err(FleetError::Unpublishable { machine: id, why });
-        if machine.machine_npub.is_none() || machine.revoked_at.is_some() {
-            return missing("it is not paired: pair it first");
-        }
-        if operators::find(tx, machine.operator_id)?.is_none_or(|o| o.pubkey.is_none()) {
-            return missing("its operator has no key: make one with `operator init`");
-        }
-        let mut asked = vec![again(tx, &machine, DocumentKind::Fees, now)?];
-        if documents::wanted(tx, id, DocumentKind::Cassettes)?.is_some() {
-            asked.push(again(tx, &machine, DocumentKind::Cassettes, now)?);
-        }
-        audit(tx, now, &actor, "machine.republish", &subject(id), serde_json::Value::Null)?;
-        Ok(asked)
-    });
-    let asked: Result<Vec<Asked>, FleetError> = asked.await;
-    let asked = asked?;
-    wake(app);
-    let came = await_all(app, &asked, REPUBLISH_PATIENCE).await?;
-    if came.state == State::Queued {
-        return Err(FleetError::NotPublished(came.reason.unwrap_or_default()));
-    }
-    Ok(app.store.read(move |read| status::of_machine(read, id)).await?)
-}
-
-/// Makes the wanted version due now; one that a relay has is wanted anew.
-fn again(
-    tx: &Tx<'_>,
-    machine: &KeptMachine,
-    kind: DocumentKind,
-    now: Unix,
-) -> Result<Asked, FleetError> {
-    let waits = documents::wanted(tx, machine.id, kind)?.filter(|d| d.relay_acked_at.is_none());
-    let place = match &waits {
-        Some(document) => outbox::of_document(tx, document.id)?,
-        None => None,
-    };
-    if let (Some(document), Some(place)) = (waits, place) {
-        outbox::hurry(tx, document.id, now)?;
-        return Ok(Asked { document: document.id, attempts: place.attempts });
-    }
-    let document = match kind {
-        DocumentKind::Fees => fees::want(tx, machine, now)?,
-        DocumentKind::Cassettes => cassettes::want(tx, machine, now)?,
-    };
-    Ok(Asked { document, attempts: 0 })
 }
