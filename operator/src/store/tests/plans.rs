@@ -144,6 +144,22 @@ fn what_is_due_is_found_without_what_else_waits() {
     assert_eq!(pushes, [found, found], "those that customers wait for first");
 }
 
+/// Loss prevented: a machine that was stolen and goes on selling, since its revoke first reads what is held
+/// of ten thousand others, and all other writes wait for it.
+#[test]
+fn a_revoke_reads_the_sales_of_its_machine_alone() {
+    let world = world();
+    let machine = world.machine;
+    let steps = world.write(move |tx| {
+        Ok(plan(tx, |_| crate::settle::hold_open_sales(tx, machine, Unix(9)).map(drop)))
+    });
+    let steps: Vec<_> = steps.unwrap();
+    let (found, others): (Vec<_>, Vec<_>) =
+        steps.iter().partition(|step| step.contains("machine_id=?"));
+    assert_eq!(found.len(), 2, "its invoices, its sales: {steps:?}");
+    assert!(others.iter().all(|step| step.contains("ORDER BY")), "{steps:?}");
+}
+
 /// Loss prevented: closing balances that are the slower the more was ever sold, or the more days there
 /// were.
 #[test]
