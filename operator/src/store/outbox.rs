@@ -55,6 +55,17 @@ record! {
     }
 }
 
+/// When to try what is hurried: no clock says so.
+const AT_ONCE: Unix = Unix(0);
+
+impl Waiting {
+    /// Whether an operator has asked for it since it was tried last: see [`hurry`].
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.not_before == AT_ONCE
+    }
+}
+
 /// How much of one topic waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
@@ -254,13 +265,13 @@ pub fn once_more(
     Ok(tx.run(sql, &[&document, &now, &before])? == 1)
 }
 
-/// Makes a document due at once: an operator asked for it.
+/// Makes a document due at once, before all others: an operator waits for it.
 ///
 /// # Errors
 /// [`StoreError::NotOneRow`] where it does not wait.
-pub fn hurry(tx: &Tx<'_>, document: DocumentId, now: Unix) -> Result<(), StoreError> {
+pub fn hurry(tx: &Tx<'_>, document: DocumentId) -> Result<(), StoreError> {
     let sql = "UPDATE outbox SET not_before = ?2 WHERE document_id = ?1 AND done_at IS NULL";
-    tx.run_one("outbox", sql, &[&document, &now])
+    tx.run_one("outbox", sql, &[&document, &AT_ONCE])
 }
 
 /// Forgets pushes that have been of no use since `before`, sent or not. The number forgotten.

@@ -59,8 +59,10 @@ async fn await_all(app: &App, asked: &[Asked], patience: Duration) -> Result<Pub
 /// # Errors
 /// [`StoreError`].
 pub async fn outcome(app: &App, documents: &[DocumentId]) -> Result<Publish, StoreError> {
-    let asked: Vec<_> =
-        documents.iter().map(|document| Asked { document: *document, attempts: 0 }).collect();
+    let asked: Vec<_> = documents
+        .iter()
+        .map(|document| Asked { document: *document, attempts: 0, or_newer: false })
+        .collect();
     await_all(app, &asked, PATIENCE).await
 }
 
@@ -102,7 +104,8 @@ pub async fn republish(
     Ok(app.store.read(move |read| status::of_machine(read, id)).await?)
 }
 
-/// Makes the wanted version due now; one that a relay has is wanted anew.
+/// Makes the wanted version due now; one that a relay has is wanted anew. An attempt that is under way
+/// does not count: it began before.
 fn again(
     tx: &Tx<'_>,
     machine: &KeptMachine,
@@ -114,13 +117,13 @@ fn again(
         Some(document) => outbox::of_document(tx, document.id)?,
         None => None,
     };
-    if let (Some(document), Some(place)) = (waits, place) {
-        outbox::hurry(tx, document.id, now)?;
-        return Ok(Asked { document: document.id, attempts: place.attempts });
-    }
-    let document = match kind {
-        DocumentKind::Fees => fees::want(tx, machine, now)?,
-        DocumentKind::Cassettes => cassettes::want(tx, machine, now)?,
+    let (document, attempts) = match (waits, place) {
+        (Some(document), Some(place)) => (document.id, place.attempts),
+        _ => match kind {
+            DocumentKind::Fees => (fees::want(tx, machine, now)?, 0),
+            DocumentKind::Cassettes => (cassettes::want(tx, machine, now)?, 0),
+        },
     };
-    Ok(Asked { document, attempts: 0 })
+    outbox::hurry(tx, document)?;
+    Ok(Asked { document, attempts, or_newer: true })
 }

@@ -5,33 +5,37 @@
 //! `created_at`. Once a relay took it, it is marked and the machine is told, in one write.
 //!
 //! Failure policy: [`PublishError`]; the row stays with the reason and is tried again, after one
-//! second at first and every half minute at last. While one operator's bunker does not answer, its
-//! other documents wait without asking it. Where it lies, somebody is told, once a day for a document.
+//! second at first and every half minute at last. Where an operator's bunker does not answer, its
+//! documents wait, and nobody else's ([`bunkers`]). Where it lies, somebody is told, once a day for a
+//! document.
 //!
 //! A change for all machines is ten thousand documents: the bunker has no more than a window of them,
 //! others are kept and sent meanwhile, and what is written of them shares commits.
 
 mod asked;
+mod bunkers;
+mod due;
 mod error;
 mod heard;
 mod job;
 
-use std::collections::BTreeSet;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitspire_shared::document::watermark::next_time;
-use bitspire_shared::ids::{EventId, PubKey};
+use bitspire_shared::ids::EventId;
 use bitspire_shared::rpc::{ConfigChanged, Push};
 use bitspire_shared::time::Unix;
 use bitspire_shell::pool::{Pool, PoolError};
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::stream::FuturesUnordered;
 use nostr::{Event, JsonUtil as _};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
+use self::bunkers::{Bunkers, Turn};
+use self::due::Due;
 use self::error::PublishError;
 use self::job::{Job, job, make};
 use super::{lies, wake};
@@ -39,21 +43,18 @@ use crate::app::{App, Ring};
 use crate::http::error::in_words;
 use crate::ids::{DocumentId, OutboxId};
 use crate::rpc::push;
-use crate::signer::SignerError;
+use crate::signer::{RemoteSigner, SignerError};
 use crate::store::outbox::{self, Waiting};
-use crate::store::{Kept, Read, StoreError, documents};
+use crate::store::{Kept, StoreError, documents};
 
 pub use self::asked::{outcome, republish};
+pub use self::bunkers::AT_BUNKERS;
 pub use self::heard::heard;
 
 /// Between two looks at what waits, where no bell rang.
 const LOOK: Duration = Duration::from_secs(1);
-/// Documents that are read from the outbox at once.
-const PAGE: u32 = 64;
 /// Documents under way at once, in whatever step.
 const UNDER_WAY: usize = 48;
-/// Documents that bunkers have at once.
-pub const AT_BUNKERS: usize = 8;
 /// Between two rings for documents that relays took: each wakes all who listen, who would be woken
 /// hundreds of times a second.
 const RING: Duration = Duration::from_millis(50);
@@ -83,25 +84,12 @@ impl Carrier for Pool {
 pub(super) struct Publisher<C> {
     app: Arc<App>,
     relays: Arc<C>,
-    at_bunkers: Semaphore,
-}
-
-/// What the attempts of one look tell each other.
-#[derive(Default)]
-struct Round {
-    /// Operators whose bunker did not answer.
-    resting: Mutex<BTreeSet<PubKey>>,
-}
-
-impl Round {
-    fn resting(&self) -> MutexGuard<'_, BTreeSet<PubKey>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    bunkers: Bunkers,
 }
 
 impl<C: Carrier> Publisher<C> {
     pub(super) const fn new(app: Arc<App>, relays: Arc<C>) -> Self {
-        Self { app, relays, at_bunkers: Semaphore::const_new(AT_BUNKERS) }
+        Self { app, relays, bunkers: Bunkers::new() }
     }
 
     pub(super) async fn run(self, mut bell: broadcast::Receiver<Ring>) {
@@ -133,31 +121,22 @@ impl<C: Carrier> Publisher<C> {
         self.relays.end().await;
     }
 
-    /// Tries what is due now: one page after the other, the next one as soon as there is room for it.
-    /// Where one operator's bunker rests, its documents are put off, and those of others behind them
-    /// are reached.
+    /// Tries what is due, and what becomes so meanwhile, until nothing is under way: whoever waits for
+    /// one bunker or relay keeps nothing from being begun.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
-        let (now, round) = (self.app.clock.now(), Round::default());
-        let pages = stream::try_unfold(outbox::START, |after| {
-            let due = move |read: &Read<'_>| outbox::due_documents(read, now, after, PAGE);
-            let due = self.app.store.read(due);
-            async move {
-                let page = due.await?;
-                let last = page.last().map(|waiting| (waiting.not_before, waiting.id));
-                let page = page.into_iter().map(Ok::<_, StoreError>);
-                Ok::<_, StoreError>(last.map(|last| (stream::iter(page), last)))
-            }
-        });
-        let tries = pages.try_flatten().map(async |due| self.attempt(due?, &round).await);
-        let mut tries = pin!(tries.buffer_unordered(UNDER_WAY));
+        let (mut due, mut anew) = (Due::new(), Instant::now() + LOOK);
+        let mut tries = FuturesUnordered::new();
         let mut told: Option<Instant> = None;
         loop {
-            let tried = match told {
-                Some(first) => timeout_at(first + RING, tries.next()).await,
-                None => Ok(tries.next().await),
-            };
-            let ended = match tried {
-                Ok(Some(tried)) => {
+            while tries.len() < UNDER_WAY
+                && let Some(waiting) = due.next(&self.app).await?
+            {
+                tries.push(async { (waiting.id, self.attempt(waiting).await) });
+            }
+            let until = told.map_or(anew, |first| anew.min(first + RING));
+            let ended = match timeout_at(until, tries.next()).await {
+                Ok(Some((id, tried))) => {
+                    due.ended(id);
                     self.app.attempts.send_modify(|ended| *ended = ended.wrapping_add(1));
                     if tried? {
                         told.get_or_insert_with(Instant::now);
@@ -174,17 +153,18 @@ impl<C: Carrier> Publisher<C> {
             if ended {
                 return Ok(());
             }
+            if Instant::now() >= anew {
+                anew = Instant::now() + LOOK;
+                due.anew();
+            }
         }
     }
 
     /// Whether a relay took it and its machine is to be told.
-    async fn attempt(
-        &self,
-        waiting: Kept<OutboxId, Waiting>,
-        round: &Round,
-    ) -> Result<bool, StoreError> {
+    async fn attempt(&self, waiting: Kept<OutboxId, Waiting>) -> Result<bool, StoreError> {
         let Some(document) = waiting.document_id else { return Ok(false) };
-        let error = match self.publish(document, round).await {
+        let (began, hurried) = (waiting.not_before, waiting.is_hurried());
+        let error = match self.publish(document, hurried).await {
             Ok(told) => return Ok(told),
             Err(error) => error,
         };
@@ -200,9 +180,10 @@ impl<C: Carrier> Publisher<C> {
             _ => None,
         };
         let kept = self.app.store.write(move |tx| {
-            // it may have been superseded meanwhile, and is done then
-            let waits = outbox::of_document(tx, document)?.is_some_and(|row| row.done_at.is_none());
-            if !waits {
+            // superseded meanwhile, it is done. Hurried meanwhile, it is due: what came of an attempt
+            // from before is no answer to whoever asked for it
+            let stands = |row: &Waiting| row.done_at.is_none() && row.not_before == began;
+            if !outbox::of_document(tx, document)?.is_some_and(|row| stands(&row)) {
                 return Ok(());
             }
             outbox::failed(tx, id, &reason, now.after(wait))?;
@@ -216,8 +197,8 @@ impl<C: Carrier> Publisher<C> {
 
     /// Brings one document to a relay; whether its machine is to be told. One that was superseded
     /// needs nothing any more.
-    async fn publish(&self, id: DocumentId, round: &Round) -> Result<bool, PublishError> {
-        let Some((job, event, fresh)) = self.event(id, round).await? else { return Ok(false) };
+    async fn publish(&self, id: DocumentId, hurried: bool) -> Result<bool, PublishError> {
+        let Some((job, event, fresh)) = self.event(id, hurried).await? else { return Ok(false) };
         if fresh && !self.keep(id, &event).await? {
             return Ok(false);
         }
@@ -244,17 +225,19 @@ impl<C: Carrier> Publisher<C> {
     async fn event(
         &self,
         id: DocumentId,
-        round: &Round,
+        hurried: bool,
     ) -> Result<Option<(Job, Event, bool)>, PublishError> {
         let read = async || self.app.store.read(move |read| job(read, id)).await;
         let Some(mut job) = read().await? else { return Ok(None) };
         if job.document.event.is_none() {
+            let signer = self.app.signer(job.operator).ok_or(PublishError::NoSigner)?;
+            let turn = self.bunkers.turn(job.operator, hurried, &self.app.clock).await;
+            let turn = turn.ok_or(PublishError::SignerRests)?;
             // read again in its turn: what a document is made of must not grow old while it waits
-            let Ok(_turn) = self.at_bunkers.acquire().await else { return Ok(None) };
             let Some(now) = read().await? else { return Ok(None) };
             job = now;
             if job.document.event.is_none() {
-                let event = self.sign(&job, round).await?;
+                let event = self.sign(&*signer, &job, turn).await?;
                 return Ok(Some((job, event, true)));
             }
         }
@@ -269,23 +252,22 @@ impl<C: Carrier> Publisher<C> {
     }
 
     /// The document's event, signed now.
-    async fn sign(&self, job: &Job, round: &Round) -> Result<Event, PublishError> {
-        let operator = job.operator;
-        let Some(signer) = self.app.signer(operator) else {
-            round.resting().insert(operator);
-            return Err(PublishError::NoSigner);
-        };
-        if round.resting().contains(&operator) {
-            return Err(PublishError::SignerRests);
-        }
+    async fn sign(
+        &self,
+        signer: &dyn RemoteSigner,
+        job: &Job,
+        turn: Turn<'_>,
+    ) -> Result<Event, PublishError> {
         let now = self.app.clock.now();
         let created_at = next_time(now, job.last)?;
-        let made = make(&*signer, job, created_at, now).await;
-        if let Err(PublishError::Signer(
-            SignerError::NoReply { .. } | SignerError::NotSent { .. },
-        )) = made
-        {
-            round.resting().insert(operator);
+        let made = make(signer, job, created_at, now).await;
+        match &made {
+            Err(PublishError::Signer(
+                SignerError::NoReply { .. } | SignerError::NotSent { .. },
+            )) => turn.unanswered(self.app.clock.now()),
+            Ok(_) | Err(PublishError::Signer(_)) => turn.answered(),
+            // it was not asked
+            Err(_) => {}
         }
         made
     }
