@@ -43,7 +43,7 @@ use crate::app::{App, Ring};
 use crate::http::error::in_words;
 use crate::ids::{DocumentId, OutboxId};
 use crate::rpc::push;
-use crate::signer::{RemoteSigner, SignerError};
+use crate::signer::SignerError;
 use crate::store::outbox::{self, Waiting};
 use crate::store::{Kept, StoreError, documents};
 
@@ -230,14 +230,14 @@ impl<C: Carrier> Publisher<C> {
         let read = async || self.app.store.read(move |read| job(read, id)).await;
         let Some(mut job) = read().await? else { return Ok(None) };
         if job.document.event.is_none() {
-            let signer = self.app.signer(job.operator).ok_or(PublishError::NoSigner)?;
+            self.app.signer(job.operator).ok_or(PublishError::NoSigner)?;
             let turn = self.bunkers.turn(job.operator, hurried, &self.app.clock).await;
             let turn = turn.ok_or(PublishError::SignerRests)?;
             // read again in its turn: what a document is made of must not grow old while it waits
             let Some(now) = read().await? else { return Ok(None) };
             job = now;
             if job.document.event.is_none() {
-                let event = self.sign(&*signer, &job, turn).await?;
+                let event = self.sign(&job, turn).await?;
                 return Ok(Some((job, event, true)));
             }
         }
@@ -252,15 +252,11 @@ impl<C: Carrier> Publisher<C> {
     }
 
     /// The document's event, signed now.
-    async fn sign(
-        &self,
-        signer: &dyn RemoteSigner,
-        job: &Job,
-        turn: Turn<'_>,
-    ) -> Result<Event, PublishError> {
+    async fn sign(&self, job: &Job, turn: Turn<'_>) -> Result<Event, PublishError> {
+        let signer = self.app.signer(job.operator).ok_or(PublishError::NoSigner)?;
         let now = self.app.clock.now();
         let created_at = next_time(now, job.last)?;
-        let made = make(signer, job, created_at, now).await;
+        let made = make(&*signer, job, created_at, now).await;
         match &made {
             Err(PublishError::Signer(
                 SignerError::NoReply { .. } | SignerError::NotSent { .. },
