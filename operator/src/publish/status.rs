@@ -150,11 +150,14 @@ impl Publish {
     }
 }
 
-/// A document that somebody waits for, and how often it had been tried by then.
+/// A document that somebody waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) document: DocumentId,
+    /// How often it had been tried by then.
     pub(super) attempts: u32,
+    /// Whether a newer version in its place will do.
+    pub(super) or_newer: bool,
 }
 
 /// What came of one document; `None` while its attempt is under way.
@@ -166,6 +169,11 @@ pub(super) fn outcome(read: &Read<'_>, asked: Asked) -> Result<Option<Publish>, 
         return Ok(Some(Publish::published()));
     }
     if document.superseded_at.is_some() {
+        if asked.or_newer
+            && let Some(newer) = documents::wanted(read, document.machine_id, document.kind)?
+        {
+            return outcome(read, Asked { document: newer.id, attempts: 0, ..asked });
+        }
         return Ok(Some(Publish::queued("a newer version is wanted")));
     }
     let waiting = outbox::of_document(read, asked.document)?;

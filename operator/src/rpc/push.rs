@@ -30,7 +30,7 @@ use super::{Rpc, random};
 use crate::app::Ring;
 use crate::ids::{MachineId, OutboxId};
 use crate::settle;
-use crate::store::outbox::{self, NewPush, Waiting};
+use crate::store::outbox::{self, NewPush, PUSH_USE_S, Waiting};
 use crate::store::{Kept, StoreError, Tx, machines, sessions};
 
 /// Between two looks at what waits, where no bell rang.
@@ -41,8 +41,6 @@ const BATCH: u32 = 64;
 const AT_ONCE: usize = 8;
 /// Seconds until a push that no relay took is tried again.
 const RETRY_S: u64 = 5;
-/// Seconds for which a push is of use; longer than a customer waits.
-const USE_S: u64 = 600;
 /// The name of the push whose leave is added when it is sent.
 const PAYMENT_SETTLED: &str = "payment_settled";
 
@@ -68,7 +66,7 @@ pub fn queue(tx: &Tx<'_>, machine: MachineId, push: &Push, now: Unix) -> Result<
         tracing::error!(event = "push_not_queued", machine = %machine, push = name(push));
         return Ok(());
     };
-    let expires_at = now.after(USE_S);
+    let expires_at = now.after(PUSH_USE_S);
     let new = NewPush { machine_id: machine, push: name(push), push_id, body, expires_at };
     outbox::push(tx, &new, now).map(|_| ())
 }
@@ -82,7 +80,7 @@ pub(crate) fn settled(
     now: Unix,
 ) -> NewPush {
     let body = json!({"txid": txid, "payment_hash": settled.payment_hash});
-    let expires_at = now.after(USE_S);
+    let expires_at = now.after(PUSH_USE_S);
     NewPush { machine_id: machine, push: PAYMENT_SETTLED, push_id, body, expires_at }
 }
 

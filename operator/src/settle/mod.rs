@@ -14,8 +14,10 @@
 //! was never there) changes nothing that was written, and is told to a person, once for each payment.
 //!
 //! Failure policy: the watcher never dies of one bad payment and never loses one: what cannot be
-//! recorded now is logged, and the cursor stays before it.
+//! recorded is kept aside, told, and tried again at each reading ([`aside`]); where the wallet or the
+//! database is away, the cursor stays before it.
 
+mod aside;
 mod authorise;
 mod record;
 mod revoke;
@@ -28,7 +30,6 @@ use std::time::Duration;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PaymentHash;
-use bitspire_shared::money::Direction;
 use bitspire_shared::settlement::GRACE_S;
 use bitspire_shared::time::Unix;
 use futures_util::StreamExt as _;
@@ -178,8 +179,10 @@ fn report(wallet: &str, result: Result<(), SettleError>) {
     }
 }
 
-/// Reads a wallet's list since the durable cursor, and moves the cursor past what is on record.
+/// Reads a wallet's list since the durable cursor, and moves the cursor past what is on record, or kept
+/// aside; what was kept aside before is tried again.
 pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
+    aside::try_again(app, wallet).await?;
     let id = wallet.id().to_owned();
     let read = id.clone();
     let from: Option<u64> =
@@ -196,6 +199,7 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
         from = 0;
     }
     let mut page = wallet.list(Cursor(from)).await?;
+    let mut recorded_to = None;
     loop {
         let (payments, to) = page;
         // what came meanwhile is for the next reading: a wallet whose time lies ahead of ours has
@@ -208,26 +212,38 @@ pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
                 false => wallet.list(to).await.map(Some),
             }
         };
-        let (recorded, next) = tokio::join!(consider_all(app, wallet, payments), following);
+        // the cursor follows one page behind, in a commit with what is recorded meanwhile
+        let (moved, recorded, next) = tokio::join!(
+            move_cursor(app, &id, recorded_to.take()),
+            consider_all(app, wallet, payments),
+            following
+        );
+        moved?;
         recorded?;
         if to.0 == from {
             return Ok(());
         }
         from = to.0;
-        let (now, id) = (app.clock.now(), id.clone());
-        app.store
-            .write(move |tx| match settlements::cursor(tx, &id)? {
-                // somebody else has read further meanwhile
-                Some(further) if further >= to.0 => Ok(()),
-                _ => settlements::set_cursor(tx, &id, to.0, now),
-            })
-            .await
-            .map_err(SettleError::Store)?;
-        match next? {
-            Some(following) => page = following,
-            None => return Ok(()),
+        recorded_to = Some(from);
+        match next {
+            Ok(Some(following)) => page = following,
+            ended => {
+                move_cursor(app, &id, recorded_to).await?;
+                return ended.map(|_| ()).map_err(Into::into);
+            }
         }
     }
+}
+
+/// What a wallet's list has up to here is on record.
+async fn move_cursor(app: &App, wallet: &str, to: Option<u64>) -> Result<(), SettleError> {
+    let (Some(to), id, now) = (to, wallet.to_owned(), app.clock.now()) else { return Ok(()) };
+    let moved = app.store.write(move |tx| match settlements::cursor(tx, &id)? {
+        // somebody else has read further meanwhile
+        Some(further) if further >= to => Ok(()),
+        _ => settlements::set_cursor(tx, &id, to, now),
+    });
+    moved.await.map_err(SettleError::Store)
 }
 
 /// Records what a list brought, in its order, so many at a time that they share a flush: a list after a
@@ -240,7 +256,7 @@ async fn consider_all(
     let each = payments.into_iter().map(|payment| async move {
         // never closed; whoever came first goes first, so the order stays
         let _place = app.recording.acquire().await;
-        consider(app, wallet, payment).await
+        aside::consider_or_keep(app, wallet, payment).await
     });
     let considered = futures_util::stream::iter(each).buffered(TOGETHER);
     let last =
@@ -254,7 +270,7 @@ async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
     let open: Vec<(PaymentHash, Unix)> = app
         .store
         .read(move |read| match machines::by_wallet(read, &id)? {
-            Some(machine) => invoices::open(read, machine.id, POLLED),
+            Some(machine) => invoices::to_look_up(read, machine.id, &id, POLLED),
             None => Ok(Vec::new()),
         })
         .await
@@ -265,6 +281,11 @@ async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
             Ok(looked) => looked,
             Err(SettleError::Wallet(error)) if error.kind() == Kind::Transient => {
                 return Err(error.into());
+            }
+            // it was paid: its invoice stays open, and the list's readings look for it
+            Err(error) if aside::stays(&error) => {
+                aside::keep(app, wallet, hash, Flow::Inbound, &error).await?;
+                continue;
             }
             // one payment that cannot be looked up or recorded keeps no other from being seen
             Err(error) => {
@@ -309,11 +330,11 @@ async fn hinted(app: &App, wallet: &dyn Wallet, hash: PaymentHash) -> Result<(),
     let invoice = wallet.lookup(hash).await?;
     let own = invoice.is_some();
     match invoice {
-        Some(invoice) => consider(app, wallet, invoice).await?,
+        Some(invoice) => aside::consider_or_keep(app, wallet, invoice).await?,
         None => disown(app, wallet, hash, Flow::Inbound).await?,
     };
     match wallet.lookup_payment(hash).await {
-        Ok(Some(payment)) => consider(app, wallet, payment).await.map(|_| ()),
+        Ok(Some(payment)) => aside::consider_or_keep(app, wallet, payment).await.map(|_| ()),
         Ok(None) => disown(app, wallet, hash, Flow::Outbound).await.map(|_| ()),
         // a wallet with one record for a hash has told it: the invoice
         Err(WalletError::Unknown { .. }) if own && !wallet.absence_is_final() => Ok(()),
@@ -395,12 +416,8 @@ fn has_moved(
     hash: PaymentHash,
     flow: Flow,
 ) -> Result<bool, StoreError> {
-    let direction = match flow {
-        Flow::Inbound => Direction::CashOut,
-        Flow::Outbound => Direction::CashIn,
-    };
     let settled = settlements::by_hash(read, hash)?
-        .is_some_and(|row| row.wallet_id == wallet && row.direction == direction);
+        .is_some_and(|row| row.wallet_id == wallet && row.direction == flow.direction());
     if settled || flow == Flow::Inbound {
         return Ok(settled);
     }

@@ -4,13 +4,11 @@
 //! with its claim open to the customer; each unpaid invoice is cancelled, so that it is late
 //! whenever it is paid. Offered withdraws stay payable: they are the customers'.
 
-use bitspire_shared::money::Direction;
 use bitspire_shared::time::Unix;
 
 use crate::ids::MachineId;
 use crate::store::invoices::{self, InvoiceState};
-use crate::store::settlements::{self, Distribution};
-use crate::store::{StoreError, Tx, claims, quotes};
+use crate::store::{StoreError, Tx, claims, quotes, settlements};
 
 /// Holds the open sales of a machine that is being revoked; how many paid ones.
 ///
@@ -20,21 +18,15 @@ pub fn hold_open_sales(tx: &Tx<'_>, machine: MachineId, now: Unix) -> Result<usi
     for (hash, _) in invoices::open(tx, machine, u32::MAX)? {
         invoices::set_state(tx, hash, InvoiceState::Cancelled)?;
     }
-    let held = settlements::by_distribution(tx, Distribution::Held, None, u32::MAX)?;
-    let unreported = held.into_iter().filter(|settlement| {
-        settlement.machine_id == machine
-            && settlement.direction == Direction::CashOut
-            && settlement.reported_at.is_none()
-    });
-    let mut count: usize = 0;
-    for settlement in unreported {
+    let held = settlements::held_unreported(tx, machine)?;
+    let count = held.len();
+    for settlement in held {
         settlements::hold(tx, settlement.id, "revoked")?;
         if let Some(id) = settlement.quote_id
             && let Some(quote) = quotes::find(tx, id)?
         {
             claims::open(tx, quote.claim_hash, machine, quote.txid, now)?;
         }
-        count = count.saturating_add(1);
     }
     Ok(count)
 }

@@ -16,6 +16,7 @@ use crate::rpc::tests::{Peer, World, id, key, publish_fees, serving};
 use crate::store::claims;
 use crate::store::payments::{self, NewPayment, Subject};
 use crate::store::settlements::Distribution;
+use crate::store::{damage, unrecorded};
 use crate::wallet::InvoiceRequest;
 use crate::wallet::simulated::Behaviour;
 
@@ -194,8 +195,9 @@ async fn what_came_while_away_shares_its_flushes() {
     world.books_hold().await;
 }
 
-/// Loss prevented: a watcher that dies of one bad payment, so that no later one is seen; or one
-/// that goes past it, so that nobody ever hears of it.
+/// Loss prevented: a watcher that dies of one bad payment, so that no later one is seen, or reads its
+/// wallet's list from there for ever, more each time; or one that goes past it, so that nobody ever hears
+/// of it and it is never recorded; or tells of it again every few minutes.
 #[tokio::test]
 async fn one_bad_payment_stops_no_other_and_is_not_passed_over() {
     let (world, mut machine) = serving().await;
@@ -212,15 +214,39 @@ async fn one_bad_payment_stops_no_other_and_is_not_passed_over() {
         pay(&world, &invoice_in(&world, "till", 1_000, json!({})).await.bolt11);
     }
     pay(&world, &good.bolt11);
-    let before = world.read(|read| settlements::cursor(read, "till")).await;
-    assert!(read_list(&world, "till").await.is_err());
+    read_list(&world, "till").await.unwrap();
     let behind = settlement(&world, good.payment_hash).await.map(|kept| kept.status);
     assert_eq!(behind, Some(SettlementStatus::Accepted), "by the list alone");
-    assert!(poll_open(&world.app, &*world.app.wallets["till"].clone()).await.is_err());
-    let kept = settlement(&world, good.payment_hash).await.unwrap();
-    assert_eq!(kept.status, SettlementStatus::Accepted);
-    assert_eq!(settlement(&world, bad.payment_hash).await, None);
-    assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, before);
+    let till = world.app.wallets["till"].clone();
+    let (_, end) = till.list(Cursor(0)).await.unwrap();
+    assert_eq!(world.read(|read| settlements::cursor(read, "till")).await, Some(end.0));
+
+    for _ in 0..2 {
+        // long after the invoice's end
+        world.advance(10_000);
+        read_list(&world, "till").await.unwrap();
+        poll_open(&world.app, &*till).await.unwrap();
+        hinted(&world.app, &*till, bad.payment_hash).await.unwrap();
+        assert_eq!(settlement(&world, bad.payment_hash).await, None);
+    }
+    assert_eq!(world.audited("settlement.unrecorded").await, 1);
+    let invoice = world.read(move |read| invoices::by_hash(read, bad.payment_hash)).await.unwrap();
+    assert_eq!(invoice.state, InvoiceState::Open, "nobody says that it was not paid");
+    let kept = world.read(move |read| unrecorded::to_try(read, "till", Unix(0), 9)).await;
+    let [kept] = &kept[..] else { panic!("{kept:?}") };
+    assert_eq!((kept.payment_hash, kept.direction), (bad.payment_hash, Direction::CashOut));
+    assert!(kept.reason.contains("claim of"), "{}", kept.reason);
+
+    // somebody has looked after it
+    let claim = format!("DELETE FROM claims WHERE txid = '{}'", quote.txid);
+    world.write(move |tx| damage(tx, &[claim.as_str()])).await;
+    world.advance(180);
+    read_list(&world, "till").await.unwrap();
+    let kept = settlement(&world, bad.payment_hash).await.unwrap();
+    assert_eq!((kept.status, kept.wire_sats), (SettlementStatus::Under, Sats(1)));
+    assert_eq!(world.read(|read| unrecorded::count(read, "till")).await, 0);
+    assert_eq!(world.audited("settlement.recorded").await, 1);
+    world.books_hold().await;
 }
 
 /// Loss prevented: sats distributed by a fee that the machine was never told; or a customer who

@@ -9,7 +9,7 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::column::{Json, text_enum};
-use super::row::record;
+use super::row::{Row, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::MachineId;
 
@@ -97,6 +97,26 @@ pub fn by_txn(
 ) -> Result<Option<Invoice>, StoreError> {
     let sql = "SELECT * FROM invoices WHERE machine_id = ?1 AND txid = ?2";
     read.one(sql, &[&machine, &txid], Invoice::from_row)
+}
+
+/// At most `limit` open invoices of a machine of which it is not known yet that this wallet was paid,
+/// the first to expire first: payment and end of each.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn to_look_up(
+    read: &Read<'_>,
+    machine: MachineId,
+    wallet_id: &str,
+    limit: u32,
+) -> Result<Vec<(PaymentHash, Unix)>, StoreError> {
+    let sql = "SELECT payment_hash, expires_at FROM invoices WHERE state = 'open'
+               AND machine_id = ?1 AND NOT EXISTS (SELECT 1 FROM unrecorded
+                   WHERE unrecorded.wallet_id = ?2
+                       AND unrecorded.payment_hash = invoices.payment_hash)
+               ORDER BY expires_at LIMIT ?3";
+    let one = |row: &Row<'_>| Ok((row.get("payment_hash")?, row.get("expires_at")?));
+    read.all(sql, &[&machine, &wallet_id, &limit], one)
 }
 
 /// At most `limit` open invoices of a machine, the first to expire first: payment and end of each.

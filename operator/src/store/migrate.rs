@@ -60,7 +60,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(22, "0022_outbox_due"),
     migration!(23, "0023_sums"),
     migration!(24, "0024_recycled"),
-    migration!(25, "0025_rows"),
+    migration!(25, "0025_unrecorded"),
+    migration!(26, "0026_rows"),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS migrations (

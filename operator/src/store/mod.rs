@@ -43,6 +43,7 @@ pub mod sessions;
 pub mod settlements;
 mod sqlite;
 pub mod tokens;
+pub mod unrecorded;
 pub mod verdicts;
 pub mod volume;
 pub mod webhook;

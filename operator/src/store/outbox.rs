@@ -12,6 +12,9 @@ use super::row::{Kept, record};
 use super::{Read, StoreError, Tx};
 use crate::ids::{DocumentId, MachineId, OutboxId};
 
+/// Seconds for which a push is of use at most; longer than a customer waits.
+pub const PUSH_USE_S: u64 = 600;
+
 text_enum! {
     /// What is to be sent.
     pub enum Topic {
@@ -52,6 +55,17 @@ record! {
     }
 }
 
+/// When to try what is hurried: no clock says so.
+const AT_ONCE: Unix = Unix(0);
+
+impl Waiting {
+    /// Whether an operator has asked for it since it was tried last: see [`hurry`].
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.not_before == AT_ONCE
+    }
+}
+
 /// How much of one topic waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
@@ -74,7 +88,7 @@ pub struct NewPush {
     pub push_id: PushId,
     /// Its body.
     pub body: Value,
-    /// From when on it is of no use.
+    /// From when on it is of no use; [`PUSH_USE_S`] after it is queued at the latest.
     pub expires_at: Unix,
 }
 
@@ -91,7 +105,7 @@ pub fn push(tx: &Tx<'_>, new: &NewPush, now: Unix) -> Result<OutboxId, StoreErro
         push_id: Some(new.push_id),
         body: Some(Json(new.body.clone())),
         created_at: now,
-        expires_at: Some(new.expires_at),
+        expires_at: Some(new.expires_at.min(now.after(PUSH_USE_S))),
         not_before: now,
         attempts: 0,
         last_error: None,
@@ -159,14 +173,17 @@ pub fn due_pushes(
     now: Unix,
     limit: u32,
 ) -> Result<Vec<Kept<OutboxId, Waiting>>, StoreError> {
+    // what was tried last so long ago has expired: it is kept for a day, and not looked over
     let sql = "SELECT * FROM outbox WHERE done_at IS NULL AND topic = 'push'
-                   AND (push = 'config_changed') = ?1 AND not_before <= ?2 AND expires_at > ?2
+                   AND (push = 'config_changed') = ?1 AND not_before > ?4 AND not_before <= ?2
+                   AND expires_at > ?2
                ORDER BY not_before, id LIMIT ?3";
-    let due = read.all(sql, &[&false, &now, &limit], Waiting::kept)?;
+    let of_use = Unix(now.0.saturating_sub(PUSH_USE_S));
+    let due = read.all(sql, &[&false, &now, &limit, &of_use], Waiting::kept)?;
     if !due.is_empty() {
         return Ok(due);
     }
-    read.all(sql, &[&true, &now, &limit], Waiting::kept)
+    read.all(sql, &[&true, &now, &limit, &of_use], Waiting::kept)
 }
 
 /// Where a page of due things ends.
@@ -248,13 +265,13 @@ pub fn once_more(
     Ok(tx.run(sql, &[&document, &now, &before])? == 1)
 }
 
-/// Makes a document due at once: an operator asked for it.
+/// Makes a document due at once, before all others: an operator waits for it.
 ///
 /// # Errors
 /// [`StoreError::NotOneRow`] where it does not wait.
-pub fn hurry(tx: &Tx<'_>, document: DocumentId, now: Unix) -> Result<(), StoreError> {
+pub fn hurry(tx: &Tx<'_>, document: DocumentId) -> Result<(), StoreError> {
     let sql = "UPDATE outbox SET not_before = ?2 WHERE document_id = ?1 AND done_at IS NULL";
-    tx.run_one("outbox", sql, &[&document, &now])
+    tx.run_one("outbox", sql, &[&document, &AT_ONCE])
 }
 
 /// Forgets pushes that have been of no use since `before`, sent or not. The number forgotten.

@@ -22,7 +22,7 @@ pub mod simulated;
 
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::PaymentHash;
-use bitspire_shared::money::{Msat, Sats};
+use bitspire_shared::money::{Direction, Msat, Sats};
 use bitspire_shared::time::Unix;
 use futures_util::future::BoxFuture;
 use lightning_invoice::Currency;
@@ -112,6 +112,17 @@ pub enum Flow {
     Inbound,
     /// Out of the wallet.
     Outbound,
+}
+
+impl Flow {
+    /// The protocol's direction of a sale that is paid so.
+    #[must_use]
+    pub const fn direction(self) -> Direction {
+        match self {
+            Self::Inbound => Direction::CashOut,
+            Self::Outbound => Direction::CashIn,
+        }
+    }
 }
 
 /// Where a payment stands.

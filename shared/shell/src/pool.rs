@@ -5,9 +5,10 @@
 //! many relays carry it. Subscriptions stay open: one that a relay closes, or that was made while a
 //! relay was down, is asked for again.
 //!
-//! Failure policy: lost notifications are counted and answered by subscribing again (stored kinds
-//! come back, ephemeral ones are the sender's to retry); a relay that is down, or closes a
-//! subscription, is asked again for ever, after rests that grow and that chance spreads.
+//! Failure policy: what was not read in time is counted and answered by subscribing again, once the
+//! reader has caught up and once for all that was lost by then (stored kinds come back, ephemeral ones
+//! are the sender's to retry); a relay that is down, or closes a subscription, is asked again for ever,
+//! after rests that grow and that chance spreads.
 //! Kinds 20000-29999 are sent without waiting, since relays need not answer them (NIP-01).
 
 mod backoff;
@@ -19,7 +20,6 @@ mod said;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -114,7 +114,6 @@ pub struct Pool {
     lines: Lines,
     /// How long a message each relay takes, where it says so.
     most_bytes: std::sync::Mutex<HashMap<RelayUrl, usize>>,
-    lagged: AtomicU64,
 }
 
 impl Pool {
@@ -156,7 +155,6 @@ impl Pool {
             sent: Mutex::new(VecDeque::new()),
             lines,
             most_bytes: std::sync::Mutex::default(),
-            lagged: AtomicU64::new(0),
         })
     }
 
@@ -213,9 +211,11 @@ impl Pool {
     pub async fn next(&self) -> Option<Event> {
         let mut inbox = self.inbox.lock().await;
         loop {
-            let lost = self.intake.take_lost();
-            if lost > 0 {
-                self.ask_anew(lost).await;
+            inbox.lose(self.intake.take_lost());
+            if inbox.lost > 0 && inbox.has_caught_up() {
+                self.ask_anew(inbox.lost).await;
+                // last, so that a caller who stops waiting in between has it done by the next one
+                inbox.lost = 0;
             }
             let due = inbox.due.iter().map(|(at, _)| *at).min();
             let Inbox { notifications, events, .. } = &mut *inbox;
@@ -254,14 +254,13 @@ impl Pool {
                     self.heard(&mut inbox, relay_url, message).await;
                 }
                 Ok(RelayPoolNotification::Shutdown) | Err(RecvError::Closed) => return None,
-                Err(RecvError::Lagged(lost)) => self.ask_anew(lost).await,
+                Err(RecvError::Lagged(lost)) => inbox.lose(lost),
             }
         }
     }
 
     /// So much was not read in time: what relays keep is asked for once more.
     async fn ask_anew(&self, lost: u64) {
-        self.lagged.fetch_add(lost, Ordering::Relaxed);
         tracing::warn!(event = "relay_notifications_lost", lost);
         let wanted = self.wanted.lock().await;
         for (id, filter) in wanted.iter() {
@@ -340,12 +339,6 @@ impl Pool {
         let Err(error) = asked else { return true };
         tracing::info!(event = "relay_subscribe_failed", subscription = %id, %error);
         !self.line(relay.url()).is_up()
-    }
-
-    /// Notifications lost because they were not read in time, since the start.
-    #[must_use]
-    pub fn lagged(&self) -> u64 {
-        self.lagged.load(Ordering::Relaxed)
     }
 
     /// Publishes an event of a stored kind and waits until at least one relay says OK; the relays

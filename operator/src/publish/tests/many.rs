@@ -29,11 +29,8 @@ struct Busy {
 
 impl Busy {
     fn new() -> Arc<Self> {
-        let keys = Keys::generate();
-        let key = PubKey::new(keys.public_key()).unwrap();
-        let (answers, lies) = (AtomicBool::new(true), AtomicBool::new(false));
-        let inner = Double { keys, key, answers, lies };
-        Arc::new(Self { inner, now: AtomicUsize::new(0), most: AtomicUsize::new(0) })
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { inner: Double::new(), now, most })
     }
 
     async fn counted<T>(&self, work: impl Future<Output = T>) -> T {
@@ -67,13 +64,13 @@ impl RemoteSigner for Busy {
 }
 
 /// A relay that keeps everything, and answers the first ones only when so many have come.
-struct Keeps {
+pub(super) struct Keeps {
     events: Mutex<Vec<Event>>,
     first: Option<(Barrier, AtomicUsize)>,
 }
 
 impl Keeps {
-    fn new(first: usize) -> Arc<Self> {
+    pub(super) fn new(first: usize) -> Arc<Self> {
         let first = (first > 0).then(|| (Barrier::new(first), AtomicUsize::new(first)));
         Arc::new(Self { events: Mutex::default(), first })
     }

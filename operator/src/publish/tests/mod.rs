@@ -1,5 +1,6 @@
 //! Publishing as a relay and a machine see it, with the operator's key in a double of its bunker.
 
+mod asked;
 mod cassettes;
 mod converge;
 mod fees;
@@ -24,7 +25,7 @@ use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use zeroize::Zeroizing;
 
 use crate::app::{App, Ring};
-use crate::ids::MachineId;
+use crate::ids::{MachineId, OperatorId};
 use crate::publish;
 use crate::publish::status::{self, Documents};
 use crate::signer::{RemoteSigner, SignerError, SignerResult};
@@ -45,6 +46,13 @@ struct Double {
 }
 
 impl Double {
+    fn new() -> Self {
+        let keys = Keys::generate();
+        let key = PubKey::new(keys.public_key()).unwrap();
+        let (answers, lies) = (AtomicBool::new(true), AtomicBool::new(false));
+        Self { keys, key, answers, lies }
+    }
+
     fn down<T>(&self, method: &'static str) -> Result<(), Result<T, SignerError>> {
         if self.answers.load(Ordering::SeqCst) {
             return Ok(());
@@ -124,10 +132,8 @@ impl Site {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let relay = format!("[relay]\nembedded = false\nurl = 'ws://127.0.0.1:{port}'\n");
         let world = World::with(&relay).await;
-        let keys = Keys::generate();
-        let key = PubKey::new(keys.public_key()).unwrap();
-        let (answers, lies) = (AtomicBool::new(true), AtomicBool::new(false));
-        let bunker = Arc::new(Double { keys, key, answers, lies });
+        let bunker = Arc::new(Double::new());
+        let key = bunker.key;
         let site = Self { world, port, bunker };
         site.write(move |tx| {
             let operator = operators::list(tx)?.remove(0).id;
@@ -210,14 +216,18 @@ impl Site {
     }
 }
 
-/// A paired machine with its vault pinned, which nothing was published for yet.
+/// A paired machine of the first operator with its vault pinned, which nothing was published for yet.
 async fn paired(app: &Arc<App>, wallet: &str) -> Peer {
+    let first = app.store.read(|read| Ok::<_, StoreError>(operators::list(read)?.remove(0).id));
+    paired_of(app, first.await.unwrap(), wallet).await
+}
+
+async fn paired_of(app: &Arc<App>, operator: OperatorId, wallet: &str) -> Peer {
     let wallet = wallet.to_owned();
     let (spire, vault) = (Keys::generate(), Keys::generate());
     let key_of = |keys: &Keys| PubKey::new(keys.public_key()).unwrap();
     let (spire_key, vault_key, now) = (key_of(&spire), key_of(&vault), app.clock.now());
     let id = app.store.write(move |tx| {
-        let operator = operators::list(tx)?.remove(0).id;
         let row = Machine::new(operator, &wallet, "", "EUR".parse().unwrap(), &wallet, now);
         let id = machines::insert(tx, &row)?;
         machines::set_paired(tx, id, spire_key, &wallet, now.after(3_600), now)?;

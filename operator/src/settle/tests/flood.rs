@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use super::odd::Odd;
 use super::record::{Landed, record};
 use super::*;
-use crate::store::{QUEUE, counted};
+use crate::ledger::suspended;
+use crate::store::unrecorded::{self, Unrecorded};
+use crate::store::{QUEUE, Tx, counted, ledger};
 use crate::testing::Death;
 
 /// Payments of the till that nobody asked for.
@@ -99,6 +101,88 @@ async fn lists_of_all_wallets_take_a_fraction_of_the_writers_queue() {
         assert!(settlement(&world, hash).await.is_some());
     }
     world.books_hold().await;
+}
+
+/// The books have something else under the names of these payments, so that they cannot be recorded.
+async fn in_the_way(world: &World, hashes: &[PaymentHash]) {
+    let (machine, now, hashes) = (world.machine_id, world.app.clock.now(), hashes.to_vec());
+    let book = move |tx: &Tx<'_>| {
+        hashes.iter().try_for_each(|hash| {
+            let other = suspended(machine, *hash, Direction::CashOut, Sats(1), false);
+            ledger::append(tx, &other.unwrap(), now).map(drop)
+        })
+    };
+    world.write(book).await;
+}
+
+async fn unrecorded(world: &World) -> Vec<Unrecorded> {
+    world.read(|read| unrecorded::to_try(read, "till", Unix(0), 999)).await
+}
+
+/// Loss prevented: a payment that could not be recorded is behind the cursor and nowhere else, since the
+/// service died in between; or is told again after each start.
+#[tokio::test]
+async fn what_cannot_be_recorded_is_kept_before_the_cursor_goes_past_it() {
+    // nobody else writes: who waits for a dead writer never ends
+    let mut world = World::new().await;
+    let (count, mut bad, mut cut_off) = (5, Vec::new(), 0);
+    for commits in 0..8 {
+        let all = strays(&world, count).await;
+        let place = bad.len() * count + 2;
+        bad.push(all[2]);
+        in_the_way(&world, &all[2..3]).await;
+        let death = Death::never();
+        world.app.store.dies_by(death.clone());
+        death.after(commits);
+        let till = Odd::by_pages(&world, 2);
+        tokio::select! {
+            read = reconcile(&world.app, &till) => read.unwrap(),
+            () = death.came() => cut_off += 1,
+        }
+        death.spares();
+        drop(till);
+        world.restart().await;
+
+        let from = world.read(|read| settlements::cursor(read, "till")).await.unwrap_or(0);
+        let kept = unrecorded(&world).await.len();
+        let is_kept = kept == bad.len();
+        assert!(is_kept || from <= place as u64, "after {commits} commits: {from}, {kept}");
+        reconcile(&world.app, &Odd::by_pages(&world, 2)).await.unwrap();
+        for hash in all {
+            let recorded = settlement(&world, hash).await.is_some();
+            assert_eq!(recorded, !bad.contains(&hash), "after {commits} commits");
+        }
+        assert_eq!(unrecorded(&world).await.len(), bad.len());
+        assert_eq!(world.audited("settlement.unrecorded").await, bad.len());
+    }
+    assert!(cut_off > 4, "{cut_off}");
+}
+
+/// Loss prevented: readings of a list that take the longer, and ask the wallet the more, the more payments
+/// a fault of this program has kept from being recorded; or that bring them on record a few in three
+/// minutes when it is mended.
+#[tokio::test]
+async fn what_is_kept_is_tried_a_few_at_a_time_and_all_of_it_once_that_helps() {
+    let world = World::new().await;
+    let hashes = strays(&world, 40).await;
+    in_the_way(&world, &hashes).await;
+    read_list(&world, "till").await.unwrap();
+    for round in 0..4 {
+        let kept = unrecorded(&world).await;
+        let untried = kept.iter().filter(|kept| kept.tried_at == kept.first_at).count();
+        assert_eq!((kept.len(), untried), (40, 40_usize.saturating_sub(round * 16)));
+        world.advance(180);
+        read_list(&world, "till").await.unwrap();
+    }
+    let mended = ["DELETE FROM ledger_postings", "DELETE FROM ledger_entries"];
+    world.write(move |tx| damage(tx, &mended)).await;
+    world.advance(180);
+    read_list(&world, "till").await.unwrap();
+    assert_eq!(unrecorded(&world).await, []);
+    for hash in hashes {
+        assert!(settlement(&world, hash).await.is_some());
+    }
+    assert_eq!(world.audited("settlement.recorded").await, 40);
 }
 
 /// Loss prevented: a service that dies while it reads a long list begins at its start each time, and

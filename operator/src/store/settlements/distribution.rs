@@ -29,6 +29,21 @@ pub fn by_distribution(
     read.all(sql, &[&at, &operator, &limit], Settlement::kept)
 }
 
+/// Every cash_out of a machine that is held and whose notes nobody has reported, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn held_unreported(
+    read: &Read<'_>,
+    machine: MachineId,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    // the other indexes have all that the machine ever sold, or what is held of all machines
+    let sql = "SELECT * FROM settlements INDEXED BY settlements_held
+               WHERE machine_id = ?1 AND distribution = 'held' AND direction = 'cash_out'
+                   AND reported_at IS NULL ORDER BY id";
+    read.all(sql, &[&machine], Settlement::kept)
+}
+
 /// At most `limit` settlements that are held for `reason`, oldest first.
 ///
 /// # Errors

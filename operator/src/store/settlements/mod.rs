@@ -29,8 +29,8 @@ use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::Entry;
 
 pub use distribution::{
-    Overdue, by_distribution, distributable, end_leases, finish, held_for, hold, overdue, release,
-    take,
+    Overdue, by_distribution, distributable, end_leases, finish, held_for, held_unreported, hold,
+    overdue, release, take,
 };
 pub use report::{
     Report, Reported, latest_report, newest_position, newest_report, record_report, report_page,

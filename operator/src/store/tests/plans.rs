@@ -124,7 +124,8 @@ fn what_is_asked_often_is_found_by_an_index() {
 }
 
 /// Loss prevented: a paid customer's machine that is told last, since each push is looked for among the
-/// documents of ten thousand machines, or waits for as many that say only that fees have changed.
+/// documents of ten thousand machines, or among a day's that expired unsent while no relay was there,
+/// or waits for as many that say only that fees have changed.
 #[test]
 fn what_is_due_is_found_without_what_else_waits() {
     let world = world();
@@ -138,8 +139,25 @@ fn what_is_due_is_found_without_what_else_waits() {
     let (documents, pushes) = plans.unwrap();
     let found = "SEARCH outbox USING INDEX outbox_documents (not_before>? AND not_before<?)";
     assert_eq!(documents, [found]);
-    let found = "SEARCH outbox USING INDEX outbox_pushes (<expr>=? AND not_before<?)";
+    let found =
+        "SEARCH outbox USING INDEX outbox_pushes (<expr>=? AND not_before>? AND not_before<?)";
     assert_eq!(pushes, [found, found], "those that customers wait for first");
+}
+
+/// Loss prevented: a machine that was stolen and goes on selling, since its revoke first reads what is held
+/// of ten thousand others, and all other writes wait for it.
+#[test]
+fn a_revoke_reads_the_sales_of_its_machine_alone() {
+    let world = world();
+    let machine = world.machine;
+    let steps = world.write(move |tx| {
+        Ok(plan(tx, |_| crate::settle::hold_open_sales(tx, machine, Unix(9)).map(drop)))
+    });
+    let steps: Vec<_> = steps.unwrap();
+    let (found, others): (Vec<_>, Vec<_>) =
+        steps.iter().partition(|step| step.contains("machine_id=?"));
+    assert_eq!(found.len(), 2, "its invoices, its sales: {steps:?}");
+    assert!(others.iter().all(|step| step.contains("ORDER BY")), "{steps:?}");
 }
 
 /// Loss prevented: closing balances that are the slower the more was ever sold, or the more days there

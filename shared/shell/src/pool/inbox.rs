@@ -1,7 +1,9 @@
 //! What the reading task holds: notifications, and what it does again later.
 //!
 //! Promise: a thing that was put off is done once, however often a relay asks for it, and no relay
-//! makes the list long. A subscription that does not hold is asked for after rests that grow.
+//! makes the list long. A subscription that does not hold is asked for after rests that grow. What was
+//! lost is asked for when there is room for it: sooner it would be lost again, and would be all that
+//! relays send.
 //!
 //! Failure policy: what finds the list full is not done again; the next connection asks anew.
 
@@ -14,10 +16,15 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::intake::PLACES;
 use super::line::chance;
 
 /// Things put off at once, at most: far more subscriptions and unanswered events than there are.
 pub(super) const MOST_DUE: usize = 1_024;
+
+/// So many wait for the reader at most when what was lost is asked for anew: half of the places that
+/// there are for events, and of those that the SDK has for notifications.
+const ROOM: usize = PLACES / 2;
 
 /// What is to be done again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub(super) struct Inbox {
     pub(super) due: Vec<(Instant, Again)>,
     /// Subscriptions that a relay closed or did not get, and when they were asked for last.
     pub(super) closed: HashMap<(RelayUrl, SubscriptionId), (Backoff, Instant)>,
+    /// What was not read in time, and not asked for since.
+    pub(super) lost: u64,
 }
 
 impl Inbox {
@@ -43,7 +52,18 @@ impl Inbox {
         notifications: broadcast::Receiver<RelayPoolNotification>,
         events: mpsc::Receiver<Event>,
     ) -> Self {
-        Self { notifications, events, due: Vec::new(), closed: HashMap::new() }
+        Self { notifications, events, due: Vec::new(), closed: HashMap::new(), lost: 0 }
+    }
+
+    /// So much was not read in time.
+    pub(super) const fn lose(&mut self, lost: u64) {
+        self.lost = self.lost.saturating_add(lost);
+    }
+
+    /// Whether the reader has caught up so far that what is asked for anew finds room. Until then
+    /// something waits, and is read at once.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.events.len() <= ROOM && self.notifications.len() <= ROOM
     }
 
     /// The next thing that is due; it stays so until it is [`done`](Self::done).

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::FrameFilter;
 
 /// Events that wait for the reader.
-const PLACES: usize = 4_096;
+pub(super) const PLACES: usize = 4_096;
 /// The longest message of a relay that is read, in bytes: twice what a relay is asked to carry, so that
 /// what is refused is nobody's.
 const MOST_BYTES: usize = 2 * MAX_FRAME;
@@ -28,7 +28,7 @@ const REMEMBERED: usize = 16_384;
 /// Where events come in.
 pub(super) struct Intake {
     keep: FrameFilter,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
     seen: Mutex<Seen>,
     lost: AtomicU64,
 }

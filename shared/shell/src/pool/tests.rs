@@ -1,11 +1,11 @@
 //! Connections to relays, to real ones.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nostr::EventBuilder;
 use nostr::util::BoxedFuture;
 use nostr_relay_builder::builder::{
-    PolicyResult, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
+    PolicyResult, QueryPolicy, RelayBuilder, RelayBuilderNip42, RelayBuilderNip42Mode, WritePolicy,
 };
 use nostr_relay_builder::{LocalRelay, MockRelay};
 
@@ -193,6 +193,59 @@ impl WritePolicy for Not {
         };
         Box::pin(std::future::ready(answer))
     }
+}
+
+/// Notes the limit of each filter that it is asked for.
+#[derive(Debug)]
+struct Asked(Arc<std::sync::Mutex<Vec<Option<usize>>>>);
+
+impl QueryPolicy for Asked {
+    fn admit_query<'a>(
+        &'a self,
+        filter: &'a Filter,
+        _: &'a std::net::SocketAddr,
+    ) -> BoxedFuture<'a, PolicyResult> {
+        self.0.lock().unwrap().push(filter.limit);
+        Box::pin(std::future::ready(PolicyResult::Accept))
+    }
+}
+
+/// Loss prevented: a reader that falls behind has its relays send all that they keep once more for each
+/// event that it lost, loses that too, and is never itself again; or what was lost never comes.
+#[tokio::test]
+async fn what_an_overload_lost_is_asked_for_once_when_it_is_over() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let relay = LocalRelay::new(RelayBuilder::default().query_policy(Asked(asked.clone())));
+    relay.run().await.unwrap();
+    let url = vec![relay.url().await.to_string()];
+    let keep: FrameFilter = Arc::new(|_: &str| true);
+    let (writer, reader) = (connected(&url, keep.clone()).await, connected(&url, keep).await);
+    // else what is subscribed to is asked for once more
+    reader.lines.take_fresh();
+    let keys = Keys::generate();
+    let filler = note(&keys, "filler");
+    let full = || while reader.intake.events.try_send(filler.clone()).is_ok() {};
+    full();
+    reader.subscribe("all", Filter::new().author(keys.public_key())).await;
+    let lost = note(&keys, "lost");
+    for n in 0..5 {
+        full();
+        let event = if n == 0 { lost.clone() } else { note(&keys, &n.to_string()) };
+        reader.intake.passes(&format!("[\"EVENT\",\"all\",{}]", event.as_json()));
+        assert_eq!(next(&reader).await.id, filler.id);
+    }
+    full();
+    writer.publish(&lost).await.unwrap();
+    while next(&reader).await.id != lost.id {}
+    // in its turn on the one connection
+    reader.subscribe("last", Filter::new().limit(7)).await;
+    let until = Instant::now() + PATIENCE;
+    while !asked.lock().unwrap().contains(&Some(7)) {
+        assert!(Instant::now() < until, "the relay was not asked");
+        tokio::task::yield_now().await;
+    }
+    let times = asked.lock().unwrap().iter().filter(|limit| **limit != Some(7)).count();
+    assert_eq!(times, 2, "when it was subscribed to, and once for all that was lost");
 }
 
 /// Loss prevented: somebody who is told to unlock a bunker that no relay lets them speak to.

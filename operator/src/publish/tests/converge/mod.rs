@@ -120,10 +120,8 @@ struct Story<'a> {
 impl Bench {
     async fn new() -> Self {
         let world = World::in_memory("[relay]\nembedded = false\n").await;
-        let keys = Keys::generate();
-        let key = PubKey::new(keys.public_key()).unwrap();
-        let (answers, lies) = (AtomicBool::new(true), AtomicBool::new(false));
-        let bunker = Arc::new(Double { keys, key, answers, lies });
+        let bunker = Arc::new(Double::new());
+        let key = bunker.key;
         let set = world.app.store.write(move |tx| {
             let operator = operators::list(tx)?.remove(0).id;
             operators::set_identity(tx, operator, key, SignerKind::Bunker, Some("operator"))
