@@ -59,8 +59,8 @@ const RECONCILE: Duration = Duration::from_secs(180);
 /// Open invoices that one poll looks up; the rest comes by hint or list.
 const POLLED: u32 = 64;
 /// Payments of lists that are recorded at a time, of all wallets together: a fraction of the writer's
-/// queue, which others need.
-pub(crate) const TOGETHER: usize = 128;
+/// queue, which others need, and two of its transactions, so that it has the next one when one is done.
+pub(crate) const TOGETHER: usize = 256;
 /// Seconds after an invoice's end in which it stays open: a payment may be on its last hop.
 const LINGER_S: u64 = GRACE_S + 60;
 

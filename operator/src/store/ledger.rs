@@ -46,14 +46,7 @@ fn lines(entry: &Entry) -> Lines {
 /// # Errors
 /// [`StoreError::Conflict`] where that event is booked with other content; [`StoreError`].
 pub fn append(tx: &Tx<'_>, entry: &Entry, at: Unix) -> Result<Recorded<EntryId>, StoreError> {
-    if let Some(booked) = find(tx, entry.kind(), entry.reference())? {
-        if booked.entry == *entry {
-            return Ok(Recorded::Known(booked.id));
-        }
-        let key = format!("{} {}", entry.kind().as_str(), entry.reference());
-        return Err(StoreError::Conflict { what: "ledger entry", key });
-    }
-    let id = tx.insert(
+    let inserted = tx.insert(
         "ledger_entries",
         &[
             ("at", &at),
@@ -64,8 +57,20 @@ pub fn append(tx: &Tx<'_>, entry: &Entry, at: Unix) -> Result<Recorded<EntryId>,
             ("reason", &entry.reason()),
             ("lines", &lines(entry)),
         ],
-    )?;
-    Ok(Recorded::New(EntryId(id)))
+    );
+    match inserted {
+        // nearly always it is a new one
+        Ok(id) => return Ok(Recorded::New(EntryId(id))),
+        Err(error) if error.is_unique_on("ledger_entries.reference") => {}
+        Err(error) => return Err(error),
+    }
+    match find(tx, entry.kind(), entry.reference())? {
+        Some(booked) if booked.entry == *entry => Ok(Recorded::Known(booked.id)),
+        _ => {
+            let key = format!("{} {}", entry.kind().as_str(), entry.reference());
+            Err(StoreError::Conflict { what: "ledger entry", key })
+        }
+    }
 }
 
 fn read_entry(row: &Row<'_>) -> Result<Booked, StoreError> {

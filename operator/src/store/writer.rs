@@ -24,7 +24,7 @@ use super::row::Tx;
 use super::sqlite::Lock;
 
 /// Most jobs in one transaction: bounds the wait of the first.
-const BATCH: usize = 256;
+const BATCH: usize = 128;
 /// The longest time that a transaction is held open for others to join.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
 /// Changed rows after which an idle writer makes a checkpoint.

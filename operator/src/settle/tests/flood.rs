@@ -54,9 +54,9 @@ async fn a_payment_is_few_statements_and_one_when_it_is_told_again() {
         assert!(matches!((first, again), (Landed::New(_), Landed::Known)));
         Ok((new, known))
     });
-    // read: the payment, the wallet's machine, invoice, quote, fees; and that nobody has recorded or
-    // booked it. Written: settlement, entry, push, invoice
-    assert_eq!(counts.await, (11, 1));
+    // read: the payment, the wallet's machine, invoice, quote, fees; and that nobody has recorded it.
+    // Written: settlement, entry, push, invoice
+    assert_eq!(counts.await, (10, 1));
 }
 
 /// Loss prevented: a wallet that was away for a day fills the writer's queue and the memory, and requests
@@ -65,21 +65,23 @@ async fn a_payment_is_few_statements_and_one_when_it_is_told_again() {
 #[tokio::test]
 async fn lists_of_all_wallets_take_a_fraction_of_the_writers_queue() {
     let (world, _machine) = serving().await;
-    let hashes = strays(&world, 3 * TOGETHER).await;
+    let hashes = strays(&world, 8).await;
     let till = world.app.wallets["till"].clone();
     let (payments, _) = till.list(Cursor(0)).await.unwrap();
+    // a list may tell a payment many times: each is a job of the writer
+    let payments: Vec<_> = payments.into_iter().cycle().take(2 * TOGETHER).collect();
     let (release, held) = mpsc::channel::<()>();
     let first = world.app.store.write(move |_| held.recv().map_err(|_| StoreError::Busy));
     until(|| world.app.store.stats().waiting == 0).await;
 
-    // as three lists: each of them alone has more than is let through
+    // as two lists: each of them alone has as many as are let through
     let lists = payments.chunks(TOGETHER).map(<[_]>::to_vec).collect::<Vec<_>>();
-    assert!(lists.len() >= 3);
+    assert!(lists.len() >= 2);
     let recorded = join_all(lists.into_iter().map(|list| consider_all(&world.app, &*till, list)));
     let mut recorded = std::pin::pin!(recorded);
     assert!(matches!(futures_util::poll!(&mut recorded), Poll::Pending));
     let waiting = |world: &World| usize::try_from(world.app.store.stats().waiting).unwrap();
-    assert_eq!(waiting(&world), TOGETHER, "of three lists together");
+    assert_eq!(waiting(&world), TOGETHER, "of two lists together");
     assert_eq!(world.app.recording.available_permits(), 0);
 
     // all other places are for others, and not one of their writes is refused
