@@ -11,6 +11,11 @@
 //! each payout it is asked, since a note that lies in the cashbox changes none of them. Counts that
 //! come while notes go out, or while somebody is in service mode, are asked for again afterwards.
 //!
+//! Where somebody counts first, by hand, the notes of which the device has yet to tell are found
+//! there: a box that has so many more than its books has them, and of a cashbox that has so many
+//! fewer they are in the one box that keeps them. So a device that does not count makes no note
+//! appear in two places, nor two differences that cancel.
+//!
 //! A machine whose devices were others before (a dispenser's bays became boxes, or the other way
 //! round) sells nothing from a bay with notes until somebody has counted it.
 //!
@@ -168,6 +173,40 @@ fn sorted(held: &Holdings, counts: &BTreeMap<BayId, u32>) -> Vec<CashMove> {
     let in_cashbox = unsorted.into_iter().filter(|(_, notes)| *notes > 0);
     moves.extend(in_cashbox.map(|(denomination, _)| CashMove::Sorted { denomination }));
     moves
+}
+
+/// What somebody finds in a box of the notes of which its device has yet to tell; to be written before
+/// the count itself.
+pub(super) fn found_in_box(held: &Holdings, bay: BayId, counted: u32) -> Option<CashMove> {
+    let books = held.bays.get(&bay).filter(|books| books.recycles)?;
+    let denomination = books.denomination;
+    let open = held.unsorted.get(&denomination).copied().unwrap_or(0);
+    let more = i64::from(counted).saturating_sub(books.on_hand());
+    let notes = u32::try_from(more.min(open)).ok().filter(|notes| *notes > 0)?;
+    Some(CashMove::Recycled { bay, denomination, notes })
+}
+
+/// What somebody who counts the cashbox misses there of such notes; to be written before its count.
+/// Where two boxes keep them nobody can say which has them: that is left to whoever counts these.
+pub(super) fn missed_in_cashbox(
+    held: &Holdings,
+    counted: &BTreeMap<Denomination, u32>,
+) -> Vec<CashMove> {
+    let missed = |(denomination, open): (&Denomination, &i64)| {
+        let denomination = *denomination;
+        let keeps = |bay: &Bay| bay.recycles && bay.denomination == denomination;
+        let mut boxes = held.bays.iter().filter(|(_, bay)| keeps(bay));
+        let (Some((bay, _)), None) = (boxes.next(), boxes.next()) else { return None };
+        // what came back lies in the same box
+        let heaps = [&held.cashbox, &held.reject_bin].into_iter();
+        let heaps = heaps.filter_map(|heaps| heaps.get(&denomination));
+        let booked = heaps.fold(0i64, |sum, heap| sum.saturating_add(heap.count));
+        let there = counted.get(&denomination).copied().unwrap_or(0);
+        let missing = booked.saturating_sub(there.into()).min(*open);
+        let notes = u32::try_from(missing).ok().filter(|notes| *notes > 0)?;
+        Some(CashMove::Recycled { bay: *bay, denomination, notes })
+    };
+    held.unsorted.iter().filter_map(missed).collect()
 }
 
 /// What follows from the boxes that are configured; none where the bays are a dispenser's.
@@ -379,6 +418,68 @@ mod tests {
         let kept = CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 };
         assert_eq!(books.counts([1, 0]), [kept]);
         assert_eq!((books.cashbox(10), books.bay(1)), (0, (1, 1)));
+    }
+
+    /// Loss prevented: a note that stands in the cashbox's books and in those of its box, and a missing
+    /// one that hides behind it, because somebody has counted before the device has.
+    #[test]
+    fn who_counts_before_the_device_finds_each_note_once() {
+        let fed = |notes| {
+            let mut books = Books::new();
+            books.fed(10);
+            books.counts([1, 0]);
+            (0..notes).for_each(|_| books.fed(10));
+            books
+        };
+        let kept = |notes| CashMove::Recycled { bay: bay(1), denomination: note(10), notes };
+        let moved = |found: Option<CashMove>| match found {
+            Some(CashMove::Recycled { notes, .. }) => notes,
+            None => 0,
+            other => panic!("{other:?}"),
+        };
+        // the box first: one note of before, two of which nobody knows
+        for (counted, found, cashbox) in [(0, 0, 2), (1, 0, 2), (2, 1, 1), (3, 2, 0), (40, 2, 0)] {
+            let mut books = fed(2);
+            let move_in = found_in_box(&books.0, bay(1), counted);
+            assert_eq!(moved(move_in.clone()), found, "{counted}");
+            books.take(&Vec::from_iter(move_in));
+            books.counted(1, counted);
+            assert_eq!((books.bay(1).0, books.cashbox(10)), (counted.into(), cashbox));
+            let there = BTreeMap::from([(note(10), u32::try_from(cashbox).unwrap())]);
+            assert_eq!(missed_in_cashbox(&books.0, &there), [], "{counted}");
+            assert_eq!(found_in_box(&books.0, bay(1), counted), None);
+        }
+        // the cashbox first
+        for (counted, missed) in [(0, vec![kept(2)]), (1, vec![kept(1)]), (2, vec![]), (9, vec![])]
+        {
+            let books = fed(2);
+            let there = BTreeMap::from([(note(10), counted)]);
+            assert_eq!(missed_in_cashbox(&books.0, &there), missed, "{counted}");
+        }
+        // what a device has told of is missing where it is missing
+        let mut books = fed(0);
+        books.fed(50);
+        assert_eq!(missed_in_cashbox(&books.0, &BTreeMap::new()), []);
+        assert_eq!(found_in_box(&books.0, bay(1), 7), None);
+        assert_eq!(found_in_box(&books.0, bay(3), 7), None, "not fitted");
+        // one that came back lies in the same box
+        let mut books = fed(1);
+        let result = BayResult {
+            requested: 1,
+            picked: Some(1),
+            presented: 1,
+            taken: Some(0),
+            retracted: Some(1),
+            rejected: Some(0),
+        };
+        let denomination = note(10);
+        books.take(&[CashMove::Dispensed { bay: bay(1), denomination, result, clears: false }]);
+        let one = BTreeMap::from([(denomination, 1)]);
+        assert_eq!(missed_in_cashbox(&books.0, &one), [kept(1)]);
+        // two boxes: nobody can say
+        let mut books = fed(1);
+        books.take(&[CashMove::Assign { bay: bay(2), denomination, recycles: true }]);
+        assert_eq!(missed_in_cashbox(&books.0, &BTreeMap::new()), []);
     }
 
     /// Loss prevented: notes that somebody has put into a box while it was out, taken for those that
