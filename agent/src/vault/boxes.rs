@@ -32,7 +32,8 @@ use bitspire_shared::rpc::DeviceStatus;
 
 use super::VaultError;
 use super::core::Vault;
-use crate::journal::{Bay, CashMove, Entry, Holdings};
+use crate::journal::{Bay, CashMove, Entry, Holdings, StoredTxn};
+use crate::txn::Input;
 
 /// Whether the device is to be asked for its counts.
 #[derive(Debug, Default)]
@@ -83,6 +84,14 @@ impl Vault {
                     "a movement of unknown end is over: {taken} notes were heard to be taken since \
                      the device was met{back}{fault}"
                 );
+                // there is one movement at a time: it is that of the last intent that has no end
+                let open = self.journal.open_txns()?.into_iter();
+                let gives = |txn: &StoredTxn| {
+                    txn.intent.as_ref().filter(|intent| intent.what == "dispense").map(|i| i.seq)
+                };
+                let last = open.filter(|txn| gives(txn).is_some()).max_by_key(gives);
+                let input = Input::Followed { detail: words.clone() };
+                self.queue.extend(last.map(|txn| (txn.txid, input)));
                 self.raise("recycler_followed", words);
                 self.boxes.ask();
             }
