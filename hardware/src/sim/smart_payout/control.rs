@@ -6,7 +6,10 @@ const EXPECTED: &str = "insert{denomination}, reject_next{reason}, leave, take, 
     power_off{after_bytes}, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, \
     cheat, misread, clear, silence{replies}, deaf{frames}, damage{replies}, set{option,on}, \
     load{box,notes}, short{box,notes}, code{code}, odd_order{code}, stall, \
-    replace, state";
+    rekey{on}, replace, state";
+
+/// A fixed key that nobody told the host.
+const OTHER_KEY: u64 = 0x7654_3210_7654_3210;
 
 impl SmartPayoutSim {
     pub(super) fn act(&mut self, action: &Value, now: Mono) -> Result<(), SimError> {
@@ -58,6 +61,7 @@ impl SmartPayoutSim {
                     "closes_after_payout" => &mut self.options.closes_after_payout,
                     "says_starting" => &mut self.options.says_starting,
                     "old_protocol" => &mut self.options.old_protocol,
+                    "says_unread" => &mut self.options.says_unread,
                     _ => return Err(wrong()),
                 };
                 *option = on;
@@ -81,6 +85,12 @@ impl SmartPayoutSim {
             "code" => self.extra_code = Some(code("code")?),
             "odd_order" => self.odd_order = Some(code("code")?),
             "stall" => self.stall()?,
+            "rekey" => {
+                let on = action.get("on").and_then(Value::as_bool).ok_or_else(wrong)?;
+                self.fixed = if on { FixedKey::new(OTHER_KEY) } else { FixedKey::default() };
+                // it starts with it
+                self.link.forget();
+            }
             "replace" => {
                 if !matches!(self.phase, Phase::Off(_)) {
                     return Err(SimError::State("the device is on: power_off first".to_owned()));

@@ -66,12 +66,15 @@ impl SmartPayoutSim {
         let reply = if frame.data().first() == Some(&STEX) {
             match &mut self.link.session {
                 None => vec![Status::KeyNotSet.code()],
-                Some(session) => {
-                    let opened = session.open_command(frame.data()).ok()?;
-                    let plain = self.obey(&Request::parse(opened.data()), true, now);
-                    let pad = self.draw.block();
-                    self.link.session.as_ref()?.seal_reply(&plain, pad)?
-                }
+                Some(session) => match session.open_command(frame.data()) {
+                    Ok(opened) => {
+                        let plain = self.obey(&Request::parse(opened.data()), true, now);
+                        let pad = self.draw.block();
+                        self.link.session.as_ref()?.seal_reply(&plain, pad)?
+                    }
+                    Err(_) if self.options.says_unread => vec![Status::KeyNotSet.code()],
+                    Err(_) => return None,
+                },
             }
         } else {
             self.obey(&Request::parse(frame.data()), false, now)

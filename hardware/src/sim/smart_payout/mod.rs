@@ -33,6 +33,7 @@
 //! | `code` | `code` ("99") | polls tell this, too, until `clear` |
 //! | `odd_order` | `code` ("F6") | the next order is begun, and answered with this |
 //! | `stall` | | notes on their way out stand still, and HALT does not help, until `clear` |
+//! | `rekey` | `on` | it is given another fixed key; the one that units are delivered with again |
 //! | `replace` | | another unit is in its place: another serial number, without power so far |
 //! | `state` | | only the answer: `{"status": "..."}` as for each other action |
 
@@ -67,6 +68,8 @@ pub struct Options {
     pub says_starting: bool,
     /// `old_protocol`: it does not speak protocol version 8.
     pub old_protocol: bool,
+    /// `says_unread`: it says that it has no key (FA) to what it cannot decrypt, and not nothing.
+    pub says_unread: bool,
 }
 
 impl Default for Options {
@@ -77,6 +80,7 @@ impl Default for Options {
             closes_after_payout: false,
             says_starting: true,
             old_protocol: false,
+            says_unread: false,
         }
     }
 }
