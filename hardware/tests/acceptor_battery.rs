@@ -16,6 +16,7 @@ use bitspire_hardware::acceptor::{
     Acceptor, AcceptorCommand, AcceptorEvent, EscrowedBill, FaultKind, PowerUpBill,
 };
 use bitspire_hardware::port::{Device, serial};
+use bitspire_hardware::recycler::{Recycler, RecyclerEvent, halves};
 use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::host::Host;
 use bitspire_shared::money::Denomination;
@@ -72,6 +73,68 @@ fn ebds() -> Rig {
         let opener = serial(line.to_str().unwrap());
         Box::new(Device::start("ebds", Ebds::<ByTest>::new(settings), opener, sink).unwrap())
     })
+}
+
+fn id003_rc() -> Rig {
+    use bitspire_hardware::acceptor::id003::Settings as Validator;
+    use bitspire_hardware::recycler::id003_rc::{Id003Rc, Settings};
+    use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
+    let timing = Timing { initialize: 300, accept: 150, stack: 150, stacked: 150, take: 150 };
+    let sim = Id003Sim::recycler(Id003Sim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let validator = Validator { currency: "EUR".parse().unwrap(), baud: 9600 };
+        let engine = Id003Rc::<ByTest>::new(Settings { validator, notes_per_box: 30 });
+        let opener = serial(line.to_str().unwrap());
+        inlet(Device::start("id003-rc", engine, opener, only_in(sink)).unwrap())
+    })
+}
+
+fn ccnet_b2b() -> Rig {
+    use bitspire_hardware::acceptor::ccnet::Settings;
+    use bitspire_hardware::recycler::ccnet_b2b::CcnetB2b;
+    use bitspire_hardware::sim::ccnet::{CcnetSim, Options, Timing};
+    let timing = Timing { initialize: 300, accept: 150, stack: 150, take: 150, confirm: 1_000 };
+    let sim = CcnetSim::unit(CcnetSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let settings = Settings { currency: "EUR".parse().unwrap(), baud: 9600 };
+        let opener = serial(line.to_str().unwrap());
+        let engine = CcnetB2b::<ByTest>::new(settings);
+        inlet(Device::start("ccnet-b2b", engine, opener, only_in(sink)).unwrap())
+    })
+}
+
+fn smart_payout() -> Rig {
+    use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
+    use bitspire_hardware::recycler::smart_payout::{Settings, SmartPayout};
+    use bitspire_hardware::sim::smart_payout::{Options, SmartPayoutSim, Timing};
+    let timing = Timing { start: 300, read: 150, stack: 150, take: 150, carry: 150 };
+    let sim = SmartPayoutSim::new(SmartPayoutSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let engine = SmartPayout::<ByTest>::new(Settings {
+            currency: "EUR".parse().unwrap(),
+            baud: 9600,
+            notes_per_bay: 30,
+            fixed_key: FixedKey::default(),
+            primes: Primes::USUAL,
+            seed: Seed::new(*b"a seed for tests"),
+        });
+        let opener = serial(line.to_str().unwrap());
+        inlet(Device::start("smart-payout", engine, opener, only_in(sink)).unwrap())
+    })
+}
+
+/// The half of a recycler that takes notes.
+fn inlet(device: impl Recycler<ByTest> + 'static) -> Box<dyn Acceptor<ByTest>> {
+    Box::new(halves::<ByTest>(Box::new(device)).0)
+}
+
+/// What a recycler says as an acceptor.
+fn only_in(mut sink: Sink) -> impl FnMut(RecyclerEvent) + Send + 'static {
+    move |event| {
+        if let RecyclerEvent::In(event) = event {
+            sink(event);
+        }
+    }
 }
 
 impl Rig {
@@ -266,5 +329,8 @@ macro_rules! battery {
 }
 
 battery!(ccnet);
+battery!(ccnet_b2b);
 battery!(ebds);
 battery!(id003);
+battery!(id003_rc);
+battery!(smart_payout);
