@@ -129,12 +129,12 @@ fn inlet(device: impl Recycler<ByTest> + 'static) -> Box<dyn Acceptor<ByTest>> {
 }
 
 /// What a recycler says as an acceptor.
-fn only_in(mut sink: Sink) -> impl FnMut(RecyclerEvent) + Send + 'static {
-    move |event| {
+fn only_in(mut sink: Sink) -> Box<dyn FnMut(RecyclerEvent) + Send> {
+    Box::new(move |event| {
         if let RecyclerEvent::In(event) = event {
             sink(event);
         }
-    }
+    })
 }
 
 impl Rig {
@@ -218,11 +218,12 @@ impl Rig {
 
 /// Loss prevented: a device whose identity or state the agent must guess.
 fn it_comes_up_closed_and_opens_on_command(mut rig: Rig) {
-    let events = rig.until(&Closed);
-    let [PoweredUp(PowerUpBill::None), Identified { notes, .. }, Closed] = &events[..] else {
-        panic!("{events:?}")
-    };
+    let mut events = rig.until(&Closed);
+    let named = |event: &AcceptorEvent| matches!(event, Identified { .. });
+    let named = events.iter().position(named).map(|at| events.remove(at));
+    let Some(Identified { notes, .. }) = named else { panic!("{events:?}") };
     assert!(!notes.is_empty());
+    assert_eq!(events, [PoweredUp(PowerUpBill::None), Closed]);
     rig.accept(&[20]);
     assert_eq!(rig.next(), Accepting);
     rig.accept(&[]);
@@ -282,7 +283,11 @@ fn a_credit_outlives_the_host(mut rig: Rig) {
     rig.send(AcceptorCommand::Stack(Proof(bill)));
     assert_eq!(rig.credit(), Some(bill));
     rig.restart();
-    assert_eq!(rig.next(), PoweredUp(PowerUpBill::InStacker));
+    let mut found = rig.next();
+    if matches!(found, Identified { .. }) {
+        found = rig.next();
+    }
+    assert_eq!(found, PoweredUp(PowerUpBill::InStacker));
     assert_eq!(rig.credit(), None);
     rig.send(AcceptorCommand::AcknowledgeCredit);
     let events = rig.until(&Closed);
@@ -311,7 +316,10 @@ fn a_jam_is_told_and_cleared(mut rig: Rig) {
     assert!(matches!(&jam, Fault(f) if f.kind == FaultKind::Jam), "{jam:?}");
     rig.act(json!({"action": "clear"}));
     rig.send(AcceptorCommand::Reset);
-    assert_eq!(rig.until(&Accepting), [Recovered, Accepting]);
+    let mut events = rig.until(&Accepting);
+    // where RESET is a start of the device
+    events.retain(|event| *event != PoweredUp(PowerUpBill::None));
+    assert_eq!(events, [Recovered, Accepting]);
 }
 
 macro_rules! battery {
