@@ -15,8 +15,8 @@
 //! | `insert` | `denomination` (major units) | a customer inserts a note |
 //! | `reject_next` | `reason` ("01".."1C") | the next note is refused for this reason |
 //! | `leave`, `take` | | the customer leaves what is given out in the bezel; takes it |
-//! | `power_off` | `after_bytes` (optional) | now, or once so many bytes of answers have gone |
-//! | `power_on` | | |
+//! | `power_off`, `power_on` | | |
+//! | `power_off_at` | `byte` | the power goes once it has said so many bytes more |
 //! | `stacker_out`, `stacker_in` | | the cashbox is taken out; put back |
 //! | `collect` | | the cashbox, while out, is emptied |
 //! | `stacker_full` | | the cashbox is full until it has been emptied |

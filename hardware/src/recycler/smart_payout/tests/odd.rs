@@ -129,7 +129,7 @@ fn a_power_loss_among_the_keys_is_no_other_key() {
     for bytes in (1..120).step_by(3) {
         let mut world = World::new(0, Options::default());
         world.configure();
-        world.act(json!({"action": "power_off", "after_bytes": bytes}));
+        world.act(json!({"action": "power_off_at", "byte": bytes}));
         world.run(4_000);
         world.act(json!({"action": "power_on"}));
         let seen = world.until(is_ready);
