@@ -414,20 +414,20 @@ fn is_in_doubt_until_somebody_decides(kind: RecyclerKind) {
                 let alerts = report["alerts"].as_array().unwrap();
                 alerts.iter().any(|alert| alert["detail"] == words.as_str())
             });
-            // who met the movement still running tells the person who decides, over a restart too
+            // who met it still under way tells the person who decides
             machine.until("what was heard of it", |machine| {
                 let report = machine.last_report();
-                let doubt = &report["open_transactions"][0]["doubt"]["evidence"];
-                doubt
-                    .as_str()
-                    .is_some_and(|evidence| evidence.contains(" notes were heard to be taken"))
+                let evidence = &report["open_transactions"][0]["doubt"]["evidence"];
+                let heard = |words: &str| words.contains(" notes were heard to be taken");
+                matches!(cut, Cut::Power) || evidence.as_str().is_some_and(heard)
             });
         }
         let (given, payouts) = (machine.paid_out(), machine.payouts());
         let owed = 5_000 - i64::try_from(given).unwrap() * 100;
         if doubt {
             let txid = machine.open().into_keys().next();
-            machine.verdict(txid, VerdictKind::Owed, owed);
+            let kind = if owed == 0 { VerdictKind::Settled } else { VerdictKind::Owed };
+            machine.verdict(txid, kind, owed);
             machine.until("the end", |machine| machine.states().is_empty());
         }
         machine.until("what is owed", |machine| {
@@ -616,7 +616,7 @@ fn who_counts_while_the_device_cannot_finds_no_difference() {
         assert_eq!(machine.last_report()["recycled"], recycled);
         machine.wait_for_sale();
         assert!(!machine.standing().contains_key("bay_differs"), "{:?}", machine.standing());
-        assert_eq!(machine.gives_out(kept * 2_000), DispenseOutcome::Full);
+        assert_eq!(machine.gives_out(2_000), DispenseOutcome::Full);
         machine.until_books_agree();
     }
 }
