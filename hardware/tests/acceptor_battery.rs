@@ -16,6 +16,7 @@ use bitspire_hardware::acceptor::{
     Acceptor, AcceptorCommand, AcceptorEvent, EscrowedBill, FaultKind, PowerUpBill,
 };
 use bitspire_hardware::port::{Device, serial};
+use bitspire_hardware::recycler::{Recycler, RecyclerEvent, halves};
 use bitspire_hardware::sim::SimDevice;
 use bitspire_hardware::sim::host::Host;
 use bitspire_shared::money::Denomination;
@@ -71,6 +72,68 @@ fn ebds() -> Rig {
         let settings = Settings { currency, baud: 9600, policy };
         let opener = serial(line.to_str().unwrap());
         Box::new(Device::start("ebds", Ebds::<ByTest>::new(settings), opener, sink).unwrap())
+    })
+}
+
+fn id003_rc() -> Rig {
+    use bitspire_hardware::acceptor::id003::Settings as Validator;
+    use bitspire_hardware::recycler::id003_rc::{Id003Rc, Settings};
+    use bitspire_hardware::sim::id003::{Id003Sim, Options, Timing};
+    let timing = Timing { initialize: 300, accept: 150, stack: 150, stacked: 150, take: 150 };
+    let sim = Id003Sim::recycler(Id003Sim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let validator = Validator { currency: "EUR".parse().unwrap(), baud: 9600 };
+        let engine = Id003Rc::<ByTest>::new(Settings { validator, notes_per_box: 30 });
+        let opener = serial(line.to_str().unwrap());
+        inlet(Device::start("id003-rc", engine, opener, only_in(sink)).unwrap())
+    })
+}
+
+fn ccnet_b2b() -> Rig {
+    use bitspire_hardware::acceptor::ccnet::Settings;
+    use bitspire_hardware::recycler::ccnet_b2b::CcnetB2b;
+    use bitspire_hardware::sim::ccnet::{CcnetSim, Options, Timing};
+    let timing = Timing { initialize: 300, accept: 150, stack: 150, take: 150, confirm: 1_000 };
+    let sim = CcnetSim::unit(CcnetSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let settings = Settings { currency: "EUR".parse().unwrap(), baud: 9600 };
+        let opener = serial(line.to_str().unwrap());
+        let engine = CcnetB2b::<ByTest>::new(settings);
+        inlet(Device::start("ccnet-b2b", engine, opener, only_in(sink)).unwrap())
+    })
+}
+
+fn smart_payout() -> Rig {
+    use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
+    use bitspire_hardware::recycler::smart_payout::{Settings, SmartPayout};
+    use bitspire_hardware::sim::smart_payout::{Options, SmartPayoutSim, Timing};
+    let timing = Timing { start: 300, read: 150, stack: 150, take: 150, carry: 150 };
+    let sim = SmartPayoutSim::new(SmartPayoutSim::eur(), Options::default(), timing);
+    Rig::new(sim, |line, sink| {
+        let engine = SmartPayout::<ByTest>::new(Settings {
+            currency: "EUR".parse().unwrap(),
+            baud: 9600,
+            notes_per_bay: 30,
+            fixed_key: FixedKey::default(),
+            primes: Primes::USUAL,
+            seed: Seed::new(*b"a seed for tests"),
+        });
+        let opener = serial(line.to_str().unwrap());
+        inlet(Device::start("smart-payout", engine, opener, only_in(sink)).unwrap())
+    })
+}
+
+/// The half of a recycler that takes notes.
+fn inlet(device: impl Recycler<ByTest> + 'static) -> Box<dyn Acceptor<ByTest>> {
+    Box::new(halves::<ByTest>(Box::new(device)).0)
+}
+
+/// What a recycler says as an acceptor.
+fn only_in(mut sink: Sink) -> Box<dyn FnMut(RecyclerEvent) + Send> {
+    Box::new(move |event| {
+        if let RecyclerEvent::In(event) = event {
+            sink(event);
+        }
     })
 }
 
@@ -155,11 +218,12 @@ impl Rig {
 
 /// Loss prevented: a device whose identity or state the agent must guess.
 fn it_comes_up_closed_and_opens_on_command(mut rig: Rig) {
-    let events = rig.until(&Closed);
-    let [PoweredUp(PowerUpBill::None), Identified { notes, .. }, Closed] = &events[..] else {
-        panic!("{events:?}")
-    };
+    let mut events = rig.until(&Closed);
+    let named = |event: &AcceptorEvent| matches!(event, Identified { .. });
+    let named = events.iter().position(named).map(|at| events.remove(at));
+    let Some(Identified { notes, .. }) = named else { panic!("{events:?}") };
     assert!(!notes.is_empty());
+    assert_eq!(events, [PoweredUp(PowerUpBill::None), Closed]);
     rig.accept(&[20]);
     assert_eq!(rig.next(), Accepting);
     rig.accept(&[]);
@@ -219,7 +283,11 @@ fn a_credit_outlives_the_host(mut rig: Rig) {
     rig.send(AcceptorCommand::Stack(Proof(bill)));
     assert_eq!(rig.credit(), Some(bill));
     rig.restart();
-    assert_eq!(rig.next(), PoweredUp(PowerUpBill::InStacker));
+    let mut found = rig.next();
+    if matches!(found, Identified { .. }) {
+        found = rig.next();
+    }
+    assert_eq!(found, PoweredUp(PowerUpBill::InStacker));
     assert_eq!(rig.credit(), None);
     rig.send(AcceptorCommand::AcknowledgeCredit);
     let events = rig.until(&Closed);
@@ -248,7 +316,10 @@ fn a_jam_is_told_and_cleared(mut rig: Rig) {
     assert!(matches!(&jam, Fault(f) if f.kind == FaultKind::Jam), "{jam:?}");
     rig.act(json!({"action": "clear"}));
     rig.send(AcceptorCommand::Reset);
-    assert_eq!(rig.until(&Accepting), [Recovered, Accepting]);
+    let mut events = rig.until(&Accepting);
+    // where RESET is a start of the device
+    events.retain(|event| *event != PoweredUp(PowerUpBill::None));
+    assert_eq!(events, [Recovered, Accepting]);
 }
 
 macro_rules! battery {
@@ -266,5 +337,8 @@ macro_rules! battery {
 }
 
 battery!(ccnet);
+battery!(ccnet_b2b);
 battery!(ebds);
 battery!(id003);
+battery!(id003_rc);
+battery!(smart_payout);

@@ -100,6 +100,11 @@ pub enum Input {
         /// How it ended.
         outcome: DispenseOutcome,
     },
+    /// A recycler has seen the end of a movement of unknown outcome; no answer, but evidence.
+    Followed {
+        /// What it saw.
+        detail: String,
+    },
     /// The exit is empty: the customer took the notes, or the device has no exit to look at.
     Taken,
     /// A bill is in escrow.
@@ -157,6 +162,7 @@ impl Input {
             Self::Planned(_) => "planned",
             Self::DispenseSent { .. } => "dispense_sent",
             Self::Dispensed { .. } => "dispensed",
+            Self::Followed { .. } => "followed",
             Self::Taken => "taken",
             Self::Escrowed { .. } => "escrowed",
             Self::Credit { .. } => "credit",

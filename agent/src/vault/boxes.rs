@@ -11,6 +11,11 @@
 //! each payout it is asked, since a note that lies in the cashbox changes none of them. Counts that
 //! come while notes go out, or while somebody is in service mode, are asked for again afterwards.
 //!
+//! Where somebody counts first, by hand, the notes of which the device has yet to tell are found
+//! there: a box that has so many more than its books has them, and of a cashbox that has so many
+//! fewer they are in the one box that keeps them. So a device that does not count makes no note
+//! appear in two places, nor two differences that cancel.
+//!
 //! A machine whose devices were others before (a dispenser's bays became boxes, or the other way
 //! round) sells nothing from a bay with notes until somebody has counted it.
 //!
@@ -27,7 +32,8 @@ use bitspire_shared::rpc::DeviceStatus;
 
 use super::VaultError;
 use super::core::Vault;
-use crate::journal::{Bay, CashMove, Entry, Holdings};
+use crate::journal::{Bay, CashMove, Entry, Holdings, StoredTxn};
+use crate::txn::Input;
 
 /// Whether the device is to be asked for its counts.
 #[derive(Debug, Default)]
@@ -78,6 +84,14 @@ impl Vault {
                     "a movement of unknown end is over: {taken} notes were heard to be taken since \
                      the device was met{back}{fault}"
                 );
+                // there is one movement at a time: it is that of the last intent that has no end
+                let open = self.journal.open_txns()?.into_iter();
+                let gives = |txn: &StoredTxn| {
+                    txn.intent.as_ref().filter(|intent| intent.what == "dispense").map(|i| i.seq)
+                };
+                let last = open.filter(|txn| gives(txn).is_some()).max_by_key(gives);
+                let input = Input::Followed { detail: words.clone() };
+                self.queue.extend(last.map(|txn| (txn.txid, input)));
                 self.raise("recycler_followed", words);
                 self.boxes.ask();
             }
@@ -170,6 +184,40 @@ fn sorted(held: &Holdings, counts: &BTreeMap<BayId, u32>) -> Vec<CashMove> {
     moves
 }
 
+/// What somebody finds in a box of the notes of which its device has yet to tell; to be written before
+/// the count itself.
+pub(super) fn found_in_box(held: &Holdings, bay: BayId, counted: u32) -> Option<CashMove> {
+    let books = held.bays.get(&bay).filter(|books| books.recycles)?;
+    let denomination = books.denomination;
+    let open = held.unsorted.get(&denomination).copied().unwrap_or(0);
+    let more = i64::from(counted).saturating_sub(books.on_hand());
+    let notes = u32::try_from(more.min(open)).ok().filter(|notes| *notes > 0)?;
+    Some(CashMove::Recycled { bay, denomination, notes })
+}
+
+/// What somebody who counts the cashbox misses there of such notes; to be written before its count.
+/// Where two boxes keep them nobody can say which has them: that is left to whoever counts these.
+pub(super) fn missed_in_cashbox(
+    held: &Holdings,
+    counted: &BTreeMap<Denomination, u32>,
+) -> Vec<CashMove> {
+    let missed = |(denomination, open): (&Denomination, &i64)| {
+        let denomination = *denomination;
+        let keeps = |bay: &Bay| bay.recycles && bay.denomination == denomination;
+        let mut boxes = held.bays.iter().filter(|(_, bay)| keeps(bay));
+        let (Some((bay, _)), None) = (boxes.next(), boxes.next()) else { return None };
+        // what came back lies in the same box
+        let heaps = [&held.cashbox, &held.reject_bin].into_iter();
+        let heaps = heaps.filter_map(|heaps| heaps.get(&denomination));
+        let booked = heaps.fold(0i64, |sum, heap| sum.saturating_add(heap.count));
+        let there = counted.get(&denomination).copied().unwrap_or(0);
+        let missing = booked.saturating_sub(there.into()).min(*open);
+        let notes = u32::try_from(missing).ok().filter(|notes| *notes > 0)?;
+        Some(CashMove::Recycled { bay: *bay, denomination, notes })
+    };
+    held.unsorted.iter().filter_map(missed).collect()
+}
+
 /// What follows from the boxes that are configured; none where the bays are a dispenser's.
 fn fitted(held: &Holdings, boxes: &BTreeMap<BayId, Denomination>) -> Vec<CashMove> {
     let mut moves = Vec::new();
@@ -204,223 +252,4 @@ fn fitted(held: &Holdings, boxes: &BTreeMap<BayId, Denomination>) -> Vec<CashMov
 }
 
 #[cfg(test)]
-mod tests {
-    use bitspire_shared::cash::BayResult;
-    use bitspire_shared::ids::{ChangeId, JournalSeq};
-
-    use super::*;
-    use crate::journal::CountChange;
-
-    fn bay(number: u8) -> BayId {
-        BayId::new(number).unwrap()
-    }
-
-    fn note(major: u32) -> Denomination {
-        Denomination::from_minor(major * 100).unwrap()
-    }
-
-    /// The holdings, and the position of the last entry.
-    struct Books(Holdings, u64);
-
-    impl Books {
-        /// Box 1 keeps notes of 10, box 2 of 20.
-        fn new() -> Self {
-            let mut books = Self(Holdings::default(), 0);
-            let boxes = BTreeMap::from([(bay(1), note(10)), (bay(2), note(20))]);
-            books.take(&fitted(&books.0, &boxes));
-            books
-        }
-
-        fn take(&mut self, moves: &[CashMove]) {
-            self.1 += 1;
-            let at = JournalSeq(self.1);
-            for movement in moves {
-                self.0 = self.0.after(movement, at, at).unwrap();
-            }
-        }
-
-        fn fed(&mut self, major: u32) {
-            self.take(&[CashMove::Stacked { denomination: note(major), clears: false }]);
-        }
-
-        /// The device counts: what is written of it.
-        fn counts(&mut self, counts: [u32; 2]) -> Vec<CashMove> {
-            let counts = [(bay(1), counts[0]), (bay(2), counts[1])].into();
-            let moves = sorted(&self.0, &counts);
-            self.take(&moves);
-            assert_eq!(sorted(&self.0, &counts), [], "the same counts say nothing new");
-            moves
-        }
-
-        fn gave(&mut self, number: u8, notes: u32, clears: bool) {
-            let result = BayResult {
-                requested: notes,
-                picked: Some(notes),
-                presented: notes,
-                taken: Some(notes),
-                retracted: Some(0),
-                rejected: Some(0),
-            };
-            let denomination = self.0.bays[&bay(number)].denomination;
-            self.take(&[CashMove::Dispensed { bay: bay(number), denomination, result, clears }]);
-        }
-
-        fn counted(&mut self, number: u8, notes: u32) {
-            self.take(&[CashMove::Change {
-                bay: bay(number),
-                change_id: ChangeId::from_bytes([1; 16]),
-                change: CountChange::Set(notes),
-                base_seq: JournalSeq(self.1),
-                reason: "counted".into(),
-            }]);
-        }
-
-        /// Notes of a bay by the books, and those that it may give.
-        fn bay(&self, number: u8) -> (i64, i64) {
-            let held = self.0.bays[&bay(number)];
-            (held.on_hand(), held.sure())
-        }
-
-        fn cashbox(&self, major: u32) -> i64 {
-            self.0.cashbox.get(&note(major)).map_or(0, |heap| heap.count)
-        }
-    }
-
-    /// Loss prevented: a note that stands in the books of a box and lies in the cashbox, or the other
-    /// way round.
-    #[test]
-    fn a_note_is_booked_where_the_device_counts_it() {
-        let mut books = Books::new();
-        books.fed(10);
-        assert_eq!((books.cashbox(10), books.bay(1)), (1, (0, 0)), "nobody knows yet");
-        let kept = CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 };
-        assert_eq!(books.counts([1, 0]), [kept]);
-        assert_eq!((books.cashbox(10), books.bay(1)), (0, (1, 1)));
-        // this one went to the cashbox: the box is full
-        books.fed(10);
-        assert_eq!(books.counts([1, 0]), [CashMove::Sorted { denomination: note(10) }]);
-        assert_eq!((books.cashbox(10), books.bay(1)), (1, (1, 1)));
-        // no box keeps these
-        books.fed(50);
-        assert_eq!(books.counts([1, 0]), []);
-        // two of them between two counts, of which one was kept
-        books.fed(20);
-        books.fed(20);
-        let kept = CashMove::Recycled { bay: bay(2), denomination: note(20), notes: 1 };
-        assert_eq!(books.counts([1, 1]), [kept, CashMove::Sorted { denomination: note(20) }]);
-        assert_eq!((books.cashbox(20), books.bay(2)), (1, (1, 1)));
-        assert_eq!(books.0.recycled[&(bay(2), note(20))], 1);
-    }
-
-    /// Loss prevented: notes that somebody has put into a box, or taken out, explained away as those
-    /// of customers; or a box that goes on selling what its device does not count.
-    #[test]
-    fn a_difference_is_written_down_and_not_sold() {
-        let mut books = Books::new();
-        books.fed(10);
-        let fifteen = [
-            CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 },
-            CashMove::Differs { bay: bay(1), by: 15 },
-        ];
-        assert_eq!(books.counts([16, 0]), fifteen);
-        assert_eq!(books.bay(1), (1, 1), "no more than the books have");
-        // one more comes in: it is the customer's, the fifteen are not
-        books.fed(10);
-        let kept = CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 };
-        assert_eq!(books.counts([17, 0]), [kept]);
-        assert_eq!(books.bay(1), (2, 2));
-        // nineteen are gone that nobody has sold, or seventeen and what the books had
-        assert_eq!(books.counts([1, 0]), [CashMove::Differs { bay: bay(1), by: -16 }]);
-        assert_eq!(books.bay(1), (2, 1), "no more than the device counts");
-        books.counted(1, 1);
-        assert_eq!(books.bay(1), (1, 1));
-        assert_eq!(books.counts([1, 0]), [], "somebody counted what it counts");
-        books.counted(1, 5);
-        assert_eq!(books.counts([1, 0]), [CashMove::Differs { bay: bay(1), by: -4 }]);
-        assert_eq!(books.bay(1), (5, 1));
-    }
-
-    /// Loss prevented: a payout that was cut off, held for complete because another note filled the
-    /// gap in the box; or notes booked twice, by the counts and by the verdict.
-    #[test]
-    fn counts_are_evidence_of_a_payout_that_was_cut_off_and_no_more() {
-        let mut books = Books::new();
-        for _ in 0..5 {
-            books.fed(10);
-        }
-        books.counts([5, 0]);
-        books.take(&[CashMove::Doubt { bay: bay(1) }]);
-        // two of the three have left the box
-        assert_eq!(books.counts([3, 0]), [CashMove::Differs { bay: bay(1), by: -2 }]);
-        assert_eq!((books.bay(1).0, books.0.bays[&bay(1)].by_device()), (5, 3));
-        // a note that comes in meanwhile is that customer's
-        books.fed(10);
-        let kept = CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 };
-        assert_eq!(books.counts([4, 0]), [kept]);
-        assert_eq!(books.0.bays[&bay(1)].doubts, 1, "nothing but a verdict or a count ends it");
-        // the operator says that the customer has two: the books now say what the device counts
-        books.gave(1, 2, true);
-        assert_eq!(books.counts([4, 0]), []);
-        assert_eq!(books.bay(1), (4, 4));
-        // one that ended by the device's own word stands there already
-        books.gave(1, 3, false);
-        assert_eq!(books.counts([1, 0]), []);
-        assert_eq!(books.bay(1), (1, 1));
-    }
-
-    /// Loss prevented: a note that a verdict credits, booked in the cashbox though its box has counted
-    /// it: two places that are wrong, and a note that nobody may have.
-    #[test]
-    fn a_note_that_a_verdict_credits_lies_in_the_box_that_counted_it() {
-        let mut books = Books::new();
-        books.take(&[CashMove::StackDoubt { denomination: note(10), counted: false }]);
-        assert_eq!(books.counts([1, 0]), [CashMove::Differs { bay: bay(1), by: 1 }]);
-        books.take(&[CashMove::Stacked { denomination: note(10), clears: true }]);
-        let kept = CashMove::Recycled { bay: bay(1), denomination: note(10), notes: 1 };
-        assert_eq!(books.counts([1, 0]), [kept]);
-        assert_eq!((books.cashbox(10), books.bay(1)), (0, (1, 1)));
-    }
-
-    /// Loss prevented: notes that somebody has put into a box while it was out, taken for those that
-    /// customers fed meanwhile.
-    #[test]
-    fn a_box_that_is_out_keeps_nothing() {
-        let mut books = Books::new();
-        books.fed(10);
-        let moves = sorted(&books.0, &[(bay(2), 0)].into());
-        assert_eq!(moves, [CashMove::Sorted { denomination: note(10) }]);
-        books.take(&moves);
-        assert_eq!(books.counts([7, 0]), [CashMove::Differs { bay: bay(1), by: 7 }]);
-        assert_eq!((books.cashbox(10), books.bay(1)), (1, (0, 0)));
-    }
-
-    /// Loss prevented: the notes of cassettes that were taken out, sold from boxes that never had
-    /// them; and what lay in boxes, from a dispenser.
-    #[test]
-    fn another_devices_bays_are_not_sold_before_they_are_counted() {
-        let mut books = Books(Holdings::default(), 0);
-        for (number, major) in [(1, 20), (2, 50), (3, 10)] {
-            let (bay, denomination) = (bay(number), note(major));
-            books.take(&[CashMove::Assign { bay, denomination, recycles: false }]);
-            books.counted(number, 100);
-        }
-        assert_eq!(fitted(&books.0, &BTreeMap::new()), [], "a dispenser, as ever");
-        let boxes = BTreeMap::from([(bay(1), note(20)), (bay(2), note(10))]);
-        books.take(&fitted(&books.0, &boxes));
-        let doubts =
-            |books: &Books| -> Vec<i64> { books.0.bays.values().map(|held| held.doubts).collect() };
-        assert_eq!(doubts(&books), [1, 0, 1]);
-        assert_eq!(books.bay(2), (0, 0), "other notes begin at nothing");
-        assert_eq!(fitted(&books.0, &boxes), [], "once");
-        books.counted(1, 0);
-        books.fed(20);
-        books.counts([1, 0]);
-        assert_eq!(books.bay(1), (1, 1));
-        books.fed(20);
-        // and back, with a note of which the device has not told
-        books.take(&fitted(&books.0, &BTreeMap::new()));
-        assert_eq!(doubts(&books), [1, 0, 1]);
-        assert!(books.0.unsorted.is_empty() && !books.0.bays.values().any(|held| held.recycles));
-        assert_eq!(fitted(&books.0, &BTreeMap::new()), [], "once");
-    }
-}
+mod tests;

@@ -21,9 +21,10 @@ use bitspire_shared::time::Unix;
 use nostr::Event;
 
 use super::VaultError;
+use super::boxes::found_in_box;
 use super::core::Vault;
 use super::settings::{CassettesInForce, FeesInForce, InForce, LastSet};
-use crate::journal::{CashMove, CountChange, Entry, VerdictUse};
+use crate::journal::{CashMove, CountChange, Entry, Holdings, VerdictUse};
 
 /// The documents that a machine reads.
 const READS: [DocumentKind; 2] = [DocumentKind::Cassettes, DocumentKind::Fees];
@@ -255,9 +256,15 @@ impl Vault {
             let change = changes.iter().find(|change| change.id == decision.id);
             match (decision.result, change) {
                 (Ok(_), Some(change)) => {
-                    if let Action::Set(_) = change.action {
+                    if let Action::Set(count) = change.action {
                         let last = LastSet { base: change.base_seq, entry: base_seq };
                         sets.0.insert(change.bay, last);
+                        let held = self.journal.holdings().clone();
+                        let next = |held: Holdings, moved| held.after(moved, base_seq, base_seq);
+                        let held = moves.iter().try_fold(held, next);
+                        let found =
+                            held.ok().and_then(|held| found_in_box(&held, change.bay, count));
+                        moves.extend(found);
                     }
                     moves.push(as_move(change, base_seq));
                 }

@@ -12,6 +12,7 @@ use bitspire_shared::money::Denomination;
 use bitspire_shared::rpc::{Pile, Piles, ServiceAction};
 
 use super::VaultError;
+use super::boxes::missed_in_cashbox;
 use super::core::Vault;
 use super::service::{Done, WHY};
 use crate::journal::{CashMove, Heap, Stage};
@@ -44,6 +45,15 @@ impl Vault {
         if let Some(txn) = self.txns.values().find(|txn| dispenses(txn)) {
             return Ok(Err(in_doubt(txn)));
         }
+        // what its device has yet to tell of, and is not there, lies in the box that keeps it
+        let mut cash = missed_in_cashbox(holdings, &counted);
+        let at = self.next_entry();
+        let holdings =
+            cash.iter().try_fold(holdings.clone(), |held, found| held.after(found, at, at));
+        let holdings = match holdings {
+            Ok(holdings) => holdings,
+            Err(why) => return Ok(Err(why.to_string())),
+        };
         let (fed, back) = apart(&holdings.cashbox, &holdings.reject_bin, &counted);
         let (notes, binned) = (piles(&holdings.cashbox, &fed), piles(&holdings.reject_bin, &back));
         let why = unexplained(&notes, &reason).or_else(|| unexplained(&binned, &reason));
@@ -51,7 +61,7 @@ impl Vault {
             return Ok(Err(why));
         }
         let mut actions = vec![ServiceAction::CashboxEmptied { notes, reason: reason.clone() }];
-        let mut cash = vec![CashMove::CashboxEmptied { counted: fed }];
+        cash.push(CashMove::CashboxEmptied { counted: fed });
         if !binned.is_empty() {
             actions.push(ServiceAction::RejectBinEmptied { notes: binned, reason });
             cash.push(CashMove::RejectBinEmptied { counted: back });

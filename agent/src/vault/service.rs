@@ -21,6 +21,7 @@ use bitspire_shared::time::Unix;
 use serde::{Deserialize, Serialize};
 
 use super::VaultError;
+use super::boxes::found_in_box;
 use super::core::Vault;
 use super::settings::{InForce, Setting};
 use crate::journal::{CashMove, CountChange, Entry, Heap, JournalError, Stage};
@@ -124,9 +125,13 @@ impl Vault {
         let journal_seq = self.next_entry();
         let mut kept = self.kept_service.clone();
         for action in actions {
-            let id = match cash.first() {
-                Some(CashMove::Change { change_id, .. }) => *change_id,
-                _ => ChangeId::from_bytes(self.random()?),
+            let change = cash.iter().find_map(|movement| match movement {
+                CashMove::Change { change_id, .. } => Some(*change_id),
+                _ => None,
+            });
+            let id = match change {
+                Some(id) => id,
+                None => ChangeId::from_bytes(self.random()?),
             };
             let event = ServiceEvent { id, journal_seq, at: self.now().unix, action };
             if let Err(why) = event.validate() {
@@ -173,7 +178,15 @@ impl Vault {
                                    cassette document does"
             )));
         };
-        let expected = (held.doubts == 0).then(|| held.on_hand());
+        let found = match change {
+            BayChange::Set(count) => found_in_box(self.journal.holdings(), bay, count),
+            BayChange::Delta(_) => None,
+        };
+        let more = match found {
+            Some(CashMove::Recycled { notes, .. }) => notes.into(),
+            _ => 0,
+        };
+        let expected = (held.doubts == 0).then(|| held.on_hand().saturating_add(more));
         let differs = matches!(change, BayChange::Set(count) if expected != Some(count.into()));
         if differs && reason.is_empty() {
             return Ok(Err(WHY.to_owned()));
@@ -198,7 +211,7 @@ impl Vault {
         let denomination_minor = held.denomination;
         let action =
             ServiceAction::BayChanged { bay, denomination_minor, change, expected, reason };
-        self.book(vec![action], vec![movement])
+        self.book(vec![action], found.into_iter().chain([movement]).collect())
     }
 
     /// What was done and the service has not heard of, oldest first.

@@ -169,6 +169,7 @@ pub(super) fn look(
                 })
             })?;
             found.notes = notes.unwrap_or_default();
+            found.state.extend(id003_boxes(talk)?);
         }
         Protocol::Ccnet => ccnet_look(talk, ccnet::VALIDATOR, &mut found)?,
         Protocol::CcnetUnit => ccnet_look(talk, ccnet::BILL_TO_BILL, &mut found)?,
@@ -186,6 +187,21 @@ pub(super) fn look(
         Protocol::F56 | Protocol::Lcdm4000 | Protocol::EscPos => {}
     }
     Ok(found)
+}
+
+/// What a recycler's boxes hold; a validator without them refuses the question.
+fn id003_boxes(talk: &mut Talk) -> Result<Option<String>, ProbeError> {
+    use id003::recycler::{COUNTS, Extension};
+    let question = Extension::Question(COUNTS).frame();
+    let boxes = talk.ask(&question.to_bytes(), ANSWER, |bytes| {
+        let mut frames = id003_frames(bytes).filter(|frame| *frame != question);
+        frames.next().map(|frame| match Extension::parse(&frame) {
+            Some(Extension::Counts([one, two])) => Some([one, two]),
+            _ => None,
+        })
+    })?;
+    let words = |[one, two]: [u16; 2]| format!("boxes: 1 holds {one} notes, 2 holds {two}");
+    Ok(boxes.flatten().map(words))
 }
 
 /// Only what is no state is confirmed: the confirmation of a state could be that of a credit.
@@ -214,6 +230,19 @@ fn ccnet_look(talk: &mut Talk, address: u8, found: &mut Found) -> Result<(), Pro
     if let Some(notes) = notes {
         found.notes = notes;
         talk.tell(&ack)?;
+    }
+    if address == ccnet::BILL_TO_BILL {
+        let question = bytes(ccnet::Request::Unit(ccnet::unit::Command::CassetteStatus));
+        let cassettes = talk.ask(&question, ANSWER, |bytes| {
+            ccnet_frames(bytes, address).find_map(|frame| {
+                ccnet::unit::Cassettes::parse(frame.content())
+                    .map(|cassettes| cassettes.to_string())
+            })
+        })?;
+        if let Some(cassettes) = cassettes {
+            found.state.push(cassettes);
+            talk.tell(&ack)?;
+        }
     }
     Ok(())
 }

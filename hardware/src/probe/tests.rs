@@ -118,6 +118,25 @@ fn each_device_says_what_it_is() {
     assert_eq!(found(Protocol::EscPos).state, Vec::<String>::new());
 }
 
+/// Loss prevented: boxes that are out, or hold other notes than the books say, before a technician who
+/// only sees that somebody answers.
+#[test]
+fn recyclers_tell_what_their_boxes_hold() {
+    let timing = id003::Timing { initialize: 50, accept: 50, stack: 80, stacked: 40, take: 50 };
+    let jcm = Id003Sim::recycler(Id003Sim::eur(), id003::Options::default(), timing);
+    let jcm = Host::start(Box::new(jcm), None).unwrap();
+    let unit = host(Protocol::CcnetUnit);
+    for (host, protocol, words) in [
+        (&jcm, Protocol::Id003, "boxes: 1 holds 0 notes, 2 holds 0"),
+        (&unit, Protocol::CcnetUnit, "CASSETTES, 1 keeps none"),
+    ] {
+        let line = protocol.line();
+        let found = probe(&mut only_at(host, line, nothing), protocol, line).unwrap();
+        assert!(found.state.iter().any(|told| told.starts_with(words)), "{:?}", found.state);
+    }
+    assert!(!found(Protocol::Id003).state.iter().any(|told| told.starts_with("boxes")));
+}
+
 /// Loss prevented: an EBDS unit whose notes the technician never sees.
 #[test]
 fn a_unit_that_has_run_before_tells_its_notes() {

@@ -13,6 +13,7 @@ pub mod faulty;
 mod hands;
 pub mod host;
 pub mod id003;
+mod mishaps;
 pub mod puloon;
 pub mod replay;
 pub mod smart_payout;

@@ -167,3 +167,30 @@ pub(crate) fn all_cases<P: Protocol>(options: P::Options) -> Vec<(Case<P>, Journ
     assert_eq!(outcomes.len(), 162);
     outcomes
 }
+
+/// The device's power goes at each byte of what it says while a note comes in, and comes again: the
+/// agent goes on where it was, and knows of the note.
+pub(crate) fn power_goes_at_each_byte<P: Protocol>(options: P::Options) {
+    for byte in 0..80 {
+        let what = format!("byte {byte}");
+        let mut world = World::<P>::open(options, &[20]);
+        let mut journal = Journal::default();
+        let bill = world.escrow(20);
+        journal.intend();
+        world.stack(bill);
+        world.act(json!({"action": "power_off_at", "byte": byte}));
+        while !world.status().starts_with("OFF") {
+            world.step();
+            while let Some(event) = world.take_event() {
+                journal.on_event(&mut world, &event, &what);
+            }
+        }
+        for event in world.during(1_000) {
+            journal.on_event(&mut world, &event, &what);
+        }
+        world.act(json!({"action": "power_on"}));
+        recover(&mut world, &mut journal, &what);
+        journal.balance(&world, &what);
+        assert_eq!((journal.unknown, journal.credits + journal.returns), (0, 1), "{what}");
+    }
+}

@@ -17,6 +17,7 @@ use super::loads::{at_rest, swapped};
 use crate::ledger::{
     Account, Counted, Entry, ServiceBooking, Unit, bay_counted, served, service_reference,
 };
+use crate::store::ledger::Before;
 use crate::store::machines::KeptMachine;
 use crate::store::service::{self, Event, KeptEvent};
 use crate::store::{Json, Tx, ledger};
@@ -123,9 +124,15 @@ fn booking<'a>(
     event: &'a KeptEvent,
 ) -> Result<ServiceBooking<'a>, Failure> {
     let mut first = false;
-    if let ServiceAction::BayChanged { bay, denomination_minor, .. } = &event.action.0 {
+    if let ServiceAction::BayChanged { bay, denomination_minor, expected, .. } = &event.action.0 {
         let account = Account::Bay(machine.id, *bay, *denomination_minor);
-        first = !ledger::was_loaded(tx, account, None)?;
+        // customers' notes that are told in the same heartbeat are booked by now: where the machine's
+        // own books had none when the bay was filled, they came into it after that
+        let before = match expected {
+            Some(1..) => Before::All,
+            Some(_) | None => Before::Fed(event.received_at),
+        };
+        first = !ledger::was_loaded(tx, account, before)?;
     }
     Ok(ServiceBooking {
         machine: machine.id,

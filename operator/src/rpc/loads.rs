@@ -23,6 +23,7 @@ use crate::ledger::{
     Account, Counted, Emptied, Entry, LedgerError, Unit, bay_counted, emptied, refilled,
 };
 use crate::store::cassettes::{self, Change};
+use crate::store::ledger::Before;
 use crate::store::machines::KeptMachine;
 use crate::store::{Tx, ledger, settlements};
 
@@ -123,11 +124,13 @@ impl Books<'_> {
     }
 
     /// Whether nobody had put such notes into this bay before the machine applied this. What was done
-    /// at the machine since may be in the books already: that waits for no sale.
+    /// at the machine since, and the notes that it has kept since, may be in the books already: they
+    /// wait for no sale.
     fn is_first(&self, change: &Change, report: &StateReport) -> Result<bool, Failure> {
         let Some(held) = report.cassettes.get(&change.bay) else { return Ok(false) };
         let account = Account::Bay(self.machine.id, change.bay, held.denomination_minor);
-        Ok(!ledger::was_loaded(self.tx, account, change.acked_at)?)
+        let before = change.acked_at.map_or(Before::All, Before::Done);
+        Ok(!ledger::was_loaded(self.tx, account, before)?)
     }
 
     fn count(

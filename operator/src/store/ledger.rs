@@ -217,20 +217,38 @@ pub fn moved_into(
     Ok(read.all(sql, &[&prefix, &kind], read_posting)?.iter().collect())
 }
 
-/// Whether notes were put into a bay's account by a person or a customer, or counted there: ever, or by
-/// the time at which it was heard of a change. What was done at the machine and heard of with it, or since, is later.
+/// What is booked of a bay before a change of which it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Whatever is booked.
+    All,
+    /// Not the notes of customers that were heard of with the change, at this time, or since.
+    Fed(Unix),
+    /// Nor what was done at the machine and was heard of with it, or since.
+    Done(Unix),
+}
+
+/// Whether notes were put into a bay's account by a person or a customer, or counted there, before a
+/// change.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn was_loaded(read: &Read<'_>, account: Account, by: Option<Unix>) -> Result<bool, StoreError> {
+pub fn was_loaded(read: &Read<'_>, account: Account, before: Before) -> Result<bool, StoreError> {
+    let (fed, done) = match before {
+        Before::All => (None, None),
+        Before::Fed(at) => (Some(at), None),
+        Before::Done(at) => (Some(at), Some(at)),
+    };
     // the first condition is the index's own
     let sql = "SELECT EXISTS (SELECT 1 FROM ledger_postings JOIN ledger_entries AS entry
                ON entry.id = entry_id
-               WHERE account GLOB 'bay:*' AND account = ?1 AND kind IN ('refilled', 'bay_counted', 'recycled')
-               AND (?2 IS NULL OR (entry.at <= ?2 AND NOT EXISTS (SELECT 1 FROM service_events
+               WHERE account GLOB 'bay:*' AND account = ?1
+               AND (kind IN ('refilled', 'bay_counted')
+                   OR (kind = 'recycled' AND (?2 IS NULL OR entry.at < ?2)))
+               AND (?3 IS NULL OR (entry.at <= ?3 AND NOT EXISTS (SELECT 1 FROM service_events
                    WHERE event_id = substr(reference, 9) AND reference GLOB 'service:*'
-                   AND received_at >= ?2)))) AS loaded";
-    Ok(read.one(sql, &[&account, &by], |row| row.get("loaded"))?.unwrap_or(false))
+                   AND received_at >= ?3)))) AS loaded";
+    Ok(read.one(sql, &[&account, &fed, &done], |row| row.get("loaded"))?.unwrap_or(false))
 }
 
 fn read_posting(row: &Row<'_>) -> Result<Posting, StoreError> {

@@ -138,9 +138,7 @@ fn put(
         Some((other, at)) if *at > created_at || (*at == created_at && *other < id) => {
             return Ok(Put::Older);
         }
-        Some(_) => {
-            tx.run("DELETE FROM documents WHERE author = ?1 AND kind = ?2 AND d = ?3", &address)?;
-        }
+        Some(_) => {}
         // whoever has no quota may have very many, which nobody needs to count
         None => {
             if let Some(quota) = quota
@@ -153,7 +151,10 @@ fn put(
     tx.run_one(
         "documents",
         "INSERT INTO documents (author, kind, d, id, created_at, reader, expires_at, event)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (author, kind, d) DO UPDATE SET id = excluded.id,
+             created_at = excluded.created_at, reader = excluded.reader,
+             expires_at = excluded.expires_at, event = excluded.event",
         &[
             &author,
             &kind,

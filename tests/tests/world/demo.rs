@@ -4,19 +4,22 @@
 use std::path::Path;
 use std::process::Command;
 
+use bitspire_agent::config::{AcceptorKind, DispenserKind};
 use bitspire_tests::books::{Journal, Ledger, Settled, bunker_requests_after, node_balance};
 use bitspire_tests::report::Notes;
 use bitspire_tests::shop::FEES;
-use bitspire_tests::world::{BAYS, CURRENCY, OPENING_SATS, RATE};
+use bitspire_tests::world::{CURRENCY, OPENING_SATS, Parts, RATE};
 use serde_json::{Value, json};
 
 /// Minor units of a unit of the currency.
 const MINOR: i64 = 100;
 
 /// Runs it to its end; its figures.
-fn run(keep: &Path) -> Value {
+fn run(parts: &Parts, keep: &Path) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitspire-world"));
-    let output = command.args(["demo", "--once", "--seed", "7", "--keep"]).arg(keep).output();
+    command.args(["demo", "--once", "--seed", "7", "--acceptor", parts.acceptor.protocol()]);
+    command.args(["--dispenser", parts.dispenser.protocol(), "--keep"]).arg(keep);
+    let output = command.output();
     let output = output.unwrap();
     let (said, told) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
@@ -91,9 +94,32 @@ fn holds(figures: &Value, name: &str, notes: &Notes, settled: &Settled) {
 /// lie.
 #[test]
 fn its_figures_are_those_of_the_books() {
+    figures_are_those_of_the_books(AcceptorKind::Id003, DispenserKind::F56);
+}
+
+/// Loss prevented: a device that works by itself and sells nothing.
+#[test]
+fn so_they_are_over_ccnet_and_an_lcdm_4000() {
+    figures_are_those_of_the_books(AcceptorKind::Ccnet, DispenserKind::Puloon4000);
+}
+
+/// Likewise.
+#[test]
+fn so_they_are_over_ebds_and_an_lcdm_2000() {
+    figures_are_those_of_the_books(AcceptorKind::Ebds, DispenserKind::Puloon2000);
+}
+
+/// Likewise.
+#[test]
+fn so_they_are_over_an_lcdm_1000() {
+    figures_are_those_of_the_books(AcceptorKind::Id003, DispenserKind::Puloon1000);
+}
+
+fn figures_are_those_of_the_books(acceptor: AcceptorKind, dispenser: DispenserKind) {
+    let parts = Parts { acceptor, dispenser, ..Parts::default() };
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("kept");
-    let figures = run(&folder);
+    let figures = run(&parts, &folder);
     for check in ["paired", "fees_applied", "ledger_balanced", "notes_balanced"] {
         assert_eq!(figures[check], true, "{check} of {figures}");
     }
@@ -115,8 +141,8 @@ fn its_figures_are_those_of_the_books() {
     };
     assert_eq!(figures["settlements"], json!([shown(out), shown(into)]));
     assert!(figures["cash_out"]["ms_paid_to_first_dispense_byte"].is_u64(), "{figures}");
-    the_ledger_has_it(&folder, &ledger, out, into);
-    the_notes_are_there(&folder, &ledger, &given, &taken, out);
+    the_ledger_has_it(&folder, &ledger, parts.bays(), out, into);
+    the_notes_are_there(&folder, &ledger, parts.bays(), [&given, &taken], out);
 
     // between the first entry of the first sale and the end, the bunker was not asked
     let journal = Journal::of(&folder).unwrap();
@@ -128,7 +154,16 @@ fn its_figures_are_those_of_the_books() {
     assert!(bunker_requests_after(&folder, 0).unwrap() > 0, "it was asked while pairing");
 }
 
-fn the_ledger_has_it(folder: &Path, ledger: &Ledger, out: &Settled, into: &Settled) {
+/// A bay's number, its notes, and how many it began with.
+type Loaded = (u8, u32, u32);
+
+fn the_ledger_has_it(
+    folder: &Path,
+    ledger: &Ledger,
+    bays: &[Loaded],
+    out: &Settled,
+    into: &Settled,
+) {
     let entries = ledger.entries().unwrap();
     for (entry, unit, sum, postings) in &entries {
         assert!(*sum == 0 && *postings > 1, "entry {entry}: {postings} in {unit} come to {sum}");
@@ -148,8 +183,8 @@ fn the_ledger_has_it(folder: &Path, ledger: &Ledger, out: &Settled, into: &Settl
     let spendable = node_balance(folder, "machine").unwrap();
     assert_eq!(spendable, (opening + sats("wallet:1")) * 1_000, "the node against the ledger");
     let cash = |account: &str| ledger.balance(account, CURRENCY).unwrap();
-    let loaded = BAYS.map(|(_, note, count)| i64::from(note) * i64::from(count) * MINOR);
-    assert_eq!(cash("bay:1:"), loaded.iter().sum::<i64>() - out.fiat_minor);
+    let loaded = bays.iter().map(|(_, note, count)| i64::from(*note) * i64::from(*count) * MINOR);
+    assert_eq!(cash("bay:1:"), loaded.sum::<i64>() - out.fiat_minor);
     assert_eq!(cash("exchange:1"), out.fiat_minor - into.fiat_minor);
     assert_eq!(cash("cashbox:1:"), into.fiat_minor);
 }
@@ -157,16 +192,16 @@ fn the_ledger_has_it(folder: &Path, ledger: &Ledger, out: &Settled, into: &Settl
 fn the_notes_are_there(
     folder: &Path,
     ledger: &Ledger,
-    given: &Notes,
-    taken: &Notes,
+    loaded: &[Loaded],
+    [given, taken]: [&Notes; 2],
     out: &Settled,
 ) {
     let journal = Journal::of(folder).unwrap();
     let bays = journal.bays().unwrap();
-    assert_eq!(bays.len(), BAYS.len());
+    assert_eq!(bays.len(), loaded.len());
     let reported = ledger.reported(out.txid.as_deref().unwrap()).unwrap();
     let mut presented = Notes::new();
-    for (bay, note, loaded) in BAYS {
+    for &(bay, note, loaded) in loaded {
         let book = bays[&bay];
         assert_eq!(book.denomination, i64::from(note) * MINOR);
         assert_eq!(book.on_hand + book.presented, i64::from(loaded), "bay {bay}: {book:?}");

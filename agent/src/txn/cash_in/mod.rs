@@ -208,6 +208,7 @@ impl CashIn {
             | Input::Planned(_)
             | Input::DispenseSent { .. }
             | Input::Dispensed { .. }
+            | Input::Followed { .. }
             | Input::Taken => Taken::Ignored,
         }
     }

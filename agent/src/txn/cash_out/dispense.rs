@@ -221,6 +221,16 @@ impl CashOut {
         self.state = State::Uncertain { sale, given, batch, evidence, told: false };
     }
 
+    /// What was still seen of a movement of which nobody knows: for the person who decides.
+    pub(super) fn followed(&mut self, detail: &str) -> Taken {
+        let State::Uncertain { evidence, .. } = &mut self.state else { return Taken::Ignored };
+        if !evidence.contains(detail) {
+            evidence.push_str("; ");
+            evidence.push_str(detail);
+        }
+        Taken::Done
+    }
+
     /// The exit is empty: the customer was here, the next notes may come.
     pub(super) fn taken(&mut self, now: Now, turn: &mut Turn) -> Taken {
         let State::Paid { sale, given, exit: true } = self.state.clone() else {

@@ -134,6 +134,7 @@ impl CashOut {
             Input::Planned(lots) => self.planned(lots, now, turn),
             Input::DispenseSent { no } => self.sent(no),
             Input::Dispensed { no, outcome } => self.dispensed(no, outcome, now, turn),
+            Input::Followed { detail } => self.followed(&detail),
             Input::Taken => self.taken(now, turn),
             Input::ClaimEntered(code) => self.claim_entered(&code, now, turn),
             Input::GiveBack(code) => self.give_back(&code, turn),

@@ -56,6 +56,7 @@ fn inputs(request: RequestId) -> Vec<Input> {
         dispensed(DispenseOutcome::Final { bays: presented(&[(9, 5, 2)]), fault: None }),
         dispensed(DispenseOutcome::NotStarted(fault())),
         dispensed(DispenseOutcome::Unknowable { last_seen: "ff".into() }),
+        Input::Followed { detail: "one was taken".into() },
         Input::Taken,
         Input::Escrowed { bill: bill(1, 2_000), allowed: true },
         Input::Escrowed { bill: bill(2, 2_000), allowed: false },

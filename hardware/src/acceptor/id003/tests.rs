@@ -1,6 +1,8 @@
 //! Against a device whose every answer is written by hand: for what no simulator should do.
 
 use super::*;
+use crate::acceptor::AcceptorEvent::Credit;
+use crate::acceptor::EscrowedBill;
 use crate::frame::id003::{Frame, Held};
 
 enum ByTest {}
@@ -54,7 +56,7 @@ impl Hand {
     /// Answers what comes for so many milliseconds: polls with this state, settings with their
     /// echo, commands with `command`. Returns the commands.
     fn answer_all(&mut self, state: Status, command: Reply<'_>, ms: u64) -> Vec<Frame> {
-        let table = Frame::new(0x8a, &[0x65, 0x01, 0x02, 0x01]);
+        let table = Frame::new(0x8a, &[0x65, 0x01, 0x02, 0x01, 0x66, 0x01, 0x05, 0x01]);
         let mut commands = Vec::new();
         let end = self.now.after(ms);
         while self.now < end {
@@ -72,6 +74,23 @@ impl Hand {
             }
         }
         commands
+    }
+
+    /// Brought up, open for notes of 20, with one in escrow that is told to stack.
+    fn stacks(&mut self) -> EscrowedBill {
+        self.answer_all(Status::PowerUp, Reply::Ack, 500);
+        self.answer_all(Status::Initializing, Reply::Ack, 2_000);
+        let notes = [Denomination::from_minor(2_000).unwrap()].into();
+        let out = self.engine.command(AcceptorCommand::Accept(notes), self.now);
+        self.add(out);
+        self.answer_all(Status::Idling, Reply::Ack, 2_000);
+        self.answer_all(Status::Escrow(Held::Note(0x65)), Reply::Ack, 300);
+        let Some(AcceptorEvent::Escrowed(bill)) = self.out.events.last().cloned() else {
+            panic!("{:?}", self.out.events)
+        };
+        let out = self.engine.command(AcceptorCommand::Stack(Proof(bill)), self.now);
+        self.add(out);
+        bill
     }
 }
 
@@ -92,25 +111,26 @@ fn a_taken_reset_is_waited_for() {
 #[test]
 fn a_refused_stack_is_said_three_times() {
     let mut hand = Hand::new();
-    hand.answer_all(Status::PowerUp, Reply::Ack, 500);
-    hand.answer_all(Status::Initializing, Reply::Ack, 2_000);
-    let notes = [Denomination::from_minor(2_000).unwrap()].into();
-    let out = hand.engine.command(AcceptorCommand::Accept(notes), hand.now);
-    hand.add(out);
-    hand.answer_all(Status::Idling, Reply::Ack, 2_000);
-    hand.answer_all(Status::Escrow(Held::Note(0x65)), Reply::Ack, 300);
-    let Some(AcceptorEvent::Escrowed(bill)) = hand.out.events.last() else {
-        panic!("{:?}", hand.out.events)
-    };
-    let stack = AcceptorCommand::Stack(Proof(*bill));
-    let out = hand.engine.command(stack, hand.now);
-    hand.add(out);
+    hand.stacks();
     let state = Status::Escrow(Held::Note(0x65));
     let said = hand.answer_all(state, Reply::InvalidCommand, 5_000);
     assert_eq!(said, [Request::Stack2.frame(); 3]);
     hand.answer_all(Status::Returning, Reply::Ack, 1_000);
     hand.answer_all(Status::Idling, Reply::Ack, 1_000);
     assert!(hand.out.events.contains(&AcceptorEvent::Returned), "{:?}", hand.out.events);
+}
+
+/// Loss prevented: a note that is credited as what it seemed to be in escrow, and lies in the cashbox as
+/// another.
+#[test]
+fn a_note_that_is_credited_as_another_is_told_as_both() {
+    let mut hand = Hand::new();
+    let bill = hand.stacks();
+    hand.answer_all(Status::Stacking(None), Reply::Ack, 500);
+    hand.answer_all(Status::VendValid(Some(0x66)), Reply::Ack, 1_000);
+    let fifty = Denomination::from_minor(5_000).unwrap();
+    let credits: Vec<_> = hand.out.events.iter().filter(|e| matches!(e, Credit { .. })).collect();
+    assert_eq!(credits, [&Credit { escrowed: Some(bill), denomination: Some(fifty) }]);
 }
 
 /// Loss prevented: a device opened with other line settings answers garbage.

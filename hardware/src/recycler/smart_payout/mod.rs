@@ -356,7 +356,7 @@ impl<A: Authority> Engine for SmartPayout<A> {
                 Heard::Nothing => {}
                 Heard::KeysLost => {
                     self.heard = now;
-                    self.synchronise(now);
+                    self.keys_fail(now);
                 }
                 Heard::Answer(said, answer) => {
                     self.heard = now;

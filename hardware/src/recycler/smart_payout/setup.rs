@@ -12,6 +12,8 @@ const AGAIN_MS: u64 = 1_000;
 const SERVICE_AGAIN_MS: u64 = 5_000;
 /// How often a setting is refused before that is a fault.
 const REFUSALS: u8 = 5;
+/// How often in a row nothing that was encrypted is understood before that is no accident.
+const UNREAD: u8 = 2;
 /// RESET was taken; the device answers again after this at the earliest.
 const RESET_MS: u64 = 1_000;
 
@@ -53,6 +55,8 @@ pub(super) struct Setup {
     routes: BTreeMap<u32, Route>,
     refused: u8,
     complained: bool,
+    /// How often in a row keys were agreed on, and what came encrypted with them was not understood.
+    unread: u8,
     pub(super) again_at: Mono,
 }
 
@@ -146,8 +150,12 @@ impl<A: Authority> SmartPayout<A> {
                 },
                 None => return self.stuck(format!("no key came: {reply}"), now),
             },
-            Step::Protocol if ok => Step::Table,
+            Step::Protocol if ok => {
+                self.setup.unread = 0;
+                Step::Table
+            }
             Step::Protocol => {
+                self.setup.unread = 0;
                 let why = format!(
                     "expected a unit of protocol version {PROTOCOL}, it refuses that: {reply}; \
                      update its firmware"
@@ -176,6 +184,23 @@ impl<A: Authority> SmartPayout<A> {
 
     fn agree(&mut self, theirs: u64) -> Result<(), SealError> {
         self.line.finish_exchange(theirs, &self.settings.fixed_key)
+    }
+
+    /// The device does not know our keys, or does not answer what is encrypted with them: all begins
+    /// anew. Right after the keys were agreed on that comes of a power loss once, and of a fixed key
+    /// that is another one each time: both sides then make another key of the same numbers.
+    pub(super) fn keys_fail(&mut self, now: Mono) {
+        if self.setup.step != Step::Protocol {
+            return self.synchronise(now);
+        }
+        self.setup.unread = self.setup.unread.saturating_add(1);
+        if self.setup.unread < UNREAD {
+            return self.synchronise(now);
+        }
+        let why = "the unit agrees on keys and understands nothing that is encrypted with them: its \
+                   fixed key is not the one that units are delivered with; set that again with the \
+                   maker's tool (which wants the store empty), or fit a unit that has it";
+        self.stuck(why.to_owned(), now);
     }
 
     /// The device does not do what nothing goes without: it is tried again from the beginning.

@@ -79,7 +79,9 @@ impl<A: Authority> SmartPayout<A> {
 
     /// The time for an answer is over; whether something else can be said.
     fn unanswered(&mut self, now: Mono) -> bool {
-        let silent = now.since(self.heard) >= SILENT_MS;
+        // right behind the exchange of keys it may only not understand us
+        let unread = self.setup.step == Step::Protocol;
+        let silent = !unread && now.since(self.heard) >= SILENT_MS;
         if silent {
             let why = "the device does not answer; check its power and its cable";
             self.voice.fail(FaultKind::Silent, why.to_owned());
@@ -99,7 +101,7 @@ impl<A: Authority> SmartPayout<A> {
             self.line.say_again(now, &mut self.out.write);
             return false;
         }
-        self.synchronise(now);
+        self.keys_fail(now);
         true
     }
 

@@ -94,6 +94,26 @@ pub(in crate::recycler) fn a_device_that_loses_power_anywhere_in_a_payout_ends_i
     assert!(known > 10, "{known} ended with an answer");
 }
 
+/// Loss prevented: a half-said answer is taken for a word, or the payout is begun again behind it.
+pub(in crate::recycler) fn power_that_goes_at_any_byte_of_a_payout_is_met_truly<M: Make>() {
+    for byte in (0..140).step_by(5) {
+        let mut world = World::<M>::open(0, [5, 5]);
+        world.pay(&[(1, 2)]);
+        world.act(json!({"action": "power_off_at", "byte": byte}));
+        while world.state() != json!({"status": "OFF"}) {
+            world.step();
+        }
+        world.run(1_000);
+        world.act(json!({"action": "power_on"}));
+        let outcome = world.outcome();
+        // before the inlet was closed for it, the plan has waited
+        assert!(is_true(&world, &outcome), "{byte}: {outcome:?}, {}", world.sim.counters());
+        world.ready_again();
+        assert!(world.orders <= 1, "{byte}");
+        world.conserved();
+    }
+}
+
 /// Loss prevented: a cable that is pulled in the middle of a payout, and an outcome made up for it.
 pub(in crate::recycler) fn a_line_that_is_lost_in_a_payout_leaves_it_unknown<M: Make>() {
     let mut known = 0;

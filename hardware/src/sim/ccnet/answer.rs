@@ -5,8 +5,7 @@ use crate::frame::ccnet::{Reply, Request};
 
 impl CcnetSim {
     pub(super) fn on_frame(&mut self, frame: &Frame, now: Mono, out: &mut Vec<u8>) {
-        if let Some(left) = self.deaf_frames.checked_sub(1) {
-            self.deaf_frames = left;
+        if self.mishaps.is_deaf() {
             return;
         }
         if matches!(self.phase, Phase::Off(_)) || frame.address() != self.address {
@@ -117,26 +116,9 @@ impl CcnetSim {
     }
 
     pub(super) fn send(&mut self, frame: &Frame, out: &mut Vec<u8>) {
-        if let Some(left) = self.silent_replies.checked_sub(1) {
-            self.silent_replies = left;
-            return;
-        }
-        let start = out.len();
-        frame.with_address(self.address).write_to(out);
-        if let Some(left) = self.damaged_replies.checked_sub(1) {
-            self.damaged_replies = left;
-            if let Some(check) = out.last_mut() {
-                *check ^= 0x01;
-            }
-        }
-        let said = out.len().saturating_sub(start);
-        if let Some(left) = self.bytes_left {
-            let said = u64::try_from(said).unwrap_or(u64::MAX);
-            self.bytes_left = left.checked_sub(said);
-            if self.bytes_left.is_none() {
-                out.truncate(start.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)));
-                self.power_off();
-            }
+        let frame = frame.with_address(self.address);
+        if !self.mishaps.say(out, |out| frame.write_to(out)) {
+            self.power_off();
         }
     }
 

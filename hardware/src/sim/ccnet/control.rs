@@ -24,7 +24,7 @@ impl CcnetSim {
             "leave" => self.customer_takes = false,
             "take" => self.take(now),
             "power_off" => self.power_off(),
-            "power_off_at" => self.bytes_left = Some(number("byte")?),
+            "power_off_at" => self.mishaps.bytes_left = Some(number("byte")?),
             "load" => self.load(number("box")?, number("notes")?)?,
             "cassette_out" => self.pull(number("box")?, false)?,
             "cassette_in" => self.pull(number("box")?, true)?,
@@ -60,11 +60,11 @@ impl CcnetSim {
                 self.trouble = Some(Trouble { kind, present: true });
             }
             "clear" => self.clear(),
-            "silence" => self.silent_replies = number("replies")?,
-            "deaf" => self.deaf_frames = number("frames")?,
+            "silence" => self.mishaps.silent_replies = number("replies")?,
+            "deaf" => self.mishaps.deaf_frames = number("frames")?,
             "deny" => self.denied_frames = number("frames")?,
             "busy" => self.busy_polls = number("polls")?,
-            "damage" => self.damaged_replies = number("replies")?,
+            "damage" => self.mishaps.damaged_replies = number("replies")?,
             "set" => {
                 let on = action.get("on").and_then(Value::as_bool).ok_or_else(wrong)?;
                 let option = match text("option")? {
@@ -153,7 +153,7 @@ impl CcnetSim {
         self.stop_out();
         self.phase = Phase::Off(self.left_behind());
         self.unconfirmed = None;
-        self.bytes_left = None;
+        self.mishaps.bytes_left = None;
     }
 
     pub(super) fn halt(&mut self, kind: TroubleKind) -> Result<(), SimError> {

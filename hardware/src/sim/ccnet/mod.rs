@@ -53,6 +53,7 @@ use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
 use super::count;
+use super::mishaps::Mishaps;
 use super::{Key, SimDevice, SimError};
 use crate::frame::ccnet::unit::UnitState;
 use crate::frame::ccnet::{BillSlot, Bills, Decoder, Frame, RejectReason, State, VALIDATOR};
@@ -148,13 +149,9 @@ pub struct CcnetSim {
     reject_next: Option<RejectReason>,
     misread_next: Option<u8>,
     customer_takes: bool,
-    silent_replies: u64,
-    deaf_frames: u64,
+    mishaps: Mishaps,
     denied_frames: u64,
     busy_polls: u64,
-    damaged_replies: u64,
-    /// Bytes that it says before its power goes.
-    bytes_left: Option<u64>,
 }
 
 /// The last answer with data, which waits for its ACK.
@@ -201,12 +198,9 @@ impl CcnetSim {
             reject_next: None,
             misread_next: None,
             customer_takes: true,
-            silent_replies: 0,
-            deaf_frames: 0,
+            mishaps: Mishaps::default(),
             denied_frames: 0,
             busy_polls: 0,
-            damaged_replies: 0,
-            bytes_left: None,
         }
     }
 

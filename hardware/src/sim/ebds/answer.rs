@@ -6,8 +6,7 @@ use crate::frame::ebds::{Query, Reply, Request, ValueTable, bits};
 
 impl EbdsSim {
     pub(super) fn on_frame(&mut self, frame: &Frame, now: Mono, out: &mut Vec<u8>) {
-        if let Some(left) = self.deaf_frames.checked_sub(1) {
-            self.deaf_frames = left;
+        if self.mishaps.is_deaf() {
             return;
         }
         if self.status().is_none() {
@@ -151,16 +150,8 @@ impl EbdsSim {
     }
 
     pub(super) fn send(&mut self, answer: &Frame, out: &mut Vec<u8>) {
-        if let Some(left) = self.silent_replies.checked_sub(1) {
-            self.silent_replies = left;
-            return;
-        }
-        answer.write_to(out);
-        if let Some(left) = self.damaged_replies.checked_sub(1) {
-            self.damaged_replies = left;
-            if let Some(check) = out.last_mut() {
-                *check ^= 0x01;
-            }
+        if !self.mishaps.say(out, |out| answer.write_to(out)) {
+            self.power_off();
         }
     }
 }

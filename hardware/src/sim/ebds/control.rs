@@ -4,7 +4,7 @@ use super::path::TroubleKind;
 use super::*;
 
 const EXPECTED: &str = "insert{denomination}, reject_next, classify_next{class}, \
-    misread{denomination}, leave, take, power_off, power_on, stacker_out, stacker_in, collect, \
+    misread{denomination}, leave, take, power_off, power_off_at{byte}, power_on, stacker_out, stacker_in, collect, \
     stacker_full, jam, cheat, fail, pause, status{code}, clear, silence{replies}, deaf{frames}, \
     damage{replies}, set{option,on}, state";
 
@@ -21,7 +21,8 @@ impl EbdsSim {
             "misread" => self.misread = Some(self.index_of(number("denomination")?)?),
             "leave" => self.customer_takes = false,
             "take" => self.take(now),
-            "power_off" => self.phase = Phase::Off(self.left_behind()),
+            "power_off" => self.power_off(),
+            "power_off_at" => self.mishaps.bytes_left = Some(number("byte")?),
             "power_on" => self.power_on(now)?,
             "stacker_out" => self.phase = Phase::Open(self.powered()?),
             "stacker_in" => self.stacker_in(now)?,
@@ -36,9 +37,9 @@ impl EbdsSim {
                 self.trouble = Some(Trouble { kind, present: true });
             }
             "clear" => self.clear(now),
-            "silence" => self.silent_replies = number("replies")?,
-            "deaf" => self.deaf_frames = number("frames")?,
-            "damage" => self.damaged_replies = number("replies")?,
+            "silence" => self.mishaps.silent_replies = number("replies")?,
+            "deaf" => self.mishaps.deaf_frames = number("frames")?,
+            "damage" => self.mishaps.damaged_replies = number("replies")?,
             "set" => {
                 let on = action.get("on").and_then(Value::as_bool).ok_or_else(wrong)?;
                 let option = match text("option")? {
@@ -92,6 +93,11 @@ impl EbdsSim {
             Phase::Off(_) => Err(SimError::State("the device is off".to_owned())),
             _ => Ok(self.left_behind()),
         }
+    }
+
+    pub(super) fn power_off(&mut self) {
+        self.phase = Phase::Off(self.left_behind());
+        self.mishaps.bytes_left = None;
     }
 
     fn power_on(&mut self, now: Mono) -> Result<(), SimError> {

@@ -20,6 +20,7 @@
 //! | `misread` | `denomination` | it calls the note inside by this value from now on |
 //! | `leave`, `take` | | the customer leaves what is given back in the inlet; takes it |
 //! | `power_off`, `power_on` | | |
+//! | `power_off_at` | `byte` | the power goes once it has said so many bytes more |
 //! | `stacker_out`, `stacker_in` | | the cashbox is taken out; put back |
 //! | `collect` | | the cashbox, while out, is emptied |
 //! | `stacker_full` | | the cashbox is full until it has been emptied |
@@ -44,6 +45,7 @@ use bitspire_shared::money::Currency;
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
+use super::mishaps::Mishaps;
 use super::{Key, SimDevice, SimError};
 use crate::frame::ebds::{
     Classification, Decoder, Frame, NoteReport, NoteSet, Omnibus, PowerUpPolicy, Status,
@@ -153,9 +155,7 @@ pub struct EbdsSim {
     class_next: Classification,
     misread: Option<u8>,
     customer_takes: bool,
-    silent_replies: u64,
-    deaf_frames: u64,
-    damaged_replies: u64,
+    mishaps: Mishaps,
 }
 
 /// Events that are said once.
@@ -213,9 +213,7 @@ impl EbdsSim {
             class_next: Classification::Genuine,
             misread: None,
             customer_takes: true,
-            silent_replies: 0,
-            deaf_frames: 0,
-            damaged_replies: 0,
+            mishaps: Mishaps::default(),
         }
     }
 

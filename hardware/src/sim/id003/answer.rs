@@ -6,8 +6,7 @@ use crate::frame::id003::{CommMode, ConfigKind, Frame, Request};
 
 impl Id003Sim {
     pub(super) fn on_frame(&mut self, frame: &Frame, now: Mono, out: &mut Vec<u8>) {
-        if let Some(left) = self.deaf_frames.checked_sub(1) {
-            self.deaf_frames = left;
+        if self.mishaps.is_deaf() {
             return;
         }
         let request = Request::parse(frame);
@@ -91,16 +90,8 @@ impl Id003Sim {
     }
 
     pub(super) fn send_frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
-        if let Some(left) = self.silent_replies.checked_sub(1) {
-            self.silent_replies = left;
-            return;
-        }
-        frame.write_to(out);
-        if let Some(left) = self.damaged_replies.checked_sub(1) {
-            self.damaged_replies = left;
-            if let Some(check) = out.last_mut() {
-                *check ^= 0x01;
-            }
+        if !self.mishaps.say(out, |out| frame.write_to(out)) {
+            self.power_off();
         }
     }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::frame::id003::FailureCode;
 
 const EXPECTED: &str = "insert{denomination}, reject_next{reason}, leave, take, power_off, \
-    power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, cheat, comm_error, \
+    power_off_at{byte}, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, cheat, comm_error, \
     fail{code}, pause, status{code}, clear, silence{replies}, deaf{frames}, damage{replies}, \
     set{option,on}, load{box,notes}, recycler_jam, state";
 
@@ -20,11 +20,8 @@ impl Id003Sim {
             "reject_next" => self.reject_next = Some(RejectReason::from_code(code("reason")?)),
             "leave" => self.customer_takes = false,
             "take" => self.take(now),
-            "power_off" => {
-                let inside = self.left_behind();
-                self.stop_out();
-                self.phase = Phase::Off(inside);
-            }
+            "power_off" => self.power_off(),
+            "power_off_at" => self.mishaps.bytes_left = Some(number("byte")?),
             "power_on" => self.power_on()?,
             "stacker_out" => {
                 let inside = self.powered()?;
@@ -50,9 +47,9 @@ impl Id003Sim {
                 self.trouble = Some(Trouble { kind, present: true });
             }
             "clear" => self.clear(),
-            "silence" => self.silent_replies = number("replies")?,
-            "deaf" => self.deaf_frames = number("frames")?,
-            "damage" => self.damaged_replies = number("replies")?,
+            "silence" => self.mishaps.silent_replies = number("replies")?,
+            "deaf" => self.mishaps.deaf_frames = number("frames")?,
+            "damage" => self.mishaps.damaged_replies = number("replies")?,
             "set" => {
                 let on = action.get("on").and_then(Value::as_bool).ok_or_else(wrong)?;
                 let option = match text("option")? {
@@ -105,6 +102,13 @@ impl Id003Sim {
             Phase::Off(_) => Err(SimError::State("the device is off".to_owned())),
             _ => Ok(self.left_behind()),
         }
+    }
+
+    pub(super) fn power_off(&mut self) {
+        let inside = self.left_behind();
+        self.stop_out();
+        self.phase = Phase::Off(inside);
+        self.mishaps.bytes_left = None;
     }
 
     fn power_on(&mut self) -> Result<(), SimError> {

@@ -18,6 +18,7 @@
 //! | `reject_next` | `reason` ("71".."7F") | the next note is refused for this reason |
 //! | `leave`, `take` | | the customer leaves what is given back in the inlet; takes it |
 //! | `power_off`, `power_on` | | |
+//! | `power_off_at` | `byte` | the power goes once it has said so many bytes more |
 //! | `stacker_out`, `stacker_in` | | the cashbox is taken out; put back |
 //! | `collect` | | the cashbox, while out, is emptied |
 //! | `stacker_full` | | the cashbox is full until it has been emptied |
@@ -45,6 +46,7 @@ use std::collections::BTreeMap;
 use bitspire_shared::time::Mono;
 use serde_json::{Value, json};
 
+use super::mishaps::Mishaps;
 use super::{Key, SimDevice, SimError, count};
 use crate::frame::id003::{Config, CurrencySlot, Decoder, RejectReason, Reply, Status};
 use path::{Inside, Phase, Trouble};
@@ -130,9 +132,7 @@ pub struct Id003Sim {
     reject_next: Option<RejectReason>,
     customer_takes: bool,
     escrow: Option<Decision>,
-    silent_replies: u64,
-    deaf_frames: u64,
-    damaged_replies: u64,
+    mishaps: Mishaps,
 }
 
 /// When the host was first told of the last note in escrow, and when it decided.
@@ -190,9 +190,7 @@ impl Id003Sim {
             reject_next: None,
             customer_takes: true,
             escrow: None,
-            silent_replies: 0,
-            deaf_frames: 0,
-            damaged_replies: 0,
+            mishaps: Mishaps::default(),
         }
     }
 

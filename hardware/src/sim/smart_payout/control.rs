@@ -3,10 +3,13 @@
 use super::*;
 
 const EXPECTED: &str = "insert{denomination}, reject_next{reason}, leave, take, \
-    power_off{after_bytes}, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, \
+    power_off, power_off_at{byte}, power_on, stacker_out, stacker_in, collect, stacker_full, jam{where}, \
     cheat, misread, clear, silence{replies}, deaf{frames}, damage{replies}, set{option,on}, \
     load{box,notes}, short{box,notes}, code{code}, odd_order{code}, stall, \
-    replace, state";
+    rekey{on}, replace, state";
+
+/// A fixed key that nobody told the host.
+const OTHER_KEY: u64 = 0x7654_3210_7654_3210;
 
 impl SmartPayoutSim {
     pub(super) fn act(&mut self, action: &Value, now: Mono) -> Result<(), SimError> {
@@ -22,10 +25,8 @@ impl SmartPayoutSim {
                 self.customer_takes = true;
                 self.take_out(now);
             }
-            "power_off" => match action.get("after_bytes") {
-                Some(_) => self.link.cut_after = Some(number("after_bytes")?),
-                None => self.lose_power(),
-            },
+            "power_off" => self.lose_power(),
+            "power_off_at" => self.link.mishaps.bytes_left = Some(number("byte")?),
             "power_on" => {
                 if !matches!(self.phase, Phase::Off(_)) {
                     return Err(SimError::State("the device is on".to_owned()));
@@ -47,9 +48,9 @@ impl SmartPayoutSim {
             }
             "misread" => self.misread = true,
             "clear" => self.clear(now),
-            "silence" => self.link.silent_replies = number("replies")?,
-            "deaf" => self.link.deaf_frames = number("frames")?,
-            "damage" => self.link.damaged_replies = number("replies")?,
+            "silence" => self.link.mishaps.silent_replies = number("replies")?,
+            "deaf" => self.link.mishaps.deaf_frames = number("frames")?,
+            "damage" => self.link.mishaps.damaged_replies = number("replies")?,
             "set" => {
                 let on = action.get("on").and_then(Value::as_bool).ok_or_else(wrong)?;
                 let option = match text("option")? {
@@ -58,6 +59,7 @@ impl SmartPayoutSim {
                     "closes_after_payout" => &mut self.options.closes_after_payout,
                     "says_starting" => &mut self.options.says_starting,
                     "old_protocol" => &mut self.options.old_protocol,
+                    "says_unread" => &mut self.options.says_unread,
                     _ => return Err(wrong()),
                 };
                 *option = on;
@@ -81,6 +83,12 @@ impl SmartPayoutSim {
             "code" => self.extra_code = Some(code("code")?),
             "odd_order" => self.odd_order = Some(code("code")?),
             "stall" => self.stall()?,
+            "rekey" => {
+                let on = action.get("on").and_then(Value::as_bool).ok_or_else(wrong)?;
+                self.fixed = if on { FixedKey::new(OTHER_KEY) } else { FixedKey::default() };
+                // it starts with it
+                self.link.forget();
+            }
             "replace" => {
                 if !matches!(self.phase, Phase::Off(_)) {
                     return Err(SimError::State("the device is on: power_off first".to_owned()));

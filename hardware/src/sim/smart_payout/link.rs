@@ -1,5 +1,6 @@
 //! Frames, flags and keys, as the device has them.
 
+use super::super::mishaps::Mishaps;
 use super::*;
 use crate::frame::ssp::cipher::{Exchange, Session};
 use crate::frame::ssp::{Decoder, Frame, Request, STEX, Status, VALIDATOR};
@@ -16,18 +17,14 @@ pub(super) struct Link {
     session: Option<Session>,
     /// RESET takes the keys, once it is answered.
     ending: bool,
-    pub(super) silent_replies: u64,
-    pub(super) deaf_frames: u64,
-    pub(super) damaged_replies: u64,
-    /// So many bytes more, and the power goes.
-    pub(super) cut_after: Option<u64>,
+    pub(super) mishaps: Mishaps,
 }
 
 impl Link {
     pub(super) fn forget(&mut self) {
         (self.session, self.last) = (None, None);
         self.decoder.clear();
-        self.cut_after = None;
+        self.mishaps.bytes_left = None;
     }
 
     pub(super) fn end_session_after_answer(&mut self) {
@@ -46,12 +43,11 @@ impl SmartPayoutSim {
             if matches!(self.phase, Phase::Off(_)) || frame.address() != VALIDATOR {
                 continue;
             }
-            if self.link.deaf_frames > 0 {
-                self.link.deaf_frames = self.link.deaf_frames.saturating_sub(1);
+            if self.link.mishaps.is_deaf() {
                 continue;
             }
             if let Some(answer) = self.on_frame(&frame, now) {
-                self.send(answer, &mut out);
+                self.send(&answer, &mut out);
             }
         }
         out
@@ -66,12 +62,15 @@ impl SmartPayoutSim {
         let reply = if frame.data().first() == Some(&STEX) {
             match &mut self.link.session {
                 None => vec![Status::KeyNotSet.code()],
-                Some(session) => {
-                    let opened = session.open_command(frame.data()).ok()?;
-                    let plain = self.obey(&Request::parse(opened.data()), true, now);
-                    let pad = self.draw.block();
-                    self.link.session.as_ref()?.seal_reply(&plain, pad)?
-                }
+                Some(session) => match session.open_command(frame.data()) {
+                    Ok(opened) => {
+                        let plain = self.obey(&Request::parse(opened.data()), true, now);
+                        let pad = self.draw.block();
+                        self.link.session.as_ref()?.seal_reply(&plain, pad)?
+                    }
+                    Err(_) if self.options.says_unread => vec![Status::KeyNotSet.code()],
+                    Err(_) => return None,
+                },
             }
         } else {
             self.obey(&Request::parse(frame.data()), false, now)
@@ -85,27 +84,10 @@ impl SmartPayoutSim {
         Some(answer)
     }
 
-    fn send(&mut self, mut answer: Vec<u8>, out: &mut Vec<u8>) {
-        if self.link.silent_replies > 0 {
-            self.link.silent_replies = self.link.silent_replies.saturating_sub(1);
-            return;
+    fn send(&mut self, answer: &[u8], out: &mut Vec<u8>) {
+        if !self.link.mishaps.say(out, |out| out.extend_from_slice(answer)) {
+            self.lose_power();
         }
-        if self.link.damaged_replies > 0 {
-            self.link.damaged_replies = self.link.damaged_replies.saturating_sub(1);
-            if let Some(last) = answer.last_mut() {
-                *last ^= 1;
-            }
-        }
-        if let Some(left) = &mut self.link.cut_after {
-            let whole = u64::try_from(answer.len()).unwrap_or(u64::MAX);
-            if whole >= *left {
-                answer.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-                out.extend(answer);
-                return self.lose_power();
-            }
-            *left = left.saturating_sub(whole);
-        }
-        out.extend(answer);
     }
 
     /// The device's part of the key exchange.

@@ -15,8 +15,8 @@
 //! | `insert` | `denomination` (major units) | a customer inserts a note |
 //! | `reject_next` | `reason` ("01".."1C") | the next note is refused for this reason |
 //! | `leave`, `take` | | the customer leaves what is given out in the bezel; takes it |
-//! | `power_off` | `after_bytes` (optional) | now, or once so many bytes of answers have gone |
-//! | `power_on` | | |
+//! | `power_off`, `power_on` | | |
+//! | `power_off_at` | `byte` | the power goes once it has said so many bytes more |
 //! | `stacker_out`, `stacker_in` | | the cashbox is taken out; put back |
 //! | `collect` | | the cashbox, while out, is emptied |
 //! | `stacker_full` | | the cashbox is full until it has been emptied |
@@ -33,6 +33,7 @@
 //! | `code` | `code` ("99") | polls tell this, too, until `clear` |
 //! | `odd_order` | `code` ("F6") | the next order is begun, and answered with this |
 //! | `stall` | | notes on their way out stand still, and HALT does not help, until `clear` |
+//! | `rekey` | `on` | it is given another fixed key; the one that units are delivered with again |
 //! | `replace` | | another unit is in its place: another serial number, without power so far |
 //! | `state` | | only the answer: `{"status": "..."}` as for each other action |
 
@@ -67,6 +68,8 @@ pub struct Options {
     pub says_starting: bool,
     /// `old_protocol`: it does not speak protocol version 8.
     pub old_protocol: bool,
+    /// `says_unread`: it says that it has no key (FA) to what it cannot decrypt, and not nothing.
+    pub says_unread: bool,
 }
 
 impl Default for Options {
@@ -77,6 +80,7 @@ impl Default for Options {
             closes_after_payout: false,
             says_starting: true,
             old_protocol: false,
+            says_unread: false,
         }
     }
 }

@@ -224,7 +224,7 @@ fn a_power_loss_is_told_with_what_it_cut_off() {
     assert_eq!(sum("store") + sum("given") + sum("cashbox"), 5);
     // in the middle of an answer
     let mut desk = Desk::ready();
-    desk.act(json!({"action": "power_off", "after_bytes": 7}));
+    desk.act(json!({"action": "power_off_at", "byte": 7}));
     let frame = desk.seal(Request::PollWithAck);
     let said = desk.sim.on_bytes(&frame.to_bytes(), desk.now);
     assert_eq!((said.len(), desk.sim.phase.name()), (7, "OFF"));

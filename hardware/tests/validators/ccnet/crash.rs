@@ -5,7 +5,7 @@ use bitspire_hardware::frame::ccnet::{Request, State};
 use bitspire_hardware::sim::ccnet::Options;
 
 use super::{CcnetLine, World};
-use crate::crash::all_cases;
+use crate::crash::{all_cases, power_goes_at_each_byte};
 
 /// Loss prevented: a note taken without credit, or credited without being taken. What became of a
 /// note is said until it is confirmed, so every note is known, however long either side was away.
@@ -33,6 +33,12 @@ fn on_other_firmware_nothing_is_credited_wrongly() {
         let forgets = !options.power_recovery || !options.remembers;
         assert_eq!(unknown > 0, forgets, "{options:?}");
     }
+}
+
+/// Loss prevented: a half-said answer is taken for a word, or a credit that it cut off is lost.
+#[test]
+fn power_that_goes_at_any_byte_loses_no_note() {
+    power_goes_at_each_byte::<CcnetLine>(Options::default());
 }
 
 /// Loss prevented: a note stacked that no intent of the journal is about, because the first answer

@@ -4,7 +4,7 @@ use bitspire_hardware::frame::id003::{Frame, Request};
 use bitspire_hardware::sim::id003::Options;
 
 use super::{Id003Line, World};
-use crate::crash::{Case, Crash, Point, all_cases};
+use crate::crash::{Case, Crash, Point, all_cases, power_goes_at_each_byte};
 
 /// Loss prevented: a note taken without credit, or credited without being taken. With power
 /// recovery everything is known, but for a host that was away for so long that the device has ended
@@ -41,6 +41,12 @@ fn on_other_firmware_nothing_is_credited_wrongly() {
             assert!(unknown > 0, "{options:?}");
         }
     }
+}
+
+/// Loss prevented: a half-said answer is taken for a word, or a credit that it cut off is lost.
+#[test]
+fn power_that_goes_at_any_byte_loses_no_note() {
+    power_goes_at_each_byte::<Id003Line>(Options::default());
 }
 
 /// Loss prevented: a note stacked that no intent of the journal is about, because the first answer

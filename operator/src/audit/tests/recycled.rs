@@ -1,5 +1,6 @@
 //! Notes that customers fed and the machine sells again: in one place of the books each.
 
+use bitspire_shared::document::Action;
 use bitspire_shared::ids::ChangeId;
 use bitspire_shared::rpc::{BayChange, DispenseOutcome, ServiceAction, ServiceEvent};
 use bitspire_shared::time::Unix;
@@ -110,6 +111,46 @@ async fn a_bay_that_customers_filled_is_not_counted_as_a_first_load() {
     };
     let id = ChangeId::from_bytes([78; 16]);
     shop.events.push(ServiceEvent { id, journal_seq, at: Unix(9), action });
+    shop.counts.bay = 1;
+    shop.heartbeat(&[], &[]).await;
+    assert_eq!(shop.held().await, [1, 0, 1]);
+    shop.agrees().await;
+}
+
+/// Loss prevented: the notes that a machine began with, shown as money that was found, because a
+/// customer's note came into the same bay before the heartbeat that tells of both.
+#[tokio::test]
+async fn a_first_load_stays_the_operators_whatever_customers_add_to_it() {
+    // by a document, and at the machine
+    for by_document in [true, false] {
+        let mut shop = Shop::empty().await;
+        let mut filled = None;
+        if by_document {
+            filled = Some(shop.wish(Some(20), Action::Set(100)).await);
+        } else {
+            shop.changed(BayChange::Set(100), Some(0));
+        }
+        shop.counts.bay = 100;
+        shop.fed().await;
+        shop.recycles(1);
+        let filled: Vec<_> = filled.into_iter().collect();
+        shop.heartbeat(&filled, &[]).await;
+        assert_eq!(shop.held().await, [101, 0, 0], "by document: {by_document}");
+        shop.agrees().await;
+        // what is counted later is missing, or found
+        shop.world.advance(60);
+        shop.changed(BayChange::Set(99), Some(101));
+        shop.counts.bay = 99;
+        shop.heartbeat(&filled, &[]).await;
+        assert_eq!(shop.held().await, [99, 0, 2], "by document: {by_document}");
+        shop.agrees().await;
+    }
+    // here the customers' notes were first, though one heartbeat tells of both: one is missing
+    let mut shop = Shop::empty().await;
+    shop.fed().await;
+    shop.fed().await;
+    shop.recycles(2);
+    shop.changed(BayChange::Set(1), Some(2));
     shop.counts.bay = 1;
     shop.heartbeat(&[], &[]).await;
     assert_eq!(shop.held().await, [1, 0, 1]);

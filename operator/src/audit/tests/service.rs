@@ -24,7 +24,7 @@ impl Shop {
         self.events.push(ServiceEvent { id, journal_seq, at: Unix(9), action });
     }
 
-    fn changed(&mut self, change: BayChange, expected: Option<i64>) {
+    pub(super) fn changed(&mut self, change: BayChange, expected: Option<i64>) {
         let (bay, denomination_minor, reason) = (bay(), note(2_000), "by hand".into());
         self.did(ServiceAction::BayChanged { bay, denomination_minor, change, expected, reason });
     }

@@ -10,6 +10,7 @@ use super::fixtures::{txid, world};
 use super::{Read, Row, ToColumn};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::{Account, Unit};
+use crate::store::ledger::Before;
 use crate::store::settlements::{self, Distribution};
 use crate::store::withdraws::{self, Purpose};
 use crate::store::{StoreError, claims, invoices, ledger, legs, outbox, payments, quotes, volume};
@@ -80,7 +81,7 @@ fn what_is_asked_often_is_found_by_an_index() {
         ("notes", |read, m, _| volume::cashbox_notes(read, m).map(drop)),
         ("bays", |read, _, _| ledger::balances_of(read, "bay:1:").map(drop)),
         ("loaded", |read, m, _| {
-            ledger::was_loaded(read, Account::InTransit(m), Some(Unix(9))).map(drop)
+            ledger::was_loaded(read, Account::InTransit(m), Before::Done(Unix(9))).map(drop)
         }),
         ("open payments", |read, _, _| payments::open(read).map(drop)),
         ("late payouts", |read, _, _| {

@@ -191,3 +191,28 @@ fn elsewhere_nothing_is_credited_wrongly() {
         assert_eq!(unknown > 0, some_unknown, "{options:?}, {policy:?}: {unknown}");
     }
 }
+
+/// Loss prevented: a half-said answer is taken for a word, or a credit that it cut off is lost.
+#[test]
+fn power_that_goes_at_any_byte_loses_no_note() {
+    for byte in 0..220 {
+        let what = format!("byte {byte}");
+        let mut world = World::with(Options::default(), PowerUpPolicy::B, 0).opened(&[20]);
+        let mut journal = Journal::default();
+        let bill = world.escrow(20);
+        journal.intend();
+        world.stack(bill);
+        world.act(json!({"action": "power_off_at", "byte": byte}));
+        while !world.status().starts_with("OFF") {
+            world.step();
+            while let Some(event) = world.events.pop_front() {
+                journal.on_event(&mut world, &event, &what);
+            }
+        }
+        world.run(1_000);
+        world.act(json!({"action": "power_on"}));
+        recover(&mut world, &mut journal, &what);
+        journal.balance(&world, &what);
+        assert_eq!((journal.unknown, journal.credits + journal.returns), (0, 1), "{what}");
+    }
+}

@@ -38,22 +38,7 @@ fn over_a_bad_cable_the_outcome_is_true_or_unknown() {
 /// called settled, or is ordered again.
 #[test]
 fn power_that_goes_at_any_byte_of_a_payout_is_met_truly() {
-    for byte in (0..140).step_by(5) {
-        let mut world = World::open(0, [5, 5]);
-        world.pay(&[(1, 2)]);
-        world.act(json!({"action": "power_off_at", "byte": byte}));
-        while world.state() != json!({"status": "OFF"}) {
-            world.step();
-        }
-        world.run(1_000);
-        world.act(json!({"action": "power_on"}));
-        let outcome = world.outcome();
-        // before the inlet was closed for it, the plan has waited
-        assert!(is_true(&world, &outcome), "{byte}: {outcome:?}, {}", world.sim.counters());
-        world.ready_again();
-        assert!(world.orders <= 1, "{byte}");
-        world.conserved();
-    }
+    crash::power_that_goes_at_any_byte_of_a_payout_is_met_truly::<Unit>();
 }
 
 /// Loss prevented: notes that left a cassette just before both sides died are given once more, or

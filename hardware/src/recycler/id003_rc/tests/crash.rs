@@ -23,6 +23,12 @@ fn a_device_that_loses_power_anywhere_in_a_payout_ends_it_truly() {
     crash::a_device_that_loses_power_anywhere_in_a_payout_ends_it_truly::<Rc>();
 }
 
+/// Loss prevented: a half-said answer is taken for a word, or the payout is begun again behind it.
+#[test]
+fn power_that_goes_at_any_byte_of_a_payout_is_met_truly() {
+    crash::power_that_goes_at_any_byte_of_a_payout_is_met_truly::<Rc>();
+}
+
 /// Loss prevented: a cable that is pulled in the middle of a payout, and an outcome made up for it.
 #[test]
 fn a_line_that_is_lost_in_a_payout_leaves_it_unknown() {

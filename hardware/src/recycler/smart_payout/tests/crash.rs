@@ -112,7 +112,7 @@ fn a_device_that_loses_power_anywhere_in_a_payout_ends_it_truly() {
         let action = if ms % 3 == 0 {
             json!({"action": "power_off"})
         } else {
-            json!({"action": "power_off", "after_bytes": after})
+            json!({"action": "power_off_at", "byte": after})
         };
         world.act(action);
         world.run(ms % 5 * 1_500 + 700);

@@ -90,6 +90,54 @@ fn an_older_protocol_is_refused_in_words() {
     assert!(!world.events.iter().any(|event| opens(event) || is_ready(event)));
 }
 
+/// Loss prevented: an operator who looks for a broken cable, while the unit only has another key; or a
+/// store that cannot be used any more once it has the right one again.
+#[test]
+fn another_fixed_key_is_told_in_words_until_it_is_set_again() {
+    for says_unread in [false, true] {
+        let mut world = World::open(0, [2, 0]);
+        world.act(json!({"action": "set", "option": "says_unread", "on": says_unread}));
+        world.act(json!({"action": "rekey", "on": true}));
+        let seen = world.until(|event| matches!(event, RecyclerEvent::In(AcceptorEvent::Fault(_))));
+        let Some(RecyclerEvent::In(AcceptorEvent::Fault(fault))) = seen.last() else { panic!() };
+        assert!(
+            fault.detail.contains("fixed key") && fault.detail.contains("maker's tool"),
+            "{fault:?}"
+        );
+        assert_eq!(fault.kind, FaultKind::ServiceNeeded);
+        // it is the only trouble for as long as it lasts, and nothing is taken or given
+        world.pay(&[(1, 1)]);
+        assert!(matches!(world.outcome(), DispenseOutcome::NotStarted(_)));
+        world.run(60_000);
+        let other = |event: &RecyclerEvent| match event {
+            RecyclerEvent::In(AcceptorEvent::Fault(other)) => other != fault,
+            event => is_ready(event) || *event == RecyclerEvent::In(AcceptorEvent::Accepting),
+        };
+        assert!(!world.events.iter().any(other), "{:?}", world.events);
+        world.act(json!({"action": "rekey", "on": false}));
+        world.configure();
+        world.ready();
+        assert_eq!((world.refresh(), world.given()), ([2, 0], 0));
+        world.conserved();
+    }
+}
+
+/// Loss prevented: a cut of the power between the exchange of keys and the first word under them, told
+/// as another key.
+#[test]
+fn a_power_loss_among_the_keys_is_no_other_key() {
+    for bytes in (1..120).step_by(3) {
+        let mut world = World::new(0, Options::default());
+        world.configure();
+        world.act(json!({"action": "power_off_at", "byte": bytes}));
+        world.run(4_000);
+        world.act(json!({"action": "power_on"}));
+        let seen = world.until(is_ready);
+        let key = |event: &RecyclerEvent| matches!(event, RecyclerEvent::In(AcceptorEvent::Fault(fault)) if fault.detail.contains("fixed key"));
+        assert!(!seen.iter().any(key), "{bytes}: {seen:?}");
+    }
+}
+
 /// Loss prevented: a credit that stood behind an event of unknown length is acknowledged unread.
 #[test]
 fn what_was_not_read_is_not_acknowledged() {
