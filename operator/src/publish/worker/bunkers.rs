@@ -151,53 +151,46 @@ mod tests {
     /// Loss prevented: operators' fees that come minutes late because the bunkers of others are away,
     /// and are asked again and again for each of their documents; or a bunker that came back and is
     /// never asked again.
-    #[tokio::test]
-    async fn bunkers_that_do_not_answer_take_no_place_from_others() {
+    #[test]
+    fn bunkers_that_do_not_answer_take_no_place_from_others() {
         let (time, clock) = clock();
         let bunkers = Bunkers::new();
         let away: Vec<_> = (0..3 * AT_SILENT).map(|_| key()).collect();
         for operator in &away {
-            let turn = bunkers.turn(*operator, false, &clock).await.unwrap();
-            turn.unanswered(clock.now());
+            let asks = bunkers.turn(*operator, false, &clock).now_or_never();
+            asks.flatten().unwrap().unanswered(clock.now());
         }
-        let asks = async || {
-            let mut turns = Vec::new();
-            // two documents of each
-            for operator in away.iter().chain(&away) {
-                turns.extend(bunkers.turn(*operator, false, &clock).await);
-            }
-            turns
+        let turn = |operator, hurried| bunkers.turn(operator, hurried, &clock).now_or_never();
+        // two documents of each
+        let asks = || -> Vec<_> {
+            away.iter().chain(&away).filter_map(|operator| turn(*operator, false)?).collect()
         };
-        assert!(asks().await.is_empty(), "they rest");
+        assert!(asks().is_empty(), "they rest");
         time.fetch_add(1, Ordering::SeqCst);
-        let asked = asks().await;
+        let asked = asks();
         assert_eq!(asked.len(), AT_SILENT);
         let well = key();
-        let window: Vec<_> =
-            (0..AT_BUNKERS).map(|_| bunkers.turn(well, false, &clock).now_or_never()).collect();
+        let window: Vec<_> = (0..AT_BUNKERS).map(|_| turn(well, false)).collect();
         assert!(window.iter().all(|turn| matches!(turn, Some(Some(_)))), "all their places");
-        assert!(bunkers.turn(well, false, &clock).now_or_never().is_none(), "and no more");
+        assert!(turn(well, false).is_none(), "and no more");
         drop(window);
 
         // each rest is longer, up to half a minute, whatever is done to the clock
         let [first, ..] = away[..] else { panic!() };
         drop(asked);
         for rest in [2, 4, 8, 16, 30, 30] {
-            let turn = bunkers.turn(first, false, &clock).await.unwrap();
-            assert!(bunkers.turn(first, false, &clock).await.is_none(), "one at a time");
-            turn.unanswered(clock.now());
+            let asks = turn(first, false).flatten().unwrap();
+            assert!(matches!(turn(first, false), Some(None)), "one at a time");
+            asks.unanswered(clock.now());
             time.fetch_add(rest - 1, Ordering::SeqCst);
-            assert!(bunkers.turn(first, false, &clock).await.is_none(), "{rest} s");
-            let hurried = bunkers.turn(first, true, &clock).await;
-            assert!(hurried.is_some(), "but for whom an operator waits");
+            assert!(matches!(turn(first, false), Some(None)), "{rest} s");
+            assert!(matches!(turn(first, true), Some(Some(_))), "but for whom an operator waits");
             time.fetch_add(1, Ordering::SeqCst);
         }
-        let turn = bunkers.turn(first, false, &clock).await.unwrap();
-        turn.unanswered(clock.now());
+        turn(first, false).flatten().unwrap().unanswered(clock.now());
         time.fetch_sub(900, Ordering::SeqCst);
-        bunkers.turn(first, false, &clock).await.unwrap().answered();
-        let window: Vec<_> =
-            (0..AT_BUNKERS).map(|_| bunkers.turn(first, false, &clock).now_or_never()).collect();
+        turn(first, false).flatten().unwrap().answered();
+        let window: Vec<_> = (0..AT_BUNKERS).map(|_| turn(first, false)).collect();
         assert!(window.iter().all(|turn| matches!(turn, Some(Some(_)))), "as before");
     }
 }
