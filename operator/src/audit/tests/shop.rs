@@ -22,7 +22,7 @@ use crate::settle;
 use crate::store::documents::{self, DocumentKind, Fees, NewDocument};
 use crate::store::operators::{self, SignerKind};
 use crate::store::rules::Scope;
-use crate::store::{Store, StoreError, damage, machines};
+use crate::store::{Store, damage, machines};
 
 /// What the machine counts: notes of 20 in bay 1, and in the cashbox.
 #[derive(Clone, Copy, Debug, Default)]
