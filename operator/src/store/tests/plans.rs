@@ -13,7 +13,9 @@ use crate::ledger::{Account, Unit};
 use crate::store::ledger::Before;
 use crate::store::settlements::{self, Distribution};
 use crate::store::withdraws::{self, Purpose};
-use crate::store::{StoreError, claims, invoices, ledger, legs, outbox, payments, quotes, volume};
+use crate::store::{
+    StoreError, claims, invoices, ledger, legs, outbox, payments, quotes, unrecorded, volume,
+};
 
 thread_local! {
     static ASKED: RefCell<Vec<(String, usize)>> = const { RefCell::new(Vec::new()) };
@@ -92,6 +94,9 @@ fn what_is_asked_often_is_found_by_an_index() {
     ];
     // all that is open may be of others
     let own: &[(&str, Ask)] = &[
+        ("invoices to look up", |read, m, _| invoices::to_look_up(read, m, "x", 9).map(drop)),
+        ("unrecorded", |read, _, _| unrecorded::to_try(read, "x", Unix(1), 9).map(drop)),
+        ("how many unrecorded", |read, _, _| unrecorded::count(read, "x").map(drop)),
         ("open invoices", |read, m, _| invoices::open(read, m, 9).map(drop)),
         ("unreported", |read, m, _| settlements::unreported(read, m, Unix(1)).map(drop)),
         ("reserved", |read, m, _| quotes::reserved(read, m).map(drop)),
