@@ -79,7 +79,11 @@ async fn lists_of_all_wallets_take_a_fraction_of_the_writers_queue() {
     assert!(lists.len() >= 2);
     let recorded = join_all(lists.into_iter().map(|list| consider_all(&world.app, &*till, list)));
     let mut recorded = std::pin::pin!(recorded);
-    assert!(matches!(futures_util::poll!(&mut recorded), Poll::Pending));
+    // a task takes so much at a turn
+    for _ in 0..TOGETHER {
+        assert!(matches!(futures_util::poll!(&mut recorded), Poll::Pending));
+        tokio::task::yield_now().await;
+    }
     let waiting = |world: &World| usize::try_from(world.app.store.stats().waiting).unwrap();
     assert_eq!(waiting(&world), TOGETHER, "of two lists together");
     assert_eq!(world.app.recording.available_permits(), 0);
@@ -223,6 +227,7 @@ async fn a_list_that_is_cut_off_goes_on_at_its_cursor() {
         let paid = i64::try_from(all.len()).unwrap() * 700;
         assert_eq!(world.balance(Account::Wallet(world.machine_id)).await, paid, "once each");
     }
-    assert!(cut_off > 4, "{cut_off}");
+    // three pages: the cursor of one shares its commit with the next one
+    assert!(cut_off > 2, "{cut_off}");
     world.books_hold().await;
 }
