@@ -28,7 +28,7 @@ pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetPayment) -> Resu
     if let (GetPayment::PaymentHash(hash), PaymentState::Pending) = (body, found.payment.state) {
         match settle::look(&rpc.app, &found.wallet_id, hash).await {
             Ok(Looked::Landed) => found = look(rpc, &call, body).await?,
-            Ok(Looked::Nothing) => {}
+            Ok(Looked::Nothing | Looked::Kept) => {}
             Err(error) => {
                 if error.kind() != Kind::Transient {
                     let error: &dyn std::error::Error = &error;

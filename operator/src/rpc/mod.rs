@@ -70,6 +70,8 @@ const SINCE_S: u64 = 180;
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// Seconds after which an answer may be forgotten, once its transaction rests.
 const KEEP_REQUESTS_S: u64 = 90 * 86_400;
+/// Requests that are forgotten at a time: what a job writes can be undone, in memory.
+const FORGOTTEN: u32 = 2_000;
 /// Seconds for which a push that was sent stays, for whoever looks.
 const KEEP_PUSHES_S: u64 = 86_400;
 
@@ -234,7 +236,7 @@ impl Rpc {
                     log::reject(tx, row)?;
                 }
                 quotes::release_expired(tx, before(limits::CLAIM_GRACE_S), now)?;
-                requests::prune(tx, before(KEEP_REQUESTS_S))?;
+                requests::prune(tx, before(KEEP_REQUESTS_S), FORGOTTEN)?;
                 outbox::prune(tx, before(KEEP_PUSHES_S))?;
                 log::forget_nonces(tx, now)?;
                 for (id, until) in &ids {

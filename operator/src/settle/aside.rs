@@ -5,11 +5,12 @@
 //! reading of the list, by look-up, until it is on record. A person is told once when it is kept
 //! (`settlement.unrecorded`) and once when that is over (`settlement.recorded`), in the audit log.
 //!
-//! Failure policy: what cannot be kept is an error, and the cursor stays. A wallet that is away ends
-//! the trying until the next reading; one that says no more that a payment moved leaves it kept.
+//! Failure policy: what cannot be kept is an error, and the cursor stays. A wallet that does not answer
+//! ends the trying until the next reading, which begins with another payment, and keeps its list from
+//! nobody; one that says no more that a payment moved leaves it kept; one whose look-up says nothing of
+//! a payment that its list has told is taken at the list's word.
 
 use bitspire_shared::error::{Classified, Kind};
-use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::Direction;
 use bitspire_shared::time::Unix;
 use serde_json::json;
@@ -18,8 +19,8 @@ use super::{Looked, SettleError, consider};
 use crate::app::App;
 use crate::http::error::in_words;
 use crate::store::unrecorded::{self, Unrecorded};
-use crate::store::{StoreError, Tx, log};
-use crate::wallet::{Flow, PayState, Payment, Wallet};
+use crate::store::{Json, StoreError, Tx, log};
+use crate::wallet::{PayState, Payment, Wallet, WalletError};
 
 /// Payments that are looked up before it is seen whether any of them can be recorded now.
 const BATCH: u32 = 16;
@@ -36,29 +37,28 @@ pub(super) async fn consider_or_keep(
     wallet: &dyn Wallet,
     payment: Payment,
 ) -> Result<Looked, SettleError> {
-    let (hash, flow) = (payment.payment_hash, payment.flow);
-    match consider(app, wallet, payment).await {
+    match consider(app, wallet, payment.clone()).await {
         Err(error) if stays(&error) => {
-            keep(app, wallet, hash, flow, &error).await?;
-            Ok(Looked::Nothing)
+            keep(app, wallet, payment, &error).await?;
+            Ok(Looked::Kept)
         }
         looked => looked,
     }
 }
 
 /// Keeps a payment that cannot be recorded, and tells it where it is new.
-pub(super) async fn keep(
+async fn keep(
     app: &App,
     wallet: &dyn Wallet,
-    hash: PaymentHash,
-    flow: Flow,
+    payment: Payment,
     error: &SettleError,
 ) -> Result<(), SettleError> {
-    let (reason, now) = (in_words(error), app.clock.now());
+    let (reason, now, hash) = (in_words(error), app.clock.now(), payment.payment_hash);
     let kept = Unrecorded {
         wallet_id: wallet.id().to_owned(),
         payment_hash: hash,
-        direction: flow.direction(),
+        direction: payment.flow.direction(),
+        told: Json(payment),
         reason: reason.clone(),
         first_at: now,
         tried_at: now,
@@ -93,7 +93,17 @@ pub(super) async fn try_again(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
         let batch: Result<Vec<_>, StoreError> = batch.await;
         let mut recorded = false;
         for kept in batch? {
-            recorded |= try_one(app, wallet, kept, now).await?;
+            match try_one(app, wallet, kept, now).await {
+                Ok(ended) => recorded |= ended,
+                // its list says whether it is away; the next reading begins with another payment
+                Err(SettleError::Wallet(error)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::info!(event = "unrecorded_not_looked_up", wallet = id, error);
+                    recorded = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !recorded {
             break;
@@ -120,6 +130,17 @@ async fn try_one(
         Direction::CashOut => wallet.lookup(kept.payment_hash).await,
         Direction::CashIn => wallet.lookup_payment(kept.payment_hash).await,
     };
+    let says_nothing = match &found {
+        Ok(None) => kept.direction == Direction::CashIn && !wallet.absence_is_final(),
+        Err(WalletError::Unknown { .. }) => true,
+        _ => false,
+    };
+    let found = match found {
+        // some wallets tell payments in their list only
+        _ if says_nothing => Ok(Some(kept.told.0.clone())),
+        found => found,
+    };
+    let mut away = None;
     let why = match found {
         Ok(Some(payment)) if matches!(payment.state, PayState::Succeeded { .. }) => {
             match consider(app, wallet, payment).await {
@@ -129,7 +150,11 @@ async fn try_one(
             }
         }
         Ok(_) => Some("the wallet says no more that it moved".to_owned()),
-        Err(error) if error.kind() == Kind::Transient => return Err(error.into()),
+        Err(error) if error.kind() == Kind::Transient => {
+            let why = in_words(&error);
+            away = Some(error);
+            Some(why)
+        }
         Err(error) => Some(in_words(&error)),
     };
     let hash = kept.payment_hash;
@@ -145,6 +170,9 @@ async fn try_one(
         }
     });
     let ended = ended.await?;
+    if let Some(error) = away {
+        return Err(error.into());
+    }
     if ended {
         tracing::info!(event = "settlement_recorded_late", wallet = wallet.id(), %hash);
     }

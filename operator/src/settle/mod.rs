@@ -119,6 +119,8 @@ pub(crate) enum Looked {
     Landed,
     /// Nothing to record.
     Nothing,
+    /// The payment cannot be recorded now, and is kept.
+    Kept,
 }
 
 /// Watches every wallet until the daemon stops.
@@ -182,7 +184,11 @@ fn report(wallet: &str, result: Result<(), SettleError>) {
 /// Reads a wallet's list since the durable cursor, and moves the cursor past what is on record, or kept
 /// aside; what was kept aside before is tried again.
 pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
-    aside::try_again(app, wallet).await?;
+    let tried = aside::try_again(app, wallet).await;
+    since_cursor(app, wallet).await.and(tried)
+}
+
+async fn since_cursor(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
     let id = wallet.id().to_owned();
     let read = id.clone();
     let from: Option<u64> =
@@ -277,15 +283,17 @@ async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
         .map_err(SettleError::Store)?;
     let mut failed = None;
     for (hash, expires_at) in open {
-        let looked = match look_in(app, wallet, hash).await {
+        let looked = async {
+            match wallet.lookup(hash).await? {
+                // where it is kept, its invoice stays open, and the list's readings look for it
+                Some(payment) => aside::consider_or_keep(app, wallet, payment).await,
+                None => disown(app, wallet, hash, Flow::Inbound).await,
+            }
+        };
+        let looked = match looked.await {
             Ok(looked) => looked,
             Err(SettleError::Wallet(error)) if error.kind() == Kind::Transient => {
                 return Err(error.into());
-            }
-            // it was paid: its invoice stays open, and the list's readings look for it
-            Err(error) if aside::stays(&error) => {
-                aside::keep(app, wallet, hash, Flow::Inbound, &error).await?;
-                continue;
             }
             // one payment that cannot be looked up or recorded keeps no other from being seen
             Err(error) => {

@@ -112,7 +112,7 @@ pub fn to_look_up(
 ) -> Result<Vec<(PaymentHash, Unix)>, StoreError> {
     let sql = "SELECT payment_hash, expires_at FROM invoices WHERE state = 'open'
                AND machine_id = ?1 AND NOT EXISTS (SELECT 1 FROM unrecorded
-                   WHERE unrecorded.wallet_id = ?2
+                   WHERE unrecorded.wallet_id = ?2 AND unrecorded.direction = 'cash_out'
                        AND unrecorded.payment_hash = invoices.payment_hash)
                ORDER BY expires_at LIMIT ?3";
     let one = |row: &Row<'_>| Ok((row.get("payment_hash")?, row.get("expires_at")?));

@@ -138,6 +138,7 @@ impl Store {
         let lock = sqlite::lock(path)?;
         let mut conn = sqlite::open_writer(path)?;
         migrate(&mut conn, migrations, now)?;
+        sqlite::undo_in_memory(&conn)?;
         let thread_failed = |source| OpenError::Io { path: path.to_owned(), source };
 
         let health = Arc::new(Health::default());

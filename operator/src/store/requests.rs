@@ -150,20 +150,22 @@ pub fn answer(
     )
 }
 
-/// Forgets requests received before `before` whose transaction rests: no invoice, withdraw,
-/// payment, or distribution of it is open. The number forgotten.
+/// Forgets at most `limit` requests received before `before` whose transaction rests: no invoice,
+/// withdraw, payment, or distribution of it is open. The number forgotten.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn prune(tx: &Tx<'_>, before: Unix) -> Result<u64, StoreError> {
+pub fn prune(tx: &Tx<'_>, before: Unix, limit: u32) -> Result<u64, StoreError> {
     tx.run(
-        "DELETE FROM requests WHERE received_at < ?1 AND (txid IS NULL OR (
+        "DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests
+            WHERE received_at < ?1 AND (txid IS NULL OR (
             NOT EXISTS (SELECT 1 FROM invoices i WHERE i.machine_id = requests.machine_id
                 AND i.txid = requests.txid AND i.state = 'open')
             AND NOT EXISTS (SELECT 1 FROM withdraws w WHERE w.machine_id = requests.machine_id
                 AND w.txid = requests.txid AND w.state IN ('offered', 'bound'))
             AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.machine_id = requests.machine_id
-                AND s.txid = requests.txid AND s.distribution NOT IN ('processed', 'rejected'))))",
-        &[&before],
+                AND s.txid = requests.txid AND s.distribution NOT IN ('processed', 'rejected'))))
+            ORDER BY received_at LIMIT ?2)",
+        &[&before, &limit],
     )
 }

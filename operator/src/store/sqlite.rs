@@ -85,12 +85,16 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     common(&conn)?;
     set(&conn, "synchronous", "FULL", 2)?;
     set(&conn, "cache_size", WRITER_CACHE_KIB, -32_768)?;
-    // what a job may have to undo; a batch of jobs would write it to a file, page by page
-    set(&conn, "temp_store", "MEMORY", 2)?;
     // checkpoints cost a flush of the whole file: the writer makes them when it is idle
     set(&conn, "wal_autocheckpoint", "0", 0)?;
     set(&conn, "journal_size_limit", "67108864", 67_108_864)?;
     Ok(conn)
+}
+
+/// What a job may have to undo stays in memory; a batch of jobs would write it to a file, page by page.
+/// Not while a schema is brought forward, which may sort whole tables.
+pub(super) fn undo_in_memory(conn: &Connection) -> Result<(), OpenError> {
+    set(conn, "temp_store", "MEMORY", 2)
 }
 
 /// Opens a connection that can only read.

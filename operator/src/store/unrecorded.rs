@@ -6,8 +6,10 @@ use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::money::Direction;
 use bitspire_shared::time::Unix;
 
+use super::column::Json;
 use super::row::record;
 use super::{Read, StoreError, Tx};
+use crate::wallet::Payment;
 
 record! {
     /// A payment that could not be recorded.
@@ -18,6 +20,8 @@ record! {
         pub payment_hash: PaymentHash,
         /// The protocol's direction.
         pub direction: Direction,
+        /// The payment, as its wallet told it.
+        pub told: Json<Payment>,
         /// What was in the way when it was tried last.
         pub reason: String,
         /// When it was told first.

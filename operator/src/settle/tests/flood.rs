@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use futures_util::future::join_all;
 
-use super::odd::Odd;
+use super::odd::{Odd, Told};
 use super::record::{Landed, record};
 use super::*;
 use crate::ledger::suspended;
@@ -162,6 +162,37 @@ async fn what_cannot_be_recorded_is_kept_before_the_cursor_goes_past_it() {
         assert_eq!(world.audited("settlement.unrecorded").await, bad.len());
     }
     assert!(cut_off > 4, "{cut_off}");
+}
+
+/// Loss prevented: a payment that its wallet tells in its list only is never recorded, since the list is
+/// not read from there again; and one of which the wallet does not answer keeps all others from it.
+#[tokio::test]
+async fn what_is_kept_waits_for_no_look_up_and_holds_no_list() {
+    let world = World::new().await;
+    let bad = strays(&world, 2).await;
+    in_the_way(&world, &bad).await;
+    let till = Odd::over(&world);
+    reconcile(&world.app, &till).await.unwrap();
+    assert_eq!(unrecorded(&world).await.len(), 2);
+    till.say(bad[0], Told::NoAnswer);
+    till.say(bad[1], Told::InListOnly);
+
+    let later = strays(&world, 1).await;
+    world.advance(180);
+    reconcile(&world.app, &till).await.unwrap();
+    assert!(settlement(&world, later[0]).await.is_some(), "the list is read all the same");
+    let mended = [
+        "DELETE FROM ledger_postings WHERE entry_id <= 2",
+        "DELETE FROM ledger_entries WHERE id <= 2",
+    ];
+    world.write(move |tx| damage(tx, &mended)).await;
+    for _ in 0..2 {
+        world.advance(180);
+        reconcile(&world.app, &till).await.unwrap();
+    }
+    assert!(settlement(&world, bad[1]).await.is_some(), "by what its list has told");
+    let left: Vec<_> = unrecorded(&world).await.iter().map(|kept| kept.payment_hash).collect();
+    assert_eq!(left, bad[..1], "the other one waits for an answer");
 }
 
 /// Loss prevented: readings of a list that take the longer, and ask the wallet the more, the more payments

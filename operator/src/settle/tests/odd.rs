@@ -16,13 +16,17 @@ use crate::wallet::{FailureRule, Invoice as Made, WalletResult};
 
 /// What the till says of a payment in place of the truth.
 #[derive(Clone)]
-enum Told {
+pub(super) enum Told {
     /// That it failed.
     Failed,
     /// Nothing.
     Unknown,
     /// That it has this beside it.
     With(Value),
+    /// In its list, what is so; no answer to a look-up.
+    NoAnswer,
+    /// In its list, what is so; that it cannot tell, to a look-up.
+    InListOnly,
 }
 
 /// The till with a fault.
@@ -58,7 +62,7 @@ impl Odd {
         Self { page: Some(page), ..Self::over(world) }
     }
 
-    fn say(&self, hash: PaymentHash, told: Told) {
+    pub(super) fn say(&self, hash: PaymentHash, told: Told) {
         self.says.lock().unwrap().insert(hash, told);
     }
 
@@ -67,7 +71,7 @@ impl Odd {
             Some(Told::Unknown) => return None,
             Some(Told::Failed) => payment.state = PayState::Failed,
             Some(Told::With(extra)) => payment.extra = extra.clone(),
-            None => {}
+            Some(Told::NoAnswer | Told::InListOnly) | None => {}
         }
         Some(payment)
     }
@@ -96,6 +100,16 @@ impl Wallet for Odd {
         if self.refused == Some(hash) {
             let (wallet, reason) = (self.id().to_owned(), "its record does not read".into());
             return Box::pin(async { Err(WalletError::Refused { wallet, reason }) });
+        }
+        let (wallet, reason) = (self.id().to_owned(), "of this one".into());
+        match self.says.lock().unwrap().get(&hash) {
+            Some(Told::NoAnswer) => {
+                return Box::pin(async { Err(WalletError::Unreachable { wallet, reason }) });
+            }
+            Some(Told::InListOnly) => {
+                return Box::pin(async { Err(WalletError::Unknown { wallet, reason }) });
+            }
+            _ => {}
         }
         Box::pin(
             async move { Ok(self.inner.lookup(hash).await?.and_then(|found| self.told(found))) },

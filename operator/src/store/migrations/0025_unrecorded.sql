@@ -4,6 +4,8 @@ CREATE TABLE unrecorded (
     wallet_id    TEXT NOT NULL,
     payment_hash TEXT NOT NULL CHECK (length(payment_hash) = 64),
     direction    TEXT NOT NULL CHECK (direction IN ('cash_in', 'cash_out')),
+    -- as its wallet told it: of some payments a look-up says nothing
+    told         TEXT NOT NULL CHECK (json_valid(told)),
     -- what was in the way when it was tried last
     reason       TEXT NOT NULL,
     first_at     INTEGER NOT NULL,

@@ -56,11 +56,11 @@ fn a_request_is_kept_until_its_transaction_rests() {
             requests::begin(tx, &request(machine, 2, 1))
         })
         .unwrap();
-    let prune = || world.write(|tx| requests::prune(tx, Unix(5_000))).unwrap();
+    let prune = || world.write(|tx| requests::prune(tx, Unix(5_000), 9)).unwrap();
     assert_eq!(prune(), 1, "only the one without an open invoice");
     world.write(|tx| invoices::set_state(tx, hash(1), InvoiceState::Expired)).unwrap();
     assert_eq!(prune(), 1);
-    assert_eq!(world.write(|tx| requests::prune(tx, Unix(5_000))).unwrap(), 0);
+    assert_eq!(world.write(|tx| requests::prune(tx, Unix(5_000), 9)).unwrap(), 0);
 }
 
 /// Loss prevented: a quote whose sums do not hold, changed after it was signed, or used twice.
