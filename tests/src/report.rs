@@ -100,7 +100,7 @@ pub fn report(world: &World, before: &Before, bought: &Bought, sold: &Accepted) 
     let fees_applied = fees_applied(world, &mut report, &settled)?;
     // a recycler's last note is where it is before the ledger is looked at
     let notes_balanced = notes_balanced(world, &mut report, &journal)?;
-    let ledger_balanced = ledger_balanced(world, &mut report);
+    let ledger_balanced = notes_booked(world, &mut report) && ledger_balanced(world, &mut report);
     let bunker = bunker_requests(world.folder())? - before.bunker;
     report.must(bunker == 0, || format!("the bunker was asked {bunker} times during the sales"));
     let legs = settled.iter().map(|s| {
@@ -330,6 +330,18 @@ fn fees_applied(world: &World, report: &mut Report, settled: &[Value]) -> Result
     let applied = fees["light"] == "applied" && fees["in_force"].is_string();
     let by = settled.iter().all(|s| s["fees_event_id"] == fees["in_force"]);
     Ok(report.must(applied && by, || format!("fees {fees}, settled by {settled:?}")))
+}
+
+/// Whether all notes are in the books: what was put into the machine is booked when it rests, by its
+/// next report.
+fn notes_booked(world: &World, report: &mut Report) -> bool {
+    let booked = wait_for("an audit that waits for no notes", PATIENCE, || {
+        let audit = world.operator_says(&["audit"]).map_err(|error| format!("{error:#}"))?;
+        let waiting = audit["waiting"].as_array().into_iter().flatten();
+        let mut notes = waiting.filter(|one| one["check"] == "ledger" || one["check"] == "cash");
+        notes.next().map_or(Ok(()), |waits| Err(waits.to_string()))
+    });
+    report.must(booked.is_ok(), || format!("{booked:?}"))
 }
 
 /// Whether the operator's own audit finds nothing.
