@@ -7,8 +7,8 @@
 //! checking, never rounded.
 
 use nostr::SECP256K1;
+use nostr::secp256k1::Message;
 use nostr::secp256k1::schnorr::Signature;
-use nostr::secp256k1::{Message, XOnlyPublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -111,9 +111,8 @@ impl Sig {
         text: &str,
         key: &PubKey,
     ) -> Result<(), CanonicalError> {
-        let wrong = CanonicalError::BadSignature { what, expected: *key };
-        let point = XOnlyPublicKey::from_slice(&key.to_bytes()).map_err(|_| wrong.clone())?;
-        SECP256K1.verify_schnorr(&self.0, &digest_of(text), &point).map_err(|_| wrong)
+        let wrong = |_| CanonicalError::BadSignature { what, expected: *key };
+        SECP256K1.verify_schnorr(&self.0, &digest_of(text), key.point()).map_err(wrong)
     }
 }
 

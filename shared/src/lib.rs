@@ -26,6 +26,7 @@ pub mod error;
 pub mod exact;
 pub mod ids;
 pub mod money;
+pub mod nip01;
 pub mod nip44;
 pub mod nip46;
 pub mod rate;

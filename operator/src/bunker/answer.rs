@@ -6,12 +6,13 @@ use bitspire_shared::nip44::Nip44Error;
 use bitspire_shared::nip46::message::Plain;
 use bitspire_shared::nip46::server::{Call, Reply};
 use bitspire_shell::secrets::{SecretError, random};
-use nostr::{Event, EventBuilder, Keys, Kind as EventKind, Tag};
+use nostr::{Event, Keys};
 use thiserror::Error;
 
 use super::core::Core;
 use super::held::HeldKey;
 use crate::signer::cipher::{CipherError, Encryption};
+use crate::signer::link;
 
 /// Why it could not be carried out.
 #[derive(Debug, Error)]
@@ -80,9 +81,5 @@ pub(super) fn letter(
 ) -> Result<Event, AnswerError> {
     let conversation = core.conversation(from, own, to)?;
     let content = encryption.seal(from, to, &conversation, text)?;
-    EventBuilder::new(EventKind::from(kind), content)
-        .tag(Tag::public_key(to.nostr()))
-        .custom_created_at(nostr::Timestamp::from(core.clock.now().0))
-        .sign_with_keys(from)
-        .map_err(|e| AnswerError::Sign(e.to_string()))
+    Ok(link::letter(from, to, kind, core.clock.now(), content))
 }

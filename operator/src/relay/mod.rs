@@ -39,7 +39,9 @@ use axum::routing::any;
 use axum::{Json, Router};
 use bitspire_shared::admit::Head;
 use bitspire_shared::ids::{PubKey, to_hex};
+use bitspire_shared::nip01;
 use bitspire_shared::time::{Mono, Unix};
+use bitspire_shell::checked;
 use nostr::{Event, JsonUtil};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -267,11 +269,11 @@ impl Relay {
 
     /// Checks id, then signature.
     fn verify(&self, event: &Event) -> Result<(), Refusal> {
-        if !event.verify_id() {
+        if !nip01::id_holds(event) {
             return Err(Refusal::Id);
         }
         self.count(Count::SignatureChecks);
-        event.verify_signature().then_some(()).ok_or(Refusal::Signature)
+        checked::signature_holds(event).then_some(()).ok_or(Refusal::Signature)
     }
 
     fn may_read(&self, peer: &Peer, event: &Event) -> bool {

@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bitspire_shared::canonical::CanonicalError;
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{EventId, IdError, PubKey, PushId};
+use bitspire_shared::nip01;
 use bitspire_shared::nip44::{ConversationKey, Nip44Error};
-use bitspire_shared::rpc::{Push, Reply, ServiceMessage, push_event, reply_event, signed};
+use bitspire_shared::rpc::{Push, Reply, ServiceMessage, push_event, reply_event};
+use bitspire_shell::checked;
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::Pool;
 use nostr::{Event, Keys, UnsignedEvent};
@@ -96,7 +98,7 @@ impl Line {
         if let Some(known) = self.peers().get(&bytes) {
             return Ok(known.clone());
         }
-        let key = PubKey::new(key)?;
+        let key = checked::key(key)?;
         let cipher = ConversationKey::derive(self.service.secret_key(), &key)?;
         let peer = Arc::new(Peer { key, cipher });
         let mut peers = self.peers();
@@ -138,7 +140,8 @@ impl Line {
     }
 
     async fn send(&self, event: UnsignedEvent) -> Result<usize, LineError> {
-        let event = signed(event, &self.service);
+        let event = nip01::signed(event, &self.service);
+        checked::is_known(&event);
         let mut handed: usize = 0;
         for pool in &self.pools {
             handed = handed.saturating_add(pool.send(&event).await);

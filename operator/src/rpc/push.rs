@@ -5,6 +5,8 @@
 //! gets its leave to dispense when it is sent, never when it is queued: a revoke in between leaves
 //! none.
 //!
+//! `config_changed` follows its document, where the machine has not said that it applied it.
+//!
 //! One machine's pushes are sent one after the other, several machines' at once. What customers wait
 //! for goes before what tells machines of a new configuration, of which ten thousand may wait.
 //!
@@ -15,8 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitspire_shared::ids::{PaymentHash, PushId, TxnId};
-use bitspire_shared::rpc::Push;
+use bitspire_shared::ids::{EventId, PaymentHash, PushId, TxnId};
+use bitspire_shared::rpc::{ConfigChanged, Push};
 use bitspire_shared::settlement::Settled;
 use bitspire_shared::time::Unix;
 use bitspire_shell::crash;
@@ -31,7 +33,7 @@ use crate::app::Ring;
 use crate::ids::{MachineId, OutboxId};
 use crate::settle;
 use crate::store::outbox::{self, NewPush, PUSH_USE_S, Waiting};
-use crate::store::{Kept, StoreError, Tx, machines, sessions};
+use crate::store::{Kept, StoreError, Tx, documents, machines, sessions};
 
 /// Between two looks at what waits, where no bell rang.
 const LOOK: Duration = Duration::from_secs(5);
@@ -41,6 +43,9 @@ const BATCH: u32 = 64;
 const AT_ONCE: usize = 8;
 /// Seconds until a push that no relay took is tried again.
 const RETRY_S: u64 = 5;
+/// Seconds that a machine has to say that it applied a document before it is told of it: its relays
+/// bring it the document itself, which is told of where one of them did not.
+pub(super) const HINT_S: u64 = 20;
 /// The name of the push whose leave is added when it is sent.
 const PAYMENT_SETTLED: &str = "payment_settled";
 
@@ -67,7 +72,12 @@ pub fn queue(tx: &Tx<'_>, machine: MachineId, push: &Push, now: Unix) -> Result<
         return Ok(());
     };
     let expires_at = now.after(PUSH_USE_S);
-    let new = NewPush { machine_id: machine, push: name(push), push_id, body, expires_at };
+    let not_before = match push {
+        Push::ConfigChanged(_) => now.after(HINT_S),
+        _ => now,
+    };
+    let push = name(push);
+    let new = NewPush { machine_id: machine, push, push_id, body, expires_at, not_before };
     outbox::push(tx, &new, now).map(|_| ())
 }
 
@@ -81,7 +91,8 @@ pub(crate) fn settled(
 ) -> NewPush {
     let body = json!({"txid": txid, "payment_hash": settled.payment_hash});
     let expires_at = now.after(PUSH_USE_S);
-    NewPush { machine_id: machine, push: PAYMENT_SETTLED, push_id, body, expires_at }
+    let (push, not_before) = (PAYMENT_SETTLED, now);
+    NewPush { machine_id: machine, push, push_id, body, expires_at, not_before }
 }
 
 /// Sends what waits until the daemon stops.
@@ -158,6 +169,11 @@ impl Rpc {
             return Ok(true);
         };
         let Some(push) = self.complete(name, body.0.clone()).await? else { return Ok(true) };
+        if let Push::ConfigChanged(ConfigChanged { event_id, .. }) = push
+            && self.has_applied(event_id, waiting.created_at).await?
+        {
+            return Ok(true);
+        }
         let reader = self.app.store.read(move |read| {
             let session = sessions::listening(read, machine, now)?;
             let spire = machines::find(read, machine)?.and_then(|m| m.machine_npub);
@@ -168,6 +184,13 @@ impl Rpc {
         let sent = self.line.push(reader, push_id, push).await?;
         crash::point("outbox.after_send", name);
         Ok(sent > 0)
+    }
+
+    /// Whether the machine has said since `told` that it applied the document. What it said before is
+    /// no answer: a document is sent once more where a machine may have lost it.
+    async fn has_applied(&self, event: EventId, told: Unix) -> Result<bool, StoreError> {
+        let document = self.app.store.read(move |read| documents::by_event(read, event)).await?;
+        Ok(document.and_then(|kept| kept.row.applied_at).is_some_and(|applied| applied >= told))
     }
 
     /// The push as it travels; `None` where there is nothing to be told any more.

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use bitspire_shared::admit::{EventHead, Frame, MAX_FRAME};
 use bitspire_shared::error::{Classified, Kind};
 use bitspire_shared::ids::{EventId, PubKey};
+use bitspire_shared::nip01;
 use bitspire_shared::nip44::{ConversationKey, Nip44Error};
 use bitspire_shared::nip46::message::Plain;
+use bitspire_shared::time::Unix;
+use bitspire_shell::checked;
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::{Pool, PoolError};
 use bitspire_shell::secrets::{SecretError, random};
-use nostr::{EventBuilder, Filter, Keys, Kind as EventKind, Tag, Timestamp};
+use nostr::{Event, Filter, Keys, Kind as EventKind, Tag, Timestamp, UnsignedEvent};
 use thiserror::Error;
 
 use super::cipher::{CipherError, Encryption};
@@ -35,9 +38,6 @@ pub enum LinkError {
     /// No random bytes.
     #[error("the message to the bunker cannot be made")]
     Random(#[from] SecretError),
-    /// The message cannot be signed.
-    #[error("the message to the bunker cannot be signed: {0}")]
-    Sign(String),
 }
 
 impl Classified for LinkError {
@@ -47,7 +47,6 @@ impl Classified for LinkError {
             Self::Key(error) => error.kind(),
             Self::Encrypt(error) => error.kind(),
             Self::Random(error) => error.kind(),
-            Self::Sign(_) => Kind::Permanent,
         }
     }
 }
@@ -113,11 +112,7 @@ impl Link {
         text: &Plain,
     ) -> Result<usize, LinkError> {
         let content = encryption.seal(&self.keys, self.peer, &self.conversation, text)?;
-        let event = EventBuilder::new(EventKind::from(kind), content)
-            .tag(Tag::public_key(self.peer.nostr()))
-            .custom_created_at(Timestamp::from(self.clock.now().0))
-            .sign_with_keys(&self.keys)
-            .map_err(|e| LinkError::Sign(e.to_string()))?;
+        let event = letter(&self.keys, self.peer, kind, self.clock.now(), content);
         Ok(self.pool.send(&event).await)
     }
 
@@ -130,6 +125,23 @@ impl Link {
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A signed event for one reader.
+pub(crate) fn letter(keys: &Keys, to: PubKey, kind: u16, at: Unix, content: String) -> Event {
+    let event = nip01::signed(
+        UnsignedEvent {
+            id: None,
+            pubkey: keys.public_key(),
+            created_at: Timestamp::from(at.0),
+            kind: EventKind::from(kind),
+            tags: [Tag::public_key(to.nostr())].into_iter().collect(),
+            content,
+        },
+        keys,
+    );
+    checked::is_known(&event);
+    event
 }
 
 /// A fresh id for a request: 128 random bits as hex.

@@ -11,7 +11,7 @@ mod abilities;
 pub mod admin;
 pub mod cipher;
 pub(crate) mod iso;
-mod link;
+pub(crate) mod link;
 pub mod local;
 pub mod policy;
 pub mod provision;

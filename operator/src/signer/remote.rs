@@ -19,6 +19,7 @@ use bitspire_shared::nip46::client::{
 use bitspire_shared::nip46::message::{Method, Plain};
 use bitspire_shared::seed::BunkerSecret;
 use bitspire_shared::time::Mono;
+use bitspire_shell::checked;
 use bitspire_shell::clock::Clock;
 use nostr::{Event, Keys, UnsignedEvent};
 use tokio::sync::oneshot;
@@ -322,7 +323,10 @@ impl RemoteSigner for Remote {
     fn sign(&self, event: UnsignedEvent) -> SignerResult<'_, Event> {
         Box::pin(async move {
             match self.0.ask(Ask::SignEvent(Box::new(event))).await? {
-                Answer::Signed(event) => Ok(*event),
+                Answer::Signed(event) => {
+                    checked::is_known(&event);
+                    Ok(*event)
+                }
                 _ => Err(unexpected(Method::SignEvent, "a signed event")),
             }
         })

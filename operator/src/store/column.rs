@@ -3,9 +3,6 @@
 //! Promise: every number is checked on its way in and out; an id or an enum that does not parse is
 //! an error, never a default.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, PoisonError, RwLock};
-
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{
     BayId, ChangeId, ClaimHash, Digest, EventId, JournalHead, JournalSeq, Nonce, PaymentHash,
@@ -16,6 +13,7 @@ use bitspire_shared::nip46::message::Method;
 use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::statement::VerdictKind;
 use bitspire_shared::time::Unix;
+use bitspire_shell::checked;
 use rusqlite::types::{Value, ValueRef};
 use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
@@ -190,34 +188,18 @@ as_text!(
     Method,
 );
 
-/// Keys that were read and checked before.
-static KEYS: LazyLock<RwLock<HashMap<[u8; 32], PubKey>>> = LazyLock::new(RwLock::default);
-/// How many: those of ten thousand machines with their vaults, clients and sessions, 5 MB.
-const MOST_KEYS: usize = 65_536;
-
 impl ToColumn for PubKey {
     fn to_value(&self) -> Result<Value, StoreError> {
         Ok(Value::Text(self.to_string()))
     }
 }
 
-/// Whether a key lies on the curve is computed once for each: a machine's row has three, and is read
-/// for each of its requests.
 impl FromColumn for PubKey {
     fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
         let expected = "a PubKey";
         let bytes = text_of(value).and_then(|text| from_hex("public key", text).ok());
-        let bytes: [u8; 32] = bytes.ok_or(expected)?;
-        if let Some(known) = KEYS.read().unwrap_or_else(PoisonError::into_inner).get(&bytes) {
-            return Ok(*known);
-        }
-        let key = Self::new(nostr::PublicKey::from_byte_array(bytes)).map_err(|_| expected)?;
-        let mut keys = KEYS.write().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= MOST_KEYS {
-            keys.clear();
-        }
-        keys.insert(bytes, key);
-        Ok(key)
+        let key = nostr::PublicKey::from_byte_array(bytes.ok_or(expected)?);
+        checked::key(key).map_err(|_| expected)
     }
 }
 

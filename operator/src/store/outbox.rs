@@ -90,6 +90,8 @@ pub struct NewPush {
     pub body: Value,
     /// From when on it is of no use; [`PUSH_USE_S`] after it is queued at the latest.
     pub expires_at: Unix,
+    /// It is not sent before.
+    pub not_before: Unix,
 }
 
 /// Queues a push.
@@ -106,7 +108,7 @@ pub fn push(tx: &Tx<'_>, new: &NewPush, now: Unix) -> Result<OutboxId, StoreErro
         body: Some(Json(new.body.clone())),
         created_at: now,
         expires_at: Some(new.expires_at.min(now.after(PUSH_USE_S))),
-        not_before: now,
+        not_before: new.not_before,
         attempts: 0,
         last_error: None,
         done_at: None,

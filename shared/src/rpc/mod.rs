@@ -37,7 +37,7 @@ pub use code::{ErrorCode, RpcError};
 pub use envelope::{
     BadMessage, BadRequest, Method, Push, Reply, Request, RpcName, RpcRequest, ServiceMessage,
 };
-pub use event::{KIND, LIFETIME_S, push_event, reply_event, request_event, signed};
+pub use event::{KIND, LIFETIME_S, push_event, reply_event, request_event};
 pub use push::{ConfigChanged, PaymentSettled, VerdictPush, WithdrawClaimed, WithdrawPaid};
 pub use quote::{CheckedQuote, Expectation, FeesInForce, QuoteError, check_quote};
 pub use service::{

@@ -29,8 +29,11 @@ const MACHINES: u64 = 10_000;
 const SAMPLE: usize = 1_000;
 /// As long as a document is.
 const LENGTH: usize = 900;
-/// Between two looks at what waits: each costs the service the reading of its machines.
-const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks at what waits: each costs the service the reading of its machines, so the next one
+/// comes when about half of it may have been sent.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(4));
+/// For each that waits.
+const EACH: Duration = Duration::from_micros(500);
 /// It is given up after this.
 const LONGEST: Duration = Duration::from_secs(1_800);
 
@@ -60,7 +63,8 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
     wait_for("the last document at the relay", LONGEST, || match waiting(&world) {
         Ok(0) => Ok(()),
         Ok(left) => {
-            thread::sleep(LOOK);
+            let often = u32::try_from(left).unwrap_or(u32::MAX);
+            thread::sleep(EACH.saturating_mul(often).clamp(LOOKS.0, LOOKS.1));
             Err(format!("{left} wait"))
         }
         Err(error) => Err(format!("{error:#}")),

@@ -4,6 +4,7 @@ pub(crate) mod cash_in;
 pub(crate) mod cash_out;
 mod denied;
 mod gate;
+mod hints;
 mod minute;
 mod revoked;
 mod sessions;

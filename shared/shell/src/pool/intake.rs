@@ -7,7 +7,6 @@
 //! Failure policy: an event that finds the queue full is lost and counted; a connection never waits
 //! for the reader, since answers come through it, too.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +15,8 @@ use nostr_sdk::{Event, EventId};
 use tokio::sync::mpsc;
 
 use super::FrameFilter;
+use crate::checked;
+use crate::lately::Lately;
 
 /// Events that wait for the reader.
 pub(super) const PLACES: usize = 4_096;
@@ -29,7 +30,7 @@ const REMEMBERED: usize = 16_384;
 pub(super) struct Intake {
     keep: FrameFilter,
     pub(super) events: mpsc::Sender<Event>,
-    seen: Mutex<Seen>,
+    seen: Mutex<Lately<EventId>>,
     lost: AtomicU64,
 }
 
@@ -37,7 +38,7 @@ impl Intake {
     /// With the frame filter, and where events come out.
     pub(super) fn new(keep: FrameFilter) -> (Self, mpsc::Receiver<Event>) {
         let (events, out) = mpsc::channel(PLACES);
-        let (seen, lost) = (Mutex::default(), AtomicU64::new(0));
+        let (seen, lost) = (Mutex::new(Lately::new(REMEMBERED)), AtomicU64::new(0));
         (Self { keep, events, seen, lost }, out)
     }
 
@@ -51,7 +52,7 @@ impl Intake {
         // the id is remembered last: a forged copy must not shut the true one out
         if !known
             && !event.is_expired()
-            && event.verify().is_ok()
+            && checked::holds(&event)
             && self.seen().insert(id)
             && self.events.try_send(event).is_err()
         {
@@ -72,36 +73,8 @@ impl Intake {
         self.lost.swap(0, Ordering::Relaxed)
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Lately<EventId>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The last ids, in two halves: when the newer one is full, the older one is forgotten.
-#[derive(Default)]
-struct Seen {
-    newer: HashSet<EventId>,
-    older: HashSet<EventId>,
-}
-
-impl Seen {
-    fn contains(&self, id: &EventId) -> bool {
-        self.newer.contains(id) || self.older.contains(id)
-    }
-
-    /// Whether it is new.
-    fn insert(&mut self, id: EventId) -> bool {
-        if self.contains(&id) {
-            return false;
-        }
-        if self.newer.len() >= REMEMBERED {
-            self.older = std::mem::take(&mut self.newer);
-        }
-        self.newer.insert(id)
-    }
-
-    fn forget(&mut self, id: &EventId) {
-        self.newer.remove(id);
     }
 }
 
@@ -170,21 +143,5 @@ mod tests {
         while out.try_recv().is_ok() {}
         intake.passes(&frame(&late));
         assert_eq!(out.try_recv().ok(), Some(late));
-    }
-
-    /// Loss prevented: the memory of a pool that runs for years; an id that is forgotten at once.
-    #[test]
-    fn the_last_ids_are_remembered() {
-        let mut seen = Seen::default();
-        let id = |n: usize| {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&n.to_be_bytes());
-            EventId::from_byte_array(bytes)
-        };
-        for n in 0..3 * REMEMBERED {
-            assert!(seen.insert(id(n)));
-            assert!(seen.contains(&id(n.saturating_sub(REMEMBERED - 1))));
-            assert!(seen.newer.len() + seen.older.len() <= 2 * REMEMBERED);
-        }
     }
 }

@@ -106,6 +106,7 @@ fn settle(tx: &Tx<'_>, quote: &Quote, invoice: &invoices::Invoice, push: PushId)
             push_id: push,
             body,
             expires_at: now.after(600),
+            not_before: now,
         }],
     };
     match settlements::record(tx, &row, &with)? {

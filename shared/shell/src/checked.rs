@@ -1,0 +1,113 @@
+//! Keys and signatures that this process has checked, or made, lately.
+//!
+//! Promise: [`holds`] says what `Event::verify` says. The id is computed from the event each time; an
+//! id with a signature that held before is not checked again. An event passes through one process
+//! several times where relay, pool and signer share it: what a machine sends is checked by the
+//! embedded relay, and needs no second check where the same process reads it from there.
+//!
+//! Failure policy: what does not hold is remembered nowhere.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bitspire_shared::ids::{IdError, PubKey};
+use bitspire_shared::nip01;
+use nostr::{Event, PublicKey};
+
+use crate::lately::Lately;
+
+/// Keys that were found to lie on the curve, by their bytes.
+static KEYS: LazyLock<RwLock<HashMap<[u8; 32], PubKey>>> = LazyLock::new(RwLock::default);
+/// How many: those of ten thousand machines with their vaults, clients and sessions, 10 MB.
+const MOST_KEYS: usize = 65_536;
+
+/// The key, which lies on the curve. That is computed once for each: a machine's row has three, and is
+/// read for each of its requests, each of which is signed by one of them.
+///
+/// # Errors
+/// [`IdError::NotOnCurve`].
+pub fn key(key: PublicKey) -> Result<PubKey, IdError> {
+    let bytes = key.to_bytes();
+    if let Some(known) = KEYS.read().unwrap_or_else(PoisonError::into_inner).get(&bytes) {
+        return Ok(*known);
+    }
+    let key = PubKey::new(key)?;
+    let mut keys = KEYS.write().unwrap_or_else(PoisonError::into_inner);
+    if keys.len() >= MOST_KEYS {
+        keys.clear();
+    }
+    keys.insert(bytes, key);
+    Ok(key)
+}
+
+/// Signatures that are remembered at least; at most twice as many, of about 100 bytes.
+const REMEMBERED: usize = 4_096;
+
+/// An id, which binds the author, and a signature.
+type Signed = ([u8; 32], [u8; 64]);
+
+static LATELY: LazyLock<Mutex<Lately<Signed>>> =
+    LazyLock::new(|| Mutex::new(Lately::new(REMEMBERED)));
+
+/// Whether the event's id is its own, and its signature its author's.
+#[must_use]
+pub fn holds(event: &Event) -> bool {
+    nip01::id_holds(event) && signature_holds(event)
+}
+
+/// Whether the signature of an event, whose id was found to be its own, is its author's.
+#[must_use]
+pub fn signature_holds(event: &Event) -> bool {
+    let signed = signed(event);
+    if lately().contains(&signed) {
+        return true;
+    }
+    let holds = key(event.pubkey).is_ok_and(|author| nip01::signature_holds(event, &author));
+    if holds {
+        lately().insert(signed);
+    }
+    holds
+}
+
+/// The event was signed, or its id and signature checked, by this process: [`holds`] is true of it.
+pub fn is_known(event: &Event) {
+    lately().insert(signed(event));
+}
+
+fn signed(event: &Event) -> Signed {
+    (event.id.to_bytes(), event.sig.serialize())
+}
+
+fn lately() -> MutexGuard<'static, Lately<Signed>> {
+    LATELY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use nostr::{EventBuilder, Keys};
+
+    use super::*;
+
+    fn note(text: &str) -> Event {
+        EventBuilder::text_note(text).sign_with_keys(&Keys::generate()).unwrap()
+    }
+
+    /// Loss prevented: a changed event, or one with another signature, that is believed since the true
+    /// one was checked before.
+    #[test]
+    fn what_was_checked_vouches_for_nothing_else() {
+        let (good, other) = (note("good"), note("other"));
+        assert!(holds(&good) && holds(&good));
+        is_known(&other);
+        assert!(holds(&other));
+        let [mut changed, mut resigned, mut taken_over, mut renamed] =
+            [(); 4].map(|()| good.clone());
+        changed.content.push('!');
+        resigned.sig = other.sig;
+        taken_over.pubkey = other.pubkey;
+        (renamed.id, renamed.sig) = (other.id, other.sig);
+        for forged in [changed, resigned, taken_over, renamed] {
+            assert!(!holds(&forged) && !holds(&forged), "{forged:?}");
+        }
+    }
+}
