@@ -23,6 +23,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::promises;
+use super::reasons::{Reasons, of_a_sale};
 use super::report::{Audit, Check, Findings};
 use super::sale::{self, Follows, Sale};
 use super::signed::FeeDocument;
@@ -30,7 +31,9 @@ use super::wallet::Seen;
 use super::{books, signed};
 use crate::ids::{EntryId, MachineId, SettlementId};
 use crate::ledger::{Account, Balances, Checker, Closings, Entry, EntryKind, Unit};
+use crate::store::ledger::Booked;
 use crate::store::machines::KeptMachine;
+use crate::store::quotes::Quote;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
     Kept, Read, Snapshot, StoreError, cassettes, claims, documents, invoices, ledger, machines,
@@ -127,9 +130,9 @@ fn shares(newest: i64) -> impl Iterator<Item = (i64, i64)> {
 /// Runs every check, on as many threads as there are snapshots, which are of one moment.
 pub(super) fn run(snapshots: Vec<Snapshot>, given: &Given) -> Result<Audit, StoreError> {
     let Some(first) = snapshots.first() else { return Ok(Findings::default().end()) };
-    let (machines, parts) = {
+    let (machines, parts, reasons) = {
         let read = first.read();
-        (machines(&read, given)?, parts(&read)?)
+        (machines(&read, given)?, parts(&read)?, Reasons::up_to(ledger::newest(&read)?))
     };
     // the longest of them is the last one in the order of telling
     let next = AtomicUsize::new(0);
@@ -138,12 +141,13 @@ pub(super) fn run(snapshots: Vec<Snapshot>, given: &Given) -> Result<Audit, Stor
         parts.len().checked_sub(taken.checked_add(1)?)
     };
     let found: Mutex<BTreeMap<usize, Result<Findings, StoreError>>> = Mutex::default();
-    thread::scope(|scope| {
-        for snapshot in snapshots {
-            let (machines, parts, next, found, take) = (&machines, &parts, &next, &found, &take);
+    let last = thread::scope(|scope| {
+        let work = |snapshot: Snapshot| {
+            let (machines, parts, reasons) = (&machines, &parts, &reasons);
+            let (next, found, take) = (&next, &found, &take);
             scope.spawn(move || {
                 let read = snapshot.read();
-                let mut all = Gather::new(&read, given, machines);
+                let mut all = Gather::new(&read, given, machines, reasons);
                 while let Some((number, part)) = take().and_then(|n| Some((n, parts.get(n)?))) {
                     let ran = part.run(&mut all);
                     let ran = ran.map(|()| std::mem::take(&mut all.findings));
@@ -154,13 +158,24 @@ pub(super) fn run(snapshots: Vec<Snapshot>, given: &Given) -> Result<Audit, Stor
                         next.store(parts.len(), Ordering::Relaxed);
                     }
                 }
-            });
-        }
+                drop(all);
+                drop(read);
+                snapshot
+            })
+        };
+        let working: Vec<_> = snapshots.into_iter().map(work).collect();
+        working.into_iter().map(|thread| thread.join().ok()).last().flatten()
     });
     let mut findings = Findings::default();
     for ran in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
         findings.add(ran?);
     }
+    // what no sale made can only be told when all of them were seen
+    let last = last.ok_or_else(|| StoreError::Stopped { reason: "the audit broke off".into() })?;
+    let read = last.read();
+    let mut all = Gather::new(&read, given, &machines, &reasons);
+    all.beside()?;
+    findings.add(all.findings);
     Ok(findings.end())
 }
 
@@ -193,14 +208,20 @@ pub(super) struct Gather<'a> {
     pub(super) given: &'a Given,
     pub(super) findings: Findings,
     pub(super) machines: &'a Machines,
+    reasons: &'a Reasons,
     /// Fee documents that were looked at already.
     documents: BTreeMap<EventId, Rc<FeeDocument>>,
 }
 
 impl<'a> Gather<'a> {
-    pub(super) fn new(read: &'a Read<'a>, given: &'a Given, machines: &'a Machines) -> Self {
+    pub(super) fn new(
+        read: &'a Read<'a>,
+        given: &'a Given,
+        machines: &'a Machines,
+        reasons: &'a Reasons,
+    ) -> Self {
         let (findings, documents) = (Findings::default(), BTreeMap::new());
-        Self { read, given, findings, machines, documents }
+        Self { read, given, findings, machines, reasons, documents }
     }
 
     /// The fee document of an event.
@@ -224,24 +245,31 @@ impl<'a> Gather<'a> {
         kind: EntryKind,
         reference: &str,
     ) -> Result<Option<Entry>, StoreError> {
+        Ok(self.in_ledger(kind, reference)?.map(|booked| booked.entry))
+    }
+
+    /// The same with its number.
+    fn in_ledger(&self, kind: EntryKind, reference: &str) -> Result<Option<Booked>, StoreError> {
         match ledger::find(self.read, kind, reference) {
-            Ok(booked) => Ok(booked.map(|booked| booked.entry)),
+            Ok(booked) => Ok(booked),
             Err(StoreError::Column { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// What follows from a settlement.
+    /// The quote of a settlement.
+    pub(super) fn quote(&self, settlement: &Settlement) -> Result<Option<Quote>, StoreError> {
+        settlement.quote_id.map_or(Ok(None), |id| quotes::find(self.read, id))
+    }
+
+    /// What follows from a settlement with its quote.
     pub(super) fn follows(
         &self,
         settlement: &Settlement,
+        quote: Option<&Quote>,
     ) -> Result<Result<Follows, String>, StoreError> {
         let Some(machine) = self.machines.get(&settlement.machine_id) else {
             return Ok(Err("its machine is gone".into()));
-        };
-        let quote = match settlement.quote_id {
-            Some(id) => quotes::find(self.read, id)?,
-            None => None,
         };
         let withdraw = match settlement.withdraw_id {
             Some(id) => withdraws::find(self.read, id)?,
@@ -252,8 +280,11 @@ impl<'a> Gather<'a> {
             reports = settlements::reports(self.read, settlement.machine_id, txid)?;
         }
         let decided = match settlement.txid {
-            Some(txid) => verdicts::settles(self.read, settlement.machine_id, txid)?,
-            None => false,
+            // it changes what follows from a report, and nothing else
+            Some(txid) if !reports.is_empty() => {
+                verdicts::settles(self.read, settlement.machine_id, txid)?
+            }
+            _ => false,
         };
         let mut booked = BTreeMap::new();
         for report in &reports {
@@ -266,7 +297,7 @@ impl<'a> Gather<'a> {
             settlement,
             operator: machine.row.operator_id,
             stray: machine.row.wallet_id != settlement.wallet_id,
-            quote: quote.as_ref(),
+            quote,
             withdraw: withdraw.as_ref(),
             reports: &reports,
             booked: &booked,
@@ -296,11 +327,12 @@ impl<'a> Gather<'a> {
             Direction::CashIn => Flow::Outbound,
         };
         self.in_wallet(&settlement.wallet_id, hash, flow);
-        if let Some(id) = settlement.quote_id {
-            self.request(settlement, id)?;
+        let quote = self.quote(settlement)?;
+        if settlement.quote_id.is_some() {
+            self.request(settlement, quote.as_ref())?;
         }
         self.distribution(kept)?;
-        let follows = match self.follows(settlement)? {
+        let follows = match self.follows(settlement, quote.as_ref())? {
             Ok(follows) => follows,
             Err(why) => {
                 self.findings.differ(Check::Ledger, subject, "a row that can be derived", why);
@@ -308,7 +340,11 @@ impl<'a> Gather<'a> {
             }
         };
         for expected in &follows.entries {
-            let found = self.entry(expected.kind(), expected.reference())?;
+            let found = self.in_ledger(expected.kind(), expected.reference())?;
+            if let Some(found) = &found {
+                self.reasons.found(found.id);
+            }
+            let found = found.map(|found| found.entry);
             books::entry(&mut self.findings, expected, found.as_ref());
         }
         books::parts(&mut self.findings, settlement, &follows);
@@ -323,12 +359,11 @@ impl<'a> Gather<'a> {
     fn request(
         &mut self,
         settlement: &Settlement,
-        id: bitspire_shared::ids::QuoteId,
+        quote: Option<&Quote>,
     ) -> Result<(), StoreError> {
-        let quote = quotes::find(self.read, id)?;
         let invoice = invoices::by_hash(self.read, settlement.payment_hash)?;
-        let machine = quote.as_ref().and_then(|quote| self.machines.get(&quote.machine_id));
-        let (Some(quote), Some(invoice), Some(machine)) = (&quote, &invoice, machine) else {
+        let machine = quote.and_then(|quote| self.machines.get(&quote.machine_id));
+        let (Some(quote), Some(invoice), Some(machine)) = (quote, &invoice, machine) else {
             let subject = format!("settlement {}", settlement.payment_hash);
             let expected = "the quote and the invoice that it names";
             self.findings.differ(Check::Requests, subject, expected, "one of them is gone");
@@ -386,6 +421,26 @@ impl<'a> Gather<'a> {
         Ok(())
     }
 
+    /// Entries of sales that no sale was seen to make.
+    fn beside(&mut self) -> Result<(), StoreError> {
+        for id in self.reasons.missing() {
+            match ledger::entry(self.read, id) {
+                Ok(Some(booked)) => self.reason(&booked)?,
+                Ok(None) | Err(StoreError::Column { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is on record is the reason of an entry.
+    fn reason(&mut self, booked: &Booked) -> Result<(), StoreError> {
+        if !self.has_reason(&booked.entry)? {
+            books::beside(&mut self.findings, booked.id, &booked.entry);
+        }
+        Ok(())
+    }
+
     fn entries(&mut self) -> Result<(), StoreError> {
         let mut checker = Checker::default();
         let (mut lines, mut days) = (Balances::default(), Closings::default());
@@ -404,8 +459,10 @@ impl<'a> Gather<'a> {
                     lines.add(posting);
                     days.add(booked.at, posting);
                 }
-                if !self.has_reason(&booked.entry)? {
-                    books::beside(&mut self.findings, entry.id, &booked.entry);
+                if of_a_sale(booked.entry.kind()) {
+                    self.reasons.wanted(entry.id);
+                } else {
+                    self.reason(booked)?;
                 }
             }
         }

@@ -24,6 +24,7 @@ mod payouts;
 mod promises;
 pub mod proof;
 mod providers;
+mod reasons;
 mod recycled;
 mod report;
 mod sale;

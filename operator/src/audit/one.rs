@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use bitspire_shared::ids::PaymentHash;
 
 use super::gather::{self, Gather, Given};
+use super::reasons::Reasons;
 use super::report::Audit;
 use super::wallet::Seen;
 use super::{promises, signed};
@@ -85,7 +86,8 @@ pub async fn settlement(app: &App, id: SettlementId) -> Result<Option<Audit>, St
 
 fn look(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Audit, StoreError> {
     let machines = gather::machines(read, given)?;
-    let mut all = Gather::new(read, given, &machines);
+    let reasons = Reasons::default();
+    let mut all = Gather::new(read, given, &machines, &reasons);
     let Some(Rows { settlement, payments }) = rows(read, id)? else {
         return Ok(all.findings.end());
     };

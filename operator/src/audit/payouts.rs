@@ -249,7 +249,8 @@ impl Gather<'_> {
                 Err(_) => None,
             },
             (_, Some(settlement)) => {
-                let follows = self.follows(&settlement)?.unwrap_or_default();
+                let quote = self.quote(&settlement)?;
+                let follows = self.follows(&settlement, quote.as_ref())?.unwrap_or_default();
                 let same = |debt: &Debt| debt.reason == owed.reason && debt.source == owed.source;
                 follows.debts.into_iter().find(same)
             }
@@ -271,8 +272,13 @@ impl Gather<'_> {
             EntryKind::Settled | EntryKind::OwedWhole | EntryKind::Suspended => match hash() {
                 Some(hash) => match settlements::by_hash(read, hash)? {
                     Some(settlement) => {
-                        let follows = self.follows(&settlement)?.unwrap_or_default();
-                        follows.entries.iter().any(|one| one.kind() == entry.kind())
+                        let quote = self.quote(&settlement)?;
+                        let follows = self.follows(&settlement, quote.as_ref())?;
+                        follows
+                            .unwrap_or_default()
+                            .entries
+                            .iter()
+                            .any(|one| one.kind() == entry.kind())
                     }
                     None => false,
                 },

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::money::{Direction, Fiat, Rate};
+use bitspire_shared::nip01;
 use bitspire_shared::nip44::{ConversationKey, MessageKeys, Nip44Error};
 use bitspire_shared::rpc::{
     CreateWithdraw, DispenseReport, QuoteTerms, Request, RpcRequest, SignedText, StateReport,
@@ -17,6 +18,7 @@ use bitspire_shared::rpc::{
 };
 use bitspire_shared::settlement::Stamp;
 use bitspire_shared::split::FeePair;
+use bitspire_shell::checked;
 use nostr::{Event, JsonUtil, SecretKey};
 use serde::Serialize;
 use serde_json::Value;
@@ -116,8 +118,10 @@ fn request(
     speaks: &dyn Fn(PubKey) -> bool,
 ) -> Result<(EventId, PubKey, RpcRequest), String> {
     let event = Event::from_json(json).map_err(|_| "no event".to_owned())?;
-    event.verify().map_err(|_| "an event whose id or signature does not hold".to_owned())?;
-    let author = PubKey::new(event.pubkey).map_err(|e| e.to_string())?;
+    let author = checked::key(event.pubkey).map_err(|e| e.to_string())?;
+    if !nip01::id_holds(&event) || !nip01::signature_holds(&event, &author) {
+        return Err("an event whose id or signature does not hold".to_owned());
+    }
     if !keys.spires.contains(&author) && !speaks(author) {
         return Err(format!("an event by {author}, which never spoke for this machine"));
     }
@@ -145,8 +149,12 @@ pub(super) fn invoice(
             findings.differ(CHECK, &subject, &expected, found);
         }
     }
-    let (expected, found) = (stamped(quote, invoice), read(&invoice.stamp.0));
-    findings.same(CHECK, format!("stamp of {subject}"), expected, found);
+    findings.look(CHECK);
+    let stamp = Stamp::parse_by(&invoice.stamp.0.to_string(), &keys.spires);
+    if !stamp.is_ok_and(|stamp| says(&stamp, quote, invoice)) {
+        let (expected, found) = (stamped(quote, invoice), read(&invoice.stamp.0));
+        findings.differ(CHECK, format!("stamp of {subject}"), expected, found);
+    }
     let expected = (quote.machine_id, quote.txid, quote.wire_sats);
     if expected != (invoice.machine_id, invoice.txid, invoice.wire_sats) {
         let found = format!("{} sats of transaction {}", invoice.wire_sats, invoice.txid);
@@ -155,7 +163,18 @@ pub(super) fn invoice(
     }
 }
 
-/// What a stamp has to say.
+/// Whether a stamp says what it has to.
+fn says(stamp: &Stamp, quote: &Quote, invoice: &Invoice) -> bool {
+    stamp.direction == quote.direction
+        && stamp.fiat == Fiat::new(quote.fiat_minor, quote.fiat_code)
+        && stamp.exchange_rate == quote.rate_nano.to_decimal()
+        && (stamp.principal, stamp.fee) == (quote.principal_sats, quote.fee_sats)
+        && stamp.txid == Some(quote.txid)
+        && stamp.fees_event_id == Some(quote.fees_event_id)
+        && stamp.request_event_id == invoice.request_event_id
+}
+
+/// The same in words.
 fn stamped(quote: &Quote, invoice: &Invoice) -> String {
     let fiat = Fiat::new(quote.fiat_minor, quote.fiat_code);
     format!(
@@ -394,6 +413,9 @@ pub(super) fn settlement(
         Some(quote.fees_event_id),
         Some(invoice.request_event_id),
     );
-    let subject = format!("settlement {}", settlement.payment_hash);
-    findings.same(CHECK, subject, format!("{quoted:?}"), format!("{said:?}"));
+    findings.look(CHECK);
+    if quoted != said {
+        let subject = format!("settlement {}", settlement.payment_hash);
+        findings.differ(CHECK, subject, format!("{quoted:?}"), format!("{said:?}"));
+    }
 }

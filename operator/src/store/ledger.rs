@@ -115,6 +115,23 @@ pub fn of_txid(read: &Read<'_>, txid: TxnId) -> Result<Vec<Booked>, StoreError> 
     read.all("SELECT * FROM ledger_entries WHERE txid = ?1 ORDER BY id", &[&txid], read_entry)
 }
 
+/// The entry with this number.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn entry(read: &Read<'_>, id: EntryId) -> Result<Option<Booked>, StoreError> {
+    read.one("SELECT * FROM ledger_entries WHERE id = ?1", &[&id], read_entry)
+}
+
+/// The number of the newest entry; 0 where there is none.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn newest(read: &Read<'_>) -> Result<EntryId, StoreError> {
+    let sql = "SELECT max(id) AS id FROM ledger_entries";
+    Ok(read.one(sql, &[], |row| row.get("id"))?.flatten().unwrap_or(EntryId(0)))
+}
+
 /// At most `limit` entries after `after`, oldest first.
 ///
 /// # Errors

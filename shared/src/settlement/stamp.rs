@@ -156,6 +156,14 @@ impl Stamp {
     /// # Errors
     /// The first [`StampError`], in the order of the fields above.
     pub fn parse(extra: &str) -> Result<Self, StampError> {
+        Self::parse_by(extra, &[])
+    }
+
+    /// The same, by whoever has the likely senders' keys: those are not put on the curve again.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_by(extra: &str, likely: &[PubKey]) -> Result<Self, StampError> {
         let wire: Wire<'_> = parse_object(extra)?;
         let source = text("source", wire.source)?;
         if source != SOURCE {
@@ -191,7 +199,10 @@ impl Stamp {
             fiat: Fiat::new(minor, currency),
             txid,
             fees_event_id,
-            sender: id("nostr_sender_pubkey", normalised(&sender))?,
+            sender: match likely.iter().find(|key| key.to_string() == sender) {
+                Some(known) => *known,
+                None => id("nostr_sender_pubkey", normalised(&sender))?,
+            },
             request_event_id: id("nostr_event_id", request.parse())?,
         })
     }

@@ -1,0 +1,85 @@
+//! Which entries of the ledger a sale was seen to make.
+//!
+//! Promise: an entry of a sale that no sale made is found, without deriving each sale a second time for
+//! its entry: the sales mark what follows from them, the look at all entries marks what should follow
+//! from one, both in whatever order, and the rest is what is left. A bit for each entry.
+//!
+//! Failure policy: what is not marked is looked at one by one; a mark too few costs time, not the truth.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ids::EntryId;
+use crate::ledger::EntryKind;
+
+/// Whether an entry of this kind follows from a settlement and its reports.
+pub(super) const fn of_a_sale(kind: EntryKind) -> bool {
+    use EntryKind as E;
+    matches!(kind, E::Settled | E::OwedWhole | E::Suspended | E::Dispensed | E::DoubtResolved)
+}
+
+/// The marks.
+#[derive(Debug, Default)]
+pub(super) struct Reasons {
+    found: Vec<AtomicU64>,
+    wanted: Vec<AtomicU64>,
+}
+
+impl Reasons {
+    /// For entries up to this one.
+    pub(super) fn up_to(newest: EntryId) -> Self {
+        let words = usize::try_from(newest.0).unwrap_or(0) / 64 + 1;
+        let clear = || (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self { found: clear(), wanted: clear() }
+    }
+
+    /// A sale makes this entry.
+    pub(super) fn found(&self, entry: EntryId) {
+        mark(&self.found, entry);
+    }
+
+    /// This entry should follow from a sale.
+    pub(super) fn wanted(&self, entry: EntryId) {
+        mark(&self.wanted, entry);
+    }
+
+    /// Those that follow from none, oldest first.
+    pub(super) fn missing(&self) -> impl Iterator<Item = EntryId> + use<> {
+        let words = self.found.iter().zip(&self.wanted).enumerate();
+        let missing: Vec<_> = words
+            .flat_map(|(n, (found, wanted))| {
+                let rest = wanted.load(Ordering::Relaxed) & !found.load(Ordering::Relaxed);
+                let first = i64::try_from(n).unwrap_or(i64::MAX).saturating_mul(64);
+                let bits = (0..64_i64).filter(move |bit| rest >> bit & 1 == 1);
+                bits.map(move |bit| EntryId(first.saturating_add(bit)))
+            })
+            .collect();
+        missing.into_iter()
+    }
+}
+
+fn mark(marks: &[AtomicU64], EntryId(id): EntryId) {
+    let Ok(id) = usize::try_from(id) else { return };
+    if let Some(word) = marks.get(id / 64) {
+        word.fetch_or(1 << (id % 64), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: an entry that no sale made, and that is taken for another one's.
+    #[test]
+    fn what_is_wanted_and_not_found_is_missing() {
+        let reasons = Reasons::up_to(EntryId(200));
+        for id in [1, 63, 64, 65, 128, 200] {
+            reasons.wanted(EntryId(id));
+        }
+        for id in [2, 63, 65, 128, 199] {
+            reasons.found(EntryId(id));
+        }
+        let missing: Vec<_> = reasons.missing().collect();
+        assert_eq!(missing, [EntryId(1), EntryId(64), EntryId(200)]);
+        assert_eq!(Reasons::default().missing().count(), 0);
+    }
+}
