@@ -45,7 +45,7 @@ const AT_ONCE: usize = 8;
 const RETRY_S: u64 = 5;
 /// Seconds that a machine has to say that it applied a document before it is told of it: its relays
 /// bring it the document itself, which is told of where one of them did not.
-pub(super) const HINT_S: u64 = 20;
+pub(crate) const HINT_S: u64 = 20;
 /// The name of the push whose leave is added when it is sent.
 const PAYMENT_SETTLED: &str = "payment_settled";
 

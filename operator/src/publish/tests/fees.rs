@@ -10,6 +10,7 @@ use crate::fleet::FleetError;
 use crate::fleet::machines::{Edit, edit};
 use crate::publish::fees;
 use crate::publish::status::{Light, State};
+use crate::rpc::push::HINT_S;
 use crate::store::outbox;
 
 fn ppm(ppm: u32) -> FeePpm {
@@ -58,7 +59,8 @@ async fn a_fee_document_is_the_agreed_one() {
     assert_eq!((standing.light, standing.on_machine), (Light::RelayAcked, false));
     assert_eq!(standing.signed_by, Some(site.bunker.key), "who says so");
     assert_eq!(standing.in_force_signed_by, None, "the machine goes by nothing yet");
-    let pushed = site.read(move |read| outbox::due_pushes(read, now.after(1), 9)).await;
+    let told = now.after(HINT_S + 1);
+    let pushed = site.read(move |read| outbox::due_pushes(read, told, 9)).await;
     assert_eq!(pushed.len(), 2, "one for each document");
     assert_eq!(pushed[1].body.as_ref().unwrap().0["event_id"], event.id.to_hex());
 }

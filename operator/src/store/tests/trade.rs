@@ -118,7 +118,7 @@ fn paid(world: &World, n: u8) -> Consequences {
     let entry =
         crate::ledger::settled(machine, operator, hash(n), Some(txid(n)), &split.unwrap()).unwrap();
     let push = NewPush {
-        not_before: Unix(0),
+        not_before: Unix(100),
         machine_id: machine,
         push: "payment_settled",
         push_id: PushId::from_bytes([n; 16]),
