@@ -174,7 +174,9 @@ impl<A: Authority> Id003Rc<A> {
                     self.recount = true;
                     self.set_up_wanted = !self.boxes.is_empty();
                     self.again_at = Mono(0);
-                    self.state.bays = None;
+                    if self.set_up_wanted {
+                        self.state.unset();
+                    }
                     if std::mem::take(&mut self.in_trouble) {
                         self.state.events.push(DispenserEvent::Recovered);
                     }
@@ -236,7 +238,7 @@ impl<A: Authority> Id003Rc<A> {
         let Some(open) = self.validator.at_rest() else { return };
         self.work = if set_up && !open {
             Work::SetUp { step: 0 }
-        } else if !open && let Some(plan) = self.orders.take_plan() {
+        } else if !open && let Some(plan) = self.orders.take_plan(&mut self.state) {
             return self.begin_payout(plan, now);
         } else if !open && let Some(wish) = self.orders.take_emptying() {
             Work::Empty(wish, Moving::new(now))
