@@ -130,6 +130,28 @@ pub(in crate::recycler) fn a_host_that_is_held_up_misses_nothing<M: Make>() {
     }
 }
 
+/// Loss prevented: a note counts twice, or never, since the host was held up while it came in.
+pub(in crate::recycler) fn a_note_that_comes_in_while_the_host_is_held_up_counts_once<M: Make>() {
+    let credit = |e: &&RecyclerEvent| matches!(e, RecyclerEvent::In(AcceptorEvent::Credit { .. }));
+    for (at, held) in (0..2_400).step_by(80).flat_map(|at| [350, 450, 900].map(|ms| (at, ms))) {
+        for reading in [false, true] {
+            let mut world = World::<M>::open(0, [1, 1]);
+            let bill = world.escrow(10);
+            world.send(RecyclerCommand::In(AcceptorCommand::Stack(Proof(bill))));
+            world.run(at);
+            world.hold_up(held, reading);
+            let mut seen = world.until(|e| credit(&e));
+            world.send(RecyclerCommand::In(AcceptorCommand::AcknowledgeCredit));
+            seen.extend(world.until(|e| *e == RecyclerEvent::In(AcceptorEvent::Accepting)));
+            let credits = seen.iter().filter(credit).count();
+            let told = format!("{held} ms at {at}, reading: {reading}: {seen:?}");
+            assert_eq!((credits, world.in_box(1)), (1, 2), "{told}");
+            assert_eq!(world.counts(), [2, 1], "{told}");
+            world.conserved();
+        }
+    }
+}
+
 /// Loss prevented: a sale is called unpaid because its machine, which had heard of the set-up before,
 /// ordered its notes while the boxes were set up once more, or asked for them then.
 pub(in crate::recycler) fn who_orders_or_asks_during_a_set_up_waits_for_its_end<M: Make>() {

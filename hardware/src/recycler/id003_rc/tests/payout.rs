@@ -50,6 +50,12 @@ fn a_host_that_is_held_up_misses_nothing() {
     payout::a_host_that_is_held_up_misses_nothing::<Rc>();
 }
 
+/// Loss prevented: a note counts twice, or never, since the host was held up while it came in.
+#[test]
+fn a_note_that_comes_in_while_the_host_is_held_up_counts_once() {
+    payout::a_note_that_comes_in_while_the_host_is_held_up_counts_once::<Rc>();
+}
+
 /// Loss prevented: a sale is called unpaid because its machine, which had heard of the set-up before,
 /// ordered its notes while the boxes were set up once more, or asked for them then.
 #[test]
