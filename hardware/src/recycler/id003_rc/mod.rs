@@ -304,7 +304,8 @@ impl<A: Authority> Engine for Id003Rc<A> {
                 self.work = Work::Follow(Moving::met(now));
                 self.waiting = Some((Said::Status, now));
                 self.on_answer(&frame, now);
-            } else {
+            } else if Extension::parse(&frame).is_none() {
+                // the late answer to a question of ours is no state of the validator's
                 let out = self.validator.on_frame(&frame, now);
                 self.absorb(out);
             }
