@@ -44,9 +44,9 @@ pub enum DispenserCommand<A: Authority> {
     /// Set up the bays: the note that each one holds; starts the mechanism again, which purges the
     /// path to the reject bin.
     Configure(BTreeMap<BayId, Denomination>),
-    /// Give out these notes, for good.
+    /// Give out these notes, for good. A recycler whose bays are being set up begins when they are.
     Dispense(A::Committed<DispensePlan>),
-    /// Ask for the state again.
+    /// Ask for the state again; while the bays are being set up, the end of that is the answer.
     Refresh,
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct State {
     /// Bays that the device could not pick from, until they are configured anew while well.
     pub(crate) empty: BTreeSet<BayId>,
     pub(crate) notes_at_exit: bool,
+    /// The bays are to be set up, and neither are they yet, nor was told why not.
+    coming: bool,
     silent: bool,
     pub(crate) poll_at: Mono,
     pub(crate) events: Vec<DispenserEvent>,
@@ -47,6 +49,7 @@ impl State {
             bays: None,
             empty: BTreeSet::new(),
             notes_at_exit: false,
+            coming: false,
             silent: false,
             poll_at: Mono(0),
             events: Vec::new(),
@@ -64,6 +67,7 @@ impl State {
 
     pub(crate) fn down(&mut self, why: &str) {
         self.bays = None;
+        self.coming = false;
         self.empty.clear();
         if self.link != Link::Down {
             self.fault(FaultKind::LinkLost, why.to_owned());
@@ -111,20 +115,23 @@ impl State {
             (*bay, if empty { BayState::Empty } else { BayState::Present })
         };
         self.bays = Some(bays.iter().map(state).collect());
+        self.coming = false;
     }
 
     /// The bays are to be set up (again).
     pub(crate) fn unset(&mut self) {
+        self.coming = true;
         if self.bays.take().is_some() {
             // set up again although nothing was wrong: somebody has been at the cassettes
             self.empty.clear();
         }
     }
 
-    /// Tells the bays after a status, if they have changed or somebody `asked`.
+    /// Tells the bays after a status, if they have changed or somebody `asked`. Who asks while they
+    /// are set up is answered by the end of that.
     pub(crate) fn polled(&mut self, before: Option<&BTreeMap<BayId, BayState>>, asked: bool) {
         if self.bays.is_none() {
-            if asked {
+            if asked && !self.coming {
                 let detail = "the dispenser answers but is not set up: configure its bays";
                 self.fault(FaultKind::ServiceNeeded, detail.to_owned());
             }
@@ -164,11 +171,13 @@ impl State {
     /// The device has stopped answering.
     pub(crate) fn gone(&mut self, now: Mono) {
         self.bays = None;
+        self.coming = false;
         self.silent = true;
         self.poll_at = now.after(IDLE_POLL_MS);
     }
 
     pub(crate) fn fault(&mut self, kind: FaultKind, detail: String) {
+        self.coming = false;
         self.events.push(DispenserEvent::Fault(DeviceFault { kind, detail }));
     }
 
@@ -207,20 +216,31 @@ impl State {
 
     /// Why this plan cannot be begun at all; `busy` is whether another is under way.
     pub(crate) fn refusal(&self, plan: &DispensePlan, busy: bool) -> Option<DeviceFault> {
+        self.refuse(plan, busy, false)
+    }
+
+    /// The same of a device that keeps a plan until its bays are set up: whoever ordered it may have
+    /// heard of the set-up before, or of none. It is held against the bays when they are there.
+    pub(crate) fn refusal_so_far(&self, plan: &DispensePlan, busy: bool) -> Option<DeviceFault> {
+        self.refuse(plan, busy, self.coming)
+    }
+
+    fn refuse(&self, plan: &DispensePlan, busy: bool, may_wait: bool) -> Option<DeviceFault> {
         let no = |kind, detail: String| Some(DeviceFault { kind, detail });
         if self.link != Link::Up {
             return no(FaultKind::LinkLost, "the port is not open".to_owned());
         }
-        let Some(bays) = self.bays.as_ref().filter(|_| !busy) else {
+        let bays = self.bays.as_ref();
+        if busy || bays.is_none() && !may_wait {
             let detail = if busy {
                 "another dispense is under way: wait for its outcome"
             } else {
                 "the dispenser is not set up: configure its bays and wait until it is ready"
             };
             return no(FaultKind::ServiceNeeded, detail.to_owned());
-        };
+        }
         for (bay, notes) in &plan.notes {
-            if !bays.contains_key(bay) {
+            if bays.is_some_and(|bays| !bays.contains_key(bay)) {
                 let detail = format!("bay {bay} was not configured");
                 return no(FaultKind::ServiceNeeded, detail);
             }

@@ -1,7 +1,7 @@
 //! What a recycler of any make has been asked to do and has not begun.
 //!
-//! Promise: one order waits at a time, no longer than [`REST_MS`] for the inlet to close; one that
-//! is not begun is told as not started.
+//! Promise: one order waits at a time, no longer than [`REST_MS`] for the inlet to close and for boxes
+//! that are being set up; one that is not begun is told as not started.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl<A: Authority> Orders<A> {
         busy: bool,
         now: Mono,
     ) {
-        match state.refusal(plan.as_ref(), busy || self.any()) {
+        match state.refusal_so_far(plan.as_ref(), busy || self.any()) {
             Some(DeviceFault { kind, detail }) => state.not_started(kind, detail),
             None => self.plan = Some((plan, now.after(REST_MS))),
         }
@@ -64,8 +64,15 @@ impl<A: Authority> Orders<A> {
         refusal.map(|fault| emptied(bay, EmptyOutcome::NotStarted(fault)))
     }
 
-    pub(super) fn take_plan(&mut self) -> Option<A::Committed<DispensePlan>> {
-        self.plan.take().map(|(plan, _)| plan)
+    /// The plan that waits, to be begun now; one that the boxes as they are set up do not allow is
+    /// told as not started.
+    pub(super) fn take_plan(&mut self, state: &mut State) -> Option<A::Committed<DispensePlan>> {
+        let (plan, _) = self.plan.take()?;
+        let Some(DeviceFault { kind, detail }) = state.refusal(plan.as_ref(), false) else {
+            return Some(plan);
+        };
+        state.not_started(kind, detail);
+        None
     }
 
     pub(super) fn take_emptying(&mut self) -> Option<A::Committed<Emptying>> {
@@ -92,7 +99,7 @@ impl<A: Authority> Orders<A> {
         why: &str,
         state: &mut State,
     ) -> Option<RecyclerEvent> {
-        if self.take_plan().is_some() {
+        if self.plan.take().is_some() {
             state.not_started(kind, why.to_owned());
         }
         let fault = DeviceFault { kind, detail: why.to_owned() };

@@ -4,102 +4,76 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bitspire_agent::journal::ByJournal;
-use bitspire_hardware::acceptor::{ccnet, ebds, id003};
-use bitspire_hardware::dispenser::{f56, puloon};
+use bitspire_hardware::acceptor::{AcceptorCommand, AcceptorEvent};
+use bitspire_hardware::dispenser::{DispenserCommand, DispenserEvent};
 use bitspire_hardware::engine::Engine;
-use bitspire_hardware::frame::ebds::PowerUpPolicy;
-use bitspire_hardware::frame::ssp::cipher::{FixedKey, Primes, Seed};
-use bitspire_hardware::recycler::{ccnet_b2b, smart_payout};
-use bitspire_hardware::sim::{self, SimDevice};
+use bitspire_hardware::recycler::{RecyclerCommand, RecyclerEvent};
+use bitspire_hardware::sim::SimDevice;
 use bitspire_shared::time::Mono;
 
+use super::devices::{self, Visit, figure_of};
 use super::{Figure, percentile};
 
 /// Turns until the device has been set up, and turns of one run.
 const TURNS: u32 = 2_000;
 const RUNS: usize = 15;
 
+pub(super) const NAMES: [&str; 8] = [
+    "engine_tick_us.ccnet",
+    "engine_tick_us.ccnet_b2b",
+    "engine_tick_us.ebds",
+    "engine_tick_us.f56",
+    "engine_tick_us.id003",
+    "engine_tick_us.id003_rc",
+    "engine_tick_us.puloon",
+    "engine_tick_us.smart_payout",
+];
+
 pub(super) fn measure() -> Result<Vec<Figure>> {
-    let currency = "EUR".parse()?;
-    let baud = 9_600;
-    let model = puloon::Model::Lcdm4000;
-    let policy = PowerUpPolicy::default();
-    Ok(vec![
-        figure(
-            "engine_tick_us.ccnet",
-            ccnet::Ccnet::<ByJournal>::new(ccnet::Settings { currency, baud }),
-            sim::ccnet::CcnetSim::new(
-                sim::ccnet::CcnetSim::eur(),
-                sim::ccnet::Options::default(),
-                sim::ccnet::Timing::default(),
-            ),
-        )?,
-        figure(
-            "engine_tick_us.ccnet_b2b",
-            ccnet_b2b::CcnetB2b::<ByJournal>::new(ccnet::Settings { currency, baud }),
-            sim::ccnet::CcnetSim::unit(
-                sim::ccnet::CcnetSim::eur(),
-                sim::ccnet::Options::default(),
-                sim::ccnet::Timing::default(),
-            ),
-        )?,
-        figure(
-            "engine_tick_us.ebds",
-            ebds::Ebds::<ByJournal>::new(ebds::Settings { currency, baud, policy }),
-            sim::ebds::EbdsSim::new(
-                sim::ebds::EbdsSim::eur(),
-                sim::ebds::Options::default(),
-                sim::ebds::Timing::default(),
-            ),
-        )?,
-        figure(
-            "engine_tick_us.f56",
-            f56::F56::<ByJournal>::new(currency),
-            sim::f56::F56Sim::new(sim::f56::Fit::default()),
-        )?,
-        figure(
-            "engine_tick_us.id003",
-            id003::Id003::<ByJournal>::new(id003::Settings { currency, baud }),
-            sim::id003::Id003Sim::new(
-                sim::id003::Id003Sim::eur(),
-                sim::id003::Options::default(),
-                sim::id003::Timing::default(),
-            ),
-        )?,
-        figure(
-            "engine_tick_us.puloon",
-            puloon::Puloon::<ByJournal>::new(puloon::Settings::new(model, currency)),
-            sim::puloon::PuloonSim::new(model, sim::puloon::Fit::default()),
-        )?,
-        figure(
-            "engine_tick_us.smart_payout",
-            smart_payout::SmartPayout::<ByJournal>::new(smart_payout::Settings {
-                currency,
-                baud,
-                notes_per_bay: 30,
-                fixed_key: FixedKey::default(),
-                primes: Primes::USUAL,
-                seed: Seed::new([1; 16]),
-            }),
-            sim::smart_payout::SmartPayoutSim::new(
-                sim::smart_payout::SmartPayoutSim::eur(),
-                sim::smart_payout::Options::default(),
-                sim::smart_payout::Timing::default(),
-            ),
-        )?,
-    ])
+    let mut figures = Figures(Vec::new());
+    devices::each(&mut figures)?;
+    Ok(figures.0)
 }
 
-fn figure<E: Engine>(name: &'static str, engine: E, device: impl SimDevice) -> Result<Figure> {
-    let (mut play, mut micros) = (Play::new(engine, device), Vec::new());
-    play.turns(TURNS)?;
-    for _ in 0..RUNS {
-        let spent = play.turns(TURNS)?;
-        micros.push(spent.as_secs_f64() * 1e6 / f64::from(TURNS));
+struct Figures(Vec<Figure>);
+
+impl Visit for Figures {
+    fn acceptor<E>(&mut self, name: &str, engine: E, device: impl SimDevice) -> Result<()>
+    where
+        E: Engine<Command = AcceptorCommand<ByJournal>, Event = AcceptorEvent>,
+    {
+        self.add(name, engine, device)
     }
-    let value = percentile(&mut micros, 50)?;
-    let bound_is = "the bar, for each turn";
-    Ok(Figure { name, value, unit: "us", bound: 5.0, bound_is, peer: None, runs: RUNS })
+
+    fn dispenser<E>(&mut self, name: &str, engine: E, device: impl SimDevice) -> Result<()>
+    where
+        E: Engine<Command = DispenserCommand<ByJournal>, Event = DispenserEvent>,
+    {
+        self.add(name, engine, device)
+    }
+
+    fn recycler<E>(&mut self, name: &str, engine: E, device: impl SimDevice) -> Result<()>
+    where
+        E: Engine<Command = RecyclerCommand<ByJournal>, Event = RecyclerEvent>,
+    {
+        self.add(name, engine, device)
+    }
+}
+
+impl Figures {
+    fn add<E: Engine>(&mut self, name: &str, engine: E, device: impl SimDevice) -> Result<()> {
+        let (mut play, mut micros) = (Play::new(engine, device), Vec::new());
+        play.turns(TURNS)?;
+        for _ in 0..RUNS {
+            let spent = play.turns(TURNS)?;
+            micros.push(spent.as_secs_f64() * 1e6 / f64::from(TURNS));
+        }
+        let (name, value) = (figure_of(&NAMES, name)?, percentile(&mut micros, 50)?);
+        let bound_is = "the bar, for each turn";
+        let peer = None;
+        self.0.push(Figure { name, value, unit: "us", bound: 5.0, bound_is, peer, runs: RUNS });
+        Ok(())
+    }
 }
 
 /// Engine and device in virtual time, over a line that takes none.
@@ -165,7 +139,8 @@ mod tests {
     #[test]
     fn every_engine_turns() {
         let figures = measure().unwrap();
-        assert_eq!(figures.len(), 7);
+        let names: Vec<_> = figures.iter().map(|figure| figure.name).collect();
+        assert_eq!(names, NAMES);
         assert!(figures.iter().all(|figure| figure.value > 0.0));
     }
 }

@@ -8,12 +8,14 @@ mod binary;
 mod bunker;
 mod busy;
 mod codec;
+mod devices;
 mod engine;
 mod fees;
 mod fleet;
 mod gate;
 mod heartbeat;
 mod history;
+mod idle;
 mod recovery;
 mod relay;
 mod rpc;
@@ -69,7 +71,7 @@ fn rounded(value: f64) -> f64 {
 type Measure = fn() -> Result<Vec<Figure>>;
 
 /// Every measurement, by the names of its figures.
-const ALL: [(&[&str], Measure); 20] = [
+const ALL: [(&[&str], Measure); 21] = [
     // these two first, since they measure this very process: what other measurements leave in its heap
     // (a hundred thousand frames at the gate) would count as the service's, or would be room in which
     // what a flood leaves does not show; the flood leaves little
@@ -87,18 +89,8 @@ const ALL: [(&[&str], Measure); 20] = [
         ],
         codec::measure,
     ),
-    (
-        &[
-            "engine_tick_us.ccnet",
-            "engine_tick_us.ccnet_b2b",
-            "engine_tick_us.ebds",
-            "engine_tick_us.f56",
-            "engine_tick_us.id003",
-            "engine_tick_us.puloon",
-            "engine_tick_us.smart_payout",
-        ],
-        engine::measure,
-    ),
+    (&engine::NAMES, engine::measure),
+    (&idle::NAMES, idle::measure),
     (&["stack_to_byte_ms"], stack::measure),
     (&["agent_binary_mb"], binary::measure),
     (&["agent_rss_mb", "agent_ready_ms", "agent_idle_cpu_pct"], agent::measure),

@@ -12,7 +12,9 @@ impl<A: Authority> Ccnet<A> {
     /// Set up, well, without a note, with nothing asked and nothing to say: `Some(open)`.
     pub(crate) fn at_rest(&self) -> Option<bool> {
         let quiet = self.is_quiet() && self.recovered && self.notes.has_none();
-        self.told_open.filter(|_| quiet && self.voice.fault.is_none())
+        // what was told last is not so any more while the inlet is on its way
+        let shows = |open| self.seen == Some(if open { State::Idling } else { State::Disabled });
+        self.told_open.filter(|open| quiet && self.voice.fault.is_none() && shows(*open))
     }
 
     fn is_quiet(&self) -> bool {

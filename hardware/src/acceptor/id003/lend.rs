@@ -21,7 +21,10 @@ impl<A: Authority> Id003<A> {
     /// Set up, well, without a note, with nothing asked and nothing to say: `Some(open)`.
     pub(crate) fn at_rest(&self) -> Option<bool> {
         let quiet = self.up && self.waiting.is_none() && self.current && !self.reset_wanted;
-        self.told_open.filter(|_| quiet && self.notes.has_none() && self.voice.fault.is_none())
+        let well = quiet && self.notes.has_none() && self.voice.fault.is_none();
+        // what was told last is not so any more while the inlet is on its way
+        let shows = |open| self.seen == Some(if open { Status::Idling } else { Status::Disabled });
+        self.told_open.filter(|open| well && shows(*open))
     }
 
     /// A person asked for a reset; it is theirs who has the line.

@@ -259,7 +259,9 @@ impl BillSlot {
     }
 }
 
-/// The bill table, slot by slot.
+/// The bill table, slot by slot, five bytes each: leading digits, country, exponent. It has 24 types in
+/// 120 bytes; of a device with the option `BillTable48`, the types 0 to 47 in 240, with the barcode's
+/// at their end (CCNET common specifications 2.6.0). ENABLE BILL TYPES names the first 24 only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BillTable<'a>(&'a [u8]);
 

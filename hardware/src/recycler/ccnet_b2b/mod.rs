@@ -36,7 +36,9 @@
 //!
 //! A lost answer to DISPENSE needs no memory: the state is asked for, and where the unit still rests
 //! with the counts of before, nothing has moved. It is never said twice. An order that was
-//! acknowledged is carried out or unknown, however long the unit seems to rest.
+//! acknowledged is carried out or unknown, however long the unit seems to rest. An answer that comes
+//! late is not confirmed, and one that tells the end of a movement counts all the same: our ACK for
+//! the one before it may have been taken for its own.
 //!
 //! Failure policy: notes that left a cassette without DISPENSED make the outcome `Unknowable`; so
 //! does power, line or voice of the unit lost while notes go out. Before the order, the same is
@@ -225,7 +227,9 @@ impl<A: Authority> CcnetB2b<A> {
                     self.recount = true;
                     self.set_up_wanted = !self.boxes.is_empty();
                     self.again_at = Mono(0);
-                    self.state.bays = None;
+                    if self.set_up_wanted {
+                        self.state.unset();
+                    }
                     if std::mem::take(&mut self.in_trouble) {
                         self.state.events.push(DispenserEvent::Recovered);
                     }
@@ -323,7 +327,7 @@ impl<A: Authority> CcnetB2b<A> {
             Work::Empty(Unloading { proof, cassette, notes: 1, moving: Moving::new(now) })
         } else if set_up {
             Work::SetUp(Typing::new())
-        } else if let Some(plan) = self.orders.take_plan() {
+        } else if let Some(plan) = self.orders.take_plan(&mut self.state) {
             return self.begin_payout(plan, now);
         } else if let Some(wish) = self.orders.take_emptying() {
             let cassette = wish.as_ref().bay.get();

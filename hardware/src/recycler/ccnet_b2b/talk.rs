@@ -111,7 +111,8 @@ impl<A: Authority> CcnetB2b<A> {
     }
 
     fn unanswered(&mut self, said: Said, now: Mono) {
-        self.next_poll = now;
+        // an answer that is only late is not to be taken, and confirmed, as the next one's
+        self.next_poll = now.after(POLL_MS);
         let silent = now.since(self.heard);
         match &mut self.work {
             // the validator tells that it is silent
@@ -156,9 +157,10 @@ impl<A: Authority> CcnetB2b<A> {
 
     /// A frame of the device while the line is ours.
     pub(super) fn on_answer(&mut self, frame: &Frame, now: Mono) {
-        let Some((said, since)) = self.waiting.filter(|_| frame.address() == BILL_TO_BILL) else {
+        if frame.address() != BILL_TO_BILL {
             return;
-        };
+        }
+        let Some((said, since)) = self.waiting else { return self.on_late(frame, now) };
         let content = frame.content();
         let reply = Reply::parse(frame);
         let busy = matches!(reply, Reply::State(Common::Busy(_)));
@@ -185,14 +187,7 @@ impl<A: Authority> CcnetB2b<A> {
                 Said::Order => matches!(reply, Reply::Ack | Reply::Illegal | Reply::Nak),
             };
         if !fits {
-            // the late answer to an earlier question; the order may have been that
-            if reply == Reply::Ack
-                && said == Said::Poll
-                && let Some(moving) = self.moving().filter(|moving| moving.stage == Stage::Watch)
-            {
-                moving.acked = true;
-            }
-            return;
+            return self.on_late(frame, now);
         }
         self.heard = now;
         self.waiting = None;
@@ -213,6 +208,20 @@ impl<A: Authority> CcnetB2b<A> {
             (Said::Recovery, _) => self.on_recovery(content, now),
             (_, Reply::Ack) => self.on_taken(said, now),
             _ => self.on_refusal(said, now),
+        }
+    }
+
+    /// The late answer to an earlier question; the order may have been that. The end of a movement
+    /// is still one: whatever was confirmed since may have made the unit forget it.
+    fn on_late(&mut self, frame: &Frame, now: Mono) {
+        let ordered = |moving: &&mut Moving| !matches!(moving.stage, Stage::Before | Stage::Order);
+        let Some(moving) = self.moving().filter(ordered) else { return };
+        moving.acked |= Reply::parse(frame) == Reply::Ack;
+        if let Some(
+            end @ (UnitState::Dispensed(_) | UnitState::Unloaded(_) | UnitState::InvalidNumber),
+        ) = UnitState::parse(frame.content())
+        {
+            moving.on_unit(end, now);
         }
     }
 

@@ -174,7 +174,9 @@ impl<A: Authority> Id003Rc<A> {
                     self.recount = true;
                     self.set_up_wanted = !self.boxes.is_empty();
                     self.again_at = Mono(0);
-                    self.state.bays = None;
+                    if self.set_up_wanted {
+                        self.state.unset();
+                    }
                     if std::mem::take(&mut self.in_trouble) {
                         self.state.events.push(DispenserEvent::Recovered);
                     }
@@ -236,7 +238,7 @@ impl<A: Authority> Id003Rc<A> {
         let Some(open) = self.validator.at_rest() else { return };
         self.work = if set_up && !open {
             Work::SetUp { step: 0 }
-        } else if !open && let Some(plan) = self.orders.take_plan() {
+        } else if !open && let Some(plan) = self.orders.take_plan(&mut self.state) {
             return self.begin_payout(plan, now);
         } else if !open && let Some(wish) = self.orders.take_emptying() {
             Work::Empty(wish, Moving::new(now))
@@ -302,7 +304,8 @@ impl<A: Authority> Engine for Id003Rc<A> {
                 self.work = Work::Follow(Moving::met(now));
                 self.waiting = Some((Said::Status, now));
                 self.on_answer(&frame, now);
-            } else {
+            } else if Extension::parse(&frame).is_none() {
+                // the late answer to a question of ours is no state of the validator's
                 let out = self.validator.on_frame(&frame, now);
                 self.absorb(out);
             }

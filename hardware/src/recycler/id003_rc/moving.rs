@@ -6,6 +6,9 @@ use super::*;
 const STAY_MS: u64 = 60_000;
 /// How long a device may rest after an order without an answer before that counts as not taken.
 const TAKEN_MS: u64 = 5_000;
+/// Out of sight for so long behind an ACK, the device may have given the next note; on its way to the
+/// bezel none takes less.
+const NEXT_NOTE_MS: u64 = 1_000;
 /// Without an answer, or in a state that says nothing of the notes, for so long: nobody knows.
 pub(super) const LOST_MS: u64 = 60_000;
 
@@ -44,6 +47,11 @@ pub(super) struct Moving {
     pub(super) before: Option<[u16; BOXES]>,
     /// PAY VALIDs, each counted once.
     pub(super) paid: u16,
+    /// PAY VALIDs seen again that long after their ACK: the same notes, or next ones whose way out
+    /// nobody saw. The counts tell.
+    pub(super) perhaps: u16,
+    /// The last PAY VALID was acknowledged then.
+    confirmed_at: Option<Mono>,
     /// The last state of a payout.
     pub(super) state: Option<PayState>,
     /// Nothing was said since it was seen.
@@ -78,6 +86,8 @@ impl Moving {
             stage: Stage::Before,
             before: None,
             paid: 0,
+            perhaps: 0,
+            confirmed_at: None,
             state: None,
             current: false,
             ordered_at: now,
@@ -134,6 +144,12 @@ impl Moving {
         }
         match state {
             PayState::PayValid if news => self.paid = self.paid.saturating_add(1),
+            PayState::PayValid => {
+                let gap = |at: Mono| now.since(at) >= NEXT_NOTE_MS;
+                if self.confirmed_at.take().is_some_and(gap) {
+                    self.perhaps = self.perhaps.saturating_add(1);
+                }
+            }
             PayState::Error if self.stage == Stage::Watch && !self.explained => {
                 self.stage = Stage::Trouble;
             }
@@ -148,6 +164,11 @@ impl Moving {
             PayState::ReturnError => self.fail(FaultKind::Jam, state.to_string()),
             _ => {}
         }
+    }
+
+    /// What the device said was acknowledged.
+    pub(super) fn confirmed(&mut self, now: Mono) {
+        self.confirmed_at = (self.state == Some(PayState::PayValid)).then_some(now);
     }
 
     /// What the trouble (4C) is, as far as the device tells.

@@ -311,7 +311,9 @@ pub(super) fn settle(notes: u8, gone: u16, moving: &Moving) -> Option<BayResult>
     // firmware that says PAY VALID once a command
     let undisturbed = moving.fault.is_none() && moving.recall == Recall::No && !moving.gave_back;
     let once = paid == 1 && gone == u16::from(notes) && undisturbed;
-    let taken = if once { gone } else { paid };
+    // a host that was held up saw one PAY VALID where there were two, with their ACKs
+    let unseen = if undisturbed { gone.saturating_sub(paid).min(moving.perhaps) } else { 0 };
+    let taken = if once { gone } else { paid.saturating_add(unseen) };
     (taken.saturating_add(called_back) == gone && gone <= u16::from(notes)).then(|| BayResult {
         picked: Some(u32::from(gone)),
         presented: u32::from(gone),

@@ -58,6 +58,7 @@ impl<A: Authority> Id003Rc<A> {
                     moving.ordered(now);
                 }
                 Said::Extension(Extension::EmergencyStop) => moving.recall = Recall::Said,
+                Said::Ack => moving.confirmed(now),
                 _ => {}
             }
             if said != Said::Status {

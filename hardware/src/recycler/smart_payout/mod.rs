@@ -255,7 +255,7 @@ impl<A: Authority> SmartPayout<A> {
     }
 
     fn plan(&mut self, plan: A::Committed<DispensePlan>, now: Mono) {
-        match self.state.refusal(plan.as_ref(), self.is_busy()) {
+        match self.state.refusal_so_far(plan.as_ref(), self.is_busy()) {
             Some(DeviceFault { kind, detail }) => self.state.not_started(kind, detail),
             None => self.waiting_plan = Some((plan, now.after(REST_MS))),
         }

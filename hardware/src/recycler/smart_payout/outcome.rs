@@ -26,6 +26,9 @@ impl<A: Authority> SmartPayout<A> {
             return;
         }
         let what = if let Some((plan, _)) = self.waiting_plan.take() {
+            if let Some(DeviceFault { kind, detail }) = self.state.refusal(plan.as_ref(), false) {
+                return self.state.not_started(kind, detail);
+            }
             What::Pay(plan)
         } else if let Some((wish, _)) = self.waiting_emptying.take() {
             What::Empty(wish)
@@ -239,7 +242,9 @@ impl<A: Authority> SmartPayout<A> {
             return self.trouble(kind, detail);
         }
         self.set_up_wanted = !self.bays.is_empty();
-        self.state.bays = None;
+        if self.set_up_wanted {
+            self.state.unset();
+        }
     }
 
     fn unknowable(&mut self, last_seen: String) {

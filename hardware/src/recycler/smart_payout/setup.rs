@@ -108,8 +108,10 @@ impl<A: Authority> SmartPayout<A> {
         self.inlet.escrow = None;
         (self.inlet.ack_due, self.inlet.why_due, self.inlet.calm) = (false, false, false);
         self.recount = true;
-        self.state.bays = None;
         self.set_up_wanted = !self.bays.is_empty();
+        if self.set_up_wanted {
+            self.state.unset();
+        }
         if let Some(work) = &mut self.work {
             work.moving.out_of_sight(now);
         }

@@ -174,6 +174,22 @@ impl<M: Make> World<M> {
         }
     }
 
+    /// The host's process is held up for so long, or, `reading`, only what reads its line: the device
+    /// goes on. Then the host looks at its clock first, and finds all that came in one go.
+    pub(super) fn hold_up(&mut self, ms: u64, reading: bool) {
+        let (end, mut heard) = (self.now.after(ms), VecDeque::new());
+        if !reading {
+            self.wake_at = self.wake_at.map(|at| at.max(end));
+        }
+        while self.now < end {
+            heard.append(&mut self.to_host);
+            self.step();
+        }
+        heard.append(&mut self.to_host);
+        let bytes: Vec<_> = heard.into_iter().map(|(_, byte)| byte).collect();
+        self.drive(|engine, now| engine.on_bytes(&bytes, now));
+    }
+
     /// Until a note waits for the customer.
     pub(super) fn until_at_bezel(&mut self) {
         while self.sim.counters()["at_bezel"] == 0 {

@@ -39,3 +39,23 @@ fn an_emptying_tells_how_many_notes_moved() {
 fn a_lost_answer_to_the_order_is_not_repeated() {
     payout::a_lost_answer_to_the_order_is_not_repeated::<Unit>();
 }
+
+/// Loss prevented: a host that was held up for a moment calls notes that have moved unknown: its word
+/// for an answer that came late made the device forget the next one, unseen.
+#[test]
+fn a_host_that_is_held_up_misses_nothing() {
+    payout::a_host_that_is_held_up_misses_nothing::<Unit>();
+}
+
+/// Loss prevented: a note counts twice, or never, since the host was held up while it came in.
+#[test]
+fn a_note_that_comes_in_while_the_host_is_held_up_counts_once() {
+    payout::a_note_that_comes_in_while_the_host_is_held_up_counts_once::<Unit>();
+}
+
+/// Loss prevented: a sale is called unpaid because its machine, which had heard of the set-up before,
+/// ordered its notes while the boxes were set up once more, or asked for them then.
+#[test]
+fn who_orders_or_asks_during_a_set_up_waits_for_its_end() {
+    payout::who_orders_or_asks_during_a_set_up_waits_for_its_end::<Unit>();
+}

@@ -147,6 +147,29 @@ fn a_recall_that_is_refused_ends_in_doubt_and_counts_for_one_note_only() {
     assert_eq!(moving.known_at, Mono(63_000));
 }
 
+/// Loss prevented: the late answer to a setting is taken for a state that nobody knows, and a machine
+/// whose host was held up is out of order.
+#[test]
+fn a_late_answer_to_a_setting_is_no_state() {
+    let mut late = 0;
+    for ms in (0..1_500).step_by(20) {
+        let mut world = World::open(0, [1, 1]);
+        let sets_up = |engine: &Id003Rc<ByTest>| matches!(engine.work, Work::SetUp { .. });
+        world.configure();
+        world.run(ms);
+        late += u32::from(world.engine.as_ref().is_some_and(sets_up));
+        world.hold_up(1_300, true);
+        let is_ready =
+            |e: &RecyclerEvent| matches!(e, RecyclerEvent::Out(DispenserEvent::Ready { .. }));
+        if !world.events.iter().any(is_ready) {
+            let seen = world.until(is_ready);
+            let fault = |e: &RecyclerEvent| matches!(e, RecyclerEvent::In(AcceptorEvent::Fault(_)));
+            assert!(!seen.iter().any(fault), "{ms}: {seen:?}");
+        }
+    }
+    assert!(late > 0, "none of them was held up in its set-up");
+}
+
 /// Loss prevented: a plan that was made for other bays pays other notes.
 #[test]
 fn bays_that_are_configured_anew_end_a_plan_that_waits() {

@@ -185,6 +185,29 @@ fn bays_that_are_configured_anew_end_a_plan_that_is_not_ordered_yet() {
     }
 }
 
+/// Loss prevented: a sale is called unpaid because its machine, which had heard of the set-up before,
+/// ordered its notes while the bays were set up once more, or asked for them then.
+#[test]
+fn who_orders_or_asks_during_a_set_up_waits_for_its_end() {
+    for ms in (0..2_000).step_by(40) {
+        let mut world = World::open(0, [3, 3]);
+        world.send(RecyclerCommand::Out(DispenserCommand::Refresh));
+        world.run(ms % 120);
+        world.configure();
+        world.run(ms);
+        world.send(RecyclerCommand::Out(DispenserCommand::Refresh));
+        world.pay(&[(1, 1)]);
+        let fault = |e: &RecyclerEvent| matches!(e, RecyclerEvent::Out(DispenserEvent::Fault(_)));
+        let is_end =
+            |e: &RecyclerEvent| matches!(e, RecyclerEvent::Out(DispenserEvent::Dispensed(_)));
+        let seen = world.until(is_end);
+        assert!(!seen.iter().any(fault), "{ms}: {seen:?}");
+        let bays = BayResults::from([(bay(1), done(1, 1, [0; 2]))]);
+        let paid = DispenserEvent::Dispensed(DispenseOutcome::Final { bays, fault: None });
+        assert_eq!(seen.last(), Some(&RecyclerEvent::Out(paid)), "{ms}");
+    }
+}
+
 /// Loss prevented: levels and events that do not agree are called a success.
 #[test]
 fn an_outcome_is_settled_only_where_levels_and_device_agree() {
