@@ -57,7 +57,9 @@ fn noise<P: Protocol>(rates: [u32; 2]) -> (u64, u64, Vec<String>) {
 #[test]
 fn noise_changes_no_credit() {
     let (credits, most, unknown) = noise::<Id003Line>([10_000, 60_000]);
-    assert_eq!(unknown, [""; 0], "the power never went");
+    // half of all frames are damaged: once in ten thousand notes nothing of a note's way back is heard,
+    // and it is told as unknown, since the power may have gone
+    assert!(unknown.len() as u64 * 10_000 <= credits, "{credits} credits, unknown: {unknown:?}");
     // noise costs time, not business
     assert!(credits * 10 > most * 6, "{credits} of at most {most} notes");
 }
