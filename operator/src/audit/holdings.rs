@@ -22,6 +22,20 @@ fn is_earlier(payment: &Payment, since: Unix) -> bool {
     matches!(payment.state, PayState::Succeeded { at, .. } if at < since)
 }
 
+/// What the ledger has of a payment in its machine's wallet.
+fn booked(entries: &[Entry], machine: MachineId, flow: Flow) -> Option<i64> {
+    use EntryKind as E;
+    let of_flow = |entry: &&Entry| match entry.kind() {
+        E::Suspended | E::WalletMoved => true,
+        E::Settled | E::OwedWhole | E::StrayRecovered => flow == Flow::Inbound,
+        E::WithdrawPaid | E::ClaimPaid | E::LegPaid => flow == Flow::Outbound,
+        _ => false,
+    };
+    let lines = entries.iter().filter(of_flow).flat_map(Entry::postings);
+    let own = lines.filter(|line| line.account == Account::Wallet(machine));
+    own.fold(None, |sum, line| Some(sum.unwrap_or(0_i64).saturating_add(line.amount)))
+}
+
 impl Gather<'_> {
     pub(super) fn in_wallet(&mut self, wallet: &str, hash: PaymentHash, flow: Flow) {
         if !self.given.silent.contains_key(wallet) {
@@ -39,22 +53,30 @@ impl Gather<'_> {
             let machine = machines::by_wallet(self.read, id)?;
             let owner = machine.as_ref().map(|machine| machine.id);
             let mut apart = 0_i128;
-            for payment in seen.payments.values() {
-                if seen.moved.contains(&payment.payment_hash) {
-                    continue;
-                }
+            let still = |payment: &&Payment| !seen.moved.contains(&payment.payment_hash);
+            let mut payments: Vec<_> = seen.payments.values().filter(still).collect();
+            // their rows lie in this order
+            payments.sort_by_key(|payment| match payment.state {
+                PayState::Succeeded { at, .. } => Some(at),
+                PayState::Pending | PayState::Failed => None,
+            });
+            for payment in payments {
                 let (hash, flow) = (payment.payment_hash, payment.flow);
                 let settlement = settlements::by_hash(self.read, hash)?;
                 let settlement = settlement.filter(|kept| kept.wallet_id == *id);
-                let attempt = payments::by_hash(self.read, hash)?;
-                let attempt =
-                    attempt.filter(|kept| kept.wallet_id == *id && flow == Flow::Outbound);
+                let attempt = match flow {
+                    Flow::Inbound => None,
+                    Flow::Outbound => payments::by_hash(self.read, hash)?,
+                };
+                let attempt = attempt.filter(|kept| kept.wallet_id == *id);
+                let entries = ledger::of_payment(self.read, hash)?;
                 let known = Known {
                     settlement: settlement.as_ref().map(|kept| &kept.row),
                     attempt: attempt.as_ref().map(|kept| &kept.row),
-                    invoiced: invoices::by_hash(self.read, hash)?.is_some(),
-                    booked: self.booked(owner, hash, flow)?,
-                    by_hand: self.entry(EntryKind::WalletMoved, &hash.to_string())?.is_some(),
+                    // of a payment that is settled nobody asks
+                    invoiced: settlement.is_none() && invoices::knows(self.read, hash)?,
+                    booked: owner.and_then(|machine| booked(&entries, machine, flow)),
+                    by_hand: entries.iter().any(|entry| entry.kind() == EntryKind::WalletMoved),
                 };
                 let recorded =
                     known.settlement.is_some() || known.attempt.is_some() || known.invoiced;
@@ -70,42 +92,6 @@ impl Gather<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What the ledger has of a payment in its machine's wallet.
-    fn booked(
-        &self,
-        owner: Option<MachineId>,
-        hash: PaymentHash,
-        flow: Flow,
-    ) -> Result<Option<i64>, StoreError> {
-        let Some(machine) = owner else { return Ok(None) };
-        let kinds: &[EntryKind] = match flow {
-            Flow::Inbound => &[
-                EntryKind::Settled,
-                EntryKind::OwedWhole,
-                EntryKind::Suspended,
-                EntryKind::StrayRecovered,
-                EntryKind::WalletMoved,
-            ],
-            Flow::Outbound => &[
-                EntryKind::WithdrawPaid,
-                EntryKind::ClaimPaid,
-                EntryKind::LegPaid,
-                EntryKind::Suspended,
-                EntryKind::WalletMoved,
-            ],
-        };
-        let mut sum: Option<i64> = None;
-        for kind in kinds {
-            let entry = self.entry(*kind, &hash.to_string())?;
-            for line in entry.as_ref().map_or(&[][..], Entry::postings) {
-                if line.account == Account::Wallet(machine) {
-                    sum = Some(sum.unwrap_or(0).saturating_add(line.amount));
-                }
-            }
-        }
-        Ok(sum)
     }
 
     pub(super) fn cash(&mut self) -> Result<(), StoreError> {

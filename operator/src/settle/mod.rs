@@ -183,7 +183,10 @@ fn report(wallet: &str, result: Result<(), SettleError>) {
 
 /// Reads a wallet's list since the durable cursor, and moves the cursor past what is on record, or kept
 /// aside; what was kept aside before is tried again.
-pub(crate) async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
+///
+/// # Errors
+/// [`SettleError`]: the wallet did not answer, or a payment could not even be kept aside.
+pub async fn reconcile(app: &App, wallet: &dyn Wallet) -> Result<(), SettleError> {
     let tried = aside::try_again(app, wallet).await;
     since_cursor(app, wallet).await.and(tried)
 }

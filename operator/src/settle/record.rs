@@ -160,7 +160,7 @@ fn fees(
 pub(super) fn sender_of_stamp(stamp: &Value, likely: Option<PubKey>) -> Option<PubKey> {
     match (stamp.get("nostr_sender_pubkey").and_then(Value::as_str), likely) {
         (Some(text), Some(key)) if text == key.to_string() => Some(key),
-        _ => claimed_sender(&stamp.to_string()),
+        _ => claimed_sender(&stamp.to_string(), &[]),
     }
 }
 

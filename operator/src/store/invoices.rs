@@ -78,6 +78,15 @@ pub fn by_hash(read: &Read<'_>, hash: PaymentHash) -> Result<Option<Invoice>, St
     read.one("SELECT * FROM invoices WHERE payment_hash = ?1", &[&hash], Invoice::from_row)
 }
 
+/// Whether we made an invoice of this payment hash.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn knows(read: &Read<'_>, hash: PaymentHash) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM invoices WHERE payment_hash = ?1) AS known";
+    Ok(read.one(sql, &[&hash], |row| row.get("known"))?.unwrap_or(false))
+}
+
 /// The invoice of this quote.
 ///
 /// # Errors

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use bitspire_shared::ids::TxnId;
+use bitspire_shared::ids::{PaymentHash, TxnId};
 use bitspire_shared::time::Unix;
 
 use super::column::{Json, enum_column};
@@ -113,6 +113,23 @@ pub fn find(
 /// [`StoreError`].
 pub fn of_txid(read: &Read<'_>, txid: TxnId) -> Result<Vec<Booked>, StoreError> {
     read.all("SELECT * FROM ledger_entries WHERE txid = ?1 ORDER BY id", &[&txid], read_entry)
+}
+
+/// What was booked of a payment, by its hash; an entry that does not read is not among it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn of_payment(read: &Read<'_>, hash: PaymentHash) -> Result<Vec<Entry>, StoreError> {
+    let sql = "SELECT * FROM ledger_entries
+               WHERE kind IN ('settled', 'owed_whole', 'suspended', 'stray_recovered',
+                              'withdraw_paid', 'claim_paid', 'leg_paid', 'wallet_moved')
+                   AND reference = ?1";
+    let entries = read.all(sql, &[&hash], |row| match read_entry(row) {
+        Ok(booked) => Ok(Some(booked.entry)),
+        Err(StoreError::Column { .. }) => Ok(None),
+        Err(error) => Err(error),
+    })?;
+    Ok(entries.into_iter().flatten().collect())
 }
 
 /// The entry with this number.

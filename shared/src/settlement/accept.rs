@@ -209,11 +209,11 @@ fn due(seen: &Observed<'_>, moved: Moved) -> Due {
 /// Steps 3 to 7.
 fn verified(seen: &Observed<'_>, machine: Machine, moved: Moved) -> Result<Stamp, Reason> {
     let expected = machine.spire.ok_or(Reason::Unpaired)?;
-    let got = claimed_sender(seen.extra);
+    let got = claimed_sender(seen.extra, &[expected]);
     if got != Some(expected) {
         return Err(Reason::Sender { expected, got });
     }
-    let stamp = Stamp::parse(seen.extra).map_err(Reason::Stamp)?;
+    let stamp = Stamp::parse_by(seen.extra, &[expected]).map_err(Reason::Stamp)?;
     if let Some(field) = stamp.out_of_range() {
         return Err(Reason::Range { field });
     }

@@ -199,10 +199,7 @@ impl Stamp {
             fiat: Fiat::new(minor, currency),
             txid,
             fees_event_id,
-            sender: match likely.iter().find(|key| key.to_string() == sender) {
-                Some(known) => *known,
-                None => id("nostr_sender_pubkey", normalised(&sender))?,
-            },
+            sender: id("nostr_sender_pubkey", key_in(&sender, likely))?,
             request_event_id: id("nostr_event_id", request.parse())?,
         })
     }
@@ -253,11 +250,12 @@ impl Stamp {
     }
 }
 
-/// The machine that an `extra` names as its sender, whatever else it holds; hex or npub.
+/// The machine that an `extra` names as its sender, whatever else it holds; hex or npub. The likely
+/// ones' keys are not put on the curve again.
 #[must_use]
-pub fn claimed_sender(extra: &str) -> Option<PubKey> {
+pub fn claimed_sender(extra: &str, likely: &[PubKey]) -> Option<PubKey> {
     let wire: Wire<'_> = parse_object(extra).ok()?;
-    normalised(&text("nostr_sender_pubkey", wire.nostr_sender_pubkey).ok()?).ok()
+    key_in(&text("nostr_sender_pubkey", wire.nostr_sender_pubkey).ok()?, likely).ok()
 }
 
 /// Whether an `extra` says that it is ours; no proof of it.
@@ -270,8 +268,11 @@ fn parse_object(extra: &str) -> Result<Wire<'_>, StampError> {
     exact::object(extra).map_err(|e| StampError::Json(e.to_string()))
 }
 
-fn normalised(key: &str) -> Result<PubKey, IdError> {
-    PubKey::from_hex_or_npub(&key.to_ascii_lowercase())
+fn key_in(text: &str, likely: &[PubKey]) -> Result<PubKey, IdError> {
+    match likely.iter().find(|key| key.to_string() == text) {
+        Some(known) => Ok(*known),
+        None => PubKey::from_hex_or_npub(&text.to_ascii_lowercase()),
+    }
 }
 
 fn text(field: &'static str, raw: Option<&RawValue>) -> Result<String, StampError> {
@@ -416,9 +417,9 @@ pub(super) mod tests {
         let npub = format!("\"{}\"", stamp().sender.npub());
         assert_eq!(Stamp::parse(&with("nostr_sender_pubkey", &npub)), Ok(stamp()));
         let upper = format!("\"{}\"", SPIRE.to_uppercase());
-        assert_eq!(claimed_sender(&with("nostr_sender_pubkey", &upper)), Some(stamp().sender));
-        assert_eq!(claimed_sender(&with("fee_sats", "-1")), Some(stamp().sender));
-        assert_eq!(claimed_sender(&with("nostr_sender_pubkey", "")), None);
+        assert_eq!(claimed_sender(&with("nostr_sender_pubkey", &upper), &[]), Some(stamp().sender));
+        assert_eq!(claimed_sender(&with("fee_sats", "-1"), &[]), Some(stamp().sender));
+        assert_eq!(claimed_sender(&with("nostr_sender_pubkey", ""), &[]), None);
     }
 
     proptest! {
