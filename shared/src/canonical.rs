@@ -111,8 +111,9 @@ impl Sig {
         text: &str,
         key: &PubKey,
     ) -> Result<(), CanonicalError> {
-        let wrong = |_| CanonicalError::BadSignature { what, expected: *key };
-        SECP256K1.verify_schnorr(&self.0, &digest_of(text), key.point()).map_err(wrong)
+        let wrong = CanonicalError::BadSignature { what, expected: *key };
+        let point = key.point().map_err(|_| wrong.clone())?;
+        SECP256K1.verify_schnorr(&self.0, &digest_of(text), &point).map_err(|_| wrong)
     }
 }
 

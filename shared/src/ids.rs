@@ -6,9 +6,7 @@
 //! Failure policy: parsing says what was expected and how long the text was, never the text itself
 //! (some of these are secrets).
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::num::NonZeroU8;
 use std::str::FromStr;
 
@@ -19,6 +17,7 @@ use thiserror::Error;
 use zeroize::Zeroize;
 
 use crate::error::{Classified, Kind};
+use crate::points;
 
 /// Why a text is not the identifier that it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -208,13 +207,9 @@ pub struct JournalSeq(pub u64);
 
 /// A Nostr public key: 32 bytes that are known to lie on the curve.
 ///
-/// `nostr::PublicKey::from_hex` does not check that; every key enters through here. The point that was
-/// found is kept: to find it again is an eighth of what a signature's check costs.
-#[derive(Clone, Copy)]
-pub struct PubKey {
-    key: nostr::PublicKey,
-    point: XOnlyPublicKey,
-}
+/// `nostr::PublicKey::from_hex` does not check that; every key enters through here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PubKey(nostr::PublicKey);
 
 impl PubKey {
     /// Checks a key of the `nostr` crate.
@@ -222,14 +217,15 @@ impl PubKey {
     /// # Errors
     /// [`IdError::NotOnCurve`].
     pub fn new(key: nostr::PublicKey) -> Result<Self, IdError> {
-        let point = key.xonly().map_err(|_| IdError::NotOnCurve)?;
-        Ok(Self { key, point })
+        points::of(&key).map(|_| Self(key))
     }
 
     /// The point on the curve.
-    #[must_use]
-    pub const fn point(&self) -> &XOnlyPublicKey {
-        &self.point
+    ///
+    /// # Errors
+    /// [`IdError::NotOnCurve`], which no key that is one gives.
+    pub fn point(&self) -> Result<XOnlyPublicKey, IdError> {
+        points::of(&self.0)
     }
 
     /// Reads 64 lower-case hex characters or an npub (NIP-19), as people paste them.
@@ -250,19 +246,19 @@ impl PubKey {
     /// The key as the `nostr` crate has it.
     #[must_use]
     pub const fn nostr(&self) -> nostr::PublicKey {
-        self.key
+        self.0
     }
 
     /// The 32 bytes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
-        self.key.to_bytes()
+        self.0.to_bytes()
     }
 
     /// The NIP-19 spelling, for people.
     #[must_use]
     pub fn npub(&self) -> String {
-        match self.key.to_bech32() {
+        match self.0.to_bech32() {
             Ok(npub) => npub,
             Err(never) => match never {},
         }
@@ -270,32 +266,6 @@ impl PubKey {
 
     fn to_text(self) -> String {
         to_hex(&self.to_bytes())
-    }
-}
-
-impl PartialEq for PubKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl Eq for PubKey {}
-
-impl PartialOrd for PubKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PubKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key.cmp(&other.key)
-    }
-}
-
-impl Hash for PubKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
     }
 }
 

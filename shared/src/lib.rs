@@ -29,6 +29,7 @@ pub mod money;
 pub mod nip01;
 pub mod nip44;
 pub mod nip46;
+mod points;
 pub mod rate;
 pub mod receipt;
 pub mod rpc;

@@ -227,8 +227,8 @@ impl Memory {
         }
     }
 
-    /// A document was published. Mostly the word of it is only faster than the document itself: it is
-    /// missing if it has not come by then, or by the end of a wait that goes on already.
+    /// A document was published. It may still be under way: it is missing if it has not come by then, or
+    /// by the end of a wait that goes on already.
     pub(super) fn expect(&mut self, id: EventId, until: Instant) {
         // beyond so many nothing is lost: asking for one asks for all
         if !self.knows(&id) && self.missing.len() < WAITING {

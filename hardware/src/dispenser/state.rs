@@ -127,6 +127,11 @@ impl State {
         }
     }
 
+    /// What keeps the set-up from its end was told: nobody waits for it.
+    pub(crate) fn set_up_rests(&mut self) {
+        self.coming = false;
+    }
+
     /// Tells the bays after a status, if they have changed or somebody `asked`. Who asks while they
     /// are set up is answered by the end of that.
     pub(crate) fn polled(&mut self, before: Option<&BTreeMap<BayId, BayState>>, asked: bool) {

@@ -88,7 +88,7 @@ impl<A: Authority> Orders<A> {
     /// Whatever has waited too long is not started.
     pub(super) fn give_up(&mut self, state: &mut State, now: Mono) -> Option<RecyclerEvent> {
         let over = self.patience().is_some_and(|end| end <= now);
-        let why = "the inlet does not close: a note or a fault is in the way";
+        let why = "the inlet does not close, or the boxes are not set up: a note or a fault is in the way";
         if over { self.cancel(FaultKind::ServiceNeeded, why, state) } else { None }
     }
 

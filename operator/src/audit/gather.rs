@@ -9,6 +9,7 @@
 //! ledger that does not read is a difference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,7 +165,8 @@ pub(super) fn run(snapshots: Vec<Snapshot>, given: &Given) -> Result<Audit, Stor
             })
         };
         let working: Vec<_> = snapshots.into_iter().map(work).collect();
-        working.into_iter().map(|thread| thread.join().ok()).last().flatten()
+        let ended = working.into_iter().map(|thread| thread.join());
+        ended.map(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic))).last()
     });
     let mut findings = Findings::default();
     for ran in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
@@ -459,9 +461,8 @@ impl<'a> Gather<'a> {
                     lines.add(posting);
                     days.add(booked.at, posting);
                 }
-                if of_a_sale(booked.entry.kind()) {
-                    self.reasons.wanted(entry.id);
-                } else {
+                let is_marked = of_a_sale(booked.entry.kind()) && self.reasons.wanted(entry.id);
+                if !is_marked {
                     self.reason(booked)?;
                 }
             }

@@ -4,7 +4,8 @@
 //! its entry: the sales mark what follows from them, the look at all entries marks what should follow
 //! from one, both in whatever order, and the rest is what is left. A bit for each entry.
 //!
-//! Failure policy: what is not marked is looked at one by one; a mark too few costs time, not the truth.
+//! Failure policy: what has no mark is looked at one by one, as is an entry whose number lies beyond all
+//! that are marked: a mark too few costs time, not the truth.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +18,9 @@ pub(super) const fn of_a_sale(kind: EntryKind) -> bool {
     matches!(kind, E::Settled | E::OwedWhole | E::Suspended | E::Dispensed | E::DoubtResolved)
 }
 
+/// Words of marks at most, 64 MB of each kind: a damaged database cannot fill the memory.
+const MOST: usize = 1 << 23;
+
 /// The marks.
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
@@ -27,7 +31,7 @@ pub(super) struct Reasons {
 impl Reasons {
     /// For entries up to this one.
     pub(super) fn up_to(newest: EntryId) -> Self {
-        let words = usize::try_from(newest.0).unwrap_or(0) / 64 + 1;
+        let words = usize::try_from(newest.0 / 64).map_or(0, |last| last.min(MOST) + 1);
         let clear = || (0..words).map(|_| AtomicU64::new(0)).collect();
         Self { found: clear(), wanted: clear() }
     }
@@ -37,9 +41,10 @@ impl Reasons {
         mark(&self.found, entry);
     }
 
-    /// This entry should follow from a sale.
-    pub(super) fn wanted(&self, entry: EntryId) {
-        mark(&self.wanted, entry);
+    /// This entry should follow from a sale; false where it is beyond all marks.
+    #[must_use]
+    pub(super) fn wanted(&self, entry: EntryId) -> bool {
+        mark(&self.wanted, entry)
     }
 
     /// Those that follow from none, oldest first.
@@ -57,11 +62,12 @@ impl Reasons {
     }
 }
 
-fn mark(marks: &[AtomicU64], EntryId(id): EntryId) {
-    let Ok(id) = usize::try_from(id) else { return };
-    if let Some(word) = marks.get(id / 64) {
+fn mark(marks: &[AtomicU64], EntryId(id): EntryId) -> bool {
+    let word = usize::try_from(id / 64).ok().and_then(|word| marks.get(word));
+    word.is_some_and(|word| {
         word.fetch_or(1 << (id % 64), Ordering::Relaxed);
-    }
+        true
+    })
 }
 
 #[cfg(test)]
@@ -73,7 +79,7 @@ mod tests {
     fn what_is_wanted_and_not_found_is_missing() {
         let reasons = Reasons::up_to(EntryId(200));
         for id in [1, 63, 64, 65, 128, 200] {
-            reasons.wanted(EntryId(id));
+            assert!(reasons.wanted(EntryId(id)));
         }
         for id in [2, 63, 65, 128, 199] {
             reasons.found(EntryId(id));
@@ -81,5 +87,7 @@ mod tests {
         let missing: Vec<_> = reasons.missing().collect();
         assert_eq!(missing, [EntryId(1), EntryId(64), EntryId(200)]);
         assert_eq!(Reasons::default().missing().count(), 0);
+        assert!(!reasons.wanted(EntryId(i64::MAX)), "it is looked at at once");
+        assert!(Reasons::up_to(EntryId(i64::MAX)).found.len() <= MOST + 1);
     }
 }

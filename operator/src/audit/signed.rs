@@ -18,7 +18,6 @@ use bitspire_shared::rpc::{
 };
 use bitspire_shared::settlement::Stamp;
 use bitspire_shared::split::FeePair;
-use bitspire_shell::checked;
 use nostr::{Event, JsonUtil, SecretKey};
 use serde::Serialize;
 use serde_json::Value;
@@ -118,8 +117,8 @@ fn request(
     speaks: &dyn Fn(PubKey) -> bool,
 ) -> Result<(EventId, PubKey, RpcRequest), String> {
     let event = Event::from_json(json).map_err(|_| "no event".to_owned())?;
-    let author = checked::key(event.pubkey).map_err(|e| e.to_string())?;
-    if !nip01::id_holds(&event) || !nip01::signature_holds(&event, &author) {
+    let author = PubKey::new(event.pubkey).map_err(|e| e.to_string())?;
+    if !nip01::id_holds(&event) || !nip01::signature_holds(&event) {
         return Err("an event whose id or signature does not hold".to_owned());
     }
     if !keys.spires.contains(&author) && !speaks(author) {

@@ -12,7 +12,6 @@ use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::nip46::KIND;
 use bitspire_shared::nip46::message::Plain;
 use bitspire_shared::nip46::server::{Incoming, Reply};
-use bitspire_shell::checked;
 use bitspire_shell::pool::Pool;
 use nostr::{Event, Filter, Kind as EventKind};
 use tokio::sync::mpsc;
@@ -124,7 +123,7 @@ async fn work(
 async fn handle(core: Arc<Core>, pool: Arc<Pool>, event: Event) {
     // relays may hand over what no subscription asked for, and the filter reads only the head
     let Ok(head) = Head::of(&event) else { return };
-    let Ok(from) = checked::key(event.pubkey) else { return };
+    let Ok(from) = PubKey::new(event.pubkey) else { return };
     let Some(to) = head.recipient else { return };
     if to == core.id.to_bytes() {
         admin::handle(&core, &pool, &event, from, head.created_at).await;

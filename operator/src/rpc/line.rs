@@ -98,7 +98,7 @@ impl Line {
         if let Some(known) = self.peers().get(&bytes) {
             return Ok(known.clone());
         }
-        let key = checked::key(key)?;
+        let key = PubKey::new(key)?;
         let cipher = ConversationKey::derive(self.service.secret_key(), &key)?;
         let peer = Arc::new(Peer { key, cipher });
         let mut peers = self.peers();

@@ -60,7 +60,7 @@ const fn name(push: &Push) -> &'static str {
 }
 
 /// Queues a push for a machine, in the transaction of what it tells. Any [`Ring`] after the commit
-/// sends it at once. Without random bytes for its id there is none: it is a hint.
+/// sends it at once; `config_changed` is sent [`HINT_S`] later, where it is still of use. Without random bytes for its id there is none: it is a hint.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -170,7 +170,7 @@ impl Rpc {
         };
         let Some(push) = self.complete(name, body.0.clone()).await? else { return Ok(true) };
         if let Push::ConfigChanged(ConfigChanged { event_id, .. }) = push
-            && self.has_applied(event_id, waiting.created_at).await?
+            && self.needs_no_word(event_id, waiting.created_at).await?
         {
             return Ok(true);
         }
@@ -186,11 +186,14 @@ impl Rpc {
         Ok(sent > 0)
     }
 
-    /// Whether the machine has said since `told` that it applied the document. What it said before is
-    /// no answer: a document is sent once more where a machine may have lost it.
-    async fn has_applied(&self, event: EventId, told: Unix) -> Result<bool, StoreError> {
+    /// Whether the machine has said since `told` that it applied the document, or a later one has taken
+    /// its place. What it said before is no answer: a document is sent once more where a machine may
+    /// have lost it.
+    async fn needs_no_word(&self, event: EventId, told: Unix) -> Result<bool, StoreError> {
         let document = self.app.store.read(move |read| documents::by_event(read, event)).await?;
-        Ok(document.and_then(|kept| kept.row.applied_at).is_some_and(|applied| applied >= told))
+        Ok(document.is_some_and(|Kept { row, .. }| {
+            row.superseded_at.is_some() || row.applied_at.is_some_and(|applied| applied >= told)
+        }))
     }
 
     /// The push as it travels; `None` where there is nothing to be told any more.

@@ -13,7 +13,6 @@ use bitspire_shared::nip46::message::Method;
 use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::statement::VerdictKind;
 use bitspire_shared::time::Unix;
-use bitspire_shell::checked;
 use rusqlite::types::{Value, ValueRef};
 use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
@@ -199,7 +198,7 @@ impl FromColumn for PubKey {
         let expected = "a PubKey";
         let bytes = text_of(value).and_then(|text| from_hex("public key", text).ok());
         let key = nostr::PublicKey::from_byte_array(bytes.ok_or(expected)?);
-        checked::key(key).map_err(|_| expected)
+        Self::new(key).map_err(|_| expected)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys and signatures that this process has checked, or made, lately.
+//! Signatures that this process has checked, or made, lately.
 //!
 //! Promise: [`holds`] says what `Event::verify` says. The id is computed from the event each time; an
 //! id with a signature that held before is not checked again. An event passes through one process
@@ -7,38 +7,12 @@
 //!
 //! Failure policy: what does not hold is remembered nowhere.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use bitspire_shared::ids::{IdError, PubKey};
 use bitspire_shared::nip01;
-use nostr::{Event, PublicKey};
+use nostr::Event;
 
 use crate::lately::Lately;
-
-/// Keys that were found to lie on the curve, by their bytes.
-static KEYS: LazyLock<RwLock<HashMap<[u8; 32], PubKey>>> = LazyLock::new(RwLock::default);
-/// How many: those of ten thousand machines with their vaults, clients and sessions, 10 MB.
-const MOST_KEYS: usize = 65_536;
-
-/// The key, which lies on the curve. That is computed once for each: a machine's row has three, and is
-/// read for each of its requests, each of which is signed by one of them.
-///
-/// # Errors
-/// [`IdError::NotOnCurve`].
-pub fn key(key: PublicKey) -> Result<PubKey, IdError> {
-    let bytes = key.to_bytes();
-    if let Some(known) = KEYS.read().unwrap_or_else(PoisonError::into_inner).get(&bytes) {
-        return Ok(*known);
-    }
-    let key = PubKey::new(key)?;
-    let mut keys = KEYS.write().unwrap_or_else(PoisonError::into_inner);
-    if keys.len() >= MOST_KEYS {
-        keys.clear();
-    }
-    keys.insert(bytes, key);
-    Ok(key)
-}
 
 /// Signatures that are remembered at least; at most twice as many, of about 100 bytes.
 const REMEMBERED: usize = 4_096;
@@ -62,7 +36,7 @@ pub fn signature_holds(event: &Event) -> bool {
     if lately().contains(&signed) {
         return true;
     }
-    let holds = key(event.pubkey).is_ok_and(|author| nip01::signature_holds(event, &author));
+    let holds = nip01::signature_holds(event);
     if holds {
         lately().insert(signed);
     }

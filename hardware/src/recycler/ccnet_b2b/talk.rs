@@ -214,6 +214,7 @@ impl<A: Authority> CcnetB2b<A> {
     /// The late answer to an earlier question; the order may have been that. The end of a movement
     /// is still one: whatever was confirmed since may have made the unit forget it.
     fn on_late(&mut self, frame: &Frame, now: Mono) {
+        self.heard = now;
         let ordered = |moving: &&mut Moving| !matches!(moving.stage, Stage::Before | Stage::Order);
         let Some(moving) = self.moving().filter(ordered) else { return };
         moving.acked |= Reply::parse(frame) == Reply::Ack;

@@ -6,8 +6,8 @@ use super::*;
 const STAY_MS: u64 = 60_000;
 /// How long a device may rest after an order without an answer before that counts as not taken.
 const TAKEN_MS: u64 = 5_000;
-/// Out of sight for so long behind an ACK, the device may have given the next note; on its way to the
-/// bezel none takes less.
+/// Out of sight for so long behind an ACK, the device may have given the next note; assumed, since no
+/// document says it: on its way to the bezel none takes less.
 const NEXT_NOTE_MS: u64 = 1_000;
 /// Without an answer, or in a state that says nothing of the notes, for so long: nobody knows.
 pub(super) const LOST_MS: u64 = 60_000;

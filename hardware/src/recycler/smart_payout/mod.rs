@@ -294,7 +294,7 @@ impl<A: Authority> SmartPayout<A> {
             self.not_begun(FaultKind::ServiceNeeded, why);
         }
         self.bays = bays;
-        self.state.unset();
+        self.unset();
         self.setup.ask_again();
         self.set_up_wanted = true;
         self.recount = true;

@@ -243,7 +243,7 @@ impl<A: Authority> SmartPayout<A> {
         }
         self.set_up_wanted = !self.bays.is_empty();
         if self.set_up_wanted {
-            self.state.unset();
+            self.unset();
         }
     }
 

@@ -110,10 +110,18 @@ impl<A: Authority> SmartPayout<A> {
         self.recount = true;
         self.set_up_wanted = !self.bays.is_empty();
         if self.set_up_wanted {
-            self.state.unset();
+            self.unset();
         }
         if let Some(work) = &mut self.work {
             work.moving.out_of_sight(now);
+        }
+    }
+
+    /// The bays are to be set up; not before a trouble that was told is over.
+    pub(super) fn unset(&mut self) {
+        self.state.unset();
+        if self.in_trouble {
+            self.state.set_up_rests();
         }
     }
 
@@ -210,6 +218,7 @@ impl<A: Authority> SmartPayout<A> {
         self.voice.fail(FaultKind::ServiceNeeded, why);
         self.fault_at = now;
         self.synchronise(now);
+        self.state.set_up_rests();
         self.setup.not_before = now.after(AGAIN_MS);
     }
 

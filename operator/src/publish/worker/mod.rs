@@ -202,6 +202,7 @@ impl<C: Carrier> Publisher<C> {
         if fresh && !self.keep(id, &event).await? {
             return Ok(false);
         }
+        let began = self.app.clock.now();
         let relays = self.relays.carry(&event).await?;
         let event_id = EventId::from_bytes(event.id.to_bytes());
         let d = job.address().to_string();
@@ -212,7 +213,8 @@ impl<C: Carrier> Publisher<C> {
             let waited = outbox::document_done(tx, id, now)?;
             if waited {
                 let changed = Push::ConfigChanged(ConfigChanged { d, event_id });
-                push::queue(tx, machine, &changed, now)?;
+                // what the machine says from here on may be its answer
+                push::queue(tx, machine, &changed, began)?;
             }
             Ok(waited)
         });
