@@ -1,19 +1,14 @@
 //! Reads what the checks look at, page by page, in one snapshot of the database.
 //!
-//! Promise: every settlement, withdraw, payout, leg, deposit, report, debt, load and entry is looked at once, and
-//! nothing of them is kept in memory beyond its page. The work is in parts, and as many threads take
-//! the next one as there are readers of the snapshot; what they find is told in the order of the parts,
-//! so that the first difference is the same one each time.
+//! Promise: every settlement and every report is looked at once, with what belongs to it, and nothing of
+//! them is kept in memory beyond its page.
 //!
 //! Failure policy: a row that does not read ends the audit with the column's name; an entry of the
 //! ledger that does not read is a difference.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::panic::resume_unwind;
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 use bitspire_shared::ids::{BayId, EventId, PubKey};
 use bitspire_shared::money::{Denomination, Direction, Sats};
@@ -24,21 +19,21 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::promises;
-use super::reasons::{Reasons, of_a_sale};
-use super::report::{Audit, Check, Findings};
+use super::reasons::Reasons;
+use super::report::{Check, Findings};
 use super::sale::{self, Follows, Sale};
 use super::signed::FeeDocument;
 use super::wallet::Seen;
 use super::{books, signed};
-use crate::ids::{EntryId, MachineId, SettlementId};
-use crate::ledger::{Account, Balances, Checker, Closings, Entry, EntryKind, Unit};
+use crate::ids::{MachineId, SettlementId};
+use crate::ledger::{Account, Entry, EntryKind, Unit};
 use crate::store::ledger::Booked;
 use crate::store::machines::KeptMachine;
 use crate::store::quotes::Quote;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
-    Kept, Read, Snapshot, StoreError, cassettes, claims, documents, invoices, ledger, machines,
-    operators, pairing, quotes, service, sessions, settlements, verdicts, withdraws,
+    Kept, Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators,
+    pairing, quotes, sessions, settlements, verdicts, withdraws,
 };
 use crate::wallet::Flow;
 
@@ -65,120 +60,6 @@ impl Given {
     pub(super) fn opens(&self) -> signed::Opens {
         signed::Opens::Service(Arc::new(signed::Ciphers::new(self.secret.clone())))
     }
-}
-
-/// Settlements or reports in a part: a few seconds of one thread.
-const SHARE: i64 = 20_000;
-
-type Whole = fn(&mut Gather<'_>) -> Result<(), StoreError>;
-
-/// A part of the work.
-#[derive(Clone, Copy)]
-enum Part {
-    /// Settlements after the first number, up to the second one.
-    Sales(i64, i64),
-    /// Reports, the same.
-    Reports(i64, i64),
-    /// All of something.
-    Whole(Whole),
-}
-
-impl Part {
-    fn run(self, all: &mut Gather<'_>) -> Result<(), StoreError> {
-        match self {
-            Self::Sales(after, to) => all.sales(SettlementId(after), SettlementId(to)),
-            Self::Reports(after, to) => all.reports(after, to),
-            Self::Whole(part) => part(all),
-        }
-    }
-}
-
-/// Everything there is to do, in the order in which it is told.
-fn parts(read: &Read<'_>) -> Result<Vec<Part>, StoreError> {
-    let newest = settlements::newest(read, None, None, None, 1)?;
-    let newest = newest.first().map_or(0, |kept| kept.id.0);
-    let mut parts: Vec<Part> = shares(newest).map(|(after, to)| Part::Sales(after, to)).collect();
-    parts.push(Part::Whole(|all| all.heartbeats()));
-    let newest = settlements::newest_report(read)?;
-    parts.extend(shares(newest).map(|(after, to)| Part::Reports(after, to)));
-    let whole: [Whole; 13] = [
-        |all| all.withdraws(),
-        |all| all.payouts(),
-        |all| all.legs(),
-        |all| all.deposits(),
-        |all| all.providers(),
-        |all| all.debts(),
-        |all| all.wallets(),
-        |all| all.loads(),
-        |all| all.recycled(),
-        |all| all.service(),
-        |all| all.cash(),
-        |all| all.promises(),
-        |all| all.entries(),
-    ];
-    parts.extend(whole.map(Part::Whole));
-    Ok(parts)
-}
-
-/// What lies up to the number `newest`, in shares.
-fn shares(newest: i64) -> impl Iterator<Item = (i64, i64)> {
-    let starts = std::iter::successors(Some(0_i64), |after| after.checked_add(SHARE));
-    starts
-        .take_while(move |after| *after < newest)
-        .map(|after| (after, after.saturating_add(SHARE)))
-}
-
-/// Runs every check, on as many threads as there are snapshots, which are of one moment.
-pub(super) fn run(snapshots: Vec<Snapshot>, given: &Given) -> Result<Audit, StoreError> {
-    let Some(first) = snapshots.first() else { return Ok(Findings::default().end()) };
-    let (machines, parts, reasons) = {
-        let read = first.read();
-        (machines(&read, given)?, parts(&read)?, Reasons::up_to(ledger::newest(&read)?))
-    };
-    // the longest of them is the last one in the order of telling
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let taken = next.fetch_add(1, Ordering::Relaxed);
-        parts.len().checked_sub(taken.checked_add(1)?)
-    };
-    let found: Mutex<BTreeMap<usize, Result<Findings, StoreError>>> = Mutex::default();
-    let last = thread::scope(|scope| {
-        let work = |snapshot: Snapshot| {
-            let (machines, parts, reasons) = (&machines, &parts, &reasons);
-            let (next, found, take) = (&next, &found, &take);
-            scope.spawn(move || {
-                let read = snapshot.read();
-                let mut all = Gather::new(&read, given, machines, reasons);
-                while let Some((number, part)) = take().and_then(|n| Some((n, parts.get(n)?))) {
-                    let ran = part.run(&mut all);
-                    let ran = ran.map(|()| std::mem::take(&mut all.findings));
-                    let failed = ran.is_err();
-                    found.lock().unwrap_or_else(PoisonError::into_inner).insert(number, ran);
-                    if failed {
-                        // nobody begins another part
-                        next.store(parts.len(), Ordering::Relaxed);
-                    }
-                }
-                drop(all);
-                drop(read);
-                snapshot
-            })
-        };
-        let working: Vec<_> = snapshots.into_iter().map(work).collect();
-        let ended = working.into_iter().map(|thread| thread.join());
-        ended.map(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic))).last()
-    });
-    let mut findings = Findings::default();
-    for ran in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-        findings.add(ran?);
-    }
-    // what no sale made can only be told when all of them were seen
-    let last = last.ok_or_else(|| StoreError::Stopped { reason: "the audit broke off".into() })?;
-    let read = last.read();
-    let mut all = Gather::new(&read, given, &machines, &reasons);
-    all.beside()?;
-    findings.add(all.findings);
-    Ok(findings.end())
 }
 
 /// Everything that is known of one machine.
@@ -210,7 +91,7 @@ pub(super) struct Gather<'a> {
     pub(super) given: &'a Given,
     pub(super) findings: Findings,
     pub(super) machines: &'a Machines,
-    reasons: &'a Reasons,
+    pub(super) reasons: &'a Reasons,
     /// Fee documents that were looked at already.
     documents: BTreeMap<EventId, Rc<FeeDocument>>,
 }
@@ -308,7 +189,12 @@ impl<'a> Gather<'a> {
         }))
     }
 
-    fn sales(&mut self, mut after: SettlementId, to: SettlementId) -> Result<(), StoreError> {
+    /// Settlements after a number, up to another.
+    pub(super) fn sales(
+        &mut self,
+        mut after: SettlementId,
+        to: SettlementId,
+    ) -> Result<(), StoreError> {
         while after < to {
             let page = settlements::page(self.read, after, PAGE)?;
             let Some(last) = page.last() else { return Ok(()) };
@@ -383,7 +269,7 @@ impl<'a> Gather<'a> {
         Ok(())
     }
 
-    fn heartbeats(&mut self) -> Result<(), StoreError> {
+    pub(super) fn heartbeats(&mut self) -> Result<(), StoreError> {
         for machine in self.machines.values() {
             if let Some(body) = &machine.said {
                 signed::heartbeat(&mut self.findings, &machine.keys, machine.row.id, body);
@@ -392,7 +278,8 @@ impl<'a> Gather<'a> {
         Ok(())
     }
 
-    fn reports(&mut self, mut after: i64, to: i64) -> Result<(), StoreError> {
+    /// Reports, the same.
+    pub(super) fn reports(&mut self, mut after: i64, to: i64) -> Result<(), StoreError> {
         while after < to {
             let page = settlements::report_page(self.read, after, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
@@ -407,7 +294,7 @@ impl<'a> Gather<'a> {
         Ok(())
     }
 
-    fn promises(&mut self) -> Result<(), StoreError> {
+    pub(super) fn promises(&mut self) -> Result<(), StoreError> {
         for id in self.machines.keys() {
             let owed = claims::unassigned(self.read, *id)?;
             let paying = withdraws::unpaid_for(self.read, *id, withdraws::Purpose::Owed)?;
@@ -420,73 +307,6 @@ impl<'a> Gather<'a> {
                 promises::sum(&mut self.findings, account, sats, ledger);
             }
         }
-        Ok(())
-    }
-
-    /// Entries of sales that no sale was seen to make.
-    fn beside(&mut self) -> Result<(), StoreError> {
-        for id in self.reasons.missing() {
-            match ledger::entry(self.read, id) {
-                Ok(Some(booked)) => self.reason(&booked)?,
-                Ok(None) | Err(StoreError::Column { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// What is on record is the reason of an entry.
-    fn reason(&mut self, booked: &Booked) -> Result<(), StoreError> {
-        if !self.has_reason(&booked.entry)? {
-            books::beside(&mut self.findings, booked.id, &booked.entry);
-        }
-        Ok(())
-    }
-
-    fn entries(&mut self) -> Result<(), StoreError> {
-        let mut checker = Checker::default();
-        let (mut lines, mut days) = (Balances::default(), Closings::default());
-        let mut after = EntryId(0);
-        loop {
-            let page = ledger::written(self.read, after, PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = last.id;
-            for entry in &page {
-                books::written(&mut self.findings, entry);
-                for posting in &entry.postings {
-                    checker.take(entry.id, posting);
-                }
-                let Ok(booked) = &entry.booked else { continue };
-                for posting in booked.entry.postings() {
-                    lines.add(posting);
-                    days.add(booked.at, posting);
-                }
-                let is_marked = of_a_sale(booked.entry.kind()) && self.reasons.wanted(entry.id);
-                if !is_marked {
-                    self.reason(booked)?;
-                }
-            }
-        }
-        let (found, posted) = checker.end();
-        let mut loading = BTreeSet::new();
-        for (id, machine) in self.machines {
-            let said = machine.heartbeat.as_ref();
-            let selling = said.is_some_and(|(report, _)| !report.open_transactions.is_empty());
-            let since = machine.row.paired_at.unwrap_or(Unix(0));
-            let ahead = settlements::newest_position(self.read, *id, since)?;
-            if selling
-                // what it sold may be told before what it was fed
-                || said.is_some_and(|(report, _)| report.journal_seq < ahead)
-                || !cassettes::unbooked(self.read, *id)?.is_empty()
-                || !service::unbooked(self.read, *id)?.is_empty()
-                || !settlements::unreported(self.read, *id, since)?.is_empty()
-            {
-                loading.insert(*id);
-            }
-        }
-        books::sums(&mut self.findings, &found, |machine| loading.contains(&machine));
-        books::balances(&mut self.findings, &lines, &posted);
-        books::closings(&mut self.findings, &days, &ledger::kept_closings(self.read)?);
         Ok(())
     }
 }
@@ -524,23 +344,4 @@ pub(super) fn machine(
     bays.extend(entered.into_iter().map(|cassette| (cassette.bay, cassette.denomination)));
     let operator = operators::find(read, row.operator_id)?.and_then(|operator| operator.pubkey);
     Ok(Machine { row, keys, operator, heartbeat, said, bays })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Loss prevented: a settlement or report between two parts, which no audit looks at.
-    #[test]
-    fn every_number_is_in_one_part() {
-        for newest in [0, 1, SHARE - 1, SHARE, SHARE + 1, 3 * SHARE, 7 * SHARE + 5] {
-            let mut next = 1;
-            for (after, to) in shares(newest) {
-                assert_eq!(after + 1, next, "up to {newest}");
-                assert!(after < newest && to > after);
-                next = to + 1;
-            }
-            assert!(next > newest, "up to {newest}");
-        }
-    }
 }

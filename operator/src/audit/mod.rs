@@ -15,11 +15,13 @@
 
 mod books;
 mod cash;
+mod entries;
 mod gather;
 mod holdings;
 pub mod keys;
 mod legs;
 mod one;
+mod parts;
 mod payouts;
 mod promises;
 pub mod proof;
@@ -79,7 +81,7 @@ pub async fn run(app: &App) -> Result<Audit, StoreError> {
     }
     let (service, secret) = (app.service_key, app.service.secret_key().clone());
     let given = Given { service, secret, wallets, silent, now: app.clock.now() };
-    let audit = tokio::task::spawn_blocking(move || gather::run(snapshots, &given)).await;
+    let audit = tokio::task::spawn_blocking(move || parts::run(snapshots, &given)).await;
     audit.unwrap_or_else(|error| Err(StoreError::Stopped { reason: error.to_string() }))
 }
 

@@ -10,7 +10,8 @@ use bitspire_shared::rpc::{
 use bitspire_shared::time::Unix;
 use nostr::{EventBuilder, JsonUtil, Keys, Kind};
 
-use super::super::gather::{self, Given};
+use super::super::gather::Given;
+use super::super::parts;
 use super::super::report::Audit;
 use super::super::{after, before};
 use crate::distribute::tests::{in_force, to};
@@ -252,6 +253,6 @@ impl Shop {
         let store = Store::open(&folder.path().join("operator.db"), given.now).unwrap();
         store.write(|tx| damage(tx, statements)).await.unwrap();
         let given = given.clone();
-        gather::run(store.snapshots(2).await.unwrap(), &given).unwrap()
+        parts::run(store.snapshots(2).await.unwrap(), &given).unwrap()
     }
 }
