@@ -214,7 +214,6 @@ impl<A: Authority> CcnetB2b<A> {
     /// The late answer to an earlier question; the order may have been that. The end of a movement
     /// is still one: whatever was confirmed since may have made the unit forget it.
     fn on_late(&mut self, frame: &Frame, now: Mono) {
-        self.heard = now;
         let ordered = |moving: &&mut Moving| !matches!(moving.stage, Stage::Before | Stage::Order);
         let Some(moving) = self.moving().filter(ordered) else { return };
         moving.acked |= Reply::parse(frame) == Reply::Ack;
@@ -224,6 +223,8 @@ impl<A: Authority> CcnetB2b<A> {
         {
             moving.on_unit(end, now);
         }
+        // late, but not silent
+        self.heard = now;
     }
 
     /// A command was acknowledged.
