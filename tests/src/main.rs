@@ -21,7 +21,7 @@ const USAGE: &str = "expected one of: demo, figures, simulate, power, soak, agen
 #[derive(Debug, Parser)]
 #[command(name = "figures")]
 struct Figures {
-    /// Only this one
+    /// Only this one, and what is measured with it
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }

@@ -128,7 +128,7 @@ const ALL: [(&[&str], Measure); 21] = [
     (&["reconcile_100k_s"], settle::reconciled),
 ];
 
-/// Measures all, or the one called `only`; `tell` gets each figure as soon as it is there.
+/// Measures all, or the one called `only` with those of the same measurement; `tell` gets each figure as soon as it is there.
 ///
 /// # Errors
 /// When a name is none, and after the last measurement when one of them could not be made.
@@ -151,11 +151,9 @@ pub fn run(only: Option<&str>, mut tell: impl FnMut(&Figure) -> Result<()>) -> R
                 continue;
             }
         };
+        // what was measured on the way is told, too: it explains the one that was asked for
         for figure in figures {
-            // a measurement of one name has figures beside it that explain it
-            if names.len() == 1 || wanted(figure.name) {
-                tell(&figure)?;
-            }
+            tell(&figure)?;
         }
     }
     if !failed.is_empty() {
