@@ -29,6 +29,7 @@ pub mod money;
 pub mod nip01;
 pub mod nip44;
 pub mod nip46;
+pub mod own_signature;
 mod points;
 pub mod rate;
 pub mod receipt;
