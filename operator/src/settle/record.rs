@@ -151,8 +151,7 @@ fn fees(
     direction: Direction,
 ) -> Result<Option<FeesInForce>, SettleError> {
     let Some(event_id) = event_id else { return Ok(None) };
-    let document = documents::by_event(tx, event_id)?;
-    let Some(fees) = document.and_then(|document| document.fees()) else { return Ok(None) };
+    let Some(fees) = documents::fees_of(tx, event_id)? else { return Ok(None) };
     Ok(Some(FeesInForce { event_id, fees: fees.of(direction)? }))
 }
 

@@ -175,6 +175,23 @@ pub fn by_event(read: &Read<'_>, event: EventId) -> Result<Option<KeptDocument>,
     read.one("SELECT * FROM documents WHERE event_id = ?1", &[&event], Document::kept)
 }
 
+/// What the fee document with this event sets.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn fees_of(read: &Read<'_>, event: EventId) -> Result<Option<Fees>, StoreError> {
+    let sql = "SELECT cash_in_platform_ppm, cash_in_operator_ppm, cash_out_platform_ppm,
+                   cash_out_operator_ppm FROM documents WHERE event_id = ?1 AND kind = 'fees'";
+    read.one(sql, &[&event], |row| {
+        Ok(Fees {
+            cash_in_platform: row.get("cash_in_platform_ppm")?,
+            cash_in_operator: row.get("cash_in_operator_ppm")?,
+            cash_out_platform: row.get("cash_out_platform_ppm")?,
+            cash_out_operator: row.get("cash_out_operator_ppm")?,
+        })
+    })
+}
+
 /// The version that is wanted now.
 ///
 /// # Errors

@@ -124,14 +124,27 @@ impl<'c> Tx<'c> {
         table: &'static str,
         columns: &[(&'static str, &dyn ToColumn)],
     ) -> Result<i64, StoreError> {
-        let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
-        let places: Vec<_> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
-        let sql =
-            format!("INSERT INTO {table} ({}) VALUES ({})", names.join(","), places.join(","));
+        self.insert_by(table, &insertion(table, columns), columns)
+    }
+
+    /// The same by its statement, see [`insertion`].
+    pub(super) fn insert_by(
+        &self,
+        table: &'static str,
+        sql: &str,
+        columns: &[(&'static str, &dyn ToColumn)],
+    ) -> Result<i64, StoreError> {
         let values: Vec<_> = columns.iter().map(|(_, value)| *value).collect();
-        self.run_one(table, &sql, &values)?;
+        self.run_one(table, sql, &values)?;
         Ok(self.conn.last_insert_rowid())
     }
+}
+
+/// The statement that inserts these columns.
+pub(super) fn insertion(table: &str, columns: &[(&'static str, &dyn ToColumn)]) -> String {
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let places: Vec<_> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
+    format!("INSERT INTO {table} ({}) VALUES ({})", names.join(","), places.join(","))
 }
 
 fn to_values(values: &[&dyn ToColumn]) -> Result<Vec<Value>, StoreError> {
@@ -223,6 +236,17 @@ macro_rules! record {
                 vec![$((stringify!($field), &self.$field)),*]
             }
 
+            fn insert_row(
+                &self,
+                tx: &$crate::store::row::Tx<'_>,
+            ) -> Result<i64, $crate::store::error::StoreError> {
+                // the text is the same for each row
+                static SQL: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+                let columns = self.columns();
+                let sql = SQL.get_or_init(|| $crate::store::row::insertion($table, &columns));
+                tx.insert_by($table, sql, &columns)
+            }
+
             fn from_row(
                 row: &$crate::store::row::Row<'_>,
             ) -> Result<Self, $crate::store::error::StoreError> {
@@ -242,7 +266,7 @@ macro_rules! record_insert {
                 &self,
                 tx: &$crate::store::row::Tx<'_>,
             ) -> Result<(), $crate::store::error::StoreError> {
-                tx.insert($table, &self.columns()).map(|_| ())
+                self.insert_row(tx).map(|_| ())
             }
         }
     };
@@ -252,7 +276,7 @@ macro_rules! record_insert {
                 &self,
                 tx: &$crate::store::row::Tx<'_>,
             ) -> Result<$id, $crate::store::error::StoreError> {
-                tx.insert($table, &self.columns()).map($id)
+                self.insert_row(tx).map($id)
             }
 
             fn kept(

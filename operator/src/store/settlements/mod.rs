@@ -197,16 +197,25 @@ pub fn record(
     settlement: &Settlement,
     with: &Consequences,
 ) -> Result<Recorded<SettlementId>, StoreError> {
-    if let Some(known) = by_hash(tx, settlement.payment_hash)? {
-        if known.same_payment(settlement) {
-            return Ok(Recorded::Known(known.id));
+    let refused = match settlement.insert_into(tx) {
+        // nearly always it is a new one
+        Ok(id) => {
+            with.write(tx, settlement.recorded_at)?;
+            return Ok(Recorded::New(id));
         }
-        let key = settlement.payment_hash.to_string();
-        return Err(StoreError::Conflict { what: CONFLICT, key });
+        Err(error) => error,
+    };
+    if !matches!(refused, StoreError::Constraint { .. }) {
+        return Err(refused);
     }
-    let id = settlement.insert_into(tx)?;
-    with.write(tx, settlement.recorded_at)?;
-    Ok(Recorded::New(id))
+    match by_hash(tx, settlement.payment_hash)? {
+        Some(known) if known.same_payment(settlement) => Ok(Recorded::Known(known.id)),
+        Some(_) => {
+            let key = settlement.payment_hash.to_string();
+            Err(StoreError::Conflict { what: CONFLICT, key })
+        }
+        None => Err(refused),
+    }
 }
 
 /// A further payment of an invoice that is settled already, by the wallet's own id of it.
