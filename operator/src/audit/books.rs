@@ -36,13 +36,13 @@ pub(super) fn name(kind: EntryKind, reference: &str) -> String {
 /// The entry that has to be there against the one that is.
 pub(super) fn entry(findings: &mut Findings, expected: &Entry, found: Option<&Entry>) {
     findings.look(Check::Ledger);
-    let subject = name(expected.kind(), expected.reference());
+    let subject = || name(expected.kind(), expected.reference());
     match found {
-        None => findings.differ(Check::Ledger, subject, in_words(expected), "no such entry"),
+        None => findings.differ(Check::Ledger, subject(), in_words(expected), "no such entry"),
         Some(found)
             if found.postings() == expected.postings() && found.txid() == expected.txid() => {}
         Some(found) => {
-            findings.differ(Check::Ledger, subject, in_words(expected), in_words(found));
+            findings.differ(Check::Ledger, subject(), in_words(expected), in_words(found));
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Notes<'a> {
     /// Bays that somebody changed at the machine, which is not booked.
     pub(super) unbooked_at_machine: &'a BTreeSet<BayId>,
     /// Paid cash_outs that are not reported.
-    pub(super) unreported: usize,
+    pub(super) unreported: u64,
     /// The furthest journal position of its reports.
     pub(super) reported: JournalSeq,
     /// Bays that a dispense of unknown end took from, since their last count.

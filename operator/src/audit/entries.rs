@@ -11,7 +11,7 @@ use bitspire_shared::time::Unix;
 
 use super::books;
 use super::gather::{Gather, PAGE};
-use super::reasons::of_a_sale;
+use super::marks::of_a_sale;
 use crate::ids::EntryId;
 use crate::ledger::{Balances, Checker, Closings};
 use crate::store::ledger::Booked;
@@ -20,7 +20,7 @@ use crate::store::{StoreError, cassettes, ledger, service, settlements};
 impl Gather<'_> {
     /// Entries of sales that no sale was seen to make.
     pub(super) fn beside(&mut self) -> Result<(), StoreError> {
-        for id in self.reasons.missing() {
+        for id in self.marks.missing() {
             match ledger::entry(self.read, id) {
                 Ok(Some(booked)) => self.reason(&booked)?,
                 Ok(None) | Err(StoreError::Column { .. }) => {}
@@ -57,7 +57,7 @@ impl Gather<'_> {
                     lines.add(posting);
                     days.add(booked.at, posting);
                 }
-                let is_marked = of_a_sale(booked.entry.kind()) && self.reasons.wanted(entry.id);
+                let is_marked = of_a_sale(booked.entry.kind()) && self.marks.wanted(entry.id);
                 if !is_marked {
                     self.reason(booked)?;
                 }
@@ -75,7 +75,7 @@ impl Gather<'_> {
                 || said.is_some_and(|(report, _)| report.journal_seq < ahead)
                 || !cassettes::unbooked(self.read, *id)?.is_empty()
                 || !service::unbooked(self.read, *id)?.is_empty()
-                || !settlements::unreported(self.read, *id, since)?.is_empty()
+                || settlements::unreported(self.read, *id, since)? > 0
             {
                 loading.insert(*id);
             }

@@ -7,33 +7,33 @@
 //! ledger that does not read is a difference.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use bitspire_shared::ids::{BayId, EventId, PubKey};
+use bitspire_shared::ids::{BayId, PubKey};
 use bitspire_shared::money::{Denomination, Direction, Sats};
+use bitspire_shared::own_signature::Own;
 use bitspire_shared::rpc::StateReport;
 use bitspire_shared::time::Unix;
 use nostr::SecretKey;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::marks::Marks;
 use super::promises;
-use super::reasons::Reasons;
 use super::report::{Check, Findings};
+use super::rows::Rows;
 use super::sale::{self, Follows, Sale};
-use super::signed::FeeDocument;
 use super::wallet::Seen;
 use super::{books, signed};
+use crate::app::App;
 use crate::ids::{MachineId, SettlementId};
-use crate::ledger::{Account, Entry, EntryKind, Unit};
-use crate::store::ledger::Booked;
+use crate::ledger::{Account, EntryKind, Unit};
 use crate::store::machines::KeptMachine;
 use crate::store::quotes::Quote;
 use crate::store::settlements::{Report, Settlement};
 use crate::store::{
-    Kept, Read, StoreError, cassettes, claims, documents, invoices, ledger, machines, operators,
-    pairing, quotes, sessions, settlements, verdicts, withdraws,
+    Kept, Read, StoreError, cassettes, claims, ledger, machines, operators, pairing, sessions,
+    settlements, verdicts, withdraws,
 };
 use crate::wallet::Flow;
 
@@ -45,7 +45,9 @@ pub(super) const PAGE: u32 = 500;
 pub(super) struct Given {
     /// The service key.
     pub(super) service: PubKey,
-    /// Its secret half.
+    /// The same with its secret half.
+    pub(super) own: Own,
+    /// That half.
     pub(super) secret: SecretKey,
     /// The wallets that answered.
     pub(super) wallets: BTreeMap<String, Seen>,
@@ -56,6 +58,17 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// What the audit of `app` knows; of each wallet what it told, or why it did not.
+    pub(super) fn of(
+        app: &App,
+        wallets: BTreeMap<String, Seen>,
+        silent: BTreeMap<String, String>,
+    ) -> Self {
+        let (service, own) = (app.service_key, Own::of(&app.service));
+        let (secret, now) = (app.service.secret_key().clone(), app.clock.now());
+        Self { service, own, secret, wallets, silent, now }
+    }
+
     /// What opens machines' requests.
     pub(super) fn opens(&self) -> signed::Opens {
         signed::Opens::Service(Arc::new(signed::Ciphers::new(self.secret.clone())))
@@ -83,17 +96,14 @@ pub(super) fn machines(read: &Read<'_>, given: &Given) -> Result<Machines, Store
     each.map(|row| Ok((row.id, machine(read, given, &opens, row)?))).collect()
 }
 
-/// Fee documents that are kept at a time.
-const DOCUMENTS: usize = 4_096;
-
 pub(super) struct Gather<'a> {
     pub(super) read: &'a Read<'a>,
     pub(super) given: &'a Given,
     pub(super) findings: Findings,
     pub(super) machines: &'a Machines,
-    pub(super) reasons: &'a Reasons,
-    /// Fee documents that were looked at already.
-    documents: BTreeMap<EventId, Rc<FeeDocument>>,
+    pub(super) marks: &'a Marks,
+    /// What lies beside what was asked for.
+    pub(super) rows: Rows<'a>,
 }
 
 impl<'a> Gather<'a> {
@@ -101,48 +111,10 @@ impl<'a> Gather<'a> {
         read: &'a Read<'a>,
         given: &'a Given,
         machines: &'a Machines,
-        reasons: &'a Reasons,
+        marks: &'a Marks,
     ) -> Self {
-        let (findings, documents) = (Findings::default(), BTreeMap::new());
-        Self { read, given, findings, machines, reasons, documents }
-    }
-
-    /// The fee document of an event.
-    pub(super) fn document(&mut self, id: EventId) -> Result<Rc<FeeDocument>, StoreError> {
-        if let Some(known) = self.documents.get(&id) {
-            return Ok(known.clone());
-        }
-        let document = documents::by_event(self.read, id)?;
-        let document = document.map(|kept| FeeDocument::new(&kept.row)).unwrap_or_default();
-        let document = Rc::new(document);
-        if self.documents.len() >= DOCUMENTS {
-            self.documents.clear();
-        }
-        self.documents.insert(id, document.clone());
-        Ok(document)
-    }
-
-    /// An entry of the ledger, where it reads; its own look finds it where it does not.
-    pub(super) fn entry(
-        &self,
-        kind: EntryKind,
-        reference: &str,
-    ) -> Result<Option<Entry>, StoreError> {
-        Ok(self.in_ledger(kind, reference)?.map(|booked| booked.entry))
-    }
-
-    /// The same with its number.
-    fn in_ledger(&self, kind: EntryKind, reference: &str) -> Result<Option<Booked>, StoreError> {
-        match ledger::find(self.read, kind, reference) {
-            Ok(booked) => Ok(booked),
-            Err(StoreError::Column { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The quote of a settlement.
-    pub(super) fn quote(&self, settlement: &Settlement) -> Result<Option<Quote>, StoreError> {
-        settlement.quote_id.map_or(Ok(None), |id| quotes::find(self.read, id))
+        let (findings, rows) = (Findings::default(), Rows::of(read));
+        Self { read, given, findings, machines, marks, rows }
     }
 
     /// What follows from a settlement with its quote.
@@ -172,7 +144,7 @@ impl<'a> Gather<'a> {
         let mut booked = BTreeMap::new();
         for report in &reports {
             let reference = sale::reference(report);
-            if let Some(entry) = self.entry(EntryKind::Dispensed, &reference)? {
+            if let Some(entry) = self.rows.entry(EntryKind::Dispensed, &reference)? {
                 booked.insert(reference, entry);
             }
         }
@@ -209,31 +181,34 @@ impl<'a> Gather<'a> {
     pub(super) fn sale(&mut self, kept: &Kept<SettlementId, Settlement>) -> Result<(), StoreError> {
         let settlement = &kept.row;
         let hash = settlement.payment_hash;
-        let subject = format!("settlement {hash}");
         let flow = match settlement.direction {
             Direction::CashOut => Flow::Inbound,
             Direction::CashIn => Flow::Outbound,
         };
         self.in_wallet(&settlement.wallet_id, hash, flow);
-        let quote = self.quote(settlement)?;
+        let quote = self.rows.quote(settlement)?;
         if settlement.quote_id.is_some() {
-            self.request(settlement, quote.as_ref())?;
+            self.request(settlement, quote.as_deref())?;
         }
         self.distribution(kept)?;
-        let follows = match self.follows(settlement, quote.as_ref())? {
+        let follows = match self.follows(settlement, quote.as_deref())? {
             Ok(follows) => follows,
             Err(why) => {
+                let subject = format!("settlement {hash}");
                 self.findings.differ(Check::Ledger, subject, "a row that can be derived", why);
                 return Ok(());
             }
         };
         for expected in &follows.entries {
-            let found = self.in_ledger(expected.kind(), expected.reference())?;
+            let found = self.rows.in_ledger(expected.kind(), expected.reference())?;
             if let Some(found) = &found {
-                self.reasons.found(found.id);
+                self.marks.found(found.id);
             }
-            let found = found.map(|found| found.entry);
-            books::entry(&mut self.findings, expected, found.as_ref());
+            let found = found.as_ref().map(|found| &found.entry);
+            books::entry(&mut self.findings, expected, found);
+            if let Some(entry) = found.filter(|found| found.kind() == EntryKind::Settled) {
+                self.paid(settlement, entry)?;
+            }
         }
         books::parts(&mut self.findings, settlement, &follows);
         for debt in &follows.debts {
@@ -249,7 +224,7 @@ impl<'a> Gather<'a> {
         settlement: &Settlement,
         quote: Option<&Quote>,
     ) -> Result<(), StoreError> {
-        let invoice = invoices::by_hash(self.read, settlement.payment_hash)?;
+        let invoice = self.rows.invoice(settlement.payment_hash)?;
         let machine = quote.and_then(|quote| self.machines.get(&quote.machine_id));
         let (Some(quote), Some(invoice), Some(machine)) = (quote, &invoice, machine) else {
             let subject = format!("settlement {}", settlement.payment_hash);
@@ -257,7 +232,7 @@ impl<'a> Gather<'a> {
             self.findings.differ(Check::Requests, subject, expected, "one of them is gone");
             return Ok(());
         };
-        let document = self.document(quote.fees_event_id)?;
+        let document = self.rows.document(quote.fees_event_id)?;
         let keys = &machine.keys;
         let (read, id) = (self.read, quote.machine_id);
         let speaks = |key| spoke(read, id, key);
@@ -287,7 +262,7 @@ impl<'a> Gather<'a> {
             for (_, report) in page.iter().take_while(|(id, _)| *id <= to) {
                 let Some(machine) = self.machines.get(&report.machine_id) else { continue };
                 signed::report(&mut self.findings, &machine.keys, report);
-                let of = settlements::by_hash(self.read, report.payment_hash)?;
+                let of = self.rows.settlement(report.payment_hash)?;
                 promises::report(&mut self.findings, report, of.as_ref().map(|kept| &kept.row));
             }
         }
@@ -329,7 +304,7 @@ pub(super) fn machine(
     spires.extend(earlier.iter().filter_map(|attempt| attempt.spire_key));
     let mut vaults = sessions::vaults(read, row.id)?;
     vaults.extend(row.vault_key);
-    let (service, opens) = (given.service, opens.clone());
+    let (service, opens) = (signed::Service::Own(given.own), opens.clone());
     let keys = signed::Keys { service, opens, spires, vaults };
     let heartbeat = cassettes::heartbeat(read, row.id)?;
     let said = heartbeat.as_ref().map(|heartbeat| heartbeat.body.0.clone());

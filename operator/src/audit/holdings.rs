@@ -8,10 +8,12 @@ use bitspire_shared::time::Unix;
 use super::books;
 use super::cash::{self, Notes};
 use super::gather::{Gather, PAGE};
+use super::marks::Payments;
 use super::report::Check;
-use super::wallet::{self, Known};
+use super::wallet::{self, Known, Seen};
 use crate::ids::MachineId;
 use crate::ledger::{Account, Entry, EntryKind, Unit, refilled};
+use crate::store::settlements::Settlement;
 use crate::store::{
     Read, StoreError, cassettes, invoices, ledger, machines, payments, service, settlements,
 };
@@ -44,52 +46,89 @@ impl Gather<'_> {
         }
     }
 
-    pub(super) fn wallets(&mut self) -> Result<(), StoreError> {
+    /// Wallets that did not answer.
+    pub(super) fn silent(&mut self) -> Result<(), StoreError> {
         for (id, why) in &self.given.silent {
             let subject = format!("wallet {id}");
             self.findings.differ(Check::Wallet, subject, "its list and its balance", why);
         }
-        for (id, seen) in &self.given.wallets {
-            let machine = machines::by_wallet(self.read, id)?;
-            let owner = machine.as_ref().map(|machine| machine.id);
-            let mut apart = 0_i128;
-            let still = |payment: &&Payment| !seen.moved.contains(&payment.payment_hash);
-            let mut payments: Vec<_> = seen.payments.values().filter(still).collect();
-            // their rows lie in this order
-            payments.sort_by_key(|payment| match payment.state {
-                PayState::Succeeded { at, .. } => Some(at),
-                PayState::Pending | PayState::Failed => None,
-            });
-            for payment in payments {
-                let (hash, flow) = (payment.payment_hash, payment.flow);
-                let settlement = settlements::by_hash(self.read, hash)?;
-                let settlement = settlement.filter(|kept| kept.wallet_id == *id);
-                let attempt = match flow {
-                    Flow::Inbound => None,
-                    Flow::Outbound => payments::by_hash(self.read, hash)?,
-                };
-                let attempt = attempt.filter(|kept| kept.wallet_id == *id);
-                let entries = ledger::of_payment(self.read, hash)?;
-                let known = Known {
-                    settlement: settlement.as_ref().map(|kept| &kept.row),
-                    attempt: attempt.as_ref().map(|kept| &kept.row),
-                    // of a payment that is settled nobody asks
-                    invoiced: settlement.is_none() && invoices::knows(self.read, hash)?,
-                    booked: owner.and_then(|machine| booked(&entries, machine, flow)),
-                    by_hand: entries.iter().any(|entry| entry.kind() == EntryKind::WalletMoved),
-                };
-                let recorded =
-                    known.settlement.is_some() || known.attempt.is_some() || known.invoiced;
-                let counts = machine
-                    .as_ref()
-                    .is_some_and(|machine| recorded || !is_earlier(payment, machine.created_at));
-                let off = wallet::listed(&mut self.findings, id, counts, payment, known);
-                apart = apart.saturating_add(off);
-            }
-            if let Some(machine) = owner {
-                let ledger = ledger::balance(self.read, Account::Wallet(machine), Unit::Sats)?;
-                wallet::balance(&mut self.findings, id, seen, ledger, apart);
-            }
+        Ok(())
+    }
+
+    /// The payment of a sale with its entry, where it is as nearly all of them are: paid into the wallet of
+    /// its machine and settled. Any other one is looked at with its wallet.
+    pub(super) fn paid(
+        &mut self,
+        settlement: &Settlement,
+        entry: &Entry,
+    ) -> Result<(), StoreError> {
+        let (id, hash) = (&settlement.wallet_id, settlement.payment_hash);
+        let (given, marks) = (self.given, self.marks);
+        let Some(payments) = marks.payments.get(id) else { return Ok(()) };
+        let seen = given.wallets.get(id).and_then(|seen| seen.still(hash, Flow::Inbound));
+        let Some(payment) = seen else { return Ok(()) };
+        let owner = self.machines.get(&settlement.machine_id);
+        if owner.is_none_or(|machine| machine.row.wallet_id != *id) {
+            return Ok(());
+        }
+        let mut entries = ledger::beside_settled(self.read, hash)?;
+        entries.push(entry.clone());
+        let known = Known {
+            settlement: Some(settlement),
+            booked: booked(&entries, settlement.machine_id, Flow::Inbound),
+            by_hand: entries.iter().any(|entry| entry.kind() == EntryKind::WalletMoved),
+            ..Known::default()
+        };
+        let apart = wallet::listed(&mut self.findings, id, true, payment, known);
+        payments.saw(hash, apart);
+        Ok(())
+    }
+
+    /// What was not looked at with its settlement of the wallet `id`, and what it holds. All sales were
+    /// seen before.
+    pub(super) fn wallet(&mut self, id: &str, seen: &Seen) -> Result<(), StoreError> {
+        let machine = machines::by_wallet(self.read, id)?;
+        let owner = machine.as_ref().map(|machine| machine.id);
+        let settled = self.marks.payments.get(id).map(Payments::take).unwrap_or_default();
+        let mut apart = settled.apart;
+        let left = seen.payments.values().filter(|payment| {
+            let hash = &payment.payment_hash;
+            !seen.moved.contains(hash) && !settled.hashes.contains(hash)
+        });
+        let mut payments: Vec<_> = left.collect();
+        // their rows lie in this order
+        payments.sort_by_key(|payment| match payment.state {
+            PayState::Succeeded { at, .. } => Some(at),
+            PayState::Pending | PayState::Failed => None,
+        });
+        for payment in payments {
+            let (hash, flow) = (payment.payment_hash, payment.flow);
+            let settlement = settlements::by_hash(self.read, hash)?;
+            let settlement = settlement.filter(|kept| kept.wallet_id == id);
+            let attempt = match flow {
+                Flow::Inbound => None,
+                Flow::Outbound => payments::by_hash(self.read, hash)?,
+            };
+            let attempt = attempt.filter(|kept| kept.wallet_id == id);
+            let entries = ledger::of_payment(self.read, hash)?;
+            let known = Known {
+                settlement: settlement.as_ref().map(|kept| &kept.row),
+                attempt: attempt.as_ref().map(|kept| &kept.row),
+                // of a payment that is settled nobody asks
+                invoiced: settlement.is_none() && invoices::knows(self.read, hash)?,
+                booked: owner.and_then(|machine| booked(&entries, machine, flow)),
+                by_hand: entries.iter().any(|entry| entry.kind() == EntryKind::WalletMoved),
+            };
+            let recorded = known.settlement.is_some() || known.attempt.is_some() || known.invoiced;
+            let counts = machine
+                .as_ref()
+                .is_some_and(|machine| recorded || !is_earlier(payment, machine.created_at));
+            let off = wallet::listed(&mut self.findings, id, counts, payment, known);
+            apart = apart.saturating_add(off);
+        }
+        if let Some(machine) = owner {
+            let ledger = ledger::balance(self.read, Account::Wallet(machine), Unit::Sats)?;
+            wallet::balance(&mut self.findings, id, seen, ledger, apart);
         }
         Ok(())
     }
@@ -112,7 +151,7 @@ impl Gather<'_> {
                 said: said.map(|(report, at)| (report, *at)),
                 unbooked: &unbooked,
                 unbooked_at_machine: &at_machine,
-                unreported: settlements::unreported(self.read, *id, since)?.len(),
+                unreported: settlements::unreported(self.read, *id, since)?,
                 reported: settlements::newest_position(self.read, *id, since)?,
                 in_doubt: &in_doubt(self.read, *id)?,
             };
@@ -132,7 +171,7 @@ impl Gather<'_> {
                 for change in page.iter().filter(|change| change.booked_at.is_some()) {
                     let Some(delta) = change.delta.filter(|delta| *delta != 0) else { continue };
                     let (kind, change_id) = (EntryKind::Refilled, change.change_id);
-                    let found = self.entry(kind, &change_id.to_string())?;
+                    let found = self.rows.entry(kind, &change_id.to_string())?;
                     let note = found.iter().flat_map(Entry::postings).find_map(|line| {
                         matches!(line.account, Account::Bay(..)).then_some(line.account)
                     });

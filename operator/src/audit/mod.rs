@@ -13,6 +13,7 @@
 //! Failure policy: a wallet that does not answer is a difference, since nothing can be said of it;
 //! a database that does not read ends the audit with an error.
 
+mod ahead;
 mod books;
 mod cash;
 mod entries;
@@ -20,15 +21,16 @@ mod gather;
 mod holdings;
 pub mod keys;
 mod legs;
+mod marks;
 mod one;
 mod parts;
 mod payouts;
 mod promises;
 pub mod proof;
 mod providers;
-mod reasons;
 mod recycled;
 mod report;
+mod rows;
 mod sale;
 mod service;
 mod signed;
@@ -79,8 +81,7 @@ pub async fn run(app: &App) -> Result<Audit, StoreError> {
             Err(error) => drop(silent.insert(id, in_words(&error))),
         }
     }
-    let (service, secret) = (app.service_key, app.service.secret_key().clone());
-    let given = Given { service, secret, wallets, silent, now: app.clock.now() };
+    let given = Given::of(app, wallets, silent);
     let audit = tokio::task::spawn_blocking(move || parts::run(snapshots, &given)).await;
     audit.unwrap_or_else(|error| Err(StoreError::Stopped { reason: error.to_string() }))
 }

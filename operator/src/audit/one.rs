@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use bitspire_shared::ids::PaymentHash;
 
 use super::gather::{self, Gather, Given};
-use super::reasons::Reasons;
+use super::marks::Marks;
 use super::report::Audit;
 use super::wallet::Seen;
 use super::{promises, signed};
@@ -79,15 +79,14 @@ pub async fn settlement(app: &App, id: SettlementId) -> Result<Option<Audit>, St
             Some(Err(error)) => drop(silent.insert(id, in_words(&error))),
         }
     }
-    let (service, secret) = (app.service_key, app.service.secret_key().clone());
-    let given = Given { service, secret, wallets, silent, now: app.clock.now() };
+    let given = Given::of(app, wallets, silent);
     app.store.read(move |read| look(read, &given, id).map(Some)).await
 }
 
 fn look(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Audit, StoreError> {
     let machines = gather::machines(read, given)?;
-    let reasons = Reasons::default();
-    let mut all = Gather::new(read, given, &machines, &reasons);
+    let marks = Marks::default();
+    let mut all = Gather::new(read, given, &machines, &marks);
     let Some(Rows { settlement, payments }) = rows(read, id)? else {
         return Ok(all.findings.end());
     };

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::gather::{Gather, Given, machines};
-use super::reasons::Reasons;
+use super::gather::{Gather, Given, Machines, machines};
+use super::marks::Marks;
 use super::report::{Audit, Findings};
 use crate::ids::SettlementId;
 use crate::store::{Read, Snapshot, StoreError, ledger, settlements};
@@ -33,6 +33,8 @@ enum Part {
     Reports(i64, i64),
     /// All of something.
     Whole(Whole),
+    /// The wallet of this number; all sales were seen.
+    Wallet(usize),
 }
 
 impl Part {
@@ -41,6 +43,10 @@ impl Part {
             Self::Sales(after, to) => all.sales(SettlementId(after), SettlementId(to)),
             Self::Reports(after, to) => all.reports(after, to),
             Self::Whole(part) => part(all),
+            Self::Wallet(number) => {
+                let wallet = all.given.wallets.iter().nth(number);
+                wallet.map_or(Ok(()), |(id, seen)| all.wallet(id, seen))
+            }
         }
     }
 }
@@ -60,7 +66,7 @@ fn parts(read: &Read<'_>) -> Result<Vec<Part>, StoreError> {
         |all| all.deposits(),
         |all| all.providers(),
         |all| all.debts(),
-        |all| all.wallets(),
+        |all| all.silent(),
         |all| all.loads(),
         |all| all.recycled(),
         |all| all.service(),
@@ -83,54 +89,82 @@ fn shares(newest: i64) -> impl Iterator<Item = (i64, i64)> {
 /// Runs every check, on as many threads as there are snapshots, which are of one moment.
 pub(super) fn run(snapshots: Vec<Snapshot>, given: &Given) -> Result<Audit, StoreError> {
     let Some(first) = snapshots.first() else { return Ok(Findings::default().end()) };
-    let (machines, parts, reasons) = {
+    let (machines, parts, marks) = {
         let read = first.read();
-        (machines(&read, given)?, parts(&read)?, Reasons::up_to(ledger::newest(&read)?))
+        (
+            machines(&read, given)?,
+            parts(&read)?,
+            Marks::of(ledger::newest(&read)?, given.wallets.keys()),
+        )
     };
-    // the longest of them is the last one in the order of telling
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let taken = next.fetch_add(1, Ordering::Relaxed);
-        parts.len().checked_sub(taken.checked_add(1)?)
-    };
-    let found: Mutex<BTreeMap<usize, Result<Findings, StoreError>>> = Mutex::default();
-    let last = thread::scope(|scope| {
-        let work = |snapshot: Snapshot| {
-            let (machines, parts, reasons) = (&machines, &parts, &reasons);
-            let (next, found, take) = (&next, &found, &take);
-            scope.spawn(move || {
-                let read = snapshot.read();
-                let mut all = Gather::new(&read, given, machines, reasons);
-                while let Some((number, part)) = take().and_then(|n| Some((n, parts.get(n)?))) {
-                    let ran = part.run(&mut all);
-                    let ran = ran.map(|()| std::mem::take(&mut all.findings));
-                    let failed = ran.is_err();
-                    found.lock().unwrap_or_else(PoisonError::into_inner).insert(number, ran);
-                    if failed {
-                        // nobody begins another part
-                        next.store(parts.len(), Ordering::Relaxed);
-                    }
-                }
-                drop(all);
-                drop(read);
-                snapshot
-            })
-        };
-        let working: Vec<_> = snapshots.into_iter().map(work).collect();
-        let ended = working.into_iter().map(|thread| thread.join());
-        ended.map(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic))).last()
-    });
+    let shared = Shared { given, machines: &machines, marks: &marks };
     let mut findings = Findings::default();
-    for ran in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-        findings.add(ran?);
-    }
-    // what no sale made can only be told when all of them were seen
+    let snapshots = shared.all(snapshots, &parts, &mut findings)?;
+    // a wallet's rest, and what no sale made, can only be told when all sales were seen
+    let wallets: Vec<_> = (0..given.wallets.len()).map(Part::Wallet).collect();
+    let mut snapshots = shared.all(snapshots, &wallets, &mut findings)?;
+    let last = snapshots.pop();
     let last = last.ok_or_else(|| StoreError::Stopped { reason: "the audit broke off".into() })?;
     let read = last.read();
-    let mut all = Gather::new(&read, given, &machines, &reasons);
+    let mut all = Gather::new(&read, given, &machines, &marks);
     all.beside()?;
     findings.add(all.findings);
     Ok(findings.end())
+}
+
+/// What all threads look at.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    given: &'a Given,
+    machines: &'a Machines,
+    marks: &'a Marks,
+}
+
+impl Shared<'_> {
+    /// Does these parts, on a thread for each snapshot, which are given back; adds what they find.
+    fn all(
+        self,
+        snapshots: Vec<Snapshot>,
+        parts: &[Part],
+        findings: &mut Findings,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        // the longest of them is the last one in the order of telling
+        let next = AtomicUsize::new(0);
+        let take = || {
+            let taken = next.fetch_add(1, Ordering::Relaxed);
+            parts.len().checked_sub(taken.checked_add(1)?)
+        };
+        let found: Mutex<BTreeMap<usize, Result<Findings, StoreError>>> = Mutex::default();
+        let snapshots = thread::scope(|scope| {
+            let work = |snapshot: Snapshot| {
+                let (next, found, take) = (&next, &found, &take);
+                scope.spawn(move || {
+                    let read = snapshot.read();
+                    let mut all = Gather::new(&read, self.given, self.machines, self.marks);
+                    while let Some((number, part)) = take().and_then(|n| Some((n, parts.get(n)?))) {
+                        let ran = part.run(&mut all);
+                        let ran = ran.map(|()| std::mem::take(&mut all.findings));
+                        let failed = ran.is_err();
+                        found.lock().unwrap_or_else(PoisonError::into_inner).insert(number, ran);
+                        if failed {
+                            // nobody begins another part
+                            next.store(parts.len(), Ordering::Relaxed);
+                        }
+                    }
+                    drop(all);
+                    drop(read);
+                    snapshot
+                })
+            };
+            let working: Vec<_> = snapshots.into_iter().map(work).collect();
+            let ended = working.into_iter().map(|thread| thread.join());
+            ended.map(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        for ran in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+            findings.add(ran?);
+        }
+        Ok(snapshots)
+    }
 }
 
 #[cfg(test)]

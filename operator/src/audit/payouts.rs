@@ -144,7 +144,7 @@ impl Gather<'_> {
 
     /// The entry has to be there.
     pub(super) fn has(&mut self, expected: &Entry) -> Result<(), StoreError> {
-        let found = self.entry(expected.kind(), expected.reference())?;
+        let found = self.rows.entry(expected.kind(), expected.reference())?;
         books::entry(&mut self.findings, expected, found.as_ref());
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Gather<'_> {
         signed::withdraw(&mut self.findings, &machine.keys, (withdraw, lots), &speaks);
         for lot in lots {
             let Some(quote) = quotes::find(self.read, lot.quote_id)? else { continue };
-            let document = self.document(quote.fees_event_id)?;
+            let document = self.rows.document(quote.fees_event_id)?;
             signed::quote(&mut self.findings, &machine.keys, &quote, &document, machine.operator);
         }
         Ok(())
@@ -249,8 +249,8 @@ impl Gather<'_> {
                 Err(_) => None,
             },
             (_, Some(settlement)) => {
-                let quote = self.quote(&settlement)?;
-                let follows = self.follows(&settlement, quote.as_ref())?.unwrap_or_default();
+                let quote = self.rows.quote(&settlement)?;
+                let follows = self.follows(&settlement, quote.as_deref())?.unwrap_or_default();
                 let same = |debt: &Debt| debt.reason == owed.reason && debt.source == owed.source;
                 follows.debts.into_iter().find(same)
             }
@@ -272,8 +272,8 @@ impl Gather<'_> {
             EntryKind::Settled | EntryKind::OwedWhole | EntryKind::Suspended => match hash() {
                 Some(hash) => match settlements::by_hash(read, hash)? {
                     Some(settlement) => {
-                        let quote = self.quote(&settlement)?;
-                        let follows = self.follows(&settlement, quote.as_ref())?;
+                        let quote = self.rows.quote(&settlement)?;
+                        let follows = self.follows(&settlement, quote.as_deref())?;
                         follows
                             .unwrap_or_default()
                             .entries

@@ -40,7 +40,7 @@ impl Gather<'_> {
             self.findings.differ(Check::Requests, &subject, expected, "none that holds");
         }
         let reference = service_reference(event.event_id);
-        let first = self.entry(EntryKind::Refilled, &reference)?;
+        let first = self.rows.entry(EntryKind::Refilled, &reference)?;
         let booking = ServiceBooking {
             machine: event.machine_id,
             operator: machine.row.operator_id,
@@ -53,7 +53,7 @@ impl Gather<'_> {
         match (follows, event.booked_at) {
             (Ok(Some(entries)), Some(_)) => {
                 for expected in &entries {
-                    let found = self.entry(expected.kind(), expected.reference())?;
+                    let found = self.rows.entry(expected.kind(), expected.reference())?;
                     books::entry(&mut self.findings, expected, found.as_ref());
                 }
             }

@@ -31,6 +31,14 @@ pub(super) struct Seen {
     pub(super) opening: Option<Msat>,
 }
 
+impl Seen {
+    /// The payment of a settlement, if it is the one that the wallet told and nothing changed since.
+    pub(super) fn still(&self, hash: PaymentHash, flow: Flow) -> Option<&Payment> {
+        let payment = self.payments.get(&hash).filter(|payment| payment.flow == flow);
+        payment.filter(|_| !self.moved.contains(&hash))
+    }
+}
+
 /// What is on record of one payment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known<'a> {
@@ -177,17 +185,17 @@ pub(super) fn recorded(
     seen: Option<&Seen>,
 ) {
     findings.look(CHECK);
-    let subject = format!("payment {hash} of wallet {wallet}");
+    let subject = || format!("payment {hash} of wallet {wallet}");
     let Some(seen) = seen else {
-        return findings.differ(CHECK, subject, "a wallet of the configuration", "none");
+        return findings.differ(CHECK, subject(), "a wallet of the configuration", "none");
     };
     match seen.payments.get(&hash) {
         _ if seen.moved.contains(&hash) => {}
         Some(payment) if payment.flow == flow => {}
-        Some(payment) => findings.differ(CHECK, subject, format!("{flow:?}"), told(payment)),
+        Some(payment) => findings.differ(CHECK, subject(), format!("{flow:?}"), told(payment)),
         None => {
             let expected = "a payment that the wallet knows, as it is on record";
-            findings.differ(CHECK, subject, expected, "none in its list");
+            findings.differ(CHECK, subject(), expected, "none in its list");
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::column::{Json, text_enum};
 use super::row::{Row, record};
-use super::{Read, StoreError, Tx};
+use super::{Around, Read, StoreError, Tx};
 use crate::ids::MachineId;
 
 text_enum! {
@@ -76,6 +76,21 @@ pub fn insert(tx: &Tx<'_>, invoice: &Invoice) -> Result<(), StoreError> {
 /// [`StoreError`].
 pub fn by_hash(read: &Read<'_>, hash: PaymentHash) -> Result<Option<Invoice>, StoreError> {
     read.one("SELECT * FROM invoices WHERE payment_hash = ?1", &[&hash], Invoice::from_row)
+}
+
+/// The invoice of a payment, and those that were written around it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn around(
+    read: &Read<'_>,
+    hash: PaymentHash,
+    around: Around,
+) -> Result<Vec<Invoice>, StoreError> {
+    let sql = "SELECT near.* FROM invoices AS named JOIN invoices AS near
+                   ON near.rowid BETWEEN named.rowid - ?2 AND named.rowid + ?3
+               WHERE named.payment_hash = ?1";
+    read.all(sql, &[&hash, &around.before, &around.after], Invoice::from_row)
 }
 
 /// Whether we made an invoice of this payment hash.

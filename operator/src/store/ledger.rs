@@ -14,7 +14,7 @@ use bitspire_shared::time::Unix;
 
 use super::column::{Json, enum_column};
 use super::row::{Recorded, Row};
-use super::{Read, StoreError, Tx};
+use super::{Around, Read, StoreError, Tx};
 use crate::ids::{EntryId, MachineId};
 use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Finding, Posting, Unit};
 
@@ -94,6 +94,15 @@ fn read_entry(row: &Row<'_>) -> Result<Booked, StoreError> {
     Ok(Booked { id: row.get("id")?, at: row.get("at")?, entry })
 }
 
+/// [`read_entry`] of one that reads.
+fn legible(row: &Row<'_>) -> Result<Option<Booked>, StoreError> {
+    match read_entry(row) {
+        Ok(booked) => Ok(Some(booked)),
+        Err(StoreError::Column { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The entry that books this event.
 ///
 /// # Errors
@@ -105,6 +114,23 @@ pub fn find(
 ) -> Result<Option<Booked>, StoreError> {
     let sql = "SELECT * FROM ledger_entries WHERE kind = ?1 AND reference = ?2";
     read.one(sql, &[&kind, &reference], read_entry)
+}
+
+/// The entry that books this event, and those that were written around it; one that does not read is not
+/// among them.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn around(
+    read: &Read<'_>,
+    (kind, reference): (EntryKind, &str),
+    around: Around,
+) -> Result<Vec<Booked>, StoreError> {
+    let sql = "SELECT near.* FROM ledger_entries AS named JOIN ledger_entries AS near
+                   ON near.id BETWEEN named.id - ?3 AND named.id + ?4
+               WHERE named.kind = ?1 AND named.reference = ?2";
+    let near = read.all(sql, &[&kind, &reference, &around.before, &around.after], legible)?;
+    Ok(near.into_iter().flatten().collect())
 }
 
 /// Every entry of a transaction, oldest first.
@@ -124,12 +150,20 @@ pub fn of_payment(read: &Read<'_>, hash: PaymentHash) -> Result<Vec<Entry>, Stor
                WHERE kind IN ('settled', 'owed_whole', 'suspended', 'stray_recovered',
                               'withdraw_paid', 'claim_paid', 'leg_paid', 'wallet_moved')
                    AND reference = ?1";
-    let entries = read.all(sql, &[&hash], |row| match read_entry(row) {
-        Ok(booked) => Ok(Some(booked.entry)),
-        Err(StoreError::Column { .. }) => Ok(None),
-        Err(error) => Err(error),
-    })?;
-    Ok(entries.into_iter().flatten().collect())
+    let entries = read.all(sql, &[&hash], legible)?;
+    Ok(entries.into_iter().flatten().map(|booked| booked.entry).collect())
+}
+
+/// The same of one that is booked as settled, beside that entry.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn beside_settled(read: &Read<'_>, hash: PaymentHash) -> Result<Vec<Entry>, StoreError> {
+    let sql = "SELECT * FROM ledger_entries
+               WHERE kind IN ('owed_whole', 'suspended', 'stray_recovered', 'withdraw_paid',
+                              'claim_paid', 'leg_paid', 'wallet_moved') AND reference = ?1";
+    let entries = read.all(sql, &[&hash], legible)?;
+    Ok(entries.into_iter().flatten().map(|booked| booked.entry).collect())
 }
 
 /// The entry with this number.

@@ -67,7 +67,7 @@ use tokio::sync::oneshot;
 pub use column::Json;
 pub use error::{ConstraintKind, OpenError, StoreError};
 pub use readers::Snapshot;
-pub use row::{Kept, Read, Recorded, Tx};
+pub use row::{Around, Kept, Read, Recorded, Tx};
 #[cfg(test)]
 pub(crate) use tests::plans::counted;
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::column::Json;
 use super::row::record;
-use super::{Read, StoreError, Tx};
+use super::{Around, Read, StoreError, Tx};
 use crate::ids::MachineId;
 
 record! {
@@ -77,6 +77,17 @@ pub fn insert(tx: &Tx<'_>, quote: &Quote) -> Result<(), StoreError> {
 /// [`StoreError`].
 pub fn find(read: &Read<'_>, id: QuoteId) -> Result<Option<Quote>, StoreError> {
     read.one("SELECT * FROM quotes WHERE quote_id = ?1", &[&id], Quote::from_row)
+}
+
+/// The quote with this id, and those that were written around it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn around(read: &Read<'_>, id: QuoteId, around: Around) -> Result<Vec<Quote>, StoreError> {
+    let sql = "SELECT near.* FROM quotes AS named JOIN quotes AS near
+                   ON near.rowid BETWEEN named.rowid - ?2 AND named.rowid + ?3
+               WHERE named.quote_id = ?1";
+    read.all(sql, &[&id, &around.before, &around.after], Quote::from_row)
 }
 
 /// The quote that answered this request.

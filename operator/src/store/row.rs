@@ -202,6 +202,15 @@ impl<I: Copy> Recorded<I> {
     }
 }
 
+/// A row with those that were written just before and after it, so many of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// Before it.
+    pub before: u32,
+    /// After it.
+    pub after: u32,
+}
+
 /// A row with the id that the database gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept<I, T> {

@@ -4,6 +4,8 @@
 //!
 //! Failure policy: [`ProofError`]: no proof rather than half a one.
 
+use std::collections::BTreeMap;
+
 use bitspire_shared::canonical::CanonicalError;
 use bitspire_shared::ids::PubKey;
 use bitspire_shared::nip44::{ConversationKey, Nip44Error};
@@ -66,9 +68,7 @@ pub enum ProofError {
 /// # Errors
 /// [`ProofError`].
 pub async fn make(app: &App, id: SettlementId) -> Result<SealedProof, ProofError> {
-    let (service, secret) = (app.service_key, app.service.secret_key().clone());
-    let (wallets, silent) = Default::default();
-    let given = Given { service, secret, wallets, silent, now: app.clock.now() };
+    let given = Given::of(app, BTreeMap::new(), BTreeMap::new());
     let proof = app.store.read(move |read| gathered(read, &given, id)).await?;
     Ok(proof.seal(&Keys::new(app.service.secret_key().clone()))?)
 }

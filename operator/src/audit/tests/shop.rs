@@ -1,5 +1,7 @@
 //! A shop with something of everything behind it, and copies of its database to damage.
 
+use std::collections::BTreeMap;
+
 use bitspire_shared::document::Action;
 use bitspire_shared::ids::{BayId, ChangeId, EventId, JournalSeq, PubKey, TxnId};
 use bitspire_shared::money::Direction;
@@ -230,13 +232,12 @@ impl Shop {
     /// What an audit knows beside the database.
     pub(in crate::audit) async fn given(&self) -> Given {
         let app = &self.world.app;
-        let mut wallets = std::collections::BTreeMap::new();
+        let mut wallets = BTreeMap::new();
         for (id, wallet) in &app.wallets {
             let list = before(app, &**wallet).await.unwrap();
             wallets.insert(id.clone(), after(app, &**wallet, list).await.unwrap());
         }
-        let (service, secret) = (app.service_key, app.service.secret_key().clone());
-        Given { service, secret, wallets, silent: Default::default(), now: app.clock.now() }
+        Given::of(app, wallets, BTreeMap::new())
     }
 
     /// The audit of a copy of the database, after `statements`.

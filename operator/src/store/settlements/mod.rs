@@ -24,7 +24,7 @@ use super::claims::{self, NewOwed};
 use super::column::{Json, text_enum};
 use super::outbox::{self, NewPush};
 use super::row::{Kept, Recorded, record};
-use super::{Read, StoreError, Tx, ledger};
+use super::{Around, Read, StoreError, Tx, ledger};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::Entry;
 
@@ -291,6 +291,21 @@ pub fn by_hash(
     read.one("SELECT * FROM settlements WHERE payment_hash = ?1", &[&hash], Settlement::kept)
 }
 
+/// The settlement of a payment, and those that were recorded around it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn around(
+    read: &Read<'_>,
+    hash: PaymentHash,
+    around: Around,
+) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
+    let sql = "SELECT near.* FROM settlements AS named JOIN settlements AS near
+                   ON near.id BETWEEN named.id - ?2 AND named.id + ?3
+               WHERE named.payment_hash = ?1";
+    read.all(sql, &[&hash, &around.before, &around.after], Settlement::kept)
+}
+
 /// Every settlement of a transaction, oldest first.
 ///
 /// # Errors
@@ -341,19 +356,15 @@ pub fn knows_repeat(read: &Read<'_>, payment_key: &str) -> Result<bool, StoreErr
     Ok(read.one(sql, &[&payment_key], |row| row.get("known"))?.unwrap_or(false))
 }
 
-/// Cash_outs of a machine, paid since `since`, whose notes nobody has reported yet.
+/// How many cash_outs of a machine, paid since `since`, have notes that nobody has reported yet.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn unreported(
-    read: &Read<'_>,
-    machine: MachineId,
-    since: Unix,
-) -> Result<Vec<Kept<SettlementId, Settlement>>, StoreError> {
-    let sql = "SELECT * FROM settlements WHERE machine_id = ?1 AND distribution = 'held'
-               AND status = 'accepted' AND direction = 'cash_out' AND reported_at IS NULL
-               AND settled_at >= ?2 ORDER BY id";
-    read.all(sql, &[&machine, &since], Settlement::kept)
+pub fn unreported(read: &Read<'_>, machine: MachineId, since: Unix) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) AS count FROM settlements
+               WHERE machine_id = ?1 AND distribution = 'held' AND status = 'accepted'
+               AND direction = 'cash_out' AND reported_at IS NULL AND settled_at >= ?2";
+    Ok(read.one(sql, &[&machine, &since], |row| row.get("count"))?.unwrap_or(0))
 }
 
 /// The newest settlements of one operator's machines, of one machine or of all, before `before`.

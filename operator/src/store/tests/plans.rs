@@ -3,19 +3,23 @@
 
 use std::cell::RefCell;
 
-use bitspire_shared::ids::ClaimHash;
+use bitspire_shared::ids::{ClaimHash, PaymentHash, QuoteId};
 use bitspire_shared::time::Unix;
 
 use super::fixtures::{txid, world};
 use super::{Read, Row, ToColumn};
 use crate::ids::{MachineId, OperatorId, SettlementId};
-use crate::ledger::{Account, Unit};
+use crate::ledger::{Account, EntryKind, Unit};
 use crate::store::ledger::Before;
 use crate::store::settlements::{self, Distribution};
 use crate::store::withdraws::{self, Purpose};
 use crate::store::{
-    StoreError, claims, invoices, ledger, legs, outbox, payments, quotes, unrecorded, volume,
+    Around, StoreError, claims, invoices, ledger, legs, outbox, payments, quotes, unrecorded,
+    volume,
 };
+
+const NEAR: Around = Around { before: 2, after: 5 };
+const HASH: PaymentHash = PaymentHash::from_bytes([1; 32]);
 
 thread_local! {
     static ASKED: RefCell<Vec<(String, usize)>> = const { RefCell::new(Vec::new()) };
@@ -100,6 +104,15 @@ fn what_is_asked_often_is_found_by_an_index() {
         ("open invoices", |read, m, _| invoices::open(read, m, 9).map(drop)),
         ("unreported", |read, m, _| settlements::unreported(read, m, Unix(1)).map(drop)),
         ("reserved", |read, m, _| quotes::reserved(read, m).map(drop)),
+        ("quotes around", |read, _, _| {
+            quotes::around(read, QuoteId::from_bytes([1; 16]), NEAR).map(drop)
+        }),
+        ("invoices around", |read, _, _| invoices::around(read, HASH, NEAR).map(drop)),
+        ("settlements around", |read, _, _| settlements::around(read, HASH, NEAR).map(drop)),
+        ("entries around", |read, _, _| {
+            ledger::around(read, (EntryKind::Settled, "x"), NEAR).map(drop)
+        }),
+        ("entries beside", |read, _, _| ledger::beside_settled(read, HASH).map(drop)),
     ];
     let world = world();
     for (what, ask) in own {

@@ -58,7 +58,7 @@ type Run = fn(&Looked<'_>, &mut Findings) -> String;
 pub fn check(sealed: &SealedProof, pins: Pins) -> Checked {
     let proof = &sealed.proof;
     let keys = signed::Keys {
-        service: proof.service,
+        service: signed::Service::Named(proof.service),
         opens: signed::Opens::Message(proof.request_keys.clone()),
         spires: vec![proof.machine.spire],
         vaults: vec![proof.machine.vault],
