@@ -16,7 +16,7 @@ use crate::store::{Around, StoreError};
 /// Rows read at a time, at most.
 const MOST: u32 = 512;
 /// Rows in memory, and one reading more: then all of them are forgotten, asked for or not.
-const KEPT: usize = 8_192;
+const KEPT: usize = 2_048;
 
 /// Rows by their keys.
 #[derive(Debug)]

@@ -31,8 +31,8 @@ pub(super) struct Notes<'a> {
     pub(super) unbooked: &'a [Change],
     /// Bays that somebody changed at the machine, which is not booked.
     pub(super) unbooked_at_machine: &'a BTreeSet<BayId>,
-    /// Paid cash_outs that are not reported.
-    pub(super) unreported: u64,
+    /// Whether a paid cash_out is not reported.
+    pub(super) unreported: bool,
     /// The furthest journal position of its reports.
     pub(super) reported: JournalSeq,
     /// Bays that a dispense of unknown end took from, since their last count.
@@ -49,8 +49,8 @@ impl Notes<'_> {
         if self.reported > report.journal_seq {
             return Some("the heartbeat is older than the last report".into());
         }
-        (direction == Direction::CashOut && self.unreported > 0)
-            .then(|| format!("{} paid sales without a report", self.unreported))
+        (direction == Direction::CashOut && self.unreported)
+            .then(|| "a paid sale without a report".into())
     }
 }
 

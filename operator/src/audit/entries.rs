@@ -75,7 +75,7 @@ impl Gather<'_> {
                 || said.is_some_and(|(report, _)| report.journal_seq < ahead)
                 || !cassettes::unbooked(self.read, *id)?.is_empty()
                 || !service::unbooked(self.read, *id)?.is_empty()
-                || settlements::unreported(self.read, *id, since)? > 0
+                || settlements::unreported(self.read, *id, since)?
             {
                 loading.insert(*id);
             }

@@ -1,7 +1,7 @@
 //! Reads what the checks look at, page by page, in one snapshot of the database.
 //!
-//! Promise: every settlement and every report is looked at once, with what belongs to it, and nothing of
-//! them is kept in memory beyond its page.
+//! Promise: every settlement and every report is looked at once, with what belongs to it; what is kept of
+//! them beyond its page is bounded ([`Rows`]), but for the hashes of payments ([`Marks`]).
 //!
 //! Failure policy: a row that does not read ends the audit with the column's name; an entry of the
 //! ledger that does not read is a difference.
@@ -46,7 +46,7 @@ pub(super) struct Given {
     /// The service key.
     pub(super) service: PubKey,
     /// The same with its secret half.
-    pub(super) own: Own,
+    pub(super) own: Arc<Own>,
     /// That half.
     pub(super) secret: SecretKey,
     /// The wallets that answered.
@@ -64,7 +64,7 @@ impl Given {
         wallets: BTreeMap<String, Seen>,
         silent: BTreeMap<String, String>,
     ) -> Self {
-        let (service, own) = (app.service_key, Own::of(&app.service));
+        let (service, own) = (app.service_key, Arc::new(Own::of(&app.service)));
         let (secret, now) = (app.service.secret_key().clone(), app.clock.now());
         Self { service, own, secret, wallets, silent, now }
     }
@@ -304,7 +304,7 @@ pub(super) fn machine(
     spires.extend(earlier.iter().filter_map(|attempt| attempt.spire_key));
     let mut vaults = sessions::vaults(read, row.id)?;
     vaults.extend(row.vault_key);
-    let (service, opens) = (signed::Service::Own(given.own), opens.clone());
+    let (service, opens) = (signed::Service::Own(given.own.clone()), opens.clone());
     let keys = signed::Keys { service, opens, spires, vaults };
     let heartbeat = cassettes::heartbeat(read, row.id)?;
     let said = heartbeat.as_ref().map(|heartbeat| heartbeat.body.0.clone());

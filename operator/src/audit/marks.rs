@@ -39,7 +39,7 @@ pub(super) struct Marks {
 #[derive(Debug, Default)]
 pub(super) struct Payments(Mutex<Taken>);
 
-/// Those payments.
+/// What was taken from the wallet's list with the sales.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) hashes: HashSet<PaymentHash>,

@@ -17,26 +17,26 @@ use super::wallet::Seen;
 use super::{promises, signed};
 use crate::app::App;
 use crate::http::error::in_words;
-use crate::ids::SettlementId;
+use crate::ids::{EntryId, SettlementId};
 use crate::store::payments::{Payment, Subject};
 use crate::store::settlements::Settlement;
 use crate::store::{Kept, Read, StoreError, legs, payments, settlements};
 use crate::wallet::{Flow, WalletError};
 
 /// A settlement, its reports, and the attempts to pay its legs.
-struct Rows {
+struct Found {
     settlement: Kept<SettlementId, Settlement>,
     payments: Vec<Payment>,
 }
 
-fn rows(read: &Read<'_>, id: SettlementId) -> Result<Option<Rows>, StoreError> {
+fn rows(read: &Read<'_>, id: SettlementId) -> Result<Option<Found>, StoreError> {
     let Some(settlement) = settlements::find(read, id)? else { return Ok(None) };
     let mut payments = Vec::new();
     for leg in legs::of_settlement(read, id)? {
         let all = payments::of_subject(read, Subject::Leg(leg.id))?;
         payments.extend(all.into_iter().map(|kept| kept.row));
     }
-    Ok(Some(Rows { settlement, payments }))
+    Ok(Some(Found { settlement, payments }))
 }
 
 /// Asks a wallet for its own record of a payment.
@@ -85,9 +85,9 @@ pub async fn settlement(app: &App, id: SettlementId) -> Result<Option<Audit>, St
 
 fn look(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Audit, StoreError> {
     let machines = gather::machines(read, given)?;
-    let marks = Marks::default();
+    let marks = Marks::of(EntryId(0), given.wallets.keys());
     let mut all = Gather::new(read, given, &machines, &marks);
-    let Some(Rows { settlement, payments }) = rows(read, id)? else {
+    let Some(Found { settlement, payments }) = rows(read, id)? else {
         return Ok(all.findings.end());
     };
     for (wallet, why) in &given.silent {

@@ -128,7 +128,7 @@ impl Shared<'_> {
         parts: &[Part],
         findings: &mut Findings,
     ) -> Result<Vec<Snapshot>, StoreError> {
-        // the longest of them is the last one in the order of telling
+        // what is told last is done first: of all parts, the longest are the last ones
         let next = AtomicUsize::new(0);
         let take = || {
             let taken = next.fetch_add(1, Ordering::Relaxed);

@@ -1,10 +1,11 @@
 //! The rows that belong to a settlement, each by its own key.
 //!
-//! Promise: a row is handed out as it is in the snapshot; see [`Ahead`] for how it is read. Some thousand
-//! of each kind are in memory.
+//! Promise: a row is handed out as it is in the snapshot; see [`Ahead`] for how it is read. Some two
+//! thousand of each kind are in memory, of each thread.
 //!
 //! Failure policy: an entry of the ledger that does not read is as one that is not there: the look at all
-//! entries finds it; any other row that does not read ends the audit.
+//! entries finds it; any other row that was asked for and does not read ends the audit. What only lies
+//! beside such a row does not.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -89,17 +90,26 @@ impl<'a> Rows<'a> {
     /// The quote of a settlement.
     pub(super) fn quote(&self, settlement: &Settlement) -> Result<Option<Rc<Quote>>, StoreError> {
         let Some(id) = settlement.quote_id else { return Ok(None) };
-        self.quotes.get(&id, |around| {
+        let quote = self.quotes.get(&id, |around| {
             let near = quotes::around(self.read, id, around)?;
             Ok(near.into_iter().map(|quote| (quote.quote_id, quote)).collect())
+        })?;
+        // by itself, it says what is wrong with it
+        Ok(match quote {
+            None => quotes::find(self.read, id)?.map(Rc::new),
+            known => known,
         })
     }
 
     /// The invoice of a payment.
     pub(super) fn invoice(&self, hash: PaymentHash) -> Result<Option<Rc<Invoice>>, StoreError> {
-        self.invoices.get(&hash, |around| {
+        let invoice = self.invoices.get(&hash, |around| {
             let near = invoices::around(self.read, hash, around)?;
             Ok(near.into_iter().map(|invoice| (invoice.payment_hash, invoice)).collect())
+        })?;
+        Ok(match invoice {
+            None => invoices::by_hash(self.read, hash)?.map(Rc::new),
+            known => known,
         })
     }
 
@@ -108,9 +118,13 @@ impl<'a> Rows<'a> {
         &self,
         hash: PaymentHash,
     ) -> Result<Option<Rc<Kept<SettlementId, Settlement>>>, StoreError> {
-        self.settlements.get(&hash, |around| {
+        let settlement = self.settlements.get(&hash, |around| {
             let near = settlements::around(self.read, hash, around)?;
             Ok(near.into_iter().map(|kept| (kept.payment_hash, kept)).collect())
+        })?;
+        Ok(match settlement {
+            None => settlements::by_hash(self.read, hash)?.map(Rc::new),
+            known => known,
         })
     }
 }

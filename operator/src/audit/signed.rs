@@ -48,8 +48,8 @@ pub(super) struct Keys {
 /// The service key, as far as it is known.
 #[derive(Clone, Debug)]
 pub(super) enum Service {
-    /// Both halves: what it signed is checked in half the time.
-    Own(Own),
+    /// Both halves: what it signed is checked in less time.
+    Own(Arc<Own>),
     /// The public half.
     Named(PubKey),
 }

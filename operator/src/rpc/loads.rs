@@ -75,7 +75,7 @@ pub(super) fn at_rest(
     let selling = |open: &bitspire_shared::rpc::OpenTxn| open.direction == Direction::CashOut;
     let since = machine.paired_at.unwrap_or(Unix(0));
     Ok(!report.open_transactions.iter().any(selling)
-        && settlements::unreported(tx, machine.id, since)? == 0
+        && !settlements::unreported(tx, machine.id, since)?
         && settlements::newest_position(tx, machine.id, since)? <= report.journal_seq)
 }
 

@@ -9,7 +9,7 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::column::{Json, text_enum};
-use super::row::{Row, record};
+use super::row::{Row, legible, record};
 use super::{Around, Read, StoreError, Tx};
 use crate::ids::MachineId;
 
@@ -78,7 +78,7 @@ pub fn by_hash(read: &Read<'_>, hash: PaymentHash) -> Result<Option<Invoice>, St
     read.one("SELECT * FROM invoices WHERE payment_hash = ?1", &[&hash], Invoice::from_row)
 }
 
-/// The invoice of a payment, and those that were written around it.
+/// The invoice of a payment, and those that were written around it, where they read.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -90,7 +90,9 @@ pub fn around(
     let sql = "SELECT near.* FROM invoices AS named JOIN invoices AS near
                    ON near.rowid BETWEEN named.rowid - ?2 AND named.rowid + ?3
                WHERE named.payment_hash = ?1";
-    read.all(sql, &[&hash, &around.before, &around.after], Invoice::from_row)
+    let near = read
+        .all(sql, &[&hash, &around.before, &around.after], |row| legible(Invoice::from_row(row)))?;
+    Ok(near.into_iter().flatten().collect())
 }
 
 /// Whether we made an invoice of this payment hash.

@@ -7,16 +7,18 @@
 //! which it moved, by the same statement that writes a posting, so that no balance is the slower the
 //! longer the ledger is; the audit derives these sums again.
 
-use std::collections::BTreeMap;
+mod read;
 
-use bitspire_shared::ids::{PaymentHash, TxnId};
+use bitspire_shared::ids::TxnId;
 use bitspire_shared::time::Unix;
 
 use super::column::{Json, enum_column};
 use super::row::{Recorded, Row};
-use super::{Around, Read, StoreError, Tx};
+use super::{Read, StoreError, Tx};
 use crate::ids::{EntryId, MachineId};
 use crate::ledger::{Account, Balances, Checker, Entry, EntryKind, Finding, Posting, Unit};
+
+pub use read::{Written, around, beside_settled, of_payment, written};
 
 enum_column!(EntryKind);
 
@@ -94,15 +96,6 @@ fn read_entry(row: &Row<'_>) -> Result<Booked, StoreError> {
     Ok(Booked { id: row.get("id")?, at: row.get("at")?, entry })
 }
 
-/// [`read_entry`] of one that reads.
-fn legible(row: &Row<'_>) -> Result<Option<Booked>, StoreError> {
-    match read_entry(row) {
-        Ok(booked) => Ok(Some(booked)),
-        Err(StoreError::Column { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// The entry that books this event.
 ///
 /// # Errors
@@ -116,54 +109,12 @@ pub fn find(
     read.one(sql, &[&kind, &reference], read_entry)
 }
 
-/// The entry that books this event, and those that were written around it; one that does not read is not
-/// among them.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn around(
-    read: &Read<'_>,
-    (kind, reference): (EntryKind, &str),
-    around: Around,
-) -> Result<Vec<Booked>, StoreError> {
-    let sql = "SELECT near.* FROM ledger_entries AS named JOIN ledger_entries AS near
-                   ON near.id BETWEEN named.id - ?3 AND named.id + ?4
-               WHERE named.kind = ?1 AND named.reference = ?2";
-    let near = read.all(sql, &[&kind, &reference, &around.before, &around.after], legible)?;
-    Ok(near.into_iter().flatten().collect())
-}
-
 /// Every entry of a transaction, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn of_txid(read: &Read<'_>, txid: TxnId) -> Result<Vec<Booked>, StoreError> {
     read.all("SELECT * FROM ledger_entries WHERE txid = ?1 ORDER BY id", &[&txid], read_entry)
-}
-
-/// What was booked of a payment, by its hash; an entry that does not read is not among it.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn of_payment(read: &Read<'_>, hash: PaymentHash) -> Result<Vec<Entry>, StoreError> {
-    let sql = "SELECT * FROM ledger_entries
-               WHERE kind IN ('settled', 'owed_whole', 'suspended', 'stray_recovered',
-                              'withdraw_paid', 'claim_paid', 'leg_paid', 'wallet_moved')
-                   AND reference = ?1";
-    let entries = read.all(sql, &[&hash], legible)?;
-    Ok(entries.into_iter().flatten().map(|booked| booked.entry).collect())
-}
-
-/// The same of one that is booked as settled, beside that entry.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn beside_settled(read: &Read<'_>, hash: PaymentHash) -> Result<Vec<Entry>, StoreError> {
-    let sql = "SELECT * FROM ledger_entries
-               WHERE kind IN ('owed_whole', 'suspended', 'stray_recovered', 'withdraw_paid',
-                              'claim_paid', 'leg_paid', 'wallet_moved') AND reference = ?1";
-    let entries = read.all(sql, &[&hash], legible)?;
-    Ok(entries.into_iter().flatten().map(|booked| booked.entry).collect())
 }
 
 /// The entry with this number.
@@ -322,44 +273,6 @@ pub fn was_loaded(read: &Read<'_>, account: Account, before: Before) -> Result<b
 fn read_posting(row: &Row<'_>) -> Result<Posting, StoreError> {
     let (account, unit, amount) = (row.get("account")?, row.get("unit")?, row.get("amount")?);
     Ok(Posting { account, unit, amount })
-}
-
-/// An entry as it stands there, whether it holds or not, with its postings.
-#[derive(Debug)]
-pub struct Written {
-    /// Its number.
-    pub id: EntryId,
-    /// The entry, or why it is none.
-    pub booked: Result<Booked, StoreError>,
-    /// Its postings, in order.
-    pub postings: Vec<Posting>,
-}
-
-/// At most `limit` entries after `after`, as they stand there, oldest first.
-///
-/// # Errors
-/// [`StoreError`]: a posting that does not read.
-pub fn written(read: &Read<'_>, after: EntryId, limit: u32) -> Result<Vec<Written>, StoreError> {
-    let sql = "SELECT * FROM ledger_entries WHERE id > ?1 ORDER BY id LIMIT ?2";
-    let entries = read.all(sql, &[&after, &limit], |row| {
-        Ok(Written { id: row.get("id")?, booked: read_entry(row), postings: Vec::new() })
-    })?;
-    let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(entries) };
-    let mut postings: BTreeMap<EntryId, Vec<Posting>> = BTreeMap::new();
-    let lines = read.all(
-        "SELECT entry_id, account, unit, amount FROM ledger_postings
-         WHERE entry_id > ?1 AND entry_id <= ?2 ORDER BY entry_id, line",
-        &[&after, &last],
-        |row| Ok((row.get::<EntryId>("entry_id")?, read_posting(row)?)),
-    )?;
-    for (entry, posting) in lines {
-        postings.entry(entry).or_default().push(posting);
-    }
-    let with = |mut entry: Written| {
-        entry.postings = postings.remove(&entry.id).unwrap_or_default();
-        entry
-    };
-    Ok(entries.into_iter().map(with).collect())
 }
 
 /// What cannot be true in the whole ledger, read from the postings alone.

@@ -73,6 +73,7 @@ pub(crate) use tests::plans::counted;
 
 use migrate::{MIGRATIONS, Migration, migrate};
 use readers::ReadJob;
+use row::Columns;
 use writer::{Answer, Health, Job, Writer};
 
 /// Places in each queue; a full one is an error that the caller sees, and counted.
@@ -154,7 +155,13 @@ impl Store {
                 .push(thread.spawn(move || readers::serve(&conn, &queue)).map_err(thread_failed)?);
         }
         // the writer is joined last: SQLite tidies the WAL when its last connection closes
-        let writer = Writer { conn, queue: write_queue, health: Arc::clone(&health), _lock: lock };
+        let writer = Writer {
+            conn,
+            columns: Columns::default(),
+            queue: write_queue,
+            health: Arc::clone(&health),
+            _lock: lock,
+        };
         let thread = Builder::new().name("db-write".into());
         threads.push(thread.spawn(move || writer.serve()).map_err(thread_failed)?);
         let (path, queues) = (path.to_owned(), Some(Queues { write, read }));

@@ -7,7 +7,7 @@ use bitspire_shared::time::Unix;
 use serde_json::Value;
 
 use super::column::Json;
-use super::row::record;
+use super::row::{legible, record};
 use super::{Around, Read, StoreError, Tx};
 use crate::ids::MachineId;
 
@@ -79,7 +79,7 @@ pub fn find(read: &Read<'_>, id: QuoteId) -> Result<Option<Quote>, StoreError> {
     read.one("SELECT * FROM quotes WHERE quote_id = ?1", &[&id], Quote::from_row)
 }
 
-/// The quote with this id, and those that were written around it.
+/// The quote with this id, and those that were written around it, where they read.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -87,7 +87,9 @@ pub fn around(read: &Read<'_>, id: QuoteId, around: Around) -> Result<Vec<Quote>
     let sql = "SELECT near.* FROM quotes AS named JOIN quotes AS near
                    ON near.rowid BETWEEN named.rowid - ?2 AND named.rowid + ?3
                WHERE named.quote_id = ?1";
-    read.all(sql, &[&id, &around.before, &around.after], Quote::from_row)
+    let near =
+        read.all(sql, &[&id, &around.before, &around.after], |row| legible(Quote::from_row(row)))?;
+    Ok(near.into_iter().flatten().collect())
 }
 
 /// The quote that answered this request.

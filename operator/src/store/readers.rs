@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 
 use super::error::StoreError;
-use super::row::Read;
+use super::row::{Columns, Read};
 use super::sqlite;
 
 /// One caller's query: gets the snapshot, or the error that kept it from being taken.
@@ -23,13 +23,14 @@ pub(super) type ReadQueue = Arc<Mutex<Receiver<ReadJob>>>;
 
 /// Serves the queue until all senders are gone.
 pub(super) fn serve(conn: &Connection, queue: &ReadQueue) {
+    let columns = Columns::default();
     loop {
         // the guard is dropped at the end of this statement: jobs run side by side
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
         match conn.execute_batch("BEGIN") {
             Ok(()) => {
-                job(Ok(&Read::new(conn)));
+                job(Ok(&Read::new(conn, &columns)));
                 if let Err(error) = conn.execute_batch("ROLLBACK") {
                     tracing::warn!(%error, "a read transaction did not end");
                 }
@@ -41,7 +42,7 @@ pub(super) fn serve(conn: &Connection, queue: &ReadQueue) {
 
 /// A connection that sees the database as it was when it was taken.
 #[derive(Debug)]
-pub struct Snapshot(Connection);
+pub struct Snapshot(Connection, Columns);
 
 impl Snapshot {
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
@@ -50,12 +51,12 @@ impl Snapshot {
         conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
         // kibibytes: whoever reads everything finds most of what leads there by random ids
         conn.execute_batch("PRAGMA cache_size = -32768;")?;
-        Ok(Self(conn))
+        Ok(Self(conn, Columns::default()))
     }
 
     /// Reads in it.
     #[must_use]
     pub fn read(&self) -> Read<'_> {
-        Read::new(&self.0)
+        Read::new(&self.0, &self.1)
     }
 }

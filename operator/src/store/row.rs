@@ -3,17 +3,35 @@
 //! Promise: what may write is a [`Tx`], which only the writer thread hands out; a [`Read`] cannot.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::Arc;
 
-use rusqlite::Connection;
 use rusqlite::types::Value;
+use rusqlite::{Connection, Statement};
 
 use super::column::{FromColumn, ToColumn};
 use super::error::{StoreError, is_fatal};
 
+/// What the columns of each statement are called that a connection has run: asked for each field of each
+/// row, SQLite's own answer is a tenth of the reading.
+#[derive(Debug, Default)]
+pub(super) struct Columns(RefCell<HashMap<String, Arc<[String]>>>);
+
+impl Columns {
+    fn of(&self, sql: &str, statement: &Statement<'_>) -> Arc<[String]> {
+        if let Some(known) = self.0.borrow().get(sql) {
+            return known.clone();
+        }
+        let names = statement.column_names().into_iter().map(str::to_owned).collect();
+        self.0.borrow_mut().entry(sql.to_owned()).or_insert(names).clone()
+    }
+}
+
 /// A view of the database: one snapshot, nothing can be written through it.
 pub struct Read<'c> {
     conn: &'c Connection,
+    columns: &'c Columns,
     /// Why the writer must stop, if a statement met a fault of the disk.
     fatal: RefCell<Option<String>>,
 }
@@ -29,8 +47,9 @@ impl<'c> Deref for Tx<'c> {
 }
 
 impl<'c> Read<'c> {
-    pub(super) const fn new(conn: &'c Connection) -> Self {
-        Self { conn, fatal: RefCell::new(None) }
+    /// `columns` are those of this connection.
+    pub(super) const fn new(conn: &'c Connection, columns: &'c Columns) -> Self {
+        Self { conn, columns, fatal: RefCell::new(None) }
     }
 
     /// Every row of a query.
@@ -46,9 +65,10 @@ impl<'c> Read<'c> {
         super::tests::plans::asked(sql, values.len());
         self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
+            let columns = self.columns.of(sql, &statement);
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
             while let Some(row) = rows.next()? {
-                found.push(map(&Row::new(row)));
+                found.push(map(&Row::new(row, &columns)));
             }
             Ok(())
         })?;
@@ -67,8 +87,9 @@ impl<'c> Read<'c> {
         super::tests::plans::asked(sql, values.len());
         let found = self.watch(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
+            let columns = self.columns.of(sql, &statement);
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
-            Ok(rows.next()?.map(|row| map(&Row::new(row))))
+            Ok(rows.next()?.map(|row| map(&Row::new(row, &columns))))
         })?;
         found.transpose()
     }
@@ -87,8 +108,8 @@ impl<'c> Read<'c> {
 }
 
 impl<'c> Tx<'c> {
-    pub(super) const fn new(conn: &'c Connection) -> Self {
-        Self(Read::new(conn))
+    pub(super) const fn new(conn: &'c Connection, columns: &'c Columns) -> Self {
+        Self(Read::new(conn, columns))
     }
 
     pub(super) fn into_fatal(self) -> Option<String> {
@@ -154,23 +175,23 @@ fn to_values(values: &[&dyn ToColumn]) -> Result<Vec<Value>, StoreError> {
 /// One row of an answer.
 pub(super) struct Row<'r> {
     row: &'r rusqlite::Row<'r>,
+    columns: &'r [String],
     /// The column after the one that was read last: fields mostly stand in the order of their table.
     next: Cell<usize>,
 }
 
 impl<'r> Row<'r> {
-    const fn new(row: &'r rusqlite::Row<'r>) -> Self {
-        Self { row, next: Cell::new(0) }
+    const fn new(row: &'r rusqlite::Row<'r>, columns: &'r [String]) -> Self {
+        Self { row, columns, next: Cell::new(0) }
     }
 
     /// Where the column called `name` is. Looked for from the last one on, or a row of thirty columns
     /// costs hundreds of comparisons.
     fn find(&self, name: &str) -> Result<usize, StoreError> {
-        let statement = self.row.as_ref();
-        let (next, count) = (self.next.get(), statement.column_count());
-        let mut columns = (next..count).chain(0..next.min(count));
-        let is_it = |at: &usize| statement.column_name(*at).is_ok_and(|column| column == name);
-        let at = columns.find(is_it);
+        let (next, count) = (self.next.get(), self.columns.len());
+        let mut places = (next..count).chain(0..next.min(count));
+        let is_it = |at: &usize| self.columns.get(*at).is_some_and(|column| column == name);
+        let at = places.find(is_it);
         let at = at.ok_or_else(|| rusqlite::Error::InvalidColumnName(name.to_owned()))?;
         self.next.set(at.saturating_add(1));
         Ok(at)
@@ -181,6 +202,15 @@ impl<'r> Row<'r> {
         let value = self.row.get_ref(self.find(name)?)?;
         T::from_value(value)
             .map_err(|expected| StoreError::Column { column: name.to_owned(), expected })
+    }
+}
+
+/// What was read, where it reads: for rows that lie beside the one that is asked for.
+pub(super) fn legible<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(row) => Ok(Some(row)),
+        Err(StoreError::Column { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

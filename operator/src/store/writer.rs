@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::error::{StoreError, is_fatal};
-use super::row::Tx;
+use super::row::{Columns, Tx};
 use super::sqlite::Lock;
 
 /// Most jobs in one transaction: bounds the wait of the first.
@@ -77,6 +77,7 @@ pub(super) trait Job: Send {
 /// The writer's thread.
 pub(super) struct Writer {
     pub(super) conn: Connection,
+    pub(super) columns: Columns,
     pub(super) queue: Receiver<Box<dyn Job>>,
     pub(super) health: Arc<Health>,
     /// Given back after the connection is closed: fields are dropped in this order.
@@ -208,7 +209,7 @@ impl Writer {
             job.refuse(StoreError::Stopped { reason });
             return Err(stop(error));
         }
-        let tx = Tx::new(&self.conn);
+        let tx = Tx::new(&self.conn, &self.columns);
         let (keep, answer) = job.run(&tx);
         let fatal = tx.into_fatal();
         answers.push_back(answer);

@@ -1,6 +1,7 @@
 //! Each check finds what was planted for it, and nothing where nothing was.
 
 pub(super) mod legs;
+mod paid;
 mod planted;
 mod recycled;
 mod service;

@@ -13,7 +13,7 @@ use crate::ledger::owed_whole;
 use crate::store::ledger;
 use crate::wallet::{Flow, PayState, Payment};
 
-fn finds(audit: &Audit, check: Check, part: &str) -> bool {
+pub(super) fn finds(audit: &Audit, check: Check, part: &str) -> bool {
     let line = audit.checks.iter().find(|line| line.name == check).unwrap();
     let of = |one: &&super::super::report::Difference| one.check == check;
     let told = |one: &super::super::report::Difference| {
@@ -272,7 +272,7 @@ fn payment(flow: Flow, msat: u64) -> (PaymentHash, Payment) {
     (payment_hash, Payment { payment_hash, flow, state, extra: json!({}) })
 }
 
-fn first(seen: &mut Seen, flow: Flow) -> &mut Payment {
+pub(super) fn first(seen: &mut Seen, flow: Flow) -> &mut Payment {
     let moved = |p: &&mut Payment| p.flow == flow && matches!(p.state, PayState::Succeeded { .. });
     seen.payments.values_mut().find(moved).unwrap()
 }

@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::claims::{self, NewOwed};
 use super::column::{Json, text_enum};
 use super::outbox::{self, NewPush};
-use super::row::{Kept, Recorded, record};
+use super::row::{Kept, Recorded, legible, record};
 use super::{Around, Read, StoreError, Tx, ledger};
 use crate::ids::{MachineId, OperatorId, SettlementId};
 use crate::ledger::Entry;
@@ -291,7 +291,7 @@ pub fn by_hash(
     read.one("SELECT * FROM settlements WHERE payment_hash = ?1", &[&hash], Settlement::kept)
 }
 
-/// The settlement of a payment, and those that were recorded around it.
+/// The settlement of a payment, and those that were recorded around it, where they read.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -303,7 +303,9 @@ pub fn around(
     let sql = "SELECT near.* FROM settlements AS named JOIN settlements AS near
                    ON near.id BETWEEN named.id - ?2 AND named.id + ?3
                WHERE named.payment_hash = ?1";
-    read.all(sql, &[&hash, &around.before, &around.after], Settlement::kept)
+    let near = read
+        .all(sql, &[&hash, &around.before, &around.after], |row| legible(Settlement::kept(row)))?;
+    Ok(near.into_iter().flatten().collect())
 }
 
 /// Every settlement of a transaction, oldest first.
@@ -356,15 +358,15 @@ pub fn knows_repeat(read: &Read<'_>, payment_key: &str) -> Result<bool, StoreErr
     Ok(read.one(sql, &[&payment_key], |row| row.get("known"))?.unwrap_or(false))
 }
 
-/// How many cash_outs of a machine, paid since `since`, have notes that nobody has reported yet.
+/// Whether nobody has reported yet where the notes of some cash_out of a machine went, paid since `since`.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn unreported(read: &Read<'_>, machine: MachineId, since: Unix) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) AS count FROM settlements
+pub fn unreported(read: &Read<'_>, machine: MachineId, since: Unix) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM settlements
                WHERE machine_id = ?1 AND distribution = 'held' AND status = 'accepted'
-               AND direction = 'cash_out' AND reported_at IS NULL AND settled_at >= ?2";
-    Ok(read.one(sql, &[&machine, &since], |row| row.get("count"))?.unwrap_or(0))
+               AND direction = 'cash_out' AND reported_at IS NULL AND settled_at >= ?2) AS waits";
+    Ok(read.one(sql, &[&machine, &since], |row| row.get("waits"))?.unwrap_or(false))
 }
 
 /// The newest settlements of one operator's machines, of one machine or of all, before `before`.

@@ -120,7 +120,8 @@ fn what_is_asked_often_is_found_by_an_index() {
             Ok(plan(read, |read| ask(read, machine, operator)))
         });
         let steps = steps.unwrap();
-        assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{what}: {steps:?}");
+        let scan = |step: &String| step.starts_with("SCAN") && step != "SCAN CONSTANT ROW";
+        assert!(!steps.iter().any(scan), "{what}: {steps:?}");
     }
     let slow = world.store.read_blocking::<_, StoreError, _>(move |read| {
         let slow = often.iter().flat_map(|(what, ask)| {
