@@ -23,7 +23,7 @@ impl Columns {
         if let Some(known) = self.0.borrow().get(sql) {
             return known.clone();
         }
-        let names = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names = statement.column_names().map(str::to_owned).collect();
         self.0.borrow_mut().entry(sql.to_owned()).or_insert(names).clone()
     }
 }
