@@ -101,9 +101,18 @@ impl World {
 
     /// The same, with another wallet: the lines of its table.
     pub(crate) async fn with_till(till: &str) -> Self {
-        let limit = RateLimit { max_reqs: 500, notes_per_minute: 100_000 };
-        let relay = LocalRelay::new(RelayBuilder::default().rate_limit(limit));
-        relay.run().await.unwrap();
+        let limit = || RateLimit { max_reqs: 500, notes_per_minute: 100_000 };
+        let made = || LocalRelay::new(RelayBuilder::default().rate_limit(limit()));
+        let mut relay = made();
+        // it looks for a free port first, and another test may take that before it does
+        let taken = |error: &str| error.contains("Address already in use");
+        for _ in 0..20 {
+            match relay.run().await.map_err(|error| error.to_string()) {
+                Ok(()) => break,
+                Err(error) if taken(&error) => relay = made(),
+                Err(error) => panic!("{error}"),
+            }
+        }
         let url = relay.url().await.to_string();
         Self::on(url, till, Some(relay)).await
     }
