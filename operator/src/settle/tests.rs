@@ -10,15 +10,17 @@ use bitspire_shared::money::{Denomination, Direction, Msat, Sats};
 use bitspire_shared::rpc::{CreateInvoice, CreateWithdraw, Invoice, Quote};
 use serde_json::{Value, json};
 
+use super::watch::{consider_all, hinted, poll_open, watch};
 use super::*;
 use crate::ledger::Account;
 use crate::rpc::tests::{Peer, World, id, key, publish_fees, serving};
 use crate::store::claims;
+use crate::store::invoices::{self, InvoiceState};
 use crate::store::payments::{self, NewPayment, Subject};
 use crate::store::settlements::Distribution;
-use crate::store::{damage, unrecorded};
-use crate::wallet::InvoiceRequest;
+use crate::store::{damage, machines, unrecorded};
 use crate::wallet::simulated::Behaviour;
+use crate::wallet::{Cursor, Hint, InvoiceRequest};
 
 async fn invoice_in(
     world: &World,

@@ -5,8 +5,9 @@ use std::task::Poll;
 
 use futures_util::future::join_all;
 
-use super::odd::{Odd, Told};
+use super::odd::{Odd, Told, landed};
 use super::record::{Landed, record};
+use super::watch::HINTS;
 use super::*;
 use crate::ledger::suspended;
 use crate::store::unrecorded::{self, Unrecorded};
@@ -107,6 +108,36 @@ async fn lists_of_all_wallets_take_a_fraction_of_the_writers_queue() {
         assert!(settlement(&world, hash).await.is_some());
     }
     world.books_hold().await;
+}
+
+/// Loss prevented: customers at one wallet who pay in the same moment wait for a flush each, one after
+/// the other; or hints take more of the writer's queue than lists may.
+#[tokio::test]
+async fn hints_of_one_wallet_share_a_flush_and_take_a_place_each() {
+    let world = World::new().await;
+    let till = world.app.wallets["till"].clone();
+    world.app.tasks.spawn(watch(world.app.clone(), till));
+    until(|| !world.app.wallet_answers().is_empty()).await;
+    let mut bolts = Vec::new();
+    for _ in 0..HINTS {
+        bolts.push(invoice_in(&world, "till", 700, json!({})).await);
+    }
+    let (release, held) = mpsc::channel::<()>();
+    let first = world.app.store.write(move |_| held.recv().map_err(|_| StoreError::Busy));
+    until(|| world.app.store.stats().waiting == 0).await;
+    let before = world.app.store.stats();
+
+    bolts.iter().for_each(|invoice| pay(&world, &invoice.bolt11));
+    until(|| world.app.store.stats().waiting == HINTS as u64).await;
+    assert_eq!(world.app.recording.available_permits(), TOGETHER - HINTS);
+    release.send(()).unwrap();
+    first.await.unwrap();
+    for invoice in bolts {
+        landed(&world, invoice.payment_hash).await;
+    }
+    let after = world.app.store.stats();
+    assert!(after.commits - before.commits <= 3, "{before:?} {after:?}");
+    until(|| world.app.recording.available_permits() == TOGETHER).await;
 }
 
 /// The books have something else under the names of these payments, so that they cannot be recorded.

@@ -306,7 +306,7 @@ async fn a_payout_that_was_made_takes_no_later_failure() {
 }
 
 /// A settlement that a listener is about to record.
-async fn landed(world: &World, hash: PaymentHash) -> Settlement {
+pub(super) async fn landed(world: &World, hash: PaymentHash) -> Settlement {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(settlement) = settlement(world, hash).await {
