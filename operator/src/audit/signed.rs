@@ -169,9 +169,9 @@ pub(super) fn invoice(
         }
     }
     findings.look(CHECK);
-    let stamp = Stamp::parse_by(&invoice.stamp.0.to_string(), &keys.spires);
+    let stamp = Stamp::parse_by(invoice.stamp.as_str(), &keys.spires);
     if !stamp.is_ok_and(|stamp| says(&stamp, quote, invoice)) {
-        let (expected, found) = (stamped(quote, invoice), read(&invoice.stamp.0));
+        let (expected, found) = (stamped(quote, invoice), read(invoice.stamp.as_str()));
         findings.differ(CHECK, format!("stamp of {}", subject()), expected, found);
     }
     let expected = (quote.machine_id, quote.txid, quote.wire_sats);
@@ -208,8 +208,8 @@ fn stamped(quote: &Quote, invoice: &Invoice) -> String {
     )
 }
 
-pub(super) fn read(stamp: &Value) -> String {
-    match Stamp::parse(&stamp.to_string()) {
+pub(super) fn read(stamp: &str) -> String {
+    match Stamp::parse(stamp) {
         Err(error) => error.to_string(),
         Ok(stamp) => format!(
             "{} of {} at {}: {} + {} sats, transaction {}, fees {}, request {}",

@@ -30,7 +30,7 @@ use super::roster::Route;
 use crate::clink::Codes;
 use crate::store::invoices::{self, Invoice as Row, InvoiceState};
 use crate::store::quotes::{self, Quote};
-use crate::store::{Json, Tx};
+use crate::store::{JsonText, Tx};
 use crate::wallet::bolt11::Head;
 use crate::wallet::{self, InvoiceRequest};
 
@@ -147,7 +147,7 @@ fn keep(
         payment_hash: made.payment_hash,
         bolt11: made.bolt11.clone(),
         wire_sats: quote.wire_sats,
-        stamp: Json(stamp),
+        stamp: JsonText::of(&stamp),
         request_event_id: call.event_id(),
         request_event: call.event_json(),
         created_at: call.now,

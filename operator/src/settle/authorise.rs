@@ -10,10 +10,10 @@ use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{PaymentHash, TxnId};
 use bitspire_shared::money::{Direction, Fiat, Sats};
 use bitspire_shared::rpc::{DispenseAuthorisation, SignedText};
+use bitspire_shared::settlement::claimed_sender;
 use bitspire_shared::time::Unix;
 use nostr::Keys;
 
-use super::record::sender_of_stamp;
 use crate::app::App;
 use crate::rpc::roster::standing;
 use crate::store::settlements::{self, SettlementStatus};
@@ -57,7 +57,7 @@ fn sign(
     let (Some(spire), Some(vault)) = keys else { return Ok(None) };
     // an invoice was made in service: a machine that was switched off since finishes its sale
     if !standing(&machine, now).finishes()
-        || sender_of_stamp(&invoice.stamp.0, Some(spire)) != Some(spire)
+        || claimed_sender(invoice.stamp.as_str(), &[spire]) != Some(spire)
     {
         return Ok(None);
     }

@@ -3,7 +3,7 @@
 //! Promise: everything that the decision depends on is read in the transaction that writes its
 //! result. An invoice of a machine that was revoked is late whenever it is paid.
 
-use bitspire_shared::ids::{EventId, PaymentHash, PubKey, PushId, TxnId};
+use bitspire_shared::ids::{EventId, PaymentHash, PushId, TxnId};
 use bitspire_shared::money::{Direction, Fiat, Sats};
 use bitspire_shared::settlement::{
     Accepted, Distribution as Step8, FeesInForce, Hold, LookUp, Machine as Owner, Moved, Observed,
@@ -24,7 +24,7 @@ use crate::store::machines::{self, KeptMachine};
 use crate::store::payments;
 use crate::store::quotes::{self, Quote};
 use crate::store::settlements::{self, Consequences, Distribution, Settlement, SettlementStatus};
-use crate::store::{Json, Recorded, Tx, log};
+use crate::store::{JsonText, Recorded, Tx, log};
 use crate::wallet::{Flow, PayState, Payment};
 
 /// Why the distribution of a cash_out waits: the machine has not said where the notes went.
@@ -56,7 +56,7 @@ pub(super) enum Landed {
 struct Ours {
     request: Request,
     /// What stands in for it where the wallet keeps nothing beside a payment.
-    stamp: Value,
+    stamp: JsonText,
     machine: MachineId,
     quote: Option<Quote>,
     withdraw: Option<withdraw::Promised>,
@@ -75,12 +75,13 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
     };
     // told before, by a hint, a poll or a list: nothing is read or decided again
     let known = settlements::by_hash(tx, hash)?;
+    let kept = JsonText::of(&facts.payment.extra);
     let moved = Moved { direction, amount, at: at.min(facts.now) };
     let again = |known: &Settlement| {
         known.wallet_id == facts.wallet_id
             && known.direction == direction
             && known.wire_sats == moved.wire()
-            && known.extra.0 == facts.payment.extra
+            && known.extra == kept
     };
     if known.is_some_and(|kept| again(&kept)) {
         return Ok(Landed::Known);
@@ -97,26 +98,25 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
             },
         },
     };
-    let told = match (&facts.payment.extra, &ours) {
-        (Value::Null, Some(ours)) => &ours.stamp,
-        (kept, _) => kept,
+    let extra = match (&facts.payment.extra, &ours) {
+        (Value::Null, Some(ours)) => ours.stamp.as_str(),
+        _ => kept.as_str(),
     };
-    let extra = told.to_string();
     let likely = owner.as_ref().and_then(|owner| owner.machine_npub);
-    let sender = match (sender_of_stamp(told, likely), &owner) {
+    let sender = match (claimed_sender(extra, likely.as_slice()), &owner) {
         (Some(key), Some(owner)) if owner.machine_npub == Some(key) => Some(owner.clone()),
         (Some(key), _) => machines::by_spire(tx, key)?,
         (None, _) => None,
     };
     let named = match &ours {
         Some(ours) => Some(ours.request.fees_event_id),
-        None => Stamp::parse(&extra).ok().and_then(|stamp| stamp.fees_event_id),
+        None => Stamp::parse(extra).ok().and_then(|stamp| stamp.fees_event_id),
     };
     let observed = Observed {
         payment_hash: hash,
         // the wallet says when; ours is the later bound, whatever its clock says
         look_up: LookUp::Settled(moved),
-        extra: &extra,
+        extra,
         machine: owner.as_ref().map(|owner| {
             // of the pairing that asked: a machine that was paired again has another key
             let asked = ours.as_ref().filter(|ours| ours.machine == owner.id);
@@ -135,7 +135,7 @@ pub(super) fn record(tx: &Tx<'_>, facts: &Facts) -> Result<Landed, SettleError> 
         return Ok(Landed::Nothing);
     }
     let outcome = accept(&observed);
-    let about = About { tx, facts, direction, ours: ours.as_ref(), owner, sender };
+    let about = About { tx, facts, kept: &kept, direction, ours: ours.as_ref(), owner, sender };
     match outcome {
         Outcome::NotSettled | Outcome::NotOurs => Ok(Landed::Nothing),
         Outcome::Accepted(accepted) => about.accepted(&accepted),
@@ -153,14 +153,6 @@ fn fees(
     let Some(event_id) = event_id else { return Ok(None) };
     let Some(fees) = documents::fees_of(tx, event_id)? else { return Ok(None) };
     Ok(Some(FeesInForce { event_id, fees: fees.of(direction)? }))
-}
-
-/// The key that a stamp names; where that is the `likely` one, it is not put on the curve once more.
-pub(super) fn sender_of_stamp(stamp: &Value, likely: Option<PubKey>) -> Option<PubKey> {
-    match (stamp.get("nostr_sender_pubkey").and_then(Value::as_str), likely) {
-        (Some(text), Some(key)) if text == key.to_string() => Some(key),
-        _ => claimed_sender(&stamp.to_string(), &[]),
-    }
 }
 
 /// The request behind an invoice; `owner` is the machine of the wallet that was paid, mostly its own.
@@ -182,7 +174,7 @@ fn of_invoice(
     let (Some(quote), Some(machine)) = (quote, machine) else {
         return Err(SettleError::Broken(format!("invoice {hash} has no quote or machine")));
     };
-    let spire = sender_of_stamp(&invoice.stamp.0, machine.machine_npub)
+    let spire = claimed_sender(invoice.stamp.as_str(), machine.machine_npub.as_slice())
         .ok_or_else(|| SettleError::Broken(format!("invoice {hash}: its stamp has no sender")))?;
     // nothing is dispensed for a machine that was revoked or paired again: paid now, it is late
     let over = invoice.state == InvoiceState::Cancelled
@@ -202,7 +194,7 @@ fn of_invoice(
         request_event_id: invoice.request_event_id,
         expires_at: if over { Unix(0) } else { invoice.expires_at },
     };
-    let (machine, stamp) = (invoice.machine_id, invoice.stamp.0.clone());
+    let (machine, stamp) = (invoice.machine_id, invoice.stamp);
     let quote = Some(quote);
     Ok(Some(Ours { request, stamp, machine, quote, withdraw: None, settled_before: false }))
 }
@@ -218,6 +210,8 @@ impl From<withdraw::Asked> for Ours {
 struct About<'a> {
     tx: &'a Tx<'a>,
     facts: &'a Facts,
+    /// What the wallet keeps beside it.
+    kept: &'a JsonText,
     direction: Direction,
     ours: Option<&'a Ours>,
     /// The machine that owns the wallet.
@@ -243,7 +237,7 @@ impl About<'_> {
             direction: self.direction,
             status,
             wire_sats: wire,
-            extra: Json(self.facts.payment.extra.clone()),
+            extra: self.kept.clone(),
             reason: None,
             txid: self.ours.map(|ours| ours.request.txid),
             quote_id: self.ours.and_then(|ours| ours.quote.as_ref()).map(|quote| quote.quote_id),

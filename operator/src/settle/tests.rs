@@ -18,7 +18,7 @@ use crate::store::claims;
 use crate::store::invoices::{self, InvoiceState};
 use crate::store::payments::{self, NewPayment, Subject};
 use crate::store::settlements::Distribution;
-use crate::store::{damage, machines, unrecorded};
+use crate::store::{JsonText, damage, machines, unrecorded};
 use crate::wallet::simulated::Behaviour;
 use crate::wallet::{Cursor, Hint, InvoiceRequest};
 
@@ -51,7 +51,14 @@ async fn sold(machine: &mut Peer) -> (Quote, Invoice) {
 }
 
 async fn stamp_of(world: &World, hash: PaymentHash) -> Value {
-    world.read(move |read| invoices::by_hash(read, hash)).await.unwrap().stamp.0
+    world
+        .read(move |read| invoices::by_hash(read, hash))
+        .await
+        .unwrap()
+        .stamp
+        .as_str()
+        .parse()
+        .unwrap()
 }
 
 /// Loss prevented: a wallet that was used before fills the books with debts to nobody.
@@ -131,7 +138,7 @@ async fn a_payment_into_no_machines_wallet_waits_in_suspense() {
         payment_hash: made.payment_hash,
         bolt11: made.bolt11.clone(),
         wire_sats: quote.wire_sats,
-        stamp: crate::store::Json(json!({"nostr_sender_pubkey": key(&world.spire)})),
+        stamp: JsonText::of(&json!({"nostr_sender_pubkey": key(&world.spire)})),
         request_event_id: EventId::from_bytes(id()),
         request_event: "{}".into(),
         created_at: world.app.clock.now(),
@@ -276,7 +283,7 @@ async fn a_wrong_fee_holds_the_distribution_and_serves_the_customer() {
         fees_event_id: other,
         ..quote
     };
-    let mut stamp = invoice_row.stamp.0.clone();
+    let mut stamp: Value = invoice_row.stamp.as_str().parse().unwrap();
     stamp["txid"] = json!(wrong.txid);
     stamp["fees_event_id"] = json!(other);
     let row = invoices::Invoice {
@@ -284,7 +291,7 @@ async fn a_wrong_fee_holds_the_distribution_and_serves_the_customer() {
         txid: wrong.txid,
         payment_hash: made.payment_hash,
         bolt11: made.bolt11.clone(),
-        stamp: crate::store::Json(stamp.clone()),
+        stamp: JsonText::of(&stamp),
         ..invoice_row
     };
     world

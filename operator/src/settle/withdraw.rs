@@ -17,7 +17,7 @@ use crate::store::claims::OwedReason;
 use crate::store::payments::{Payment, SubjectKind};
 use crate::store::settlements::{self, SettlementStatus};
 use crate::store::withdraws::{self, Purpose, Withdraw};
-use crate::store::{Read, claims, machines, quotes};
+use crate::store::{JsonText, Read, claims, machines, quotes};
 
 /// What a withdraw promised.
 pub(super) struct Promised {
@@ -28,7 +28,7 @@ pub(super) struct Promised {
 /// The request behind a payment of a withdraw.
 pub(super) struct Asked {
     pub(super) request: Request,
-    pub(super) stamp: Value,
+    pub(super) stamp: JsonText,
     pub(super) machine: MachineId,
     pub(super) promised: Promised,
     pub(super) settled_before: bool,
@@ -59,7 +59,7 @@ pub(super) fn of_payment(
             && other.payment_hash != hash
             && other.status == SettlementStatus::Accepted
     });
-    let stamp = stamp_of(&request)?;
+    let stamp = JsonText::of(&stamp_of(&request)?);
     let promised = Promised { id: withdraw.withdraw_id, parts };
     let machine = withdraw.machine_id;
     Ok(Some(Asked { request, stamp, machine, promised, settled_before }))

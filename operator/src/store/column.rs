@@ -15,7 +15,9 @@ use bitspire_shared::statement::VerdictKind;
 use bitspire_shared::time::Unix;
 use rusqlite::types::{Value, ValueRef};
 use rust_decimal::Decimal;
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
+use serde::de::value::{BorrowedStrDeserializer, Error as ValueError};
 
 use super::error::StoreError;
 use crate::ids::{
@@ -296,6 +298,43 @@ impl<T: DeserializeOwned> FromColumn for Json<T> {
     }
 }
 
+/// JSON as the text that stands in the database: whoever reads a row seldom looks at it, and parses it
+/// then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonText(String);
+
+impl JsonText {
+    /// The text of a value: equal for equal ones.
+    #[must_use]
+    pub fn of(value: &serde_json::Value) -> Self {
+        Self(value.to_string())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for JsonText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl ToColumn for JsonText {
+    fn to_value(&self) -> Result<Value, StoreError> {
+        self.0.to_value()
+    }
+}
+
+impl FromColumn for JsonText {
+    fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
+        String::from_value(value).map(Self)
+    }
+}
+
 /// Values that are one JSON string on the wire, and that text in the database.
 macro_rules! as_wire_text {
     ($($name:ident: $what:literal);* $(;)?) => {$(
@@ -309,9 +348,8 @@ macro_rules! as_wire_text {
         }
         impl FromColumn for $name {
             fn from_value(value: ValueRef<'_>) -> Result<Self, &'static str> {
-                text_of(value)
-                    .and_then(|text| serde_json::from_value(text.into()).ok())
-                    .ok_or($what)
+                let text = text_of(value).map(BorrowedStrDeserializer::<ValueError>::new);
+                text.and_then(|text| Self::deserialize(text).ok()).ok_or($what)
             }
         }
     )*};

@@ -6,9 +6,8 @@
 use bitspire_shared::ids::{EventId, PaymentHash, QuoteId, TxnId};
 use bitspire_shared::money::Sats;
 use bitspire_shared::time::Unix;
-use serde_json::Value;
 
-use super::column::{Json, text_enum};
+use super::column::{JsonText, text_enum};
 use super::row::{Row, legible, record};
 use super::{Around, Read, StoreError, Tx};
 use crate::ids::MachineId;
@@ -47,7 +46,7 @@ record! {
         /// Its exact amount.
         pub wire_sats: Sats,
         /// What was written beside it.
-        pub stamp: Json<Value>,
+        pub stamp: JsonText,
         /// The request's event.
         pub request_event_id: EventId,
         /// That event as JSON, whole.

@@ -64,7 +64,7 @@ use std::thread::{Builder, JoinHandle};
 use bitspire_shared::time::Unix;
 use tokio::sync::oneshot;
 
-pub use column::Json;
+pub use column::{Json, JsonText};
 pub use error::{ConstraintKind, OpenError, StoreError};
 pub use readers::Snapshot;
 pub use row::{Around, Kept, Read, Recorded, Tx};

@@ -94,7 +94,7 @@ fn gathered(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Proof, P
             quotes.extend(quotes::find(read, kept.quote_id)?);
             invoice = Some(Invoice {
                 bolt11: kept.bolt11,
-                stamp: kept.stamp.0.to_string(),
+                stamp: kept.stamp.as_str().to_owned(),
                 created_at: kept.created_at,
                 expires_at: kept.expires_at,
             });
@@ -181,7 +181,7 @@ fn gathered(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Proof, P
             direction: kept.direction,
             wire_sats: kept.wire_sats,
             settled_at: kept.settled_at,
-            extra: kept.extra.0.to_string(),
+            extra: kept.extra.as_str().to_owned(),
             status: kept.status,
             txid,
             principal_sats: parts.principal,

@@ -28,7 +28,7 @@ use crate::store::legs::LegKind;
 use crate::store::operators::{self, Operator};
 use crate::store::rules::{Destination, RuleSet, Scope, Share};
 use crate::store::settlements::{Consequences, Settlement, SettlementStatus};
-use crate::store::{Json, ledger};
+use crate::store::{Json, JsonText, ledger};
 use crate::wallet::simulated::{Behaviour, SimulatedNode};
 use crate::wallet::{InvoiceRequest, Wallet as _};
 

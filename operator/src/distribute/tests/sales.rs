@@ -75,7 +75,7 @@ impl World {
             direction: Direction::CashOut,
             status: SettlementStatus::Accepted,
             wire_sats: charge.wire(),
-            extra: Json(json!({})),
+            extra: JsonText::of(&json!({})),
             reason: None,
             txid: short.as_ref().map(|short| short.txid),
             quote_id: None,

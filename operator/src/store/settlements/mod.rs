@@ -18,10 +18,9 @@ use bitspire_shared::rpc::DispenseOutcome;
 use bitspire_shared::split::Parts;
 use bitspire_shared::time::Unix;
 use rust_decimal::Decimal;
-use serde_json::Value;
 
 use super::claims::{self, NewOwed};
-use super::column::{Json, text_enum};
+use super::column::{JsonText, text_enum};
 use super::outbox::{self, NewPush};
 use super::row::{Kept, Recorded, legible, record};
 use super::{Around, Read, StoreError, Tx, ledger};
@@ -90,7 +89,7 @@ record! {
         /// What moved on Lightning.
         pub wire_sats: Sats,
         /// What the wallet had beside the payment, as it came.
-        pub extra: Json<Value>,
+        pub extra: JsonText,
         /// Why it was refused.
         pub reason: Option<String>,
         /// The transaction.

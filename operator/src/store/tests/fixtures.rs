@@ -21,7 +21,7 @@ use crate::store::quotes::{self, Quote};
 use crate::store::requests::Request;
 use crate::store::settlements::{Distribution, Settlement, SettlementStatus};
 use crate::store::withdraws::{Purpose, Withdraw, WithdrawState};
-use crate::store::{ConstraintKind, Json, Store, StoreError, Tx};
+use crate::store::{ConstraintKind, Json, JsonText, Store, StoreError, Tx};
 
 pub(super) struct World {
     pub(super) store: Store,
@@ -172,7 +172,7 @@ pub(super) fn invoice(machine: MachineId, n: u8) -> Invoice {
         payment_hash: hash(n),
         bolt11: format!("lnbcrt1{n}"),
         wire_sats: Sats(105_000),
-        stamp: Json(json!({"source": "bitspire"})),
+        stamp: JsonText::of(&json!({"source": "bitspire"})),
         request_event_id: event_id(n),
         request_event: "{}".into(),
         created_at: Unix(101),
@@ -200,7 +200,7 @@ pub(super) fn settlement(machine: MachineId, n: u8) -> Settlement {
         direction: Direction::CashOut,
         status: SettlementStatus::Accepted,
         wire_sats: Sats(105_000),
-        extra: Json(json!({"source": "bitspire"})),
+        extra: JsonText::of(&json!({"source": "bitspire"})),
         reason: None,
         txid: Some(txid(n)),
         quote_id: Some(quote_id(n)),

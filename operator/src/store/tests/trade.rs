@@ -21,7 +21,7 @@ use crate::store::requests::{self, Begun, Reply};
 use crate::store::settlements::{
     self, Consequences, Distribution, Repeat, Report, Reported, Settlement, SettlementStatus,
 };
-use crate::store::{ConstraintKind, Json, Recorded, StoreError, ledger};
+use crate::store::{ConstraintKind, Json, JsonText, Recorded, StoreError, ledger};
 
 /// Loss prevented: a request that comes twice makes two invoices, or two answers.
 #[test]
@@ -155,7 +155,10 @@ fn a_payment_is_settled_once() {
     for other in [
         Settlement { wire_sats: Sats(105_001), ..row.clone() },
         Settlement { wallet_id: "wallet-2".into(), ..row.clone() },
-        Settlement { extra: Json(json!({"source": "bitspire", "txid": "other"})), ..row.clone() },
+        Settlement {
+            extra: JsonText::of(&json!({"source": "bitspire", "txid": "other"})),
+            ..row.clone()
+        },
         Settlement { direction: Direction::CashIn, ..row.clone() },
     ] {
         let refused = record(&world, other, Consequences::default()).unwrap_err();

@@ -13,7 +13,7 @@ use bitspire_operator::store::invoices::{self, InvoiceState};
 use bitspire_operator::store::machines::{self, Confirmation, Machine};
 use bitspire_operator::store::quotes::{self, Quote};
 use bitspire_operator::store::settlements::{self, SettlementStatus};
-use bitspire_operator::store::{Json, Read, StoreError};
+use bitspire_operator::store::{Json, JsonText, Read, StoreError};
 use bitspire_operator::wallet::{
     Cursor, FailureRule, Flow, Hint, Invoice, InvoiceRequest, PayState, Payment, Wallet,
     WalletError, WalletResult,
@@ -218,7 +218,7 @@ impl Shop {
                     payment_hash: invoice.payment_hash,
                     flow: Flow::Inbound,
                     state: PayState::Succeeded { amount, fee: Msat::ZERO, at },
-                    extra: invoice.stamp.0.clone(),
+                    extra: invoice.stamp.as_str().parse()?,
                 },
             ));
             rows.push((quote, invoice));
@@ -414,7 +414,7 @@ fn sale(app: &App, seller: &Seller) -> Result<(Quote, invoices::Invoice)> {
         payment_hash: PaymentHash::from_bytes(random()?),
         bolt11: "lnbcrt".into(),
         wire_sats: quote.wire_sats,
-        stamp: Json(serde_json::from_str(stamp.to_extra()?.get())?),
+        stamp: JsonText::of(&stamp.to_extra()?.get().parse()?),
         request_event_id,
         request_event: event.as_json(),
         created_at: now,

@@ -96,7 +96,7 @@ fn invoice(proof: &Proof) -> Option<Invoice> {
         payment_hash: proof.settlement.payment_hash,
         bolt11: invoice.bolt11.clone(),
         wire_sats: quote.wire_sats,
-        stamp: Json(serde_json::from_str(&invoice.stamp).unwrap_or_default()),
+        stamp: invoice.stamp.clone().into(),
         request_event_id: proof.settlement.request_event_id,
         request_event: proof.request_event.clone(),
         created_at: invoice.created_at,

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::{Proof, SealedProof};
 use crate::audit::report::Findings;
 use crate::audit::signed;
-use crate::store::Json;
 use crate::store::settlements::Settlement;
 
 /// Keys that a proof must be of.
@@ -101,7 +100,7 @@ fn row(proof: &Proof) -> Settlement {
         direction: s.direction,
         status: s.status,
         wire_sats: s.wire_sats,
-        extra: Json(serde_json::from_str(&s.extra).unwrap_or_default()),
+        extra: s.extra.clone().into(),
         reason: None,
         txid: Some(s.txid),
         quote_id: proof.quotes.first().map(|quote| quote.quote_id),
