@@ -134,6 +134,11 @@ impl Sig {
         Signature::from_slice(bytes).map(Self).map_err(|_| wrong)
     }
 
+    /// That of an event.
+    pub(crate) const fn of(event: &nostr::Event) -> Self {
+        Self(event.sig)
+    }
+
     pub(crate) const fn to_nostr(self) -> Signature {
         self.0
     }

@@ -18,6 +18,7 @@
 )]
 
 pub mod admit;
+pub mod batch;
 pub mod canonical;
 pub mod cash;
 pub mod clink;
@@ -29,7 +30,6 @@ pub mod money;
 pub mod nip01;
 pub mod nip44;
 pub mod nip46;
-pub mod own_signature;
 mod points;
 pub mod rate;
 pub mod receipt;
