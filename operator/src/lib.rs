@@ -30,3 +30,7 @@ pub mod store;
 mod testing;
 pub mod wallet;
 pub mod webhook;
+
+/// Millions of short-lived rows and messages on a few threads: see docs/adr/0014.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
