@@ -119,6 +119,8 @@ pub struct App {
     pub clink: Arc<Tally>,
     /// Places of the wallets' lists in the writer's queue: see `settle`.
     pub recording: Semaphore,
+    /// The same of what is hinted or polled: customers wait for it.
+    pub hinted: Semaphore,
     /// Who may do what at the relay; see [`Roster::refresh`].
     pub roster: Arc<Roster>,
     /// The embedded relay, where it runs in this process.
@@ -173,6 +175,7 @@ impl App {
             refusals: Arc::default(),
             clink: Arc::default(),
             recording: Semaphore::new(settle::TOGETHER),
+            hinted: Semaphore::new(settle::TOGETHER),
             roster,
             relay: OnceLock::new(),
             relays: Relays::default(),

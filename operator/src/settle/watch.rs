@@ -13,8 +13,9 @@ use bitspire_shared::error::{Classified as _, Kind};
 use bitspire_shared::ids::PaymentHash;
 use bitspire_shared::time::Unix;
 use futures_util::StreamExt as _;
-use tokio::sync::broadcast;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{LINGER_S, Looked, SettleError, aside, disown};
@@ -31,8 +32,9 @@ const RECONCILE: Duration = Duration::from_secs(180);
 const POLLED: u32 = 64;
 /// Hinted payments of one wallet that are looked up at a time.
 pub(super) const HINTS: usize = 8;
-/// Payments that are recorded at a time, of all wallets together: a fraction of the writer's queue,
-/// which others need, and two of its transactions, so that it has the next one when one is done.
+/// Payments that are recorded at a time, of all wallets together, and as many again of hints and polls,
+/// which wait for no list: fractions of the writer's queue, which others need, and two of its
+/// transactions, so that it has the next one when one is done.
 pub(crate) const TOGETHER: usize = 256;
 
 /// How far a cursor may lie ahead of our clock, which was set back perhaps.
@@ -72,8 +74,14 @@ pub(super) async fn watch(app: Arc<App>, wallet: Arc<dyn Wallet>) {
                         list_due = Instant::now();
                     }
                     let each = hashes.into_iter().map(|hash| hinted(&app, &*wallet, hash));
-                    let all = futures_util::stream::iter(each).buffer_unordered(HINTS);
-                    all.for_each(|result| std::future::ready(report(wallet.id(), result))).await;
+                    let mut each: FuturesUnordered<_> = each.collect();
+                    while let Some(result) = each.next().await {
+                        if result.is_err() {
+                            // its list has what was not looked up now
+                            list_due = list_due.min(Instant::now() + POLL);
+                        }
+                        report(wallet.id(), result);
+                    }
                 }
                 Ok(Hint::Missed) | Err(RecvError::Lagged(_)) => list_due = Instant::now(),
                 Err(RecvError::Closed) => hinting = false,
@@ -203,17 +211,22 @@ pub(super) async fn consider_all(
     wallet: &dyn Wallet,
     payments: Vec<Payment>,
 ) -> Result<(), SettleError> {
-    let each = payments.into_iter().map(|payment| recorded(app, wallet, payment));
+    let each = payments.into_iter().map(|payment| recorded(app, wallet, payment, &app.recording));
     let considered = futures_util::stream::iter(each).buffered(TOGETHER);
     let last =
         |failed, result: Result<Looked, SettleError>| std::future::ready(result.err().or(failed));
     considered.fold(None, last).await.map_or(Ok(()), Err)
 }
 
-/// Records a payment, or keeps it aside, when it has a place.
-async fn recorded(app: &App, wallet: &dyn Wallet, payment: Payment) -> Result<Looked, SettleError> {
+/// Records a payment, or keeps it aside, when it has one of these places.
+async fn recorded(
+    app: &App,
+    wallet: &dyn Wallet,
+    payment: Payment,
+    places: &Semaphore,
+) -> Result<Looked, SettleError> {
     // never closed; whoever came first goes first, so a list's order stays
-    let _place = app.recording.acquire().await;
+    let _place = places.acquire().await;
     aside::consider_or_keep(app, wallet, payment).await
 }
 
@@ -233,7 +246,7 @@ pub(super) async fn poll_open(app: &App, wallet: &dyn Wallet) -> Result<(), Sett
         let looked = async {
             match wallet.lookup(hash).await? {
                 // where it is kept, its invoice stays open, and the list's readings look for it
-                Some(payment) => recorded(app, wallet, payment).await,
+                Some(payment) => recorded(app, wallet, payment, &app.hinted).await,
                 None => disown(app, wallet, hash, Flow::Inbound).await,
             }
         };
@@ -268,12 +281,12 @@ pub(super) async fn hinted(
     let invoice = wallet.lookup(hash).await?;
     let own = invoice.is_some();
     match invoice {
-        Some(invoice) => recorded(app, wallet, invoice).await?,
+        Some(invoice) => recorded(app, wallet, invoice, &app.hinted).await?,
         None => disown(app, wallet, hash, Flow::Inbound).await?,
     };
     match wallet.lookup_payment(hash).await {
-        Ok(Some(payment)) => recorded(app, wallet, payment).await.map(|_| ()),
-        // the hint was of its invoice
+        Ok(Some(payment)) => recorded(app, wallet, payment, &app.hinted).await.map(|_| ()),
+        // the hint was of its invoice; a payment to itself that it takes back is found by the audit
         Ok(None) if own => Ok(()),
         Ok(None) => disown(app, wallet, hash, Flow::Outbound).await.map(|_| ()),
         // a wallet with one record for a hash has told it: the invoice

@@ -111,7 +111,7 @@ async fn lists_of_all_wallets_take_a_fraction_of_the_writers_queue() {
 }
 
 /// Loss prevented: customers at one wallet who pay in the same moment wait for a flush each, one after
-/// the other; or hints take more of the writer's queue than lists may.
+/// the other, or for the lists of all other wallets; or hints take more of the writer's queue than those.
 #[tokio::test]
 async fn hints_of_one_wallet_share_a_flush_and_take_a_place_each() {
     let world = World::new().await;
@@ -122,6 +122,8 @@ async fn hints_of_one_wallet_share_a_flush_and_take_a_place_each() {
     for _ in 0..HINTS {
         bolts.push(invoice_in(&world, "till", 700, json!({})).await);
     }
+    // lists have all of their places, and more wait for one: a hint waits for none of them
+    let lists = world.app.recording.acquire_many(TOGETHER.try_into().unwrap()).await.unwrap();
     let (release, held) = mpsc::channel::<()>();
     let first = world.app.store.write(move |_| held.recv().map_err(|_| StoreError::Busy));
     until(|| world.app.store.stats().waiting == 0).await;
@@ -129,7 +131,7 @@ async fn hints_of_one_wallet_share_a_flush_and_take_a_place_each() {
 
     bolts.iter().for_each(|invoice| pay(&world, &invoice.bolt11));
     until(|| world.app.store.stats().waiting == HINTS as u64).await;
-    assert_eq!(world.app.recording.available_permits(), TOGETHER - HINTS);
+    assert_eq!(world.app.hinted.available_permits(), TOGETHER - HINTS);
     release.send(()).unwrap();
     first.await.unwrap();
     for invoice in bolts {
@@ -137,7 +139,8 @@ async fn hints_of_one_wallet_share_a_flush_and_take_a_place_each() {
     }
     let after = world.app.store.stats();
     assert!(after.commits - before.commits <= 3, "{before:?} {after:?}");
-    until(|| world.app.recording.available_permits() == TOGETHER).await;
+    until(|| world.app.hinted.available_permits() == TOGETHER).await;
+    drop(lists);
 }
 
 /// The books have something else under the names of these payments, so that they cannot be recorded.

@@ -305,6 +305,24 @@ async fn a_payout_that_was_made_takes_no_later_failure() {
     assert_eq!(world.balance(Account::Wallet(machine)).await, -19_000);
 }
 
+/// Loss prevented: a payment whose wallet did not answer when it was hinted waits for minutes, since no
+/// poll looks for it.
+#[tokio::test]
+async fn a_hint_that_was_not_looked_up_is_soon_found_in_the_list() {
+    let world = World::new().await;
+    let till = Arc::new(Odd::over(&world));
+    world.app.tasks.spawn(watch(world.app.clone(), till.clone()));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while world.app.wallet_answers().is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "its list is not read");
+        tokio::task::yield_now().await;
+    }
+    let stray = invoice_in(&world, "till", 700, json!({})).await;
+    till.say(stray.payment_hash, Told::NoAnswer);
+    pay(&world, &stray.bolt11);
+    landed(&world, stray.payment_hash).await;
+}
+
 /// A settlement that a listener is about to record.
 pub(super) async fn landed(world: &World, hash: PaymentHash) -> Settlement {
     let deadline = tokio::time::Instant::now() + PATIENCE;
