@@ -50,16 +50,16 @@ pub(super) fn entry(findings: &mut Findings, expected: &Entry, found: Option<&En
 /// An entry as it is written: it reads, and its postings are its lines.
 pub(super) fn written(findings: &mut Findings, written: &Written) {
     findings.look(Check::Ledger);
-    let subject = format!("entry {}", written.id);
+    let subject = || format!("entry {}", written.id);
     match &written.booked {
-        Err(error) => findings.differ(Check::Ledger, subject, "a balanced entry", error),
+        Err(error) => findings.differ(Check::Ledger, subject(), "a balanced entry", error),
         Ok(booked) if booked.entry.postings() == written.postings => {}
         Ok(booked) => {
             let mut found = String::new();
             for line in &written.postings {
                 let _ = write!(found, "{} {:+} {}; ", line.account, line.amount, line.unit);
             }
-            let subject = format!("postings of {subject}");
+            let subject = format!("postings of {}", subject());
             findings.differ(Check::Ledger, subject, in_words(&booked.entry), found);
         }
     }

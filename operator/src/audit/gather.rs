@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use bitspire_shared::ids::{BayId, PubKey};
 use bitspire_shared::money::{Denomination, Direction, Sats};
-use bitspire_shared::own_signature::Own;
 use bitspire_shared::rpc::StateReport;
 use bitspire_shared::time::Unix;
 use nostr::SecretKey;
@@ -19,10 +18,12 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::marks::Marks;
+use super::opens::{Ciphers, Opens};
 use super::promises;
 use super::report::{Check, Findings};
 use super::rows::Rows;
 use super::sale::{self, Follows, Sale};
+use super::signatures::{Signatures, What};
 use super::wallet::Seen;
 use super::{books, signed};
 use crate::app::App;
@@ -45,9 +46,7 @@ pub(super) const PAGE: u32 = 500;
 pub(super) struct Given {
     /// The service key.
     pub(super) service: PubKey,
-    /// The same with its secret half.
-    pub(super) own: Arc<Own>,
-    /// That half.
+    /// Its secret half.
     pub(super) secret: SecretKey,
     /// The wallets that answered.
     pub(super) wallets: BTreeMap<String, Seen>,
@@ -64,14 +63,14 @@ impl Given {
         wallets: BTreeMap<String, Seen>,
         silent: BTreeMap<String, String>,
     ) -> Self {
-        let (service, own) = (app.service_key, Arc::new(Own::of(&app.service)));
-        let (secret, now) = (app.service.secret_key().clone(), app.clock.now());
-        Self { service, own, secret, wallets, silent, now }
+        let (service, secret) = (app.service_key, app.service.secret_key().clone());
+        let now = app.clock.now();
+        Self { service, secret, wallets, silent, now }
     }
 
     /// What opens machines' requests.
-    pub(super) fn opens(&self) -> signed::Opens {
-        signed::Opens::Service(Arc::new(signed::Ciphers::new(self.secret.clone())))
+    pub(super) fn opens(&self) -> Opens {
+        Opens::Service(Arc::new(Ciphers::new(self.secret.clone())))
     }
 }
 
@@ -102,6 +101,7 @@ pub(super) struct Gather<'a> {
     pub(super) findings: Findings,
     pub(super) machines: &'a Machines,
     pub(super) marks: &'a Marks,
+    pub(super) signatures: Signatures,
     /// What lies beside what was asked for.
     pub(super) rows: Rows<'a>,
 }
@@ -114,7 +114,8 @@ impl<'a> Gather<'a> {
         marks: &'a Marks,
     ) -> Self {
         let (findings, rows) = (Findings::default(), Rows::of(read));
-        Self { read, given, findings, machines, marks, rows }
+        let signatures = Signatures::default();
+        Self { read, given, findings, machines, marks, signatures, rows }
     }
 
     /// What follows from a settlement with its quote.
@@ -173,6 +174,9 @@ impl<'a> Gather<'a> {
             after = last.id;
             for settlement in page.iter().take_while(|kept| kept.id <= to) {
                 self.sale(settlement)?;
+            }
+            if self.signatures.are_many() {
+                self.signatures_hold()?;
             }
         }
         Ok(())
@@ -236,8 +240,17 @@ impl<'a> Gather<'a> {
         let keys = &machine.keys;
         let (read, id) = (self.read, quote.machine_id);
         let speaks = |key| spoke(read, id, key);
-        signed::quote(&mut self.findings, keys, quote, &document, machine.operator);
-        signed::invoice(&mut self.findings, keys, (invoice, quote), &speaks);
+        let (findings, later) = (&mut self.findings, &mut self.signatures);
+        signed::quote(findings, quote, &document, machine.operator);
+        let asked = What::Request(invoice.payment_hash, invoice.quote_id);
+        let sender = signed::invoice(findings, keys, (invoice, quote), &speaks, &mut |signed| {
+            later.put(signed, asked);
+            true
+        });
+        signed::by_service(findings, keys, quote, sender, &mut |signed| {
+            later.put(signed, What::Quote(quote.quote_id));
+            true
+        });
         if settlement.principal_sats.is_some() {
             signed::settlement(&mut self.findings, settlement, quote, invoice);
         }
@@ -296,7 +309,7 @@ pub(super) fn spoke(read: &Read<'_>, machine: MachineId, key: PubKey) -> bool {
 pub(super) fn machine(
     read: &Read<'_>,
     given: &Given,
-    opens: &signed::Opens,
+    opens: &Opens,
     row: KeptMachine,
 ) -> Result<Machine, StoreError> {
     let mut spires: Vec<_> = row.machine_npub.into_iter().collect();
@@ -304,7 +317,7 @@ pub(super) fn machine(
     spires.extend(earlier.iter().filter_map(|attempt| attempt.spire_key));
     let mut vaults = sessions::vaults(read, row.id)?;
     vaults.extend(row.vault_key);
-    let (service, opens) = (signed::Service::Own(given.own.clone()), opens.clone());
+    let (service, opens) = (given.service, opens.clone());
     let keys = signed::Keys { service, opens, spires, vaults };
     let heartbeat = cassettes::heartbeat(read, row.id)?;
     let said = heartbeat.as_ref().map(|heartbeat| heartbeat.body.0.clone());

@@ -66,7 +66,8 @@ impl Gather<'_> {
         kept: &Kept<SettlementId, Settlement>,
     ) -> Result<(), StoreError> {
         let settlement = &kept.row;
-        let subject = format!("settlement {}", settlement.payment_hash);
+        let hash = settlement.payment_hash;
+        let subject = || format!("settlement {hash}");
         let rows = legs::of_settlement(self.read, kept.id)?;
         self.findings.look(CHECK);
         match settlement.distribution {
@@ -81,28 +82,34 @@ impl Gather<'_> {
                 };
                 if let Some(leg) = latest.iter().find(|leg| open(leg)) {
                     let found = format!("leg {} is {}", leg.id, leg.state);
-                    self.findings.differ(CHECK, &subject, "every leg ended", found);
+                    self.findings.differ(CHECK, subject(), "every leg ended", found);
                 }
             }
             state => {
                 let why = settlement.hold_reason.as_deref().unwrap_or("its legs have not ended");
-                let reason = format!("not distributed, {state}: {why}");
-                self.findings.wait(CHECK, &subject, reason, Some(settlement.settled_at));
+                // most of them are more than are listed: words are made for those only
+                self.findings.wait(
+                    CHECK,
+                    format_args!("settlement {hash}"),
+                    format_args!("not distributed, {state}: {why}"),
+                    Some(settlement.settled_at),
+                );
             }
         }
         let Some(parts) = settlement.parts() else { return Ok(()) };
         let Some(first) = rows.first() else {
             if !lps::shares_of(self.read, kept.id)?.is_empty() {
-                self.findings.differ(CHECK, &subject, "legs of what its providers got", "none");
+                self.findings.differ(CHECK, subject(), "legs of what its providers got", "none");
             }
             // the platform's fee has a leg whether or not it has a wallet
             let ended = settlement.distribution == Distribution::Processed;
             if ended && parts.platform_fee > Sats::ZERO {
                 let expected = format!("a leg of {} sats", parts.platform_fee);
-                self.findings.differ(CHECK, subject, expected, "none");
+                self.findings.differ(CHECK, subject(), expected, "none");
             }
             return Ok(());
         };
+        let subject = subject();
         let Some(machine) = self.machines.get(&settlement.machine_id) else { return Ok(()) };
         // the platform's may have come later, where there was none
         let platform = rows.iter().find(|leg| leg.kind == LegKind::SuperFee);

@@ -23,6 +23,7 @@ pub mod keys;
 mod legs;
 mod marks;
 mod one;
+mod opens;
 mod parts;
 mod payouts;
 mod promises;
@@ -33,17 +34,21 @@ mod report;
 mod rows;
 mod sale;
 mod service;
+mod signatures;
 mod signed;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wallet;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::thread;
 
 use bitspire_shared::canonical::sha256;
 use bitspire_shared::ids::PaymentHash;
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::app::App;
 use crate::http::error::in_words;
@@ -60,18 +65,30 @@ use wallet::Seen;
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn run(app: &App) -> Result<Audit, StoreError> {
+pub async fn run(app: &Arc<App>) -> Result<Audit, StoreError> {
     // one at a time: each of them reads everything
     let _turn = app.auditing.lock().await;
     let mut lists = BTreeMap::new();
     let mut silent = BTreeMap::new();
+    let threads = thread::available_parallelism().map_or(1, Into::into);
+    // to make a list of a hundred thousand short takes a second
+    let places = Arc::new(Semaphore::new(threads));
+    let mut reads = JoinSet::new();
     for (id, wallet) in &app.wallets {
-        match before(app, &**wallet).await {
-            Ok(list) => drop(lists.insert(id.clone(), list)),
-            Err(error) => drop(silent.insert(id.clone(), in_words(&error))),
+        let (app, places) = (app.clone(), places.clone());
+        let (id, wallet) = (id.clone(), wallet.clone());
+        reads.spawn(async move {
+            // never closed
+            let _place = places.acquire().await;
+            (id, before(&app, &*wallet).await)
+        });
+    }
+    while let Some(read) = reads.join_next().await {
+        match read.map_err(broken_off)? {
+            (id, Ok(list)) => drop(lists.insert(id, list)),
+            (id, Err(error)) => drop(silent.insert(id, in_words(&error))),
         }
     }
-    let threads = thread::available_parallelism().map_or(1, Into::into);
     let snapshots = app.store.snapshots(threads).await?;
     let mut wallets = BTreeMap::new();
     for (id, list) in lists {
@@ -83,7 +100,11 @@ pub async fn run(app: &App) -> Result<Audit, StoreError> {
     }
     let given = Given::of(app, wallets, silent);
     let audit = tokio::task::spawn_blocking(move || parts::run(snapshots, &given)).await;
-    audit.unwrap_or_else(|error| Err(StoreError::Stopped { reason: error.to_string() }))
+    audit.unwrap_or_else(|error| Err(broken_off(error)))
+}
+
+fn broken_off(error: JoinError) -> StoreError {
+    StoreError::Stopped { reason: error.to_string() }
 }
 
 type Payments = BTreeMap<PaymentHash, Payment>;

@@ -95,6 +95,7 @@ fn look(read: &Read<'_>, given: &Given, id: SettlementId) -> Result<Audit, Store
         all.findings.differ(super::report::Check::Wallet, subject, expected, why);
     }
     all.sale(&settlement)?;
+    all.signatures_hold()?;
     if let Some(txid) = settlement.txid {
         for report in settlements::reports(read, settlement.machine_id, txid)? {
             if let Some(machine) = all.machines.get(&report.machine_id) {

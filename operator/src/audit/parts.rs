@@ -142,7 +142,7 @@ impl Shared<'_> {
                     let read = snapshot.read();
                     let mut all = Gather::new(&read, self.given, self.machines, self.marks);
                     while let Some((number, part)) = take().and_then(|n| Some((n, parts.get(n)?))) {
-                        let ran = part.run(&mut all);
+                        let ran = part.run(&mut all).and_then(|()| all.signatures_hold());
                         let ran = ran.map(|()| std::mem::take(&mut all.findings));
                         let failed = ran.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).insert(number, ran);

@@ -1,5 +1,6 @@
 //! Reads what goes to customers: withdraws, attempts to pay them, debts; and what made an entry.
 
+use bitspire_shared::batch::Signed;
 use bitspire_shared::ids::{ChangeId, PaymentHash, TxnId, WithdrawId};
 use bitspire_shared::money::Sats;
 use bitspire_shared::split::Parts;
@@ -159,7 +160,9 @@ impl Gather<'_> {
         for lot in lots {
             let Some(quote) = quotes::find(self.read, lot.quote_id)? else { continue };
             let document = self.rows.document(quote.fees_event_id)?;
-            signed::quote(&mut self.findings, &machine.keys, &quote, &document, machine.operator);
+            let (findings, at_once) = (&mut self.findings, &mut |one: Signed| one.holds());
+            signed::by_service(findings, &machine.keys, &quote, None, at_once);
+            signed::quote(findings, &quote, &document, machine.operator);
         }
         Ok(())
     }

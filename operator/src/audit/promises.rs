@@ -31,10 +31,10 @@ pub(super) fn dispense(
         return;
     }
     findings.look(Check::Dispense);
-    let subject = format!("settlement {}", settlement.payment_hash);
+    let subject = || format!("settlement {}", settlement.payment_hash);
     for (report, why) in &follows.doubts {
         let expected = format!("report {report}: notes out and notes owed as promised");
-        findings.differ(Check::Dispense, &subject, expected, why);
+        findings.differ(Check::Dispense, subject(), expected, why);
     }
     let words = |outcome: Option<DispenseOutcome>| match outcome {
         None => "not reported".to_owned(),
@@ -42,16 +42,17 @@ pub(super) fn dispense(
     };
     let (expected, found) = (follows.outcome, settlement.dispense_outcome);
     if expected != found {
-        findings.differ(Check::Dispense, &subject, words(expected), words(found));
+        findings.differ(Check::Dispense, subject(), words(expected), words(found));
     }
     let paid = Some(settlement.settled_at);
     match follows.outcome {
         Some(DispenseOutcome::Uncertain) => {
             let reason = "nobody knows where its notes are: a person decides";
-            findings.wait(Check::Dispense, subject, reason, settlement.reported_at);
+            findings.wait(Check::Dispense, subject(), reason, settlement.reported_at);
         }
         None if follows.doubts.is_empty() && now.since(settlement.settled_at) > REPORT_S => {
-            findings.wait(Check::Dispense, subject, "paid, and not reported by its machine", paid);
+            let reason = "paid, and not reported by its machine";
+            findings.wait(Check::Dispense, subject(), reason, paid);
         }
         _ => {}
     }

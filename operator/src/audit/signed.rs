@@ -4,25 +4,22 @@
 //! a vault that one of the machine's sessions was opened with; a quote or a promise only by the
 //! service key. The text of a request is decrypted and compared with the row that came of it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
+use bitspire_shared::batch::Signed;
 use bitspire_shared::canonical::Sig;
-use bitspire_shared::ids::{EventId, PubKey};
+use bitspire_shared::ids::{EventId, PaymentHash, PubKey, QuoteId};
 use bitspire_shared::money::{Direction, FeePpm, Fiat, Rate, Sats};
 use bitspire_shared::nip01;
-use bitspire_shared::nip44::{ConversationKey, MessageKeys, Nip44Error};
-use bitspire_shared::own_signature::Own;
 use bitspire_shared::rpc::{
     CreateWithdraw, DispenseReport, QuoteTerms, Request, RpcRequest, SignedText, StateReport,
     VaultBody, VaultSigned, WithdrawTerms,
 };
 use bitspire_shared::settlement::Stamp;
 use bitspire_shared::split::FeePair;
-use nostr::{Event, JsonUtil, SecretKey};
+use nostr::{Event, JsonUtil};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::opens::Opens;
 use super::report::{Check, Findings};
 use crate::store::documents::{Document, Fees};
 use crate::store::invoices::Invoice;
@@ -36,79 +33,13 @@ const CHECK: Check = Check::Requests;
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     /// The service key.
-    pub(super) service: Service,
+    pub(super) service: PubKey,
     /// What opens what machines wrote to it.
     pub(super) opens: Opens,
     /// The machine's own keys, of all its pairings.
     pub(super) spires: Vec<PubKey>,
     /// The vaults that it had.
     pub(super) vaults: Vec<PubKey>,
-}
-
-/// The service key, as far as it is known.
-#[derive(Clone, Debug)]
-pub(super) enum Service {
-    /// Both halves: what it signed is checked in less time.
-    Own(Arc<Own>),
-    /// The public half.
-    Named(PubKey),
-}
-
-impl Service {
-    fn signed(&self, terms: &impl SignedText, sig: &Sig) -> bool {
-        match self {
-            Self::Own(key) => key.signed(sig, &terms.text()),
-            Self::Named(key) => terms.verify(sig, key).is_ok(),
-        }
-    }
-}
-
-/// What opens a machine's request.
-#[derive(Clone, Debug)]
-pub(super) enum Opens {
-    /// The secret half of the service key: every one of them.
-    Service(Arc<Ciphers>),
-    /// The keys of one message: the one that they are disclosed for.
-    Message(MessageKeys),
-}
-
-impl Opens {
-    fn read(&self, author: &PubKey, content: &str) -> Result<String, Nip44Error> {
-        match self {
-            Self::Service(ciphers) => ciphers.with(author)?.decrypt(content),
-            Self::Message(keys) => keys.decrypt(content),
-        }
-    }
-}
-
-/// Authors whose conversation keys are kept at a time.
-const CIPHERS: usize = 4_096;
-
-/// The service's conversations: a machine has written most of its requests with one key.
-#[derive(Debug)]
-pub(super) struct Ciphers {
-    secret: SecretKey,
-    kept: Mutex<HashMap<PubKey, ConversationKey>>,
-}
-
-impl Ciphers {
-    pub(super) fn new(secret: SecretKey) -> Self {
-        Self { secret, kept: Mutex::default() }
-    }
-
-    fn with(&self, author: &PubKey) -> Result<ConversationKey, Nip44Error> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = lock().get(author) {
-            return Ok(key.clone());
-        }
-        let key = ConversationKey::derive(&self.secret, author)?;
-        let mut kept = lock();
-        if kept.len() >= CIPHERS {
-            kept.clear();
-        }
-        kept.insert(*author, key.clone());
-        Ok(key)
-    }
 }
 
 /// A fee document, with its event's signature checked once for all quotes that name it.
@@ -129,16 +60,23 @@ impl FeeDocument {
     }
 }
 
+/// Whether a signature holds: now, or as far as can be told before many are looked at together. Then
+/// whatever else is wrong with the same row is told beside it.
+pub(super) type Holds<'a> = &'a mut dyn FnMut(Signed) -> bool;
+
+const FORGED: &str = "an event whose id or signature does not hold";
+
 /// The request in a stored event; `speaks` says whether a key spoke for the machine.
 fn request(
     keys: &Keys,
     json: &str,
     speaks: &dyn Fn(PubKey) -> bool,
+    holds: Holds<'_>,
 ) -> Result<(EventId, PubKey, RpcRequest), String> {
     let event = Event::from_json(json).map_err(|_| "no event".to_owned())?;
     let author = PubKey::new(event.pubkey).map_err(|e| e.to_string())?;
-    if !nip01::id_holds(&event) || !nip01::signature_holds(&event) {
-        return Err("an event whose id or signature does not hold".to_owned());
+    if !nip01::id_holds(&event) || !holds(Signed::event(&event, author)) {
+        return Err(FORGED.to_owned());
     }
     if !keys.spires.contains(&author) && !speaks(author) {
         return Err(format!("an event by {author}, which never spoke for this machine"));
@@ -148,18 +86,19 @@ fn request(
     Ok((EventId::from_bytes(event.id.to_bytes()), author, request.into_call()))
 }
 
-/// The request and the stamp of an invoice.
+/// The request and the stamp of an invoice; the machine's key that the stamp names.
 pub(super) fn invoice(
     findings: &mut Findings,
     keys: &Keys,
     (invoice, quote): (&Invoice, &Quote),
     speaks: &dyn Fn(PubKey) -> bool,
-) {
+    holds: Holds<'_>,
+) -> Option<PubKey> {
     findings.look(CHECK);
     // a million of them hold: words are made for what differs
-    let subject = || format!("invoice {}", invoice.payment_hash);
-    let expected = || format!("create_invoice for quote {}", invoice.quote_id);
-    match request(keys, &invoice.request_event, speaks) {
+    let subject = || of_invoice(invoice.payment_hash);
+    let expected = || asked_for(invoice.quote_id);
+    match request(keys, &invoice.request_event, speaks, holds) {
         Err(found) => findings.differ(CHECK, subject(), expected(), found),
         Ok((id, _, RpcRequest::CreateInvoice(body)))
             if body.quote_id == invoice.quote_id && id == invoice.request_event_id => {}
@@ -170,7 +109,7 @@ pub(super) fn invoice(
     }
     findings.look(CHECK);
     let stamp = Stamp::parse_by(invoice.stamp.as_str(), &keys.spires);
-    if !stamp.is_ok_and(|stamp| says(&stamp, quote, invoice)) {
+    if !stamp.as_ref().is_ok_and(|stamp| says(stamp, quote, invoice)) {
         let (expected, found) = (stamped(quote, invoice), read(invoice.stamp.as_str()));
         findings.differ(CHECK, format!("stamp of {}", subject()), expected, found);
     }
@@ -180,6 +119,20 @@ pub(super) fn invoice(
         let expected = format!("{} sats of transaction {}", quote.wire_sats, quote.txid);
         findings.differ(CHECK, subject(), expected, found);
     }
+    stamp.ok().map(|stamp| stamp.sender)
+}
+
+fn of_invoice(hash: PaymentHash) -> String {
+    format!("invoice {hash}")
+}
+
+fn asked_for(quote: QuoteId) -> String {
+    format!("create_invoice for quote {quote}")
+}
+
+/// The request for an invoice, whose signature was looked at later, is not its author's.
+pub(super) fn request_fails(findings: &mut Findings, hash: PaymentHash, quote: QuoteId) {
+    findings.differ(CHECK, of_invoice(hash), asked_for(quote), FORGED);
 }
 
 /// Whether a stamp says what it has to.
@@ -242,21 +195,52 @@ pub(super) fn terms(quote: &Quote, spire: PubKey) -> QuoteTerms {
     }
 }
 
-/// A quote: signed by the service, its sums by its rate and by its fee document.
-pub(super) fn quote(
+/// A quote is signed by the service, for one of the machine's keys, of which `likely` is tried first.
+pub(super) fn by_service(
     findings: &mut Findings,
     keys: &Keys,
+    quote: &Quote,
+    likely: Option<PubKey>,
+    holds: Holds<'_>,
+) {
+    findings.look(CHECK);
+    if !is_by_service(keys, quote, likely, holds) {
+        not_by_service(findings, quote.quote_id);
+    }
+}
+
+pub(super) fn is_by_service(
+    keys: &Keys,
+    quote: &Quote,
+    likely: Option<PubKey>,
+    holds: Holds<'_>,
+) -> bool {
+    let by_us = |spire: &PubKey| {
+        let text = terms(quote, *spire).text();
+        holds(Signed::text(&text, keys.service, quote.quote_sig))
+    };
+    let likely = likely.filter(|key| keys.spires.contains(key));
+    likely.iter().chain(&keys.spires).any(by_us)
+}
+
+pub(super) fn not_by_service(findings: &mut Findings, quote: QuoteId) {
+    let expected = "quote_sig by the service key over the row";
+    findings.differ(CHECK, of_quote(quote), expected, "none");
+}
+
+fn of_quote(quote: QuoteId) -> String {
+    format!("quote {quote}")
+}
+
+/// A quote: its sums by its rate and by its fee document.
+pub(super) fn quote(
+    findings: &mut Findings,
     quote: &Quote,
     document: &FeeDocument,
     operator: Option<PubKey>,
 ) {
-    findings.look(CHECK);
-    let subject = || format!("quote {}", quote.quote_id);
+    let subject = || of_quote(quote.quote_id);
     let fiat = Fiat::new(quote.fiat_minor, quote.fiat_code);
-    let by_us = |spire: &PubKey| keys.service.signed(&terms(quote, *spire), &quote.quote_sig);
-    if !keys.spires.iter().any(by_us) {
-        findings.differ(CHECK, subject(), "quote_sig by the service key over the row", "none");
-    }
     findings.look(CHECK);
     let found = (quote.principal_sats, quote.fee_sats, quote.wire_sats);
     let sums = sums(quote.rate_nano, fiat, quote.direction, quote);
@@ -324,7 +308,7 @@ pub(super) fn withdraw(
     let subject = format!("withdraw {}", withdraw.withdraw_id);
     let json = withdraw.request_event.as_deref().unwrap_or_default();
     let expected = "create_withdraw of these notes, signed by the machine's vault";
-    match request(keys, json, speaks) {
+    match request(keys, json, speaks, &mut |signed| signed.holds()) {
         Err(found) => findings.differ(CHECK, &subject, expected, found),
         Ok((_, _, RpcRequest::CreateWithdraw(claim))) => match by_vault(keys, &claim) {
             None => findings.differ(CHECK, &subject, expected, "a vault_sig by no vault of it"),
@@ -347,7 +331,7 @@ pub(super) fn withdraw(
                     net_sats: withdraw.net_sats,
                     expires_at: withdraw.expires_at,
                 };
-                keys.service.signed(&terms, &sig)
+                terms.verify(&sig, &keys.service).is_ok()
             })
         })
     };

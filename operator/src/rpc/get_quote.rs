@@ -30,7 +30,7 @@ use crate::ids::MachineId;
 use crate::rates::{Origin, Price, stated};
 use crate::store::documents::{self, DocumentKind};
 use crate::store::quotes::{self, Quote as Row};
-use crate::store::{Json, Read, StoreError, Tx, claims, invoices, legs, volume, withdraws};
+use crate::store::{JsonText, Read, StoreError, Tx, claims, invoices, legs, volume, withdraws};
 use crate::wallet::Wallet;
 
 pub(super) async fn answer(rpc: &Arc<Rpc>, call: Call, body: GetQuote) -> Result<Reply, Failure> {
@@ -139,7 +139,7 @@ fn again(row: &Row, body: &GetQuote, spire: PubKey, service: &Keys) -> Result<Qu
         fees_event_id: row.fees_event_id,
         ttl_s: row.ttl_s,
     };
-    let origins: Vec<Origin> = serde_json::from_value(row.sources.0.clone())?;
+    let origins: Vec<Origin> = serde_json::from_str(row.sources.as_str())?;
     Ok(Quote { quote_sig: row.quote_sig, ..Quote::sign(&terms, stated(&origins), service) })
 }
 
@@ -196,7 +196,7 @@ impl Asked {
             fiat_minor: quote.fiat_minor,
             fiat_code: quote.fiat_code,
             rate_nano: quote.exchange_rate,
-            sources: Json(serde_json::to_value(&price.origins)?),
+            sources: JsonText::of(&serde_json::to_value(&price.origins)?),
             platform_fee_ppm: fees.fees.platform(),
             operator_fee_ppm: fees.fees.operator(),
             fees_event_id: quote.fees_event_id,

@@ -298,13 +298,13 @@ impl<T: DeserializeOwned> FromColumn for Json<T> {
     }
 }
 
-/// JSON as the text that stands in the database: whoever reads a row seldom looks at it, and parses it
-/// then.
+/// JSON as the text that stands in the database, whose tables take nothing else: whoever reads a row
+/// seldom looks at it, and parses it then. Two are equal if their texts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonText(String);
 
 impl JsonText {
-    /// The text of a value: equal for equal ones.
+    /// The text of a value: the same for equal ones.
     #[must_use]
     pub fn of(value: &serde_json::Value) -> Self {
         Self(value.to_string())
@@ -320,6 +320,20 @@ impl JsonText {
 impl From<String> for JsonText {
     fn from(text: String) -> Self {
         Self(text)
+    }
+}
+
+// in a document, such as a proof, it stands as the value
+impl serde::Serialize for JsonText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = serde_json::from_str::<serde_json::Value>(&self.0);
+        value.map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for JsonText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde_json::Value::deserialize(deserializer).map(|value| Self::of(&value))
     }
 }
 

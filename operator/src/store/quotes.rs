@@ -4,9 +4,8 @@ use bitspire_shared::canonical::Sig;
 use bitspire_shared::ids::{ClaimHash, EventId, QuoteId, RequestId, TxnId};
 use bitspire_shared::money::{Currency, Direction, FeePpm, Rate, Sats};
 use bitspire_shared::time::Unix;
-use serde_json::Value;
 
-use super::column::Json;
+use super::column::JsonText;
 use super::row::{legible, record};
 use super::{Around, Read, StoreError, Tx};
 use crate::ids::MachineId;
@@ -35,7 +34,7 @@ record! {
         /// The rate.
         pub rate_nano: Rate,
         /// Where the rate came from, and how old it was.
-        pub sources: Json<Value>,
+        pub sources: JsonText,
         /// The platform's fee.
         pub platform_fee_ppm: FeePpm,
         /// The operator's fee.

@@ -6,6 +6,7 @@ mod planted;
 mod recycled;
 mod service;
 pub(crate) mod shop;
+mod signatures;
 
 use bitspire_shared::document::Action;
 use bitspire_shared::ids::WithdrawId;

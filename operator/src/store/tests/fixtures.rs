@@ -21,7 +21,7 @@ use crate::store::quotes::{self, Quote};
 use crate::store::requests::Request;
 use crate::store::settlements::{Distribution, Settlement, SettlementStatus};
 use crate::store::withdraws::{Purpose, Withdraw, WithdrawState};
-use crate::store::{ConstraintKind, Json, JsonText, Store, StoreError, Tx};
+use crate::store::{ConstraintKind, JsonText, Store, StoreError, Tx};
 
 pub(super) struct World {
     pub(super) store: Store,
@@ -148,7 +148,7 @@ pub(super) fn quote(machine: MachineId, n: u8, direction: Direction) -> Quote {
         fiat_minor: 9_000,
         fiat_code: "EUR".parse().unwrap(),
         rate_nano: Rate::from_nano(1_111_111_111_111).unwrap(),
-        sources: Json(json!([{"source": "test", "age_s": 3}])),
+        sources: JsonText::of(&json!([{"source": "test", "age_s": 3}])),
         platform_fee_ppm: FeePpm::new(20_000).unwrap(),
         operator_fee_ppm: FeePpm::new(30_000).unwrap(),
         fees_event_id: event_id(7),

@@ -13,7 +13,7 @@ use bitspire_operator::store::invoices::{self, InvoiceState};
 use bitspire_operator::store::machines::{self, Confirmation, Machine};
 use bitspire_operator::store::quotes::{self, Quote};
 use bitspire_operator::store::settlements::{self, SettlementStatus};
-use bitspire_operator::store::{Json, JsonText, Read, StoreError};
+use bitspire_operator::store::{JsonText, Read, StoreError};
 use bitspire_operator::wallet::{
     Cursor, FailureRule, Flow, Hint, Invoice, InvoiceRequest, PayState, Payment, Wallet,
     WalletError, WalletResult,
@@ -376,7 +376,7 @@ fn sale(app: &App, seller: &Seller) -> Result<(Quote, invoices::Invoice)> {
         fiat_minor: fiat.minor,
         fiat_code: fiat.currency,
         rate_nano: rate,
-        sources: Json(json!([])),
+        sources: JsonText::of(&json!([])),
         platform_fee_ppm: pair()?.platform(),
         operator_fee_ppm: pair()?.operator(),
         fees_event_id: seller.fees,

@@ -1,5 +1,6 @@
 //! Who asked for what, and what was promised: seal, session, request, quotes.
 
+use bitspire_shared::batch::Signed;
 use bitspire_shared::ids::{EventId, PubKey};
 use bitspire_shared::money::{Direction, Fiat};
 use bitspire_shared::time::Unix;
@@ -111,7 +112,8 @@ pub(super) fn request(looked: &Looked<'_>, findings: &mut Findings) -> String {
     match (proof.settlement.direction, invoice(proof), &proof.withdraw) {
         (Direction::CashOut, Some(invoice), None) => {
             if let Some(quote) = proof.quotes.first() {
-                signed::invoice(findings, &looked.keys, (&invoice, quote), &speaks);
+                let at_once = &mut |one: Signed| one.holds();
+                signed::invoice(findings, &looked.keys, (&invoice, quote), &speaks, at_once);
                 signed::settlement(findings, &looked.settlement, quote, &invoice);
                 findings.same(REQUESTS, "quotes", 1, proof.quotes.len());
             }
@@ -185,7 +187,8 @@ pub(super) fn quotes(looked: &Looked<'_>, findings: &mut Findings) -> String {
         let fees = proof.fees.iter().find(|fees| fees.event_id == quote.fees_event_id);
         let document = fees.map(|fees| FeeDocument::new(&document(fees, quote.direction)));
         let document = document.unwrap_or_default();
-        signed::quote(findings, &looked.keys, quote, &document, proof.operator);
+        signed::by_service(findings, &looked.keys, quote, None, &mut |one| one.holds());
+        signed::quote(findings, quote, &document, proof.operator);
         findings.same(REQUESTS, "machine of the quote", proof.machine.id, quote.machine_id);
         findings.same(REQUESTS, "transaction", proof.settlement.txid, quote.txid);
         findings.same(REQUESTS, "direction", proof.settlement.direction, quote.direction);

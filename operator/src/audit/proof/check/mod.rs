@@ -10,6 +10,7 @@ use bitspire_shared::ids::PubKey;
 use serde::Serialize;
 
 use super::{Proof, SealedProof};
+use crate::audit::opens::Opens;
 use crate::audit::report::Findings;
 use crate::audit::signed;
 use crate::store::settlements::Settlement;
@@ -57,8 +58,8 @@ type Run = fn(&Looked<'_>, &mut Findings) -> String;
 pub fn check(sealed: &SealedProof, pins: Pins) -> Checked {
     let proof = &sealed.proof;
     let keys = signed::Keys {
-        service: signed::Service::Named(proof.service),
-        opens: signed::Opens::Message(proof.request_keys.clone()),
+        service: proof.service,
+        opens: Opens::Message(proof.request_keys.clone()),
         spires: vec![proof.machine.spire],
         vaults: vec![proof.machine.vault],
     };

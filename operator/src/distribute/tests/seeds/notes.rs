@@ -98,7 +98,7 @@ impl Bench {
             fiat_minor: 2_000,
             fiat_code: "EUR".parse().unwrap(),
             rate_nano: Rate::from_nano(1_037_000_000_000).unwrap(),
-            sources: Json(json!([])),
+            sources: JsonText::of(&json!([])),
             platform_fee_ppm: FeePpm::new(20_000).unwrap(),
             operator_fee_ppm: FeePpm::new(30_000).unwrap(),
             fees_event_id: fees_event(),
