@@ -69,14 +69,6 @@ pub struct Head {
     pub expiration: Option<Unix>,
 }
 
-/// The whole event of a relay's message `["EVENT", subscription, event]`, not verified; `None` for
-/// any other text.
-#[must_use]
-pub fn whole_event(text: &str) -> Option<nostr::Event> {
-    let message: (&str, IgnoredAny, nostr::Event) = serde_json::from_str(text).ok()?;
-    (message.0 == "EVENT").then_some(message.2)
-}
-
 impl<'a> Frame<'a> {
     /// Reads a text message.
     ///

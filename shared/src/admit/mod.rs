@@ -16,6 +16,7 @@ mod budget;
 mod head;
 mod refusal;
 mod seen;
+mod whole;
 
 use crate::clink;
 use crate::rate::{Keyed, RateLimited};
@@ -23,9 +24,10 @@ use crate::rpc::{self, RpcName};
 use crate::time::{Mono, Unix};
 
 pub use budget::RelayBudget;
-pub use head::{EventHead, Frame, Head, HeadTags, whole_event};
+pub use head::{EventHead, Frame, Head, HeadTags};
 pub use refusal::{Level, Refusal, Refused, ReplyRule, Stage};
 pub use seen::SeenIds;
+pub use whole::whole_event;
 
 /// Bytes that the largest event needs whose content is one NIP-44 payload: 87 472 of base64, the
 /// rest for envelope and tags.

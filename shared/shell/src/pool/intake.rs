@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bitspire_shared::admit::{MAX_FRAME, whole_event};
+use bitspire_shared::admit::{Frame, MAX_FRAME, whole_event};
 use nostr_sdk::{Event, EventId};
 use tokio::sync::mpsc;
 
@@ -47,7 +47,7 @@ impl Intake {
         if text.len() > MOST_BYTES || !(self.keep)(text) {
             return false;
         }
-        let Some(event) = whole_event(text) else { return true };
+        let Some(event) = whole_event(text) else { return Frame::parse(text) == Ok(Frame::Other) };
         let (id, known) = (event.id, self.seen().contains(&event.id));
         // the id is remembered last: a forged copy must not shut the true one out
         if !known
@@ -96,7 +96,7 @@ mod tests {
 
     /// Loss prevented: a forged or changed event that is believed; a forged copy that shuts the true
     /// event out; an event that takes effect twice since two relays carry it; an answer of a relay
-    /// that is kept from the SDK.
+    /// that is kept from the SDK; an event that the SDK reads otherwise than this service.
     #[test]
     fn what_holds_comes_through_once() {
         let (intake, mut out) = Intake::new(Arc::new(|text: &str| !text.contains("refused")));
@@ -121,10 +121,17 @@ mod tests {
             format!("[\"OK\",\"{id}\",true,\"\"]"),
             "[\"EOSE\",\"all\"]".to_owned(),
             "[\"CLOSED\",\"all\",\"error: no\"]".to_owned(),
-            "[\"EVENT\",\"all\",{}]".to_owned(),
         ] {
             assert!(intake.passes(&other), "{other}");
         }
+        let shouted = frame(&note("shouted"));
+        let shouted = shouted.replace(&shouted[22..86], &shouted[22..86].to_uppercase());
+        for odd in
+            ["[\"EVENT\",\"all\",{}]", "[\"\\u0045VENT\",\"all\",{}]", "{}", "no JSON", &shouted]
+        {
+            assert!(!intake.passes(odd), "{odd}");
+        }
+        assert!(out.try_recv().is_err());
         assert_eq!(intake.take_lost(), 0);
     }
 
