@@ -12,16 +12,16 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use bitspire_shared::nip01;
 use nostr::Event;
 
-use crate::lately::Lately;
-
-/// Signatures that are remembered at least; at most twice as many, of about 100 bytes.
+/// Signatures that are remembered, of about 100 bytes each; a power of two.
 const REMEMBERED: usize = 4_096;
 
 /// An id, which binds the author, and a signature.
 type Signed = ([u8; 32], [u8; 64]);
 
-static LATELY: LazyLock<Mutex<Lately<Signed>>> =
-    LazyLock::new(|| Mutex::new(Lately::new(REMEMBERED)));
+/// Each has its place by its id, which is a hash already: whoever takes another's place costs it a
+/// second check.
+static LATELY: LazyLock<Mutex<Box<[Option<Signed>]>>> =
+    LazyLock::new(|| Mutex::new(vec![None; REMEMBERED].into_boxed_slice()));
 
 /// Whether the event's id is its own, and its signature its author's.
 #[must_use]
@@ -33,32 +33,43 @@ pub fn holds(event: &Event) -> bool {
 #[must_use]
 pub fn signature_holds(event: &Event) -> bool {
     let signed = signed(event);
-    if lately().contains(&signed) {
+    if lately().get(place(&signed)) == Some(&Some(signed)) {
         return true;
     }
     let holds = nip01::signature_holds(event);
     if holds {
-        lately().insert(signed);
+        remember(signed);
     }
     holds
 }
 
 /// The event was signed, or its id and signature checked, by this process: [`holds`] is true of it.
 pub fn is_known(event: &Event) {
-    lately().insert(signed(event));
+    remember(signed(event));
+}
+
+fn remember(signed: Signed) {
+    if let Some(place) = lately().get_mut(place(&signed)) {
+        *place = Some(signed);
+    }
 }
 
 fn signed(event: &Event) -> Signed {
     (event.id.to_bytes(), event.sig.serialize())
 }
 
-fn lately() -> MutexGuard<'static, Lately<Signed>> {
+const fn place((id, _): &Signed) -> usize {
+    let [a, b, ..] = *id;
+    u16::from_le_bytes([a, b]) as usize % REMEMBERED
+}
+
+fn lately() -> MutexGuard<'static, Box<[Option<Signed>]>> {
     LATELY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use nostr::{EventBuilder, Keys};
+    use nostr::{EventBuilder, EventId, Keys};
 
     use super::*;
 
@@ -83,5 +94,13 @@ mod tests {
         for forged in [changed, resigned, taken_over, renamed] {
             assert!(!holds(&forged) && !holds(&forged), "{forged:?}");
         }
+        let mut in_its_place = other.clone();
+        in_its_place.id = EventId::from_byte_array({
+            let mut id = good.id.to_bytes();
+            id[31] ^= 1;
+            id
+        });
+        is_known(&in_its_place);
+        assert!(holds(&good) && holds(&good) && !holds(&in_its_place));
     }
 }

@@ -6,7 +6,8 @@
 //! Failure policy: when full, the id that would be forgotten first goes, and that is counted; the
 //! table of request ids still keeps its effect from happening twice.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
 use crate::time::Unix;
@@ -16,7 +17,8 @@ use crate::time::Unix;
 pub struct SeenIds {
     capacity: NonZeroUsize,
     until: HashMap<[u8; 32], Unix>,
-    order: BTreeSet<(Unix, [u8; 32])>,
+    /// The same ids by their seconds.
+    order: BTreeMap<Unix, Vec<[u8; 32]>>,
     evictions: u64,
 }
 
@@ -24,7 +26,7 @@ impl SeenIds {
     /// An empty window for at most `capacity` ids.
     #[must_use]
     pub fn new(capacity: NonZeroUsize) -> Self {
-        Self { capacity, until: HashMap::new(), order: BTreeSet::new(), evictions: 0 }
+        Self { capacity, until: HashMap::new(), order: BTreeMap::new(), evictions: 0 }
     }
 
     /// Whether `id` was recorded and is still remembered.
@@ -36,24 +38,27 @@ impl SeenIds {
     /// Remembers the id of an event whose signature has verified, until `until` has passed, and
     /// forgets what has passed at `now`. `false`: it was there already.
     pub fn record(&mut self, id: [u8; 32], until: Unix, now: Unix) -> bool {
-        if self.contains(&id) {
-            return false;
-        }
-        while self.order.first().is_some_and(|(until, _)| *until < now) {
+        let Entry::Vacant(vacant) = self.until.entry(id) else { return false };
+        vacant.insert(until);
+        // before it has its second: what goes is one of the others
+        while self.order.first_key_value().is_some_and(|(until, _)| *until < now) {
             self.forget_first();
         }
-        if self.until.len() >= self.capacity.get() {
+        if self.until.len() > self.capacity.get() {
             self.forget_first();
             self.evictions = self.evictions.saturating_add(1);
         }
-        self.until.insert(id, until);
-        self.order.insert((until, id));
+        self.order.entry(until).or_default().push(id);
         true
     }
 
     fn forget_first(&mut self) {
-        if let Some((_, id)) = self.order.pop_first() {
+        let Some(mut first) = self.order.first_entry() else { return };
+        if let Some(id) = first.get_mut().pop() {
             self.until.remove(&id);
+        }
+        if first.get().is_empty() {
+            first.remove();
         }
     }
 
@@ -99,7 +104,8 @@ mod tests {
                 prop_assert_eq!(seen.record(id, until, now), !had);
                 prop_assert!(seen.contains(&id));
                 prop_assert!(seen.len() <= capacity);
-                prop_assert_eq!(seen.until.len(), seen.order.len());
+                let ordered: usize = seen.order.values().map(Vec::len).sum();
+                prop_assert_eq!(seen.until.len(), ordered);
                 if !had {
                     model.insert(id, until);
                 }
