@@ -167,7 +167,7 @@ async fn long_past(short: u64, long: u64, acks: u64) -> Result<Vec<Figure>> {
             figures.push(figure("settlement_ack_p99_ms_at_1m", ack, 1.5 * before, often));
             figures.push(figure("page_p99_ms_at_1m", page, 50.0, "the bar"));
         } else {
-            let flushes = "three flushes of this disk";
+            let flushes = "three flushes of this disk: the bar where a flush takes 2 ms or more";
             figures.push(figure("settlement_ack_p99_ms", ack, 3.0 * flush, flushes));
             figures.push(figure("page_p99_ms", page, 50.0, "the bar"));
         }
