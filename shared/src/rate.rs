@@ -64,6 +64,12 @@ impl Quota {
         }
         Ok(tat.max(now).saturating_add(MINUTE))
     }
+
+    /// The theoretical arrival time after so many more, for which there may be no room.
+    fn charged(self, tat: u64, more: u32, now: Mono) -> u64 {
+        let now = now.0.saturating_mul(self.rate);
+        tat.max(now).saturating_add(MINUTE.saturating_mul(u64::from(more)))
+    }
 }
 
 /// One bucket.
@@ -88,6 +94,11 @@ impl Limiter {
     pub fn take(&mut self, now: Mono) -> Result<(), RateLimited> {
         self.tat = self.quota.next(self.tat, now)?;
         Ok(())
+    }
+
+    /// What has passed counts as so many more: the next ones wait for them, too.
+    pub fn charge(&mut self, more: u32, now: Mono) {
+        self.tat = self.quota.charged(self.tat, more, now);
     }
 }
 
@@ -128,6 +139,16 @@ impl<K: Ord + Clone> Keyed<K> {
         self.by_tat.insert((next, key.clone()));
         self.tats.insert(key.clone(), next);
         Ok(())
+    }
+
+    /// What has passed for `key` counts as so many more: the next ones wait for them, too. A key that is
+    /// not in memory has nothing to be charged.
+    pub fn charge(&mut self, key: &K, more: u32, now: Mono) {
+        let Some(tat) = self.tats.get_mut(key) else { return };
+        let next = self.quota.charged(*tat, more, now);
+        self.by_tat.remove(&(*tat, key.clone()));
+        self.by_tat.insert((next, key.clone()));
+        *tat = next;
     }
 
     fn make_room(&mut self, now: Mono) -> Result<(), RateLimited> {
@@ -207,6 +228,21 @@ mod tests {
         assert_eq!(table.take(&3, Mono(1_000)), Ok(()), "1 is full again and is forgotten");
         assert_eq!(table.take(&2, Mono(1_000)), Err(RateLimited { retry_after_ms: 400 }));
         assert_eq!(table.len(), 2);
+    }
+
+    /// Loss prevented: what is charged is forgotten, or shuts a sender out for longer than it cost.
+    #[test]
+    fn what_is_charged_is_waited_for() {
+        let (mut bucket, mut table) = (Limiter::new(quota(30, 20)), keyed(30, 20, 2));
+        assert_eq!((bucket.take(Mono(0)), table.take(&1, Mono(0))), (Ok(()), Ok(())));
+        bucket.charge(29, Mono(0));
+        table.charge(&1, 29, Mono(0));
+        let wait = Err(RateLimited { retry_after_ms: 22_000 });
+        assert_eq!((bucket.take(Mono(0)), table.take(&1, Mono(0))), (wait, wait));
+        let then = Mono(22_000);
+        assert_eq!((bucket.take(then), table.take(&1, then)), (Ok(()), Ok(())));
+        table.charge(&2, 1_000, then);
+        assert_eq!((table.take(&2, then), table.len(), table.by_tat.len()), (Ok(()), 2, 2));
     }
 
     proptest! {

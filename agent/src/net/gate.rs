@@ -23,7 +23,7 @@ pub(super) fn filter(signer: &PubKey, pins: Option<&NetPins>) -> FrameFilter {
         known.push((rpc::KIND, pins.service.to_string()));
         known.push((DOCUMENT_KIND, pins.operator.to_string()));
     }
-    Arc::new(move |text| match Frame::parse(text) {
+    Arc::new(move |text: &str| match Frame::parse(text) {
         Ok(Frame::Event(head)) => {
             known.iter().any(|(kind, key)| *kind == head.kind && key == head.pubkey)
         }
@@ -60,12 +60,12 @@ mod tests {
             (3, rpc::KIND, false, false),
         ] {
             let frame = frame(author, kind);
-            assert_eq!(paired(&frame), after, "author {author} kind {kind}");
-            assert_eq!(pairing(&frame), before, "author {author} kind {kind}");
+            assert_eq!(paired.keeps(&frame), after, "author {author} kind {kind}");
+            assert_eq!(pairing.keeps(&frame), before, "author {author} kind {kind}");
         }
         for other in ["[\"AUTH\",\"x\"]", "[\"OK\",\"ab\",true,\"\"]", "[\"EOSE\",\"s\"]"] {
-            assert!(paired(other), "{other}");
+            assert!(paired.keeps(other), "{other}");
         }
-        assert!(!paired("[\"EVENT\",\"sub\"]"));
+        assert!(!paired.keeps("[\"EVENT\",\"sub\"]"));
     }
 }

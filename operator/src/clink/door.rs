@@ -130,7 +130,7 @@ impl Door {
     pub(super) fn filter(self: &Arc<Self>) -> FrameFilter {
         let budget = Mutex::new(RelayBudget::of_strangers(RELAY));
         let door = self.clone();
-        Arc::new(move |text| door.frame(text, &mut locked(&budget)))
+        Arc::new(move |text: &str| door.frame(text, &mut locked(&budget)))
     }
 
     fn frame(&self, text: &str, budget: &mut RelayBudget) -> bool {

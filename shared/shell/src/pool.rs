@@ -26,8 +26,8 @@ use std::time::Duration;
 use nostr::JsonUtil as _;
 use nostr_relay_pool::{RelayOptions, RelayPoolNotification};
 use nostr_sdk::{
-    Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, RelayMessage, RelayUrl,
-    SubscriptionId, Url,
+    Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, PublicKey, RelayMessage,
+    RelayUrl, SubscriptionId, Url,
 };
 use thiserror::Error;
 use tokio::sync::broadcast::error::RecvError;
@@ -44,7 +44,24 @@ pub use self::line::{RelayHealth, RelayState};
 
 /// Decides on the text of one relay message before anything in it is verified. It is called with
 /// whatever a relay sends, on the task that reads from it: it must not block or panic.
-pub type FrameFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+pub trait Keeps: Send + Sync {
+    /// Whether the message is worth the check of its signature.
+    fn keeps(&self, text: &str) -> bool;
+
+    /// An event that was kept names this author, who did not sign it.
+    fn forged(&self, author: &PublicKey) {
+        let _ = author;
+    }
+}
+
+impl<F: Fn(&str) -> bool + Send + Sync> Keeps for F {
+    fn keeps(&self, text: &str) -> bool {
+        self(text)
+    }
+}
+
+/// The filter of a pool's messages.
+pub type FrameFilter = Arc<dyn Keeps>;
 
 /// How long an authentication takes its time before what it held up is sent again.
 const AFTER_AUTH: Duration = Duration::from_millis(200);

@@ -4,7 +4,8 @@
 //! a key brings beyond it comes out of a rest that all keys of the relay use together. So whoever
 //! forges events under other keys through a relay, however many, takes nothing from a machine on that
 //! relay; whoever forges a machine's own key takes that key's share there, and nowhere else. Checked
-//! are at most `keys * share + rest`.
+//! are at most `keys * share + rest`; what turns out to be forged counts tenfold against both, so that
+//! of a flood of it hardly more than a tenth of that is.
 //!
 //! Failure policy: a refusal says when the next one would pass.
 
@@ -12,6 +13,9 @@ use std::num::NonZeroUsize;
 
 use crate::rate::{Keyed, Limiter, Quota, RateLimited};
 use crate::time::Mono;
+
+/// How many more each forged event counts as.
+const FORGED: u32 = 9;
 
 /// The budget of one relay.
 #[derive(Clone, Debug)]
@@ -43,6 +47,15 @@ impl RelayBudget {
             None => self.rest.take(now),
         }
     }
+
+    /// An event that was taken was not signed by `author`. Strangers have no shares, and nobody is to
+    /// empty what they all have together by a few forgeries.
+    pub fn forged(&mut self, author: &[u8; 32], now: Mono) {
+        if let Some(shares) = &mut self.shares {
+            shares.charge(author, FORGED, now);
+            self.rest.charge(FORGED, now);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,16 +74,39 @@ mod tests {
         };
         let room = NonZeroUsize::new(64).unwrap();
         let mut budget = RelayBudget::new(a_minute(60, 2), room, a_minute(600, 10));
-        let mut checked = 0;
-        for second in 0..60u64 {
-            let now = Mono(second * 1_000);
-            for n in 0..330u32 {
-                let forged = [u8::try_from(n % 33).unwrap() + 1; 32];
-                checked += u64::from(budget.take(&forged, now).is_ok());
+        let mut charged = budget.clone();
+        let flood = |budget: &mut RelayBudget, found_out: bool| {
+            let mut checked = 0;
+            for second in 0..60u64 {
+                let now = Mono(second * 1_000);
+                for n in 0..330u32 {
+                    let forged = [u8::try_from(n % 33).unwrap() + 1; 32];
+                    if budget.take(&forged, now).is_ok() {
+                        checked += 1;
+                        if found_out {
+                            budget.forged(&forged, now);
+                        }
+                    }
+                }
+                assert_eq!(budget.take(&[0; 32], now), Ok(()), "the machine, at second {second}");
             }
-            assert_eq!(budget.take(&[0; 32], now), Ok(()), "the machine, at second {second}");
-        }
+            checked
+        };
         // 33 forged keys: their shares and the rest, each with its burst
-        assert_eq!(checked, 33 * (2 + 59) + (10 + 590));
+        assert_eq!(flood(&mut budget, false), 33 * (2 + 59) + (10 + 590));
+        let checked = flood(&mut charged, true);
+        assert!((33..500).contains(&checked), "{checked}");
+    }
+
+    /// Loss prevented: a stranger whom nobody hears, since somebody forged a few events of strangers.
+    #[test]
+    fn forgeries_are_not_charged_to_strangers() {
+        let n = |n| NonZeroU32::new(n).unwrap();
+        let mut budget = RelayBudget::of_strangers(Quota::per_minute(n(60), n(3)));
+        for author in [[1; 32], [2; 32]] {
+            assert_eq!(budget.take(&author, Mono(0)), Ok(()));
+            budget.forged(&author, Mono(0));
+        }
+        assert_eq!(budget.take(&[3; 32], Mono(0)), Ok(()));
     }
 }

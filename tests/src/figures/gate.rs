@@ -119,7 +119,7 @@ fn junk() -> Result<f64> {
         frames.push(frame(&stand.event(by, n)?));
     }
     let started = Instant::now();
-    let passed = frames.iter().filter(|frame| (stand.filter)(frame)).count();
+    let passed = frames.iter().filter(|frame| stand.filter.keeps(frame)).count();
     let value = f64::from(JUNK) / started.elapsed().as_secs_f64();
     let refused = stand.gate.tally().totals();
     let expected = (usize::try_from(JUNK / ROSTERED)?, u64::from(JUNK - JUNK / ROSTERED));
@@ -153,7 +153,7 @@ fn good() -> Result<(f64, f64)> {
 
 /// One good event, from its bytes to what the gate hands on.
 fn take_in(stand: &Stand, frame: &str) -> Result<()> {
-    if !(stand.filter)(frame) {
+    if !stand.filter.keeps(frame) {
         bail!("a machine's request was refused: {:?}", stand.gate.tally().totals());
     }
     let event = whole_event(frame).context("an event")?;

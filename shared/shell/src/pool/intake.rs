@@ -44,18 +44,20 @@ impl Intake {
 
     /// Takes in one message of a relay; whether the SDK is to see it.
     pub(super) fn passes(&self, text: &str) -> bool {
-        if text.len() > MOST_BYTES || !(self.keep)(text) {
+        if text.len() > MOST_BYTES || !self.keep.keeps(text) {
             return false;
         }
         let Some(event) = whole_event(text) else { return Frame::parse(text) == Ok(Frame::Other) };
         let (id, known) = (event.id, self.seen().contains(&event.id));
+        if known || event.is_expired() {
+            return false;
+        }
+        if !checked::holds(&event) {
+            self.keep.forged(&event.pubkey);
+            return false;
+        }
         // the id is remembered last: a forged copy must not shut the true one out
-        if !known
-            && !event.is_expired()
-            && checked::holds(&event)
-            && self.seen().insert(id)
-            && self.events.try_send(event).is_err()
-        {
+        if self.seen().insert(id) && self.events.try_send(event).is_err() {
             // where its relay keeps it, it is asked for once more
             self.seen().forget(&id);
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -82,9 +84,10 @@ impl Intake {
 mod tests {
     use std::sync::Arc;
 
-    use nostr::{EventBuilder, JsonUtil as _, Keys, Tag, Timestamp};
+    use nostr::{EventBuilder, JsonUtil as _, Keys, PublicKey, Tag, Timestamp};
 
     use super::*;
+    use crate::pool::Keeps;
 
     fn frame(event: &Event) -> String {
         format!("[\"EVENT\",\"all\",{}]", event.as_json())
@@ -133,6 +136,29 @@ mod tests {
         }
         assert!(out.try_recv().is_err());
         assert_eq!(intake.take_lost(), 0);
+    }
+
+    /// Loss prevented: a flood of forgeries costs as many checks as the keys that it forges may ask for.
+    #[test]
+    fn what_is_forged_is_told_of_its_relay() {
+        struct Told(Mutex<Vec<PublicKey>>);
+        impl Keeps for Told {
+            fn keeps(&self, _: &str) -> bool {
+                true
+            }
+            fn forged(&self, author: &PublicKey) {
+                self.0.lock().unwrap().push(*author);
+            }
+        }
+        let told = Arc::new(Told(Mutex::default()));
+        let (intake, mut out) = Intake::new(told.clone());
+        let (good, mut forged) = (note("good"), note("forged"));
+        forged.sig = good.sig;
+        for event in [&good, &forged, &good, &forged] {
+            intake.passes(&frame(event));
+        }
+        assert_eq!(*told.0.lock().unwrap(), [forged.pubkey, forged.pubkey]);
+        assert_eq!((out.try_recv().ok(), out.try_recv().ok()), (Some(good), None));
     }
 
     /// Loss prevented: a reader that stands still stops the answers of its relays, or fills the memory;
