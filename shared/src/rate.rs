@@ -1,7 +1,7 @@
 //! Rate limits: GCRA, the leaky bucket as one number.
 //!
 //! Promise: over any stretch of `t` at most `burst + rate * t` pass, and a sender that keeps the
-//! rate is never refused; both hold exactly, for every rate, because time is counted in 1/rate of a
+//! rate is never refused (but for what is charged beyond that); both hold exactly, for every rate, because time is counted in 1/rate of a
 //! millisecond (with a burst of 1 to keep the rate means no gap below it). Pure: the monotonic time
 //! is an argument. A [`Keyed`] limiter has bounded memory and never forgets a key that is being
 //! refused.

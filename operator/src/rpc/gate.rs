@@ -22,15 +22,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bitspire_shared::admit::{
-    self, Frame, KindRule, Now, Passed, Refused, RelayBudget, ReplyRule, Roster as _, Rules,
-    SeenIds, Unrouted,
+    self, Frame, KindRule, Now, Passed, Refusal, Refused, RelayBudget, ReplyRule, Roster as _,
+    Rules, SeenIds, Unrouted,
 };
 use bitspire_shared::ids::{EventId, PubKey, to_hex};
 use bitspire_shared::rate::{Keyed, Quota};
 use bitspire_shared::time::{Mono, Unix};
 use bitspire_shell::clock::Clock;
 use bitspire_shell::pool::{FrameFilter, Keeps};
-use nostr::{Event, PublicKey};
+use nostr::Event;
 
 use super::roster::Snapshot;
 use super::tally::{About, Tally};
@@ -48,7 +48,7 @@ const MACHINES: usize = 16_384;
 const SHARES: usize = 65_536;
 /// What one relay may bring, a second, of frames beyond the shares of the keys that they name as
 /// their authors: with 40 us an event a relay that forges them costs a hundredth of a core, and a tenth
-/// of that once it is found out. A machine that keeps to its bucket needs nothing of it.
+/// of that where it is found out. A machine that keeps to its bucket needs nothing of it.
 const RELAY_A_SECOND: u32 = 200;
 
 /// What is counted for each machine.
@@ -90,8 +90,11 @@ impl Keeps for OneRelay {
         self.gate.frame(&self.relay, text, &mut self.budget())
     }
 
-    fn forged(&self, author: &PublicKey) {
-        self.budget().forged(author.as_bytes(), self.gate.now().mono);
+    fn forged(&self, event: &Event) {
+        let now = self.gate.now();
+        self.budget().forged(event.pubkey.as_bytes(), now.mono);
+        let refused = Refusal::BadSignature.before_signature();
+        self.gate.tally.refused(refused, now.unix, now.mono, || About::of(&self.relay, event));
     }
 }
 
@@ -247,11 +250,7 @@ impl Gate {
         refused: Refused,
     ) -> Turned {
         let now = self.now();
-        let about = || About {
-            relay: Some(relay.to_owned()),
-            sender: Some(event.pubkey.to_hex()),
-            event_id: Some(event.id.to_hex()),
-        };
+        let about = || About::of(relay, event);
         let row = self.tally.refused(refused, now.unix, now.mono, about).map(Box::new);
         let tell = match refused.reply() {
             ReplyRule::Never => false,

@@ -34,6 +34,17 @@ pub(crate) struct About {
     pub(crate) event_id: Option<String>,
 }
 
+impl About {
+    /// An event that came through this relay.
+    pub(crate) fn of(relay: &str, event: &nostr::Event) -> Self {
+        Self {
+            relay: Some(relay.to_owned()),
+            sender: Some(event.pubkey.to_hex()),
+            event_id: Some(event.id.to_hex()),
+        }
+    }
+}
+
 /// Refusals of one reason since the last look.
 #[derive(Debug, Default)]
 struct Pending {

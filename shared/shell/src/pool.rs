@@ -26,8 +26,8 @@ use std::time::Duration;
 use nostr::JsonUtil as _;
 use nostr_relay_pool::{RelayOptions, RelayPoolNotification};
 use nostr_sdk::{
-    Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, PublicKey, RelayMessage,
-    RelayUrl, SubscriptionId, Url,
+    Client, ClientMessage, ClientOptions, Event, EventId, Filter, Keys, RelayMessage, RelayUrl,
+    SubscriptionId, Url,
 };
 use thiserror::Error;
 use tokio::sync::broadcast::error::RecvError;
@@ -48,9 +48,9 @@ pub trait Keeps: Send + Sync {
     /// Whether the message is worth the check of its signature.
     fn keeps(&self, text: &str) -> bool;
 
-    /// An event that was kept names this author, who did not sign it.
-    fn forged(&self, author: &PublicKey) {
-        let _ = author;
+    /// The event that was kept last has another's id, or is not signed by the author that it names.
+    fn forged(&self, event: &Event) {
+        let _ = event;
     }
 }
 

@@ -1,8 +1,8 @@
 //! An event out of a relay's message, all of it.
 //!
-//! Promise: what is read is what the `nostr` crate reads, in less time: nothing is copied that is
-//! only decoded, and each message goes through here on its way to the check of its signature. Hex is in
-//! lower case, as NIP-01 has it and every other reader here asks.
+//! Promise: what is read is what the `nostr` crate reads of it, in less time: nothing is copied that is
+//! only decoded, and each message goes through here on its way to the check of its signature. Not read
+//! is what NIP-01 does not have: hex in upper case, keys in another spelling, kinds above 65535.
 //!
 //! Failure policy: what is not read is `None`; whoever reads counts it where it matters.
 

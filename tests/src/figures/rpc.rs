@@ -365,7 +365,7 @@ impl Flood {
                         if checked::holds(&event) {
                             held += 1;
                         } else {
-                            filter.forged(&event.pubkey);
+                            filter.forged(&event);
                         }
                     }
                 }
@@ -409,7 +409,11 @@ async fn flooded() -> Result<Flooded> {
     let measured = measured.await;
     let sent = flood.end()?;
     let ((quiet, beside), most_mb) = measured?;
+    let stale = service.app.refusals.total("stale");
     service.stop().await;
+    if stale > 0 {
+        bail!("{stale} hostile events were refused for their age: it took too long");
+    }
     if sent.held > 0 {
         bail!("{} hostile events passed for good ones", sent.held);
     }

@@ -53,7 +53,7 @@ impl Intake {
             return false;
         }
         if !checked::holds(&event) {
-            self.keep.forged(&event.pubkey);
+            self.keep.forged(&event);
             return false;
         }
         // the id is remembered last: a forged copy must not shut the true one out
@@ -84,7 +84,7 @@ impl Intake {
 mod tests {
     use std::sync::Arc;
 
-    use nostr::{EventBuilder, JsonUtil as _, Keys, PublicKey, Tag, Timestamp};
+    use nostr::{EventBuilder, JsonUtil as _, Keys, Tag, Timestamp};
 
     use super::*;
     use crate::pool::Keeps;
@@ -141,13 +141,13 @@ mod tests {
     /// Loss prevented: a flood of forgeries costs as many checks as the keys that it forges may ask for.
     #[test]
     fn what_is_forged_is_told_of_its_relay() {
-        struct Told(Mutex<Vec<PublicKey>>);
+        struct Told(Mutex<Vec<Event>>);
         impl Keeps for Told {
             fn keeps(&self, _: &str) -> bool {
                 true
             }
-            fn forged(&self, author: &PublicKey) {
-                self.0.lock().unwrap().push(*author);
+            fn forged(&self, event: &Event) {
+                self.0.lock().unwrap().push(event.clone());
             }
         }
         let told = Arc::new(Told(Mutex::default()));
@@ -157,7 +157,7 @@ mod tests {
         for event in [&good, &forged, &good, &forged] {
             intake.passes(&frame(event));
         }
-        assert_eq!(*told.0.lock().unwrap(), [forged.pubkey, forged.pubkey]);
+        assert_eq!(*told.0.lock().unwrap(), [forged.clone(), forged]);
         assert_eq!((out.try_recv().ok(), out.try_recv().ok()), (Some(good), None));
     }
 
