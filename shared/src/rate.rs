@@ -1,10 +1,10 @@
 //! Rate limits: GCRA, the leaky bucket as one number.
 //!
 //! Promise: over any stretch of `t` at most `burst + rate * t` pass, and a sender that keeps the
-//! rate is never refused (but for what is charged beyond that); both hold exactly, for every rate, because time is counted in 1/rate of a
-//! millisecond (with a burst of 1 to keep the rate means no gap below it). Pure: the monotonic time
-//! is an argument. A [`Keyed`] limiter has bounded memory and never forgets a key that is being
-//! refused.
+//! rate is never refused, but for what it is charged beyond that; both hold exactly, for every rate,
+//! because time is counted in 1/rate of a millisecond (with a burst of 1 to keep the rate means no
+//! gap below it). Pure: the monotonic time is an argument. A [`Keyed`] limiter has bounded memory and
+//! never forgets a key that is being refused.
 //!
 //! Failure policy: a refusal says after how many milliseconds the next one would pass. A full
 //! [`Keyed`] limiter whose keys are all being refused refuses new keys.
